@@ -1,0 +1,103 @@
+# A machine with Python and make is enough: `make test` and `make demo` set up what they need in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# More for pytest: make test PYTEST_ARGS="-k backoff"
+PYTEST_ARGS ?=
+
+TYPED := mcpconn tests noxfile.py
+ifneq ($(wildcard examples/*.py),)
+TYPED += examples
+endif
+ifneq ($(wildcard benchmarks/*.py),)
+TYPED += benchmarks
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup test lint format cover test-all demo bench soak mutate docs clean distclean
+
+help:
+	@echo "make test      check style, types and imports, then run the tests"
+	@echo "make demo      watch connections break and mend"
+	@echo "make lint      style, types and imports alone"
+	@echo "make format    rewrite the files in the project's style"
+	@echo "make cover     the tests, with the lines they reach"
+	@echo "make test-all  the tests on Python 3.10 to 3.13, on asyncio, trio and uvloop"
+	@echo "make bench     measure"
+	@echo "make soak      run for a long time and look for leaks"
+	@echo "make mutate    change the core line by line; does a test notice?"
+	@echo "make docs      build the site into site/"
+	@echo "make clean     remove what runs leave behind; make distclean: the environments too"
+
+setup: $(INSTALLED)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys' || { \
+	  echo "No Python here: '$(PYTHON)' does not run. Install Python 3.10 or later, or name one:" \
+	       "make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "mcpconn needs Python 3.10 or later; '$(PYTHON)' is `$(PYTHON) --version 2>&1`." \
+	       "Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: its venv or ensurepip module is missing." \
+	       "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+
+# The stamp is newer than both files as long as what they ask for is installed.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-%: $(INSTALLED)
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[$*]"
+	@touch $@
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+cover: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-report=html $(PYTEST_ARGS)
+
+test-all: $(INSTALLED)
+	$(BIN)/nox
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+soak: $(INSTALLED)
+	$(BIN)/python -m benchmarks.soak
+
+mutate: $(VENV)/.installed-mutate
+	rm -rf mutants
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf build dist site htmlcov mutants .coverage .coverage.* *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f benchmarks/results/*.tmp
+	find . \( -name '$(VENV)' -o -name .nox -o -name .node -o -name .git \) -prune \
+	  -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) .node .nox

@@ -1,0 +1,63 @@
+"""mcpconn keeps connections to MCP servers alive, and tells the truth about them."""
+
+from mcpconn import testing
+from mcpconn.config import ServerConfig
+from mcpconn.connection import Connection
+from mcpconn.core import (
+    TRANSITIONS,
+    Delivery,
+    Event,
+    Evidence,
+    Failure,
+    FailureKind,
+    Rule,
+    State,
+    classify,
+)
+from mcpconn.errors import (
+    CallFailed,
+    CallTimeout,
+    ConfigError,
+    ConnectionClosed,
+    ConnectionFailed,
+    IllegalTransition,
+    McpConnError,
+    NotReady,
+    NotRunning,
+    OutcomeUnknown,
+    Overloaded,
+    UnknownServer,
+)
+from mcpconn.manager import Manager
+from mcpconn.policy import Policy
+from mcpconn.runtime.journal import Change
+
+__all__ = [
+    "TRANSITIONS",
+    "CallFailed",
+    "CallTimeout",
+    "Change",
+    "ConfigError",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionFailed",
+    "Delivery",
+    "Event",
+    "Evidence",
+    "Failure",
+    "FailureKind",
+    "IllegalTransition",
+    "Manager",
+    "McpConnError",
+    "NotReady",
+    "NotRunning",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Policy",
+    "Rule",
+    "ServerConfig",
+    "State",
+    "UnknownServer",
+    "classify",
+    "testing",
+]

@@ -1,0 +1,315 @@
+"""One connection: `mcp.Client`'s methods on a session that is replaced whenever it has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, TypeVar
+
+import anyio
+import mcp_types as types
+from anyio.abc import TaskGroup
+from mcp import Client
+from mcp.client import ClientSession
+from typing_extensions import Self
+
+from mcpconn.catalog import Catalog
+from mcpconn.config import ServerConfig
+from mcpconn.core.backoff import ReplayBudget
+from mcpconn.core.classify import DEFAULT_RULES, Rule, classify
+from mcpconn.core.exchange import Exchange
+from mcpconn.core.failures import Evidence, Failure
+from mcpconn.core.states import State
+from mcpconn.errors import NotRunning
+from mcpconn.methods import DEFAULT, Methods
+from mcpconn.observe import log, log_notice
+from mcpconn.policy import Policy
+from mcpconn.runtime import Calls, Clock, DialSlots, Journal, Supervisor, refusals
+from mcpconn.runtime.protocols import Link
+from mcpconn.runtime.session import Session
+from mcpconn.status import connection_status
+from mcpconn.wire import Dialer, Network
+
+T = TypeVar("T")
+
+
+class Shared:
+    """What the connections of one manager have in common."""
+
+    def __init__(self, policy: Policy, *, clock: Clock | None = None, rules: Iterable[Rule] = ()) -> None:
+        self.policy = policy
+        self.clock = clock or Clock()
+        self.rules: tuple[Rule, ...] = (*rules, *DEFAULT_RULES)
+        self.network = Network()
+        self.slots = DialSlots(policy)
+        self.budget = ReplayBudget(policy.replay_ratio, policy.replay_reserve)
+
+
+class Connection(Methods):
+    """A connection to one MCP server, for as long as it is needed.
+
+        async with Connection("https://example.com/mcp") as connection:
+            result = await connection.call_tool("add", {"a": 1, "b": 2})
+
+    Entering waits until the connection is ready, and raises if it fails. Code written for `mcp.Client`
+    works on it: the same methods, arguments and results (`Methods`), and three arguments more.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        name: str = "",
+        policy: Policy | None = None,
+        rules: Iterable[Rule] = (),
+        clock: Clock | None = None,
+        shared: Shared | None = None,
+        **client_options: Any,
+    ) -> None:
+        """
+        Args:
+            config: A `ServerConfig`, a mapping as in mcp.json, or what `mcp.Client` takes: a URL,
+                `StdioServerParameters`, a server object.
+            name: What logs and errors call it; made from the configuration where not given.
+            policy: Timeouts and limits.
+            rules: Rules of classification to be tried before the core's.
+            clock: Time and randomness, for tests.
+            shared: What a manager shares between its connections.
+            client_options: Passed to every `mcp.Client`: `sampling_callback`, `client_info` and so on.
+
+        Raises:
+            ConfigError: the configuration cannot be used.
+        """
+        super().__init__()
+        parsed = ServerConfig.parse(name, config)
+        self.config = parsed if parsed.name else replace(parsed, name=_name_of(parsed))
+        self.name = self.config.name
+        self._shared = shared or Shared(policy or Policy(), clock=clock, rules=rules)
+        self.policy = self.config.policy(self._shared.policy)
+        self._redact = self.config.redactor
+        self.journal = Journal(lambda error: log.error("listener.raised", connection=self.name, error=repr(error)))
+        self.journal.subscribe(log_notice)
+        self.catalog = Catalog(lambda cursor: self.list_tools(cursor=cursor, cache_mode="refresh"))
+        self._dialer = Dialer(self.config, self.policy, network=self._shared.network, options=client_options)
+        self._supervisor = Supervisor(
+            self.name,
+            self._dialer,
+            self.policy,
+            classify=self._classify,
+            clock=self._shared.clock,
+            journal=self.journal,
+            slots=self._shared.slots,
+            origin=self.config.origin,
+            lazy=self.config.lazy,
+            tools=lambda: tuple(self.catalog.tools.values()),
+            prepare=self._restore,
+            established=self._refresh,
+        )
+        self._calls = Calls(
+            self._supervisor,
+            self.policy,
+            classify=self._classify,
+            clock=self._shared.clock,
+            journal=self.journal,
+            budget=self._shared.budget,
+        )
+        self._running = False
+        self._stack: AsyncExitStack | None = None
+
+    # -- life
+
+    async def run(self) -> None:
+        """Own the connection until it is closed. A manager runs this in a task; `async with` does so, too."""
+        try:
+            await self._supervisor.run()
+        except Exception as error:
+            # A fault of ours. It must not take the manager's other connections along.
+            log.exception("connection.crashed", connection=self.name, error=repr(error))
+        finally:
+            self._supervisor.close()
+
+    def start(self, group: TaskGroup) -> None:
+        """Begin to own the connection, in a task of `group`. For managers; `async with` does it otherwise."""
+        self._running = True
+        group.start_soon(self.run)
+
+    async def settled(self) -> None:
+        """Return when the connection is ready, failed or closed."""
+        while self.state not in (State.READY, State.FAILED, State.CLOSED):
+            await self._supervisor.changed()
+
+    def close(self) -> None:
+        """End the connection: calls that wait fail at once, those in flight get the drain timeout."""
+        self._supervisor.close()
+
+    async def __aenter__(self) -> Self:
+        if self._running:
+            raise NotRunning(f"{self.name}: the connection is running already; one Connection is entered once")
+        async with AsyncExitStack() as stack:
+            group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(self.close)
+            self.start(group)
+            if not self.config.lazy:
+                await self.wait_ready()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            await stack.__aexit__(exc_type, exc, tb)
+
+    async def wait_ready(self, timeout: float | None = None) -> None:
+        """Return when calls can be issued. A lazy connection is started by this.
+
+        Args:
+            timeout: Seconds to wait; None waits until the connection is ready or has failed.
+
+        Raises:
+            CallTimeout: it was not ready in time.
+            ConnectionFailed: it is `failed`.
+            ConnectionClosed: it is `closed`.
+            NotRunning: it was never entered.
+        """
+
+        async def nothing(client: Any, exchange: Exchange) -> None:
+            exchange.written = False
+
+        await self._call("ready", nothing, timeout=timeout, wait=True)
+
+    async def reconnect(self, timeout: float | None = None) -> None:
+        """Open a new session now, from any state but `closed`; calls in flight finish on the old one.
+
+        Args:
+            timeout: Seconds to wait for it.
+
+        Raises:
+            CallTimeout, ConnectionFailed, ConnectionClosed: as `wait_ready`.
+        """
+        self._check_running()
+        if self.state is not State.CLOSED:
+            self._supervisor.reconnect()
+        await self.wait_ready(timeout)
+
+    # -- what is known
+
+    @property
+    def state(self) -> State:
+        """Where the connection is."""
+        return self._supervisor.state
+
+    @property
+    def epoch(self) -> int:
+        """Number of the current session; 0 before the first."""
+        return self._supervisor.epoch
+
+    @property
+    def last_failure(self) -> Failure | None:
+        """The last failure that had consequences for the connection."""
+        return self._supervisor.last_failure
+
+    def status(self) -> dict[str, Any]:
+        """Everything an operator asks for, as plain data."""
+        return connection_status(self._supervisor, self.journal, self.config.address, self.config.kind)
+
+    @property
+    def session(self) -> ClientSession:
+        """The present session's `ClientSession`, for what has no method here. It is gone with its epoch.
+
+        Raises:
+            NotReady: there is none.
+        """
+        return self._client.session
+
+    @property
+    def protocol_version(self) -> str:
+        """The protocol version of the present session."""
+        return self._client.protocol_version
+
+    @property
+    def server_info(self) -> types.Implementation | None:
+        """What the server calls itself."""
+        return self._client.server_info
+
+    @property
+    def server_capabilities(self) -> types.ServerCapabilities:
+        """What the server can do."""
+        return self._client.server_capabilities
+
+    @property
+    def instructions(self) -> str | None:
+        """How the server wants to be used."""
+        return self._client.instructions
+
+    @property
+    def _client(self) -> Client:
+        session = self._supervisor.session
+        if session is None or session.link is None:
+            raise refusals.not_ready(self._supervisor)
+        client: Client = session.link.client
+        return client
+
+    def __repr__(self) -> str:
+        gate = self._supervisor.gate
+        return (
+            f"<Connection {self.name!r} {self.state.value} epoch={self.epoch} "
+            f"in_flight={gate.in_flight} waiting={gate.waiting}>"
+        )
+
+    async def _call(
+        self,
+        method: str,
+        issue: Callable[[Client, Exchange], Awaitable[T]],
+        *,
+        safe: Callable[[], Awaitable[bool]] | None = None,
+        timeout: float | None = DEFAULT,
+        idempotent: bool | None = None,
+        wait: bool = True,
+    ) -> T:
+        self._check_running()
+
+        async def harmless() -> bool:
+            return idempotent is not False
+
+        return await self._calls.run(
+            method,
+            issue,
+            safe=safe or harmless,
+            timeout=self.policy.call_timeout if timeout is DEFAULT else timeout,
+            wait=wait,
+        )
+
+    def _check_running(self) -> None:
+        if not self._running:
+            raise NotRunning(f"{self.name}: enter the connection first: async with Connection(...) as connection")
+
+    # -- for the supervisor
+
+    def _classify(self, evidence: Evidence) -> Failure:
+        failure = classify(evidence, self._shared.rules)
+        return replace(failure, summary=self._redact(failure.summary))
+
+    async def _restore(self, link: Link) -> None:
+        """Bring a new session into the state of the last one, before calls are let through."""
+        client: Client = link.client
+        if link.era != "legacy":
+            return
+        if self._log_level is not None:
+            level = types.SetLevelRequest(params=types.SetLevelRequestParams(level=self._log_level))
+            await client.session.send_request(level, types.EmptyResult)
+        for uri in sorted(self._subscriptions):
+            subscribe = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri))
+            await client.session.send_request(subscribe, types.EmptyResult)
+
+    async def _refresh(self, session: Session) -> None:
+        await self.catalog.refresh(session)
+
+
+def _name_of(config: ServerConfig) -> str:
+    if config.url is not None:
+        return config.address.partition("://")[2].partition("/")[0]
+    return (config.command or "in-process").replace("\\", "/").rpartition("/")[2]

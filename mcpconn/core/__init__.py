@@ -1,0 +1,35 @@
+"""The pure core: tables and functions with no I/O, no clock and no randomness of their own.
+
+Everything a function here needs is an argument; everything it concludes is its result.
+"""
+
+from mcpconn.core.backoff import Backoff, ReplayBudget
+from mcpconn.core.classify import DEFAULT_RULES, Rule, classify
+from mcpconn.core.decide import decide, decide_dial, decide_probe, may_replay
+from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind, Phase
+from mcpconn.core.machine import Cell, IllegalTransition, fire
+from mcpconn.core.states import TRANSITIONS, Event, State, Transition
+
+__all__ = [
+    "DEFAULT_RULES",
+    "TRANSITIONS",
+    "Backoff",
+    "Cell",
+    "Delivery",
+    "Event",
+    "Evidence",
+    "Failure",
+    "FailureKind",
+    "IllegalTransition",
+    "Phase",
+    "ReplayBudget",
+    "Rule",
+    "State",
+    "Transition",
+    "classify",
+    "decide",
+    "decide_dial",
+    "decide_probe",
+    "fire",
+    "may_replay",
+]

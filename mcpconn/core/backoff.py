@@ -1,0 +1,84 @@
+"""How long to wait before the next dial, and how many replays a manager can afford."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Exponential backoff with jitter, as in gRPC's connection-backoff document.
+
+    gRPC's figures are 1 s, factor 1.6, jitter 0.2, maximum 120 s; the ceiling here is half of that because
+    a person is usually waiting.
+    """
+
+    initial: float = 1.0
+    """Seconds before the first delayed attempt."""
+    factor: float = 1.6
+    """Growth from one attempt to the next."""
+    maximum: float = 60.0
+    """Seconds, before jitter."""
+    jitter: float = 0.2
+    """Each delay is multiplied by a random number from 1 - jitter to 1 + jitter."""
+
+    def delay(
+        self, attempt: int, rng: random.Random, *, floor: float | None = None, ceiling: float | None = None
+    ) -> float:
+        """Seconds to wait before attempt number `attempt`.
+
+        Args:
+            attempt: How many attempts have failed in a row. 0 means none, and no wait.
+            rng: Where the jitter comes from.
+            floor: Seconds the server asked for (Retry-After); the result is never below it.
+            ceiling: Seconds the delay may not exceed before jitter, where waiting longer serves nobody.
+        """
+        if attempt <= 0:
+            return max(0.0, floor or 0.0)
+        # The exponent is capped: 1.6 ** 1600 is no float, and the maximum was reached long before.
+        seconds = min(self.maximum, self.initial * self.factor ** min(attempt - 1, 64))
+        if ceiling is not None:
+            seconds = min(seconds, ceiling)
+        seconds *= 1 + self.jitter * (2 * rng.random() - 1)
+        return max(seconds, floor or 0.0)
+
+
+class ReplayBudget:
+    """Stops replays from becoming a storm: a share of the calls, plus a small reserve.
+
+    It counts only replays of calls whose outcome is unknown. Replaying what was never sent, or what was
+    refused before it ran, adds no work to a server and is free, as in gRPC.
+    """
+
+    __slots__ = ("_balance", "_maximum", "_ratio")
+
+    def __init__(self, ratio: float = 0.2, reserve: float = 10.0, maximum: float = 100.0) -> None:
+        """
+        Args:
+            ratio: Replays earned by each call. 0.2 allows a fifth of the calls to be replayed.
+            reserve: Replays that are there before the first call was made.
+            maximum: The most that can be saved up, so that a busy day does not pay for a bad night.
+        """
+        self._ratio = ratio
+        self._balance = reserve
+        self._maximum = max(reserve, maximum)
+
+    @property
+    def balance(self) -> float:
+        """Replays that could be made now. Never negative."""
+        return self._balance
+
+    def deposit(self) -> None:
+        """A call was made."""
+        self._balance = min(self._maximum, self._balance + self._ratio)
+
+    def withdraw(self) -> bool:
+        """Take one replay; False, and nothing taken, where the budget is spent."""
+        if self._balance < 1:
+            return False
+        self._balance -= 1
+        return True

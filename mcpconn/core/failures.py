@@ -1,0 +1,95 @@
+"""What is known about something that went wrong: `Evidence` as it was seen, `Failure` as it is understood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+Phase = Literal["dial", "call", "probe", "idle"]
+"""What was going on: opening a session, a caller's request, a probe of the session, or nothing at all."""
+
+Era = Literal["legacy", "modern"]
+"""`legacy`: initialize handshake and sessions (up to 2025-11-25). `modern`: neither (2026-07-28)."""
+
+
+class FailureKind(str, Enum):
+    """The classes of failure; what follows from each is in `decide`."""
+
+    SESSION_EXPIRED = "session_expired"
+    AUTH = "auth"
+    TRANSPORT_LOST = "transport_lost"
+    UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
+    RATE_LIMITED = "rate_limited"
+    PROTOCOL = "protocol"
+    CONFIG = "config"
+    APPLICATION = "application"
+    CANCELLED = "cancelled"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Delivery(str, Enum):
+    """What is known about the request itself. It decides whether a replay is right.
+
+    The distinction is gRPC's (A6, transparent retries): a request that never left, or that the server
+    refused before running it, can be sent again by anyone; for all others only the caller can know.
+    """
+
+    NOT_SENT = "not_sent"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything observed about one failure. All of it is optional: what was not observed is None."""
+
+    exception: BaseException | None = field(default=None, repr=False)
+    """The local exception, if there was one. Groups, causes and contexts are searched."""
+    code: int | None = None
+    """Code of the JSON-RPC error."""
+    message: str | None = None
+    """Message of the JSON-RPC error, or the plain text of a refusing HTTP response."""
+    http_status: int | None = None
+    """Status of the HTTP response."""
+    content_type: str | None = None
+    """Content-Type of the HTTP response; the empty string for a response without a body."""
+    retry_after: float | None = None
+    """Retry-After of the HTTP response, in seconds from its arrival."""
+    challenge: str | None = field(default=None, repr=False)
+    """WWW-Authenticate of the HTTP response. Not in the repr: it can name realms and nonces."""
+    session_sent: bool | None = None
+    """Whether the request carried a session id."""
+    from_wire: bool | None = None
+    """Whether the JSON-RPC error was received, rather than made up on this side."""
+    written: bool | None = None
+    """Whether bytes of the request left this process; None where nobody knows."""
+    era: Era | None = None
+    """The era of the session the request was made on."""
+    phase: Phase | None = None
+    """What was going on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A classified failure."""
+
+    kind: FailureKind
+    delivery: Delivery
+    proof: bool
+    """True: this alone proves what `kind` says. False: a suspicion, to be settled by a probe."""
+    summary: str
+    """One line for people. Holds no secrets."""
+    retry_after: float | None = None
+    """Seconds the server asked us to wait, or None."""
+    evidence: Evidence = field(default_factory=Evidence, repr=False)
+    """What it was concluded from."""
+
+    def __str__(self) -> str:
+        return self.summary

@@ -1,0 +1,119 @@
+"""Evidence, prepared for matching: the whole tree of exceptions, their type names, one lower-case text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from mcpconn.core.failures import Evidence
+
+# Types are known by name, since the core imports no I/O library: asyncio's and concurrent.futures'
+# CancelledError, trio's Cancelled.
+CANCELLED_NAMES = frozenset({"CancelledError", "Cancelled"})
+
+SESSION_PHRASE = re.compile(
+    r"""
+      (invalid|expired|unknown) (\ or\ (invalid|expired|unknown))? \ (mcp[-\ ])?session
+    | session (\ id)? \ (not\ found|expired|has\ expired|is\ closing|user\ mismatch)
+    | session\ with\ id\ .{0,80}\ (not|could\ not\ be)\ found
+    | no\ valid\ session
+    | could\ not\ find\ session
+    | server\ not\ initialized
+    """,
+    re.VERBOSE,
+)
+"""How servers say that they do not know a session. Matched against lower-case text; a phrase is never proof."""
+
+SESSION_SENTENCES = frozenset({"session terminated"})
+"""The same, where only the whole text says it: "Session terminated before the request completed" does not."""
+
+
+def walk(error: BaseException) -> Iterator[BaseException]:
+    """`error`, the members of its groups, and all their causes and contexts, each once."""
+    pending: list[BaseException] = [error]
+    met: set[int] = set()
+    while pending:
+        current = pending.pop(0)
+        if id(current) in met:
+            continue
+        met.add(id(current))
+        yield current
+        # Duck-typed: Python 3.10 has no ExceptionGroup, its backport is not ours to import.
+        members = getattr(current, "exceptions", None)
+        if isinstance(members, (tuple, list)):
+            pending.extend(member for member in members if isinstance(member, BaseException))
+        if current.__cause__ is not None:
+            # `asyncio.timeout` raises TimeoutError from the CancelledError it consumed: that cancellation
+            # was the timer's, not the caller's.
+            spent = isinstance(current, TimeoutError) and type(current.__cause__).__name__ in CANCELLED_NAMES
+            if not spent:
+                pending.append(current.__cause__)
+        elif current.__context__ is not None and not current.__suppress_context__:
+            pending.append(current.__context__)
+
+
+class Seen:
+    """Evidence with everything derived that rules like to ask for."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.errors: tuple[BaseException, ...] = tuple(walk(evidence.exception)) if evidence.exception else ()
+        code, message = evidence.code, evidence.message
+        if code is None and evidence.http_status is None:
+            code, message = self._from_errors(message)
+        self.code: int | None = code
+        """The JSON-RPC code, taken from an `MCPError` among the exceptions where the evidence names none."""
+        self.message: str | None = message
+
+    def _from_errors(self, message: str | None) -> tuple[int | None, str | None]:
+        for error in self.errors:
+            data: Any = getattr(error, "error", None)
+            code = getattr(data, "code", None)
+            if isinstance(code, int):
+                return code, message or str(getattr(data, "message", "") or "")
+        return None, message
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of the types, and their bases, of all exceptions."""
+        return frozenset(base.__name__ for error in self.errors for base in type(error).__mro__)
+
+    @cached_property
+    def text(self) -> str:
+        """What was said, in lower case: the message, or the texts of the exceptions where there is none."""
+        if self.message:
+            return self.message.strip().lower()
+        return "\n".join(text for error in self.errors if (text := str(error).strip())).lower()
+
+    @cached_property
+    def names_session(self) -> bool:
+        """Whether the text says, in any of the known ways, that a session is not known."""
+        return bool(SESSION_PHRASE.search(self.text)) or self.text in SESSION_SENTENCES
+
+    @cached_property
+    def cancelled(self) -> bool:
+        """Whether a cancellation or an interrupt is anywhere in it."""
+        return not CANCELLED_NAMES.isdisjoint(self.names) or any(
+            isinstance(error, (KeyboardInterrupt, InterruptedError)) for error in self.errors
+        )
+
+    @property
+    def status(self) -> int:
+        """The HTTP status, 0 where there was no response."""
+        return self.evidence.http_status or 0
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters, in lower case."""
+        return (self.evidence.content_type or "").partition(";")[0].strip().lower()
+
+    @property
+    def local(self) -> bool:
+        """Whether the JSON-RPC error may have been made up on this side."""
+        return self.evidence.from_wire is not True
+
+    def is_a(self, *names: str) -> bool:
+        """Whether any exception is of a type so named, or of a subtype."""
+        return not self.names.isdisjoint(names)

@@ -1,0 +1,195 @@
+"""Every exception a caller can catch.
+
+    McpConnError
+    |-- ConfigError (ValueError)           a server entry or a policy cannot be used; nothing was dialled
+    |-- UnknownServer (KeyError)           the manager has no server of this name
+    |-- NotRunning (RuntimeError)          the manager or connection is not entered, or was left
+    `-- CallFailed (MCPError)              a call was not answered; .failure says why
+        |-- OutcomeUnknown                 the tool may have run
+        |-- CallTimeout (TimeoutError)     the call's deadline passed
+        |-- Overloaded                     too many calls wait for this connection already
+        |-- NotReady                       wait=False, and the connection is not ready
+        |-- ConnectionFailed               the connection is `failed`; .retry_in says when it tries again
+        `-- ConnectionClosed               the connection is `closed`
+
+    IllegalTransition                      an event that cannot happen in a state: a bug, not a condition
+
+An error that the server's application returned is not among them: it arrives as the SDK's `MCPError`,
+untouched. `CallFailed` is an `MCPError` too, so that code written for `mcp.Client` keeps working.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from mcp.shared.exceptions import MCPError
+
+from mcpconn.core.failures import Delivery, Failure, FailureKind
+from mcpconn.core.machine import IllegalTransition
+from mcpconn.core.states import State
+
+__all__ = [
+    "CallFailed",
+    "CallTimeout",
+    "ConfigError",
+    "ConnectionClosed",
+    "ConnectionFailed",
+    "IllegalTransition",
+    "McpConnError",
+    "NotReady",
+    "NotRunning",
+    "OutcomeUnknown",
+    "Overloaded",
+    "UnknownServer",
+]
+
+# JSON-RPC codes for code that looks at `MCPError.code`: the SDK's own for the same two conditions.
+CONNECTION_CLOSED = -32000
+REQUEST_TIMEOUT = -32001
+
+
+class McpConnError(Exception):
+    """Root of all errors of mcpconn."""
+
+
+class ConfigError(McpConnError, ValueError):
+    """A configuration that cannot be used. The message names the server, the key and the fix."""
+
+    def __init__(self, message: str, *, server: str | None = None, key: str | None = None) -> None:
+        super().__init__(message)
+        self.server = server
+        self.key = key
+
+
+class UnknownServer(McpConnError, KeyError):
+    """No server of this name. The message lists the names there are."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        names = ", ".join(sorted(self.known)) or "none"
+        return f"no server named {self.name!r}; known servers: {names}"
+
+
+class NotRunning(McpConnError, RuntimeError):
+    """The manager or the connection has not been entered (`async with`), or has been left."""
+
+
+class CallFailed(McpConnError, MCPError):
+    """A call that was not answered, for a reason that lies in the connection.
+
+    Attributes:
+        server: Name of the server.
+        failure: What happened, classified.
+        state: The connection's state when the call gave up.
+        attempts: How often the call was issued. 0 means that it never left.
+        retry_in: Seconds until trying again makes sense, where that is known.
+    """
+
+    default_code = CONNECTION_CLOSED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server: str,
+        failure: Failure,
+        state: State,
+        attempts: int = 0,
+        retry_in: float | None = None,
+    ) -> None:
+        code = failure.evidence.code if failure.evidence.code is not None else self.default_code
+        MCPError.__init__(self, code, message)
+        self.server = server
+        self.failure = failure
+        self.state = state
+        self.attempts = attempts
+        self.retry_in = retry_in
+
+    @property
+    def outcome(self) -> Literal["not_run", "unknown"]:
+        """Whether the tool can have run: `not_run` is certain, `unknown` is all else."""
+        if self.attempts == 0 or self.failure.delivery is not Delivery.UNKNOWN:
+            return "not_run"
+        return "unknown"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # MCPError's own pickling would call __init__ with its three arguments.
+        state = {"server": self.server, "failure": _portable(self.failure), "state": self.state}
+        return _rebuild, (
+            type(self),
+            str(self),
+            {**state, "attempts": self.attempts, "retry_in": self.retry_in},
+        )
+
+
+def _portable(failure: Failure) -> Failure:
+    from dataclasses import replace
+
+    # Exceptions and their tracebacks need not survive pickling; the classification does.
+    return replace(failure, evidence=replace(failure.evidence, exception=None))
+
+
+def _rebuild(cls: type[CallFailed], message: str, fields: dict[str, Any]) -> CallFailed:
+    return cls(message, **fields)
+
+
+class OutcomeUnknown(CallFailed):
+    """The request may have reached the server, and no answer came: the tool may have run.
+
+    It was not made again because nothing says that running it twice is harmless. If it is, annotate the
+    tool with readOnlyHint or idempotentHint, or call with `idempotent=True`.
+    """
+
+
+class CallTimeout(CallFailed, TimeoutError):
+    """The call's deadline passed. `.outcome` says whether the tool may have run."""
+
+    default_code = REQUEST_TIMEOUT
+
+
+class Overloaded(CallFailed):
+    """As many calls wait for this connection as it allows."""
+
+
+class NotReady(CallFailed):
+    """The connection is not ready, and the caller would not wait."""
+
+
+class ConnectionFailed(CallFailed):
+    """The connection is `failed`. `.retry_in` is the time to its next probe; None: it waits for a person."""
+
+
+class ConnectionClosed(CallFailed):
+    """The connection was closed before the call could be made or answered."""
+
+
+def unanswered(failure: Failure, *, server: str, state: State, attempts: int, retry_in: float | None) -> CallFailed:
+    """The exception for a call that was issued and failed."""
+    where = f"{server}: {failure.summary}"
+    if failure.kind is FailureKind.TIMEOUT and failure.evidence.http_status is None:
+        unknown = failure.delivery is Delivery.UNKNOWN
+        hint = "; the tool may have run" if unknown else "; the call was not made"
+        cls: type[CallFailed] = CallTimeout
+    elif failure.delivery is Delivery.UNKNOWN:
+        hint = "; the tool may have run. Check before calling again, or call with idempotent=True if that is harmless"
+        cls = OutcomeUnknown
+    else:
+        hint = "; the call was not run"
+        cls = CallFailed
+    if failure.retry_after is not None:
+        hint += f". The server asks to wait {failure.retry_after:g} s"
+    return cls(
+        where + hint,
+        server=server,
+        failure=failure,
+        state=state,
+        attempts=attempts,
+        retry_in=retry_in if retry_in is not None else failure.retry_after,
+    )

@@ -1,0 +1,319 @@
+"""The methods of `mcp.Client`: each says what is sent, and nothing of how it is kept alive."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+import mcp_types as types
+from mcp import Client
+from mcp.client.caching import CacheMode
+from mcp.client.subscriptions import Subscription
+from mcp.shared.dispatcher import ProgressFnT
+
+from mcpconn.catalog import Catalog
+from mcpconn.core.exchange import Exchange
+
+T = TypeVar("T")
+
+
+class _Default:
+    def __repr__(self) -> str:
+        return "the policy's"
+
+
+DEFAULT: Any = _Default()
+"""Stands for the timeout of the configuration or policy; None means no timeout at all."""
+
+
+class Methods(ABC):
+    """`mcp.Client`'s methods, with the same arguments and results, on top of one `_call`.
+
+    Each takes three arguments more:
+
+    - `timeout`: seconds for the whole call, waiting and reconnecting included; None for no limit.
+    - `idempotent`: True says that running this call twice does no harm, False that it does. Otherwise the
+      method and the tool's annotations say it.
+    - `wait`: False raises `NotReady` at once where the connection is not ready.
+    """
+
+    catalog: Catalog
+
+    def __init__(self) -> None:
+        self._subscriptions: set[str] = set()
+        self._log_level: types.LoggingLevel | None = None
+
+    @property
+    @abstractmethod
+    def _client(self) -> Client:
+        """The present session's client."""
+
+    @abstractmethod
+    async def _call(
+        self,
+        method: str,
+        issue: Callable[[Client, Exchange], Awaitable[T]],
+        *,
+        safe: Callable[[], Awaitable[bool]] | None = None,
+        timeout: float | None = DEFAULT,
+        idempotent: bool | None = None,
+        wait: bool = True,
+    ) -> T:
+        """Make a call, by the rules of the core."""
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        read_timeout_seconds: float | None = None,
+        progress_callback: ProgressFnT | None = None,
+        *,
+        input_responses: types.InputResponses | None = None,
+        request_state: str | None = None,
+        meta: types.RequestParamsMeta | None = None,
+        timeout: float | None = DEFAULT,
+        idempotent: bool | None = None,
+        wait: bool = True,
+    ) -> types.CallToolResult:
+        """Call a tool; arguments and result as `mcp.Client.call_tool`.
+
+        Raises:
+            MCPError: the server's application answered with an error.
+            OutcomeUnknown: no answer came, and the tool may have run.
+            CallTimeout: the deadline passed.
+            ConnectionFailed, ConnectionClosed, Overloaded, NotReady, CallFailed: the tool was not run.
+        """
+
+        async def issue(client: Client, exchange: Exchange) -> types.CallToolResult:
+            return await client.call_tool(
+                name,
+                arguments,
+                read_timeout_seconds,
+                _noting(exchange, progress_callback),
+                input_responses=input_responses,
+                request_state=request_state,
+                meta=meta,
+            )
+
+        async def safe() -> bool:
+            return await self.catalog.safe(name) if idempotent is None else idempotent
+
+        return await self._call("tools/call", issue, safe=safe, timeout=timeout, wait=wait)
+
+    async def list_tools(
+        self,
+        *,
+        cursor: str | None = None,
+        meta: types.RequestParamsMeta | None = None,
+        cache_mode: CacheMode = "use",
+        **options: Any,
+    ) -> types.ListToolsResult:
+        """List a page of tools."""
+        return await self._call(
+            "tools/list",
+            lambda client, _: client.list_tools(cursor=cursor, meta=meta, cache_mode=cache_mode),
+            **options,
+        )
+
+    async def list_resources(
+        self,
+        *,
+        cursor: str | None = None,
+        meta: types.RequestParamsMeta | None = None,
+        cache_mode: CacheMode = "use",
+        **options: Any,
+    ) -> types.ListResourcesResult:
+        """List a page of resources."""
+        return await self._call(
+            "resources/list",
+            lambda client, _: client.list_resources(cursor=cursor, meta=meta, cache_mode=cache_mode),
+            **options,
+        )
+
+    async def list_resource_templates(
+        self,
+        *,
+        cursor: str | None = None,
+        meta: types.RequestParamsMeta | None = None,
+        cache_mode: CacheMode = "use",
+        **options: Any,
+    ) -> types.ListResourceTemplatesResult:
+        """List a page of resource templates."""
+        return await self._call(
+            "resources/templates/list",
+            lambda client, _: client.list_resource_templates(cursor=cursor, meta=meta, cache_mode=cache_mode),
+            **options,
+        )
+
+    async def read_resource(
+        self,
+        uri: str,
+        *,
+        input_responses: types.InputResponses | None = None,
+        request_state: str | None = None,
+        meta: types.RequestParamsMeta | None = None,
+        cache_mode: CacheMode = "use",
+        **options: Any,
+    ) -> types.ReadResourceResult:
+        """Read a resource."""
+        return await self._call(
+            "resources/read",
+            lambda client, _: client.read_resource(
+                uri,
+                input_responses=input_responses,
+                request_state=request_state,
+                meta=meta,
+                cache_mode=cache_mode,
+            ),
+            **options,
+        )
+
+    async def list_prompts(
+        self,
+        *,
+        cursor: str | None = None,
+        meta: types.RequestParamsMeta | None = None,
+        cache_mode: CacheMode = "use",
+        **options: Any,
+    ) -> types.ListPromptsResult:
+        """List a page of prompts."""
+        return await self._call(
+            "prompts/list",
+            lambda client, _: client.list_prompts(cursor=cursor, meta=meta, cache_mode=cache_mode),
+            **options,
+        )
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, str] | None = None,
+        *,
+        input_responses: types.InputResponses | None = None,
+        request_state: str | None = None,
+        meta: types.RequestParamsMeta | None = None,
+        **options: Any,
+    ) -> types.GetPromptResult:
+        """Get a prompt."""
+        return await self._call(
+            "prompts/get",
+            lambda client, _: client.get_prompt(
+                name, arguments, input_responses=input_responses, request_state=request_state, meta=meta
+            ),
+            **options,
+        )
+
+    async def complete(
+        self,
+        ref: types.ResourceTemplateReference | types.PromptReference,
+        argument: dict[str, str],
+        context_arguments: dict[str, str] | None = None,
+        **options: Any,
+    ) -> types.CompleteResult:
+        """Complete an argument of a prompt or resource template."""
+        return await self._call(
+            "completion/complete",
+            lambda client, _: client.complete(ref, argument, context_arguments),
+            **options,
+        )
+
+    async def send_ping(self, *, meta: types.RequestParamsMeta | None = None, **options: Any) -> types.EmptyResult:
+        """Ping the server (legacy era)."""
+        return await self._call("ping", lambda client, _: client.session.send_ping(meta=meta), **options)
+
+    async def set_logging_level(
+        self, level: types.LoggingLevel, *, meta: types.RequestParamsMeta | None = None, **options: Any
+    ) -> types.EmptyResult:
+        """Set the level of the server's log messages, for this session and the ones that follow it (legacy era)."""
+        request = types.SetLevelRequest(params=types.SetLevelRequestParams(level=level, _meta=meta))
+        result = await self._call(
+            "logging/setLevel",
+            lambda client, _: client.session.send_request(request, types.EmptyResult),
+            **options,
+        )
+        self._log_level = level
+        return result
+
+    async def subscribe_resource(
+        self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Any
+    ) -> types.EmptyResult:
+        """Be notified of a resource's changes, on this session and the ones that follow it (legacy era)."""
+        request = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri, _meta=meta))
+        result = await self._call(
+            "resources/subscribe",
+            lambda client, _: client.session.send_request(request, types.EmptyResult),
+            **options,
+        )
+        self._subscriptions.add(uri)
+        return result
+
+    async def unsubscribe_resource(
+        self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Any
+    ) -> types.EmptyResult:
+        """End `subscribe_resource`."""
+        self._subscriptions.discard(uri)
+        request = types.UnsubscribeRequest(params=types.UnsubscribeRequestParams(uri=uri, _meta=meta))
+        return await self._call(
+            "resources/unsubscribe",
+            lambda client, _: client.session.send_request(request, types.EmptyResult),
+            **options,
+        )
+
+    @asynccontextmanager
+    async def listen(
+        self,
+        *,
+        tools_list_changed: bool = False,
+        prompts_list_changed: bool = False,
+        resources_list_changed: bool = False,
+        resource_subscriptions: Sequence[str] = (),
+        **options: Any,
+    ) -> AsyncIterator[Subscription]:
+        """Listen to change events (modern era), as `mcp.Client.listen`.
+
+        Opening it waits and replays as a call does. The stream is its session's, and ends with it
+        (`SubscriptionLost`): listen again, and fetch again what it told about.
+        """
+        async with AsyncExitStack() as stack:
+            yield await self._call(
+                "subscriptions/listen",
+                lambda client, _: stack.enter_async_context(
+                    client.listen(
+                        tools_list_changed=tools_list_changed,
+                        prompts_list_changed=prompts_list_changed,
+                        resources_list_changed=resources_list_changed,
+                        resource_subscriptions=resource_subscriptions,
+                    )
+                ),
+                **options,
+            )
+
+    async def send_progress_notification(
+        self,
+        progress_token: str | int,
+        progress: float,
+        total: float | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Tell the server how far a request of its own has come (legacy era). Dropped where nobody is there."""
+        params = types.ProgressNotificationParams(
+            progress_token=progress_token, progress=progress, total=total, message=message
+        )
+        await self._client.session.send_notification(types.ProgressNotification(params=params))
+
+    async def send_roots_list_changed(self) -> None:
+        """Tell the server that the roots have changed (legacy era)."""
+        await self._client.session.send_notification(types.RootsListChangedNotification())
+
+
+def _noting(exchange: Exchange, callback: ProgressFnT | None) -> ProgressFnT | None:
+    """`callback`, and a note that the call was running."""
+    if callback is None:
+        return None
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        exchange.progressed = True
+        await callback(progress, total, message)
+
+    return note

@@ -1,0 +1,266 @@
+"""The path of a call: wait for ready, issue, classify, report, and perhaps once more. All methods take it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import anyio
+
+from mcpconn.core.backoff import ReplayBudget
+from mcpconn.core.decide import may_replay
+from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
+from mcpconn.errors import CallTimeout, unanswered
+from mcpconn.policy import Policy
+from mcpconn.runtime import refusals
+from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.journal import Finished, Journal, Replay
+from mcpconn.runtime.session import Session
+from mcpconn.runtime.supervisor import Supervisor
+
+T = TypeVar("T")
+Issue = Callable[[Any, Exchange], Awaitable[T]]
+"""Makes the call on a client, noting in the exchange what only it can see (progress)."""
+Safe = Callable[[], Awaitable[bool]]
+"""Whether running the call twice does no harm. Asked only when that matters."""
+
+
+class _Call:
+    """One call under way."""
+
+    __slots__ = (
+        "attempts",
+        "began",
+        "deadline",
+        "exchange",
+        "failure",
+        "method",
+        "replays",
+        "resent",
+        "session",
+    )
+
+    def __init__(self, method: str, began: float, deadline: float) -> None:
+        self.method = method
+        self.began = began
+        self.deadline = deadline
+        self.attempts = 0
+        self.replays = 0
+        """Times it was made again after a refusal or an unknown outcome."""
+        self.resent = 0
+        """Times it was made again because it had never left."""
+        self.exchange: Exchange | None = None
+        """The record of the attempt in flight; None between attempts."""
+        self.session: Session | None = None
+        self.failure: Failure | None = None
+        """Of the last attempt."""
+
+
+class Calls:
+    """Makes calls on one connection."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        policy: Policy,
+        *,
+        classify: Callable[[Evidence], Failure],
+        clock: Clock,
+        journal: Journal,
+        budget: ReplayBudget,
+    ) -> None:
+        self._supervisor = supervisor
+        self._policy = policy
+        self._classify = classify
+        self._clock = clock
+        self._journal = journal
+        self._budget = budget
+
+    async def run(self, method: str, issue: Issue[T], *, safe: Safe, timeout: float | None, wait: bool = True) -> T:
+        """Make a call.
+
+        Args:
+            method: The JSON-RPC method, for messages.
+            issue: Makes the call on a client.
+            safe: Whether running it twice does no harm.
+            timeout: Seconds for all of it: waiting, reconnecting and replaying included. None: no deadline.
+            wait: False raises at once where the connection is not ready.
+
+        Raises:
+            MCPError: The server's application answered with an error. Untouched.
+            CallFailed: One of its subclasses says why there is no answer, and whether the tool may have run.
+        """
+        supervisor = self._supervisor
+        if not wait and not supervisor.gate.is_open:
+            raise refusals.not_ready(supervisor)
+        began = self._clock.now()
+        call = _Call(method, began, math.inf if timeout is None else began + timeout)
+        self._budget.deposit()
+        outcome = "cancelled"
+        try:
+            with anyio.CancelScope(deadline=call.deadline) as scope:
+                while True:
+                    await supervisor.gate.acquire(again=call.attempts > 0)
+                    try:
+                        result = await self._attempt(call, issue)
+                    except Exception as error:
+                        caught = error
+                    else:
+                        outcome = "answered"
+                        return result
+                    await self._consider(call, caught, safe)
+            if not scope.cancelled_caught:  # pragma: no cover - the loop above is left by return, raise or cancel
+                raise AssertionError("unreachable")
+            raise self._timed_out(call, timeout)
+        except Exception as error:
+            outcome = self._outcome(error)
+            raise
+        finally:
+            self._journal.add(
+                Finished(
+                    supervisor.name,
+                    method,
+                    outcome,
+                    call.attempts,
+                    self._clock.now() - began,
+                    None if outcome == "answered" else call.failure,
+                    supervisor.epoch,
+                )
+            )
+
+    async def _attempt(self, call: _Call, issue: Issue[T]) -> T:
+        """Issue the call once, on the present session. The gate has let it through."""
+        session = call.session = self._supervisor.session
+        assert session is not None
+        link = session.enter()
+        exchange = call.exchange = link.exchange("call")
+        call.attempts += 1
+        token = EXCHANGE.set(exchange)
+        try:
+            result = await issue(link.client, exchange)
+            session.proven = True
+            call.exchange = None
+            return result
+        finally:
+            EXCHANGE.reset(token)
+            session.last_used = self._clock.now()
+            session.leave()
+            self._supervisor.gate.release()
+
+    async def _consider(self, call: _Call, error: Exception, safe: Safe) -> None:
+        """Return when the call may be made again; raise what its caller should see otherwise."""
+        session, exchange = call.session, call.exchange
+        assert session is not None
+        assert session.link is not None
+        assert exchange is not None
+        failure = call.failure = self._classify(session.link.explain(error, exchange))
+        call.exchange = None
+        if failure.kind in (FailureKind.APPLICATION, FailureKind.CANCELLED):
+            raise error
+        if failure.kind is FailureKind.PROTOCOL and failure.evidence.from_wire:
+            raise error
+        self._supervisor.report(session.epoch, failure)
+        if failure.kind is FailureKind.SESSION_EXPIRED and not failure.proof:
+            failure = call.failure = await self._confirmed(session, failure, error)
+        progressed = exchange.progressed or exchange.earlier > 0
+        if progressed and failure.delivery is not Delivery.UNKNOWN:
+            failure = call.failure = replace(failure, delivery=Delivery.UNKNOWN)
+        allowed = may_replay(
+            failure,
+            safe=failure.delivery is Delivery.UNKNOWN and call.replays == 0 and await safe(),
+            replays=call.replays,
+            refreshed=self._supervisor.replaced(session),
+            budget=self._budget.balance,
+        )
+        if not allowed:
+            raise self._unanswered(call, failure) from error
+        pause = self._pause(call, failure, session)
+        if pause and self._clock.now() + pause >= call.deadline:
+            raise self._unanswered(call, failure) from error
+        if failure.delivery is Delivery.NOT_SENT:
+            call.resent += 1
+        else:
+            call.replays += 1
+            if failure.delivery is Delivery.UNKNOWN:
+                self._budget.withdraw()
+        self._journal.add(Replay(self._supervisor.name, call.method, session.epoch, failure, call.attempts))
+        await self._supervisor.settled(session)
+        if pause:
+            await anyio.sleep(pause)
+
+    async def _confirmed(self, session: Session, failure: Failure, error: Exception) -> Failure:
+        """A text said that the session is gone: wait for what the probe says.
+
+        Where the session lives, the error was the call's own, and is raised. Where it does not, the call was
+        refused, and can be made again, if the probe was refused in the very same words: then it was the
+        server that spoke, before any tool ran. Otherwise a tool may have said it.
+        """
+        await self._supervisor.settled(session)
+        lost = session.lost
+        if lost is None:
+            raise error
+        same = lost.evidence.code == failure.evidence.code and lost.evidence.message == failure.evidence.message
+        return failure if same else replace(failure, delivery=Delivery.UNKNOWN)
+
+    def _pause(self, call: _Call, failure: Failure, session: Session) -> float:
+        """Seconds to wait before making the call again; the connection's own waits come on top."""
+        if failure.retry_after is not None:
+            return failure.retry_after
+        if failure.kind is FailureKind.RATE_LIMITED:
+            return self._policy.backoff.delay(1, self._clock.rng)
+        if failure.delivery is Delivery.NOT_SENT and call.resent and session is self._supervisor.session:
+            # The session passes its probes, and still nothing can be sent: not in a tight loop.
+            return self._policy.backoff.delay(call.resent, self._clock.rng)
+        return 0.0
+
+    # -- endings
+
+    def _unanswered(self, call: _Call, failure: Failure) -> Exception:
+        return unanswered(
+            failure,
+            server=self._supervisor.name,
+            state=self._supervisor.state,
+            attempts=call.attempts,
+            retry_in=self._supervisor.retry_in,
+        )
+
+    def _timed_out(self, call: _Call, timeout: float | None) -> CallTimeout:
+        """The deadline passed: in flight, or while waiting for a connection."""
+        supervisor, session, exchange = self._supervisor, call.session, call.exchange
+        seconds = f"{timeout:g} s" if timeout is not None else "the deadline"
+        evidence = Evidence(exception=TimeoutError(), phase="call")
+        if exchange is not None and session is not None:
+            written = exchange.written
+            unsent = written is False and exchange.earlier == 0 and not exchange.progressed
+            evidence = replace(
+                exchange.evidence(), exception=TimeoutError(), http_status=None, code=None, written=written
+            )
+            delivery = Delivery.NOT_SENT if unsent else Delivery.UNKNOWN
+            summary = f"no answer within {seconds}"
+        else:
+            delivery = call.failure.delivery if call.failure is not None else Delivery.NOT_SENT
+            last = call.failure or supervisor.last_failure
+            why = f": {last.summary}" if last is not None else ""
+            summary = f"not ready within {seconds} (the connection is {supervisor.state}{why})"
+        failure = Failure(kind=FailureKind.TIMEOUT, delivery=delivery, proof=False, summary=summary, evidence=evidence)
+        call.failure = failure
+        if exchange is not None and session is not None:
+            supervisor.report(session.epoch, failure)
+        error = unanswered(
+            failure,
+            server=supervisor.name,
+            state=supervisor.state,
+            attempts=call.attempts,
+            retry_in=supervisor.retry_in,
+        )
+        assert isinstance(error, CallTimeout)
+        return error
+
+    @staticmethod
+    def _outcome(error: Exception) -> str:
+        if isinstance(error, CallTimeout):
+            return "timeout"
+        return {"unknown": "unknown", "not_run": "failed"}.get(getattr(error, "outcome", ""), "error")

@@ -1,0 +1,25 @@
+"""Time and randomness, in one place, so that tests can supply their own."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a manager's time and randomness come from.
+
+    The default is the event loop's own clock, so under a virtual-time loop everything is virtual.
+    """
+
+    now: Callable[[], float] = anyio.current_time
+    """Monotonic seconds; must be the clock that the event loop's timers use."""
+    wall: Callable[[], float] = time.time
+    """Seconds since 1970, for people."""
+    rng: random.Random = field(default_factory=random.Random)
+    """Jitter."""

@@ -1,0 +1,220 @@
+"""The synchronous half of a connection's owner: its state, and everything that follows from an event at once.
+
+Calls report failures here. When `report` returns, the state says what followed, and the gate is closed or
+open accordingly; the task (`supervisor`) then does the work that the new state asks for. Nothing in this
+file waits, so nothing can come between a failure and its consequences.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import anyio
+from anyio.abc import TaskGroup
+
+from mcpconn.core.decide import decide, needs_person
+from mcpconn.core.failures import Failure
+from mcpconn.core.machine import Cell, fire
+from mcpconn.core.states import Event, State
+from mcpconn.policy import Policy
+from mcpconn.runtime import refusals
+from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.gate import Gate
+from mcpconn.runtime.journal import Change, Journal
+from mcpconn.runtime.pace import Pace
+from mcpconn.runtime.protocols import Credentials
+from mcpconn.runtime.session import Session
+
+
+class Lifecycle(ABC):
+    """State, epoch, session and gate of one connection."""
+
+    def __init__(
+        self, name: str, policy: Policy, *, clock: Clock, journal: Journal, lazy: bool, credentials: Credentials | None
+    ) -> None:
+        self.name = name
+        self.cell = Cell()
+        self.epoch = 0
+        """Number of the current session, +1 with each `established`."""
+        self.session: Session | None = None
+        """The session that calls are issued on; None in every state but ready."""
+        self.last_failure: Failure | None = None
+        """The last failure that had consequences."""
+        self.since = 0.0
+        """When the present state was entered."""
+        self.lazy = lazy
+        """Dial when a call waits, not before."""
+        self.gate = Gate(
+            max_in_flight=policy.max_in_flight,
+            max_waiting=policy.max_waiting,
+            overloaded=lambda: refusals.overloaded(self),
+            on_waiting=self._rouse,
+        )
+        self.pace = Pace(policy, clock)
+        self._policy = policy
+        self._clock = clock
+        self._journal = journal
+        self._credentials = credentials
+        self._refreshed = False
+        self._probing: anyio.Event | None = None
+        self._half_open = False
+        self._wake = anyio.Event()
+        self._changed = anyio.Event()
+        self._dial_scope: anyio.CancelScope | None = None
+        self._group: TaskGroup | None = None
+        self._closing_by = math.inf
+
+    @abstractmethod
+    def _start_probe(self, session: Session) -> None:
+        """Have the session asked whether it lives, beside everything else."""
+
+    def _rouse(self) -> None:
+        """Have the task look at what there is to do."""
+        self._wake.set()
+
+    # -- what callers see
+
+    @property
+    def state(self) -> State:
+        """The connection's state."""
+        return self.cell.state
+
+    @property
+    def refreshable(self) -> bool:
+        """Whether there are credentials that have not been renewed for the present refusal.
+
+        Renewed ones must have been of use before they are renewed again: a server that lets a client in and
+        then refuses its calls would have them renewed with every call.
+        """
+        if self._credentials is None:
+            return False
+        return not self._refreshed or (self.session is not None and self.session.proven)
+
+    def replaced(self, session: Session) -> bool:
+        """Whether `session` was given up and another, with renewed credentials, is or will be there."""
+        return self._credentials is not None and session is not self.session
+
+    @property
+    def retry_in(self) -> float | None:
+        """Seconds until the next dial or probe that is scheduled; None where none is."""
+        due = self.pace.due
+        return None if due is None else max(0.0, due - self._clock.now())
+
+    def report(self, epoch: int, failure: Failure) -> None:
+        """A call failed, or the wire noticed something, on the session of `epoch`. Stale reports change nothing."""
+        if epoch != self.epoch or self.session is None:
+            return
+        event = decide(self.state, failure, refreshable=self.refreshable)
+        if event is Event.SUSPECTED:
+            self._suspect(self.session, failure)
+        elif event is not None:
+            self._lose(self.session, event, failure)
+
+    async def settled(self, session: Session) -> None:
+        """Return when no probe of `session` is under way."""
+        while self._probing is not None and self.session is session:
+            await self._probing.wait()
+
+    async def changed(self) -> None:
+        """Return at the next transition."""
+        await self._changed.wait()
+
+    def reconnect(self) -> None:
+        """Open a new session now: at the next look of the task, without any wait.
+
+        Calls in flight finish on the old one.
+        """
+        self.pace.fresh()
+        self._half_open = False
+        if self.state is State.READY:
+            self._recycle()
+        if self.state is State.IDLE:
+            self.fire(Event.CONNECT)
+        elif self.state is State.FAILED:
+            self._refreshed = False
+            self.fire(Event.RETRY)
+        self._wake.set()
+
+    def close(self) -> None:
+        """End the connection. Calls that wait fail at once; those in flight get the drain timeout."""
+        if self.state is State.CLOSED:
+            return
+        self._closing_by = self._clock.now() + self._policy.drain_timeout if self._group is not None else math.inf
+        self.fire(Event.CLOSE)
+        if self._dial_scope is not None:
+            self._dial_scope.cancel()
+
+    # -- transitions
+
+    def fire(self, event: Event, failure: Failure | None = None) -> None:
+        """Apply an event, and everything that follows from the new state without waiting."""
+        now = self._clock.now()
+        source, since = self.state, self.since
+        target = fire(self.cell, event)
+        if failure is not None:
+            self.last_failure = failure
+        if target is not source:
+            self.since = now
+        if target is State.READY:
+            self.gate.open()
+        elif target is State.FAILED:
+            self.gate.refuse(lambda: refusals.failed(self))
+        elif target is State.CLOSED:
+            self.gate.refuse(lambda: refusals.closed(self))
+        elif target is not source:
+            self.gate.close()
+        elapsed = now - (self.pace.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
+        self._journal.add(
+            Change(
+                self.name,
+                self.epoch,
+                source,
+                event,
+                target,
+                failure,
+                self._clock.wall(),
+                elapsed,
+                self.pace.attempts,
+                self.retry_in,
+            )
+        )
+        self._wake.set()
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def _suspect(self, session: Session, failure: Failure) -> None:
+        if self._probing is not None or self._group is None:
+            return
+        self._probing = anyio.Event()
+        self.fire(Event.SUSPECTED, failure)
+        self._start_probe(session)
+
+    def _lose(self, session: Session, event: Event, failure: Failure) -> None:
+        """The present session is over: by proof, or because only a person can mend what is wrong."""
+        age = self._clock.now() - session.established_at
+        failure = self.pace.lost(failure, proven=session.proven, age=age)
+        session.retire(doomed=failure)
+        self._end_probe()
+        self.session = None
+        if event is Event.GIVE_UP:
+            self._give_up(failure)
+        else:
+            self.fire(event, failure)
+
+    def _give_up(self, failure: Failure) -> None:
+        self._half_open = False
+        self.pace.cool_down(forever=needs_person(failure, worked=self.epoch > 0))
+        self.fire(Event.GIVE_UP, failure)
+
+    def _recycle(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.retire()
+        self._end_probe()
+        self.fire(Event.RECYCLE)
+
+    def _end_probe(self) -> None:
+        probing, self._probing = self._probing, None
+        if probing is not None:
+            probing.set()

@@ -1,0 +1,139 @@
+"""When to dial: attempts, backoff, cool-down, and how many dials there may be at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import anyio
+
+from mcpconn.core.failures import Delivery, Failure, FailureKind
+from mcpconn.policy import Policy
+from mcpconn.runtime.clock import Clock
+
+FREE_SHORT_LIVES = 2
+"""Sessions in a row that may be forgotten young before dialling slows down. One is a restart, two are a
+restart met by two calls; three are a pattern."""
+
+
+class DialSlots:
+    """At most so many dials at once, to one origin and in all. Dials that wait are served in order."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._total: anyio.CapacityLimiter | None = None
+        self._origins: dict[str, anyio.CapacityLimiter] = {}
+
+    @asynccontextmanager
+    async def take(self, origin: str) -> AsyncIterator[None]:
+        """Hold one slot. The origin's comes first: those who wait for one busy server keep no other waiting."""
+        if self._total is None:
+            # Made here, where an event loop runs.
+            self._total = anyio.CapacityLimiter(self._policy.dials)
+        limiter = self._origins.get(origin)
+        if limiter is None:
+            limiter = self._origins[origin] = anyio.CapacityLimiter(self._policy.dials_per_origin)
+        async with limiter, self._total:
+            yield
+
+
+class Pace:
+    """The rhythm of one connection's dials."""
+
+    def __init__(self, policy: Policy, clock: Clock) -> None:
+        self._policy = policy
+        self._clock = clock
+        self.attempts = 0
+        """Dials that failed in a row; a session that nobody could use counts as one."""
+        self.short_lives = 0
+        """Sessions in a row that the server forgot young."""
+        self.cool_downs = 0
+        """Times the connection failed in a row."""
+        self.began = 0.0
+        """When the present series of dials began: what patience is measured from."""
+        self.dialled = 0.0
+        """When the last dial failed."""
+        self.floor: float | None = None
+        """Seconds the server asked for when it refused the lost session."""
+        self.due: float | None = None
+        """When the next dial or probe is due; None: now, or not at all."""
+
+    def fresh(self, *, keep_cool_down: bool = False) -> None:
+        """Forget failed attempts: the next dial is made at once, with all patience."""
+        self.attempts = 0
+        self.due = self.floor = None
+        self.began = self._clock.now()
+        if not keep_cool_down:
+            self.short_lives = 0
+            self.cool_downs = 0
+
+    def lost(self, failure: Failure, *, proven: bool, age: float) -> Failure:
+        """A session was lost. Returns the failure, with what the pattern of losses looks like.
+
+        Attempts are forgotten if the session was proven, not because its handshake succeeded: a server that
+        accepts and drops must not be hammered.
+        """
+        young = age < self._policy.proven_after
+        if proven or not young:
+            self.attempts = 0
+            self.cool_downs = 0
+        else:
+            self.attempts += 1
+        forgotten = failure.kind is FailureKind.SESSION_EXPIRED and young
+        self.short_lives = self.short_lives + 1 if forgotten else 0
+        self.began = self._clock.now()
+        self.due, self.floor = None, failure.retry_after
+        if self.short_lives > FREE_SHORT_LIVES:
+            return replace(
+                failure,
+                summary=f"{failure.summary}; {self.short_lives} sessions in a row were forgotten within "
+                f"{self._policy.proven_after:g} s: this looks like several replicas behind a balancer without "
+                "sticky sessions",
+            )
+        if self.attempts > 1:
+            return replace(
+                failure,
+                summary=f"{failure.summary}; the server accepted {self.attempts} sessions in a row and dropped each "
+                "before it could be used",
+            )
+        return failure
+
+    def schedule(self, floor: float | None = None) -> None:
+        """Set `due` for the next dial, once for each attempt.
+
+        Args:
+            floor: Seconds the server asked for (Retry-After).
+        """
+        if self.due is not None:
+            return
+        attempt = max(self.attempts, self.short_lives - FREE_SHORT_LIVES)
+        delay = self._policy.backoff.delay(attempt, self._clock.rng, floor=floor or self.floor)
+        self.dialled = self._clock.now()
+        self.due = self.dialled + delay if delay > 0 else None
+
+    def hastened(self, failure: Failure | None, *, waiting: bool) -> float:
+        """`due`, or earlier where a call waits for a server whose port refuses."""
+        assert self.due is not None
+        refused = (
+            failure is not None
+            and failure.kind is FailureKind.UNAVAILABLE
+            and failure.delivery is Delivery.NOT_SENT
+            and failure.retry_after is None
+        )
+        if not (waiting and refused):
+            return self.due
+        jitter = 1 + self._policy.backoff.jitter * (2 * self._clock.rng.random() - 1)
+        self.due = min(self.due, self.dialled + self._policy.waiting_ceiling * jitter)
+        return self.due
+
+    def cool_down(self, *, forever: bool) -> None:
+        """The connection failed: set `due` for its next probe, or leave it to a person."""
+        if forever:
+            self.due = None
+            return
+        policy = self._policy
+        base = min(policy.cool_down_maximum, policy.cool_down * 2 ** min(self.cool_downs, 16))
+        jitter = 1 + policy.backoff.jitter * (2 * self._clock.rng.random() - 1)
+        self.cool_downs += 1
+        self.due = self._clock.now() + base * jitter

@@ -1,0 +1,57 @@
+"""What the runtime asks of the wire. The two meet here, and import nothing of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from mcpconn.core.exchange import Exchange
+from mcpconn.core.failures import Era, Evidence, Phase
+
+
+class Link(Protocol):
+    """One open session."""
+
+    client: Any
+    """The `mcp.Client`."""
+    era: Era
+    version: str
+
+    @property
+    def ended(self) -> bool: ...
+
+    def exchange(self, phase: Phase) -> Exchange:
+        """A new record for an attempt on this session."""
+
+    def explain(self, error: BaseException, exchange: Exchange) -> Evidence:
+        """The evidence for an error that an attempt raised."""
+
+    def seed(self, tools: Sequence[Any]) -> None:
+        """Hand on what an earlier session learned about the server's tools."""
+
+    def doom(self) -> None:
+        """The session is known to be gone: leave it without a word."""
+
+    def hurry(self) -> None:
+        """The connection is being closed."""
+
+    async def probe(self) -> None:
+        """Ask the server whether this session lives; raises if it does not."""
+
+
+class Dialer(Protocol):
+    """Opens sessions to one server."""
+
+    def open(self, sign: Callable[[Evidence], None]) -> AbstractAsyncContextManager[Link]:
+        """Open a session; leaving the block ends it. Raises an exception with `.evidence` where none came of it."""
+
+    async def aclose(self) -> None:
+        """Close what sessions shared."""
+
+
+class Credentials(Protocol):
+    """Credentials that can be renewed."""
+
+    async def refresh(self, challenge: str | None) -> bool:
+        """Renew them; False where only a person can."""

@@ -1,0 +1,68 @@
+"""The errors for calls that cannot be made: what happened, to which server, in which state, and what to do."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mcpconn.core.failures import Delivery, Failure, FailureKind
+from mcpconn.core.states import State
+from mcpconn.errors import ConnectionClosed, ConnectionFailed, NotReady, Overloaded
+from mcpconn.runtime.gate import Gate
+
+
+class Situation(Protocol):
+    """What a refusal has to say about a connection; the supervisor knows it."""
+
+    name: str
+    gate: Gate
+    last_failure: Failure | None
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def retry_in(self) -> float | None: ...
+
+
+def remedy(failure: Failure) -> str:
+    """What a person can do about a failure that only a person can mend."""
+    if failure.kind is FailureKind.AUTH:
+        return "log in again or give other credentials, then call reconnect()"
+    if failure.kind is FailureKind.CONFIG:
+        return "mend the server's configuration, then call reconnect()"
+    return "call reconnect() once the server is mended"
+
+
+def _no_call(summary: str, kind: FailureKind = FailureKind.UNAVAILABLE) -> Failure:
+    return Failure(kind=kind, delivery=Delivery.NOT_SENT, proof=True, summary=summary)
+
+
+def failed(of: Situation) -> ConnectionFailed:
+    """The connection is `failed`: with the failure that made it so, and when it is tried again."""
+    failure = of.last_failure or _no_call("the connection failed")
+    wait = of.retry_in
+    hint = f"next try in {wait:.0f} s" if wait is not None else remedy(failure)
+    return ConnectionFailed(
+        f"{of.name}: {failure.summary}; {hint}", server=of.name, failure=failure, state=of.state, retry_in=wait
+    )
+
+
+def closed(of: Situation) -> ConnectionClosed:
+    """The connection is `closed`."""
+    failure = _no_call("the connection is closed")
+    return ConnectionClosed(f"{of.name}: {failure.summary}", server=of.name, failure=failure, state=of.state)
+
+
+def overloaded(of: Situation) -> Overloaded:
+    """The queue is full."""
+    failure = _no_call(f"{of.gate.waiting} calls are waiting already", FailureKind.RATE_LIMITED)
+    message = f"{of.name}: {failure.summary}; the connection is {of.state}"
+    return Overloaded(message, server=of.name, failure=failure, state=of.state, retry_in=of.retry_in)
+
+
+def not_ready(of: Situation) -> NotReady:
+    """The caller would not wait."""
+    last = of.last_failure
+    why = f" ({last.summary})" if last is not None and of.state is not State.READY else ""
+    failure = _no_call(f"the connection is {of.state}{why}, and the call would not wait")
+    message = f"{of.name}: {failure.summary}"
+    return NotReady(message, server=of.name, failure=failure, state=of.state, retry_in=of.retry_in)

@@ -1,0 +1,111 @@
+"""One session of a connection: an open link, the calls on it, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.failures import Evidence, Failure
+from mcpconn.runtime.protocols import Link
+
+
+class Session:
+    """A session, from its dial to its end. It lives in a task of its own (`hold`).
+
+    It must: the SDK's transports raise into the task group they run in, and would cancel whoever called.
+    """
+
+    __slots__ = (
+        "drained",
+        "epoch",
+        "established_at",
+        "gone",
+        "in_flight",
+        "last_used",
+        "link",
+        "lost",
+        "proven",
+        "retired",
+    )
+
+    def __init__(self) -> None:
+        self.link: Link | None = None
+        self.epoch = 0
+        self.established_at = 0.0
+        self.last_used = 0.0
+        self.proven = False
+        """A call or a probe succeeded on it."""
+        self.in_flight = 0
+        """Calls issued on it and not yet over."""
+        self.lost: Failure | None = None
+        """Why it was given up, once it was."""
+        self.retired = anyio.Event()
+        self.drained = anyio.Event()
+        self.gone = anyio.Event()
+
+    def enter(self) -> Link:
+        """A call is issued on it."""
+        assert self.link is not None
+        self.in_flight += 1
+        return self.link
+
+    def leave(self) -> None:
+        """A call on it is over."""
+        self.in_flight -= 1
+        if self.in_flight == 0 and self.retired.is_set():
+            self.drained.set()
+
+    def retire(self, *, doomed: Failure | None = None) -> None:
+        """No further calls: end it when those in flight are done.
+
+        Args:
+            doomed: Why it is known to be gone, where it is: the server is not told goodbye then.
+        """
+        if doomed is not None and self.link is not None:
+            self.lost = self.lost or doomed
+            self.link.doom()
+        self.retired.set()
+        if self.in_flight == 0:
+            self.drained.set()
+
+    def abandon(self) -> None:
+        """Do not wait for calls in flight any longer."""
+        self.retired.set()
+        self.drained.set()
+
+    async def hold(
+        self,
+        opening: AbstractAsyncContextManager[Link],
+        sign: Callable[[Session, Evidence], None],
+        prepare: Callable[[Link], Awaitable[None]],
+        *,
+        task_status: TaskStatus[Session],
+    ) -> None:
+        """Open the link, keep it until the session is retired and drained, close it.
+
+        Args:
+            opening: The link, not yet open.
+            sign: Told of an error that ended the session from within.
+            prepare: Brings the session into the state its predecessor was in.
+            task_status: Told when the session can be used.
+        """
+        exchange = Exchange("dial")
+        # This task is the session's own, so its context needs no resetting.
+        EXCHANGE.set(exchange)
+        try:
+            async with opening as link:
+                await prepare(link)
+                self.link = link
+                task_status.started(self)
+                await self.retired.wait()
+                await self.drained.wait()
+        except Exception as error:
+            if self.link is None:
+                raise
+            sign(self, Evidence(exception=error, from_wire=False, phase="idle"))
+        finally:
+            self.gone.set()

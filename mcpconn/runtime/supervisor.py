@@ -1,0 +1,291 @@
+"""The one task that owns a connection's life: it dials, probes, retires, and waits on events. It never polls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from mcpconn.core.decide import decide_dial, decide_probe
+from mcpconn.core.exchange import EXCHANGE
+from mcpconn.core.failures import Evidence, Failure, FailureKind
+from mcpconn.core.states import Event, State
+from mcpconn.policy import Policy
+from mcpconn.runtime import upkeep
+from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.journal import Journal
+from mcpconn.runtime.lifecycle import Lifecycle
+from mcpconn.runtime.pace import DialSlots
+from mcpconn.runtime.protocols import Credentials, Dialer, Link
+from mcpconn.runtime.session import Session
+
+DIALLING = (State.CONNECTING, State.RECONNECTING)
+
+
+class Supervisor(Lifecycle):
+    """Owns one connection: its dials, its sessions, their end."""
+
+    def __init__(
+        self,
+        name: str,
+        dialer: Dialer,
+        policy: Policy,
+        *,
+        classify: Callable[[Evidence], Failure],
+        clock: Clock,
+        journal: Journal,
+        slots: DialSlots,
+        origin: str = "",
+        lazy: bool = False,
+        credentials: Credentials | None = None,
+        tools: Callable[[], Sequence[Any]] = tuple,
+        prepare: Callable[[Link], Awaitable[None]] | None = None,
+        established: Callable[[Session], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        """
+        Args:
+            name: What the connection is called.
+            dialer: Opens its sessions.
+            policy: Its numbers.
+            classify: From evidence to failure, with the user's rules.
+            clock: Time and randomness.
+            journal: Told of every transition.
+            slots: Bounds dials over all connections of a manager.
+            origin: What the dials are bounded by.
+            lazy: Wait for the first call before dialling.
+            credentials: Renewed once when a session or dial is refused for them.
+            tools: What is known of the server's tools, for a new session.
+            prepare: Brings a new session into the state of the last one, before calls are let through.
+            established: Run beside the first calls of each session.
+        """
+        super().__init__(name, policy, clock=clock, journal=journal, lazy=lazy, credentials=credentials)
+        self._dialer = dialer
+        self._classify = classify
+        self._slots = slots
+        self._origin = origin
+        self._tools = tools
+        self._prepare = prepare
+        self._established = established
+        self._sessions: set[Session] = set()
+
+    # -- the task
+
+    async def run(self) -> None:
+        """Own the connection until it is closed."""
+        self.since = self._clock.now()
+        async with anyio.create_task_group() as self._group:
+            try:
+                while self.state is not State.CLOSED:
+                    if self.state in DIALLING:
+                        await self._dial()
+                    else:
+                        await self._rest()
+            finally:
+                if self.state is not State.CLOSED:
+                    self.close()
+                await self._wind_up()
+                self._group.cancel_scope.cancel()
+        self._group = None
+        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+            await self._dialer.aclose()
+
+    async def _wind_up(self) -> None:
+        # Of the drain timeout, the calls in flight get what children and goodbyes do not need.
+        reserve = min(2.0, self._policy.drain_timeout / 2)
+        with anyio.CancelScope(shield=True):
+            sessions = tuple(self._sessions)
+            for session in sessions:
+                if session.link is not None:
+                    session.link.hurry()
+                session.retire()
+            with anyio.CancelScope(deadline=self._closing_by - reserve):
+                for session in sessions:
+                    await session.drained.wait()
+            for session in sessions:
+                session.abandon()
+            with anyio.CancelScope(deadline=self._closing_by):
+                for session in sessions:
+                    await session.gone.wait()
+
+    async def _rest(self) -> None:
+        """Wait for something to do in a state that is not dialling; do it."""
+        if self.state is State.IDLE and (not self.lazy or self.gate.waiting):
+            self.pace.began = self._clock.now()
+            self.fire(Event.CONNECT)
+            return
+        await self._sleep_until(self._alarm())
+        now = self._clock.now()
+        if self.state is State.FAILED and self.pace.due is not None and now >= self.pace.due:
+            self._half_open = True
+            self.pace.fresh(keep_cool_down=True)
+            self._refreshed = False
+            self.fire(Event.RETRY)
+        elif self.state is State.READY and self.session is not None:
+            self._upkeep(self.session, now)
+
+    def _alarm(self) -> float:
+        if self.state is State.FAILED and self.pace.due is not None:
+            return self.pace.due
+        if self.state is State.READY and self.session is not None:
+            return upkeep.alarm(self.session, self._policy)
+        return math.inf
+
+    def _upkeep(self, session: Session, now: float) -> None:
+        task = upkeep.due(session, self._policy, now)
+        if task is upkeep.Task.REPLACE:
+            # The next session is opened while the calls in flight finish on this one.
+            self.pace.fresh()
+            self._recycle()
+            if not self.lazy:
+                self.fire(Event.CONNECT)
+        elif task is upkeep.Task.REST:
+            self.lazy = True
+            self._recycle()
+        elif task is upkeep.Task.PROBE and self._probing is None and self._group is not None:
+            session.last_used = now
+            self._probing = anyio.Event()
+            self._start_probe(session)
+
+    async def _sleep_until(self, deadline: float) -> None:
+        with anyio.CancelScope(deadline=deadline):
+            await self._wake.wait()
+        if self._wake.is_set():
+            self._wake = anyio.Event()
+
+    # -- dialling
+
+    async def _dial(self) -> None:
+        state = self.state
+        self.pace.schedule()
+        while self.pace.due is not None:
+            due = self.pace.hastened(self.last_failure, waiting=self.gate.waiting > 0)
+            if due <= self._clock.now():
+                break
+            await self._sleep_until(due)
+            if self.state is not state:
+                return
+        self.pace.due = None
+        failure: Failure | None = None
+        with anyio.CancelScope() as self._dial_scope:
+            async with self._slots.take(self._origin):
+                failure = await self._attempt()
+        self._dial_scope = None
+        if self.state not in DIALLING or failure is None:
+            return
+        self.pace.attempts += 1
+        event = decide_dial(
+            failure,
+            attempts=self.pace.attempts,
+            elapsed=self._clock.now() - self.pace.began,
+            worked=self.epoch > 0,
+            half_open=self._half_open,
+            refreshable=self.refreshable,
+            patience=self._policy.patience,
+            min_attempts=self._policy.min_attempts,
+        )
+        if event is Event.GIVE_UP:
+            self._give_up(failure)
+        else:
+            self.pace.schedule(failure.retry_after)
+            self.fire(event, failure)
+
+    async def _attempt(self) -> Failure | None:
+        """One dial. None: the connection is ready."""
+        assert self._group is not None
+        if self._needs_refresh():
+            refused = await self._refresh()
+            if refused is not None:
+                return refused
+        session = Session()
+        opening = self._dialer.open(lambda evidence: self._signed(session, evidence))
+        try:
+            with anyio.fail_after(self._policy.connect_timeout):
+                await self._group.start(self._hold, session, opening)
+        except Exception as error:
+            return self._dial_failure(error)
+        assert session.link is not None
+        if session.link.ended:
+            session.abandon()
+            return self._classify(Evidence(exception=anyio.EndOfStream(), phase="idle"))
+        now = self._clock.now()
+        self.epoch += 1
+        session.epoch, session.established_at, session.last_used = self.epoch, now, now
+        session.link.seed(self._tools())
+        self.session = session
+        self._half_open = False
+        self.fire(Event.ESTABLISHED)
+        if self._established is not None:
+            self._group.start_soon(self._established, session)
+        return None
+
+    def _dial_failure(self, error: Exception) -> Failure:
+        evidence = getattr(error, "evidence", None)
+        if isinstance(evidence, Evidence):
+            return self._classify(evidence)
+        failure = self._classify(Evidence(exception=error, phase="dial"))
+        if failure.kind is FailureKind.TIMEOUT:
+            return replace(failure, summary=f"no handshake within {self._policy.connect_timeout:g} s")
+        return failure
+
+    async def _hold(self, session: Session, opening: Any, *, task_status: Any) -> None:
+        self._sessions.add(session)
+        try:
+            await session.hold(opening, self._signed, self._prepare or _nothing, task_status=task_status)
+        finally:
+            self._sessions.discard(session)
+
+    def _signed(self, session: Session, evidence: Evidence) -> None:
+        """The wire noticed something on a session while no call was there to fail."""
+        if session is self.session:
+            self.report(session.epoch, self._classify(evidence))
+
+    # -- credentials
+
+    def _needs_refresh(self) -> bool:
+        failure = self.last_failure
+        return failure is not None and failure.kind is FailureKind.AUTH and self.refreshable
+
+    async def _refresh(self) -> Failure | None:
+        """Renew the credentials, once for a refusal. A failure where that was refused."""
+        assert self._credentials is not None
+        assert self.last_failure is not None
+        self._refreshed = True
+        try:
+            renewed = await self._credentials.refresh(self.last_failure.evidence.challenge)
+        except Exception as error:
+            return self._classify(Evidence(exception=error, phase="dial"))
+        return None if renewed else self.last_failure
+
+    # -- probing
+
+    def _start_probe(self, session: Session) -> None:
+        assert self._group is not None
+        self._group.start_soon(self._probe, session)
+
+    async def _probe(self, session: Session) -> None:
+        """Ask the server whether the session lives; the answer turns suspicion into proof, or ends it."""
+        assert session.link is not None
+        exchange = session.link.exchange("probe")
+        EXCHANGE.set(exchange)
+        event: Event | None = None
+        failure: Failure | None = None
+        try:
+            with anyio.fail_after(self._policy.probe_timeout):
+                await session.link.probe()
+        except Exception as error:
+            failure = self._classify(session.link.explain(error, exchange))
+            event = decide_probe(failure, refreshable=self.refreshable)
+        if session is not self.session:
+            return
+        if event is None or failure is None:
+            session.proven = True
+            self._end_probe()
+        else:
+            self._lose(session, event, failure)
+
+
+async def _nothing(link: Link) -> None:
+    """A first session has no predecessor to be brought in line with."""

@@ -1,0 +1,47 @@
+"""Scripted MCP servers for tests: correct until they are told to misbehave.
+
+`Script` decides what a server answers. `HttpServer` serves it on a real socket,
+`ScriptTransport` inside the process (virtual clocks work), and `STDIO_SERVER` is a program
+to run with `sys.executable` for the stdio transport. `faults` and `hostile` hold what can go
+wrong.
+"""
+
+from mcpconn.testing import faults, hostile
+from mcpconn.testing.faults import Exchange, Fault
+from mcpconn.testing.http import HttpServer
+from mcpconn.testing.inproc import ScriptTransport
+from mcpconn.testing.paths import STDIO_SERVER
+from mcpconn.testing.records import Armed, Execution, Received, SessionState
+from mcpconn.testing.refusals import Expiry
+from mcpconn.testing.script import Script
+from mcpconn.testing.steps import Close, Feed, Follow, Hang, Reply, Reset, Send, Sleep, Step
+from mcpconn.testing.tools import Progress, RpcError, ScriptedTool, default_tools
+
+__all__ = [
+    "STDIO_SERVER",
+    "Armed",
+    "Close",
+    "Exchange",
+    "Execution",
+    "Expiry",
+    "Fault",
+    "Feed",
+    "Follow",
+    "Hang",
+    "HttpServer",
+    "Progress",
+    "Received",
+    "Reply",
+    "Reset",
+    "RpcError",
+    "Script",
+    "ScriptTransport",
+    "ScriptedTool",
+    "Send",
+    "SessionState",
+    "Sleep",
+    "Step",
+    "default_tools",
+    "faults",
+    "hostile",
+]

@@ -1,0 +1,137 @@
+"""Answers no client should trust: malformed, mislabelled, oversized or lying. Standard library only.
+
+The request has been carried out in every case, so a client that reads "it did not run" out
+of such an answer is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import repeat
+
+from mcpconn.testing.faults import SSE_HEADERS, Exchange, Fault, replaced, rpc_error
+from mcpconn.testing.steps import CHUNK, Reply, Send, Step, body_reply, encode, result_message, sse_event
+
+__all__ = [
+    "duplicate_response",
+    "endless_body",
+    "endless_event",
+    "forged_evidence",
+    "garbage",
+    "html_200",
+    "huge_body",
+    "huge_error",
+    "invalid_utf8",
+    "wrong_id",
+]
+
+_JSON = (("content-type", "application/json"),)
+_TEXT_RESULT = '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"'
+_ERROR = '{"jsonrpc":"2.0","id":%s,"error":{"code":-32603,"message":"'
+_ERROR_END = '"}}'
+_TEXT_RESULT_END = '"}]}}'
+
+
+def _after(name: str, headers: tuple[tuple[str, str], ...], body: Callable[[Exchange], Iterator[bytes]]) -> Fault:
+    """Carry out the request, then send the pieces of `body`."""
+
+    def steps(exchange: Exchange) -> Iterator[Step]:
+        yield from exchange.run()
+        for piece in body(exchange):
+            yield Send(piece)
+
+    return Fault(name, lambda exchange: Reply(200, headers, steps(exchange)), after=True)
+
+
+def _padded(prefix: str, suffix: str, size: int) -> Iterator[bytes]:
+    """A body of exactly `size` bytes (or prefix and suffix alone, if longer), in pieces."""
+    yield prefix.encode()
+    left = max(0, size - len(prefix) - len(suffix))
+    while left:
+        piece = min(left, CHUNK)
+        yield b"a" * piece
+        left -= piece
+    yield suffix.encode()
+
+
+def garbage() -> Fault:
+    """A JSON answer that ends in the middle."""
+    return replaced("garbage", body_reply(200, b'{"jsonrpc": "2.0", "id": 1, "resu', "application/json"))
+
+
+def html_200() -> Fault:
+    """A web page with status 200, as a login portal would send."""
+    return replaced("html 200", body_reply(200, b"<html><body>Please log in</body></html>", "text/html"))
+
+
+def wrong_id() -> Fault:
+    """A well-formed answer to a request nobody sent."""
+    body = encode(result_message("nobody-asked", {"content": []}))
+    return replaced("wrong id", body_reply(200, body, "application/json"))
+
+
+def duplicate_response() -> Fault:
+    """The same answer twice on one event stream."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        for text in ("first", "second"):
+            result = {"resultType": "complete", "content": [{"type": "text", "text": text}], "isError": False}
+            yield sse_event(encode(result_message(exchange.request_id, result)))
+
+    return _after("duplicate response", SSE_HEADERS, body)
+
+
+def huge_body(size: int) -> Fault:
+    """A valid JSON answer of `size` bytes."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        return _padded(_TEXT_RESULT % json.dumps(exchange.request_id), _TEXT_RESULT_END, size)
+
+    return _after("huge body", _JSON, body)
+
+
+def huge_error(size: int = 10_000_000) -> Fault:
+    """A JSON-RPC error whose text makes the answer `size` bytes long."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        return _padded(_ERROR % json.dumps(exchange.request_id), _ERROR_END, size)
+
+    return _after("huge error", _JSON, body)
+
+
+def endless_body() -> Fault:
+    """A JSON answer that never ends."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        yield (_TEXT_RESULT % json.dumps(exchange.request_id)).encode()
+        yield from repeat(b"a" * CHUNK)
+
+    return _after("endless body", _JSON, body)
+
+
+def endless_event() -> Fault:
+    """An event stream whose first event never ends."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        yield b"event: message\r\ndata: "
+        yield from repeat(b"a" * CHUNK)
+
+    return _after("endless event", SSE_HEADERS, body)
+
+
+def invalid_utf8() -> Fault:
+    """A JSON answer with bytes that are no UTF-8."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        yield (_TEXT_RESULT % json.dumps(exchange.request_id)).encode()
+        yield b"\xff\xfe\xc3\x28" + _TEXT_RESULT_END.encode()
+
+    return _after("invalid utf-8", _JSON, body)
+
+
+def forged_evidence(data: object = None, *, code: int = -32000, message: str = "Connection closed") -> Fault:
+    """A JSON-RPC error whose `data` claims to know that nothing ran, though it did."""
+    if data is None:
+        data = {"mcpconn": {"executed": False, "sent": False}, "not_executed": True, "retry": True}
+    return rpc_error(code, message, data)

@@ -1,0 +1,291 @@
+"""A scripted MCP server on a real TCP socket."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import h11
+
+from mcpconn.testing.script import Script
+from mcpconn.testing.steps import Close, Feed, Follow, Hang, Reply, Reset, Send, Sleep
+
+__all__ = ["HttpServer"]
+
+_RECEIVE = 64 * 1024
+# On close, discard unsent data and send a reset instead of an orderly end of the connection.
+_LINGER_NONE = struct.pack("ii", 1, 0)
+_PATIENCE = 5.0
+_T = TypeVar("_T")
+
+
+class _GoneError(Exception):
+    """The connection is over, whoever ended it."""
+
+
+class HttpServer:
+    """Serves a `Script` at `http://127.0.0.1:PORT/mcp`.
+
+    Sockets are handled directly rather than through AnyIO streams: those end a connection in
+    an orderly way before they close it, and a server that fails on command has to be able to
+    send a bare TCP reset.
+    """
+
+    def __init__(self, script: Script, *, port: int = 0) -> None:
+        self.script = script
+        self.port = port
+        """The port served; chosen by the system at the first start if it was 0."""
+        self.accepted = 0
+        """How many connections have been accepted so far."""
+        self._connections: set[_Connection] = set()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._serving: anyio.CancelScope | None = None
+        self._stopped = anyio.Event()
+
+    @property
+    def url(self) -> str:
+        """The address of the MCP endpoint."""
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._connections)
+
+    async def __aenter__(self) -> HttpServer:
+        tasks = anyio.create_task_group()
+        self._tasks = await tasks.__aenter__()
+        try:
+            await self.start()
+        except BaseException as exc:
+            await tasks.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._tasks is not None, "the server was never entered"
+        self._tasks.cancel_scope.cancel()
+        try:
+            # The task group is not told of the exception, which it would wrap in a group.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            self._tasks = None
+
+    async def start(self) -> None:
+        """Accept connections, on the same port as before if there was one.
+
+        Raises:
+            RuntimeError: The server is running, or was not entered with `async with`.
+        """
+        if self._tasks is None or self._serving is not None:
+            raise RuntimeError("start() needs an entered server that is not running")
+        await self._tasks.start(self._serve)
+
+    async def stop(self) -> None:
+        """Stop listening and reset every connection. Does nothing if the server is not running."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await self._stopped.wait()
+
+    async def reset_connections(self) -> None:
+        """Reset every open connection and keep listening."""
+        connections = tuple(self._connections)
+        for connection in connections:
+            connection.scope.cancel()
+        for connection in connections:
+            await connection.closed.wait()
+
+    async def _serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Listen until cancelled; every connection is a task of its own."""
+        listener = await self._listen()
+        self._stopped = anyio.Event()
+        try:
+            with anyio.CancelScope() as self._serving, listener:
+                async with anyio.create_task_group() as connections:
+                    task_status.started()
+                    while True:
+                        # A client may be gone before its connection is accepted.
+                        with suppress(ConnectionAbortedError):
+                            peer, _ = await _ready(listener, anyio.wait_readable, listener.accept)
+                            self.accepted += 1
+                            connections.start_soon(self._handle, peer)
+        finally:
+            self._serving = None
+            self._stopped.set()
+
+    async def _listen(self) -> socket.socket:
+        """A listening socket; the port may take a moment to become free again."""
+        deadline = anyio.current_time() + _PATIENCE
+        while True:
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                listener.setblocking(False)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(("127.0.0.1", self.port))
+                listener.listen(128)
+            except OSError as exc:
+                listener.close()
+                if exc.errno != errno.EADDRINUSE or anyio.current_time() >= deadline:
+                    raise
+                await anyio.sleep(0.02)
+            else:
+                self.port = listener.getsockname()[1]
+                return listener
+
+    async def _handle(self, peer: socket.socket) -> None:
+        connection = _Connection(peer, self.script)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            connection.closed.set()
+
+
+class _Connection:
+    """One accepted connection and the requests that arrive on it."""
+
+    def __init__(self, peer: socket.socket, script: Script) -> None:
+        peer.setblocking(False)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.scope = anyio.CancelScope()
+        self.closed = anyio.Event()
+        self._peer = peer
+        self._script = script
+        self._http = h11.Connection(h11.SERVER)
+
+    async def run(self) -> None:
+        """Serve requests until either side ends the connection; a cancelled connection is reset."""
+        with self._peer, self.scope:
+            try:
+                while await self._serve_one():
+                    self._http.start_next_cycle()
+            except (_GoneError, OSError, h11.RemoteProtocolError):
+                return
+            except BaseException:
+                self._arm_reset()
+                raise
+
+    async def _serve_one(self) -> bool:
+        """Serve one request; whether the connection can be used again."""
+        request = await self._next_event()
+        if not isinstance(request, h11.Request):
+            return False
+        body = bytearray()
+        while not isinstance(event := await self._next_event(), h11.EndOfMessage):
+            if not isinstance(event, h11.Data):
+                return False
+            body += event.data
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+        reply = self._script.decide(request.method.decode("ascii"), headers, bytes(body))
+        try:
+            await self._play(reply)
+        finally:
+            reply.close_steps()
+        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    async def _next_event(self) -> object:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(await self._receive())
+        return event
+
+    async def _play(self, reply: Reply) -> None:
+        """Take the steps of a reply; raises `_GoneError` once the connection is over."""
+        begun = False
+        for step in reply.steps:
+            if isinstance(step, Send):
+                if not begun:
+                    begun = True
+                    await self._begin(reply)
+                await self._send(h11.Data(data=step.data))
+            elif isinstance(step, Sleep):
+                await self._until(_sleeper(step.seconds))
+            elif isinstance(step, Hang):
+                await self._until(anyio.sleep_forever)
+            elif isinstance(step, Follow):
+                await self._follow(step.feed)
+            elif isinstance(step, Reset):
+                self._arm_reset()
+                raise _GoneError
+            elif isinstance(step, Close):
+                raise _GoneError
+        if not begun:
+            await self._begin(reply)
+        await self._send(h11.EndOfMessage())
+
+    async def _begin(self, reply: Reply) -> None:
+        if reply.status is None:
+            raise _GoneError
+        await self._send(h11.Response(status_code=reply.status, headers=list(reply.headers)))
+
+    async def _follow(self, feed: Feed) -> None:
+        """Forward what a feed receives until it is closed."""
+        while True:
+            changed = anyio.Event()
+            feed.wake = changed.set
+            while feed.pending:
+                await self._send(h11.Data(data=feed.pending.popleft()))
+            if feed.closed:
+                return
+            if not changed.is_set():
+                await self._until(changed.wait)
+
+    async def _until(self, wait: Callable[[], Awaitable[object]]) -> None:
+        """Wait for something, but only as long as the client stays connected."""
+        gone = False
+
+        async def watch(scope: anyio.CancelScope) -> None:
+            nonlocal gone
+            try:
+                while data := await self._receive():
+                    # A request sent ahead of time waits until this one is answered.
+                    self._http.receive_data(data)
+            except OSError:
+                pass
+            gone = True
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch, tasks.cancel_scope)
+            await wait()
+            tasks.cancel_scope.cancel()
+        if gone:
+            raise _GoneError
+
+    async def _receive(self) -> bytes:
+        return await _ready(self._peer, anyio.wait_readable, lambda: self._peer.recv(_RECEIVE))
+
+    async def _send(self, event: h11.Event) -> None:
+        data = memoryview(self._http.send(event) or b"")
+        await anyio.lowlevel.checkpoint()
+        while data:
+            data = data[await _ready(self._peer, anyio.wait_writable, partial(self._peer.send, data)) :]
+
+    def _arm_reset(self) -> None:
+        self._peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+
+
+def _sleeper(seconds: float) -> Callable[[], Awaitable[None]]:
+    return lambda: anyio.sleep(seconds)
+
+
+async def _ready(
+    sock: socket.socket, wait: Callable[[socket.socket], Awaitable[None]], attempt: Callable[[], _T]
+) -> _T:
+    """Retry a socket operation until the socket is ready for it."""
+    while True:
+        try:
+            return attempt()
+        except (BlockingIOError, InterruptedError):
+            await wait(sock)

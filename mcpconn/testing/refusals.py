@@ -1,0 +1,82 @@
+"""How a scripted server says no: lost sessions and requests of the wrong era. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from mcpconn.testing.catalog import LEGACY_VERSIONS, MODERN_VERSION
+from mcpconn.testing.steps import Message, Reply, body_reply, error_reply
+
+__all__ = [
+    "Expiry",
+    "expired",
+    "legacy_refusal",
+    "modern_refusal",
+    "not_allowed",
+    "unsupported_version",
+]
+
+Expiry = Literal["404", "404-empty", "404-text", "200", "400", "400-no-id"]
+"""How a request on an unknown session is refused; servers in the field use all of these."""
+
+_PROTOCOL_KEY = "io.modelcontextprotocol/protocolVersion"
+_CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"
+_NAME_PARAM = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+def expired(flavour: Expiry, request_id: object) -> Reply:
+    """Refuse a request because its session is gone."""
+    if flavour == "404":
+        return error_reply(404, None, -32600, "Session not found")
+    if flavour == "404-empty":
+        return body_reply(404, b"", None)
+    if flavour == "404-text":
+        return body_reply(404, b"Session not found", "text/plain")
+    if flavour == "200":
+        return error_reply(200, request_id, -32602, "Invalid params: Invalid or expired session")
+    named = request_id if flavour == "400" else None
+    return error_reply(400, named, -32000, "Bad Request: No valid session ID provided")
+
+
+def not_allowed(allow: str) -> Reply:
+    """Refuse an HTTP method."""
+    return body_reply(405, b"", None, {"allow": allow})
+
+
+def legacy_refusal(headers: Mapping[str, str]) -> Reply | None:
+    """Refuse a request that names a protocol version without a handshake."""
+    version = headers.get("mcp-protocol-version")
+    if version is None or version in LEGACY_VERSIONS:
+        return None
+    supported = ", ".join(LEGACY_VERSIONS)
+    text = f"Bad Request: Unsupported protocol version: {version}. Supported versions: {supported}"
+    return error_reply(400, None, -32600, text)
+
+
+def modern_refusal(message: Message, headers: Mapping[str, str]) -> Reply | None:
+    """Refuse a request whose envelope the 2026-07-28 protocol does not accept."""
+    request_id, method = message["id"], message["method"]
+    params = message.get("params") or {}
+    meta = params.get("_meta") or {}
+    missing = [key for key in (_PROTOCOL_KEY, _CAPABILITIES_KEY) if key not in meta]
+    if missing:
+        return error_reply(400, request_id, -32602, f"Missing _meta keys: {', '.join(missing)}")
+    if headers.get("mcp-protocol-version") != meta[_PROTOCOL_KEY]:
+        return error_reply(400, request_id, -32020, "MCP-Protocol-Version does not match the body")
+    if headers.get("mcp-method") != method:
+        return error_reply(400, request_id, -32020, "Mcp-Method does not match the body")
+    name = params.get(_NAME_PARAM[method]) if method in _NAME_PARAM else None
+    sent = headers.get("mcp-name", "")
+    # A name outside printable ASCII travels base64-coded; checking that coding is not this server's job.
+    if name is not None and sent != name and not sent.startswith("=?base64?"):
+        return error_reply(400, request_id, -32020, "Mcp-Name does not match the body")
+    if meta[_PROTOCOL_KEY] != MODERN_VERSION:
+        return unsupported_version(request_id, meta[_PROTOCOL_KEY])
+    return None
+
+
+def unsupported_version(request_id: object, requested: object) -> Reply:
+    """Refuse a protocol version, naming the supported one."""
+    data = {"supported": [MODERN_VERSION], "requested": requested}
+    return error_reply(400, request_id, -32022, "Unsupported protocol version", data)

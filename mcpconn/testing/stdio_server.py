@@ -1,0 +1,137 @@
+"""A scripted MCP server on standard input and output.
+
+Run it by path, which is `STDIO_SERVER`: `python .../mcpconn/testing/stdio_server.py --tools add`.
+It then loads only the modules beside it, which need nothing but the standard library, so it
+starts fast. `python -m mcpconn.testing.stdio_server` works too, at the price of importing the
+whole package.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+
+
+def _stand_alone() -> None:
+    """Make the modules beside this file importable without running `mcpconn/__init__.py`."""
+    # Run by path, this directory comes first on the path, and its http.py would hide the standard library's.
+    if sys.path and Path(sys.path[0] or ".").resolve() == _HERE:
+        del sys.path[0]
+    for name, directory in (("mcpconn", _HERE.parent), ("mcpconn.testing", _HERE)):
+        if name not in sys.modules:
+            package = types.ModuleType(name)
+            package.__path__ = [str(directory)]
+            sys.modules[name] = package
+
+
+if __name__ == "__main__":
+    _stand_alone()
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+
+from mcpconn.testing.records import Execution  # noqa: E402
+from mcpconn.testing.script import Script  # noqa: E402
+from mcpconn.testing.steps import Message, Sleep, error_message  # noqa: E402
+from mcpconn.testing.streams import Item  # noqa: E402
+from mcpconn.testing.tools import default_tools  # noqa: E402
+
+__all__ = ["main"]
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="A scripted MCP server on standard input and output.")
+    parser.add_argument("--era", choices=("legacy", "modern"), default="legacy")
+    parser.add_argument("--tools", help="comma-separated names of the tools to offer; all by default")
+    parser.add_argument("--count-file", type=Path, help="append the name of each executed tool, one per line")
+    parser.add_argument("--pid-file", type=Path, help="write the process id here at the start")
+    parser.add_argument("--exit-after-handshake", action="store_true", help="exit once the client is ready")
+    parser.add_argument("--crash-on-start", metavar="TEXT", help="write TEXT to standard error and exit")
+    parser.add_argument("--die-on", metavar="TOOL", help="die after running TOOL, before answering")
+    return parser.parse_args(argv)
+
+
+class _Output:
+    """Standard output, one message per line, shared by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def write(self, message: Message) -> None:
+        """Write one message."""
+        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+
+
+def _play(items: Iterator[Item], output: _Output) -> None:
+    """Write the messages; from the first pause on in a thread, so that other requests are served."""
+    for item in items:
+        if isinstance(item, dict):
+            output.write(item)
+        elif isinstance(item, Sleep):
+            later = threading.Thread(target=_play_later, args=(item.seconds, items, output), daemon=True)
+            later.start()
+            return
+        else:
+            # A standing stream: nothing in this process ever has news for it.
+            return
+
+
+def _play_later(seconds: float, items: Iterator[Item], output: _Output) -> None:
+    """Pause, then write the other messages."""
+    time.sleep(seconds)
+    _play(items, output)
+
+
+def _make_script(options: argparse.Namespace) -> Script:
+    """The script the options ask for."""
+    offered = default_tools()
+    if options.tools is not None:
+        names = options.tools.split(",")
+        offered = tuple(tool for tool in offered if tool.name in names)
+    script = Script(era=options.era, tools=offered)
+
+    def executed(execution: Execution) -> None:
+        if options.count_file is not None:
+            with open(options.count_file, "a", encoding="utf-8") as file:
+                file.write(execution.tool + "\n")
+        if execution.tool == options.die_on:
+            os._exit(1)
+
+    script.on_execute = executed
+    return script
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until standard input ends; returns the exit status."""
+    options = _arguments(argv)
+    if options.pid_file is not None:
+        options.pid_file.write_text(str(os.getpid()), encoding="utf-8")
+    if options.crash_on_start is not None:
+        sys.stderr.write(options.crash_on_start + "\n")
+        return 1
+    script, output = _make_script(options), _Output()
+    last_of_handshake = "server/discover" if options.era == "modern" else "notifications/initialized"
+    for line in sys.stdin.buffer:
+        try:
+            message: Message = json.loads(line)
+        except ValueError:
+            output.write(error_message(None, -32700, "Parse error"))
+            continue
+        _play(script.exchange(message), output)
+        if options.exit_after_handshake and message.get("method") == last_of_handshake:
+            return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

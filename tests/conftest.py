@@ -1,0 +1,46 @@
+"""What every test can ask for: the event loops, the profiles of hypothesis, the everything server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+EVERYTHING = "@modelcontextprotocol/server-everything"
+
+# "ci" tries the same examples each time and keeps none; "dev" tries others each time and keeps what failed.
+# Neither has a deadline: a slow machine is no bug.
+settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
+settings.register_profile("dev", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+EVENT_LOOPS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+]
+if os.environ.get("MCPCONN_UVLOOP") == "1":
+    EVENT_LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="asyncio+uvloop"))
+
+
+@pytest.fixture(scope="module", params=EVENT_LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The event loop of an async test. anyio's plugin runs tests marked `anyio` once on each."""
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+@pytest.fixture(scope="session")
+def everything_server_js() -> Path:
+    """The everything server's entry, to be run by node. MCPCONN_NODE_DIR names another node_modules."""
+    modules = Path(os.environ.get("MCPCONN_NODE_DIR") or ROOT / ".node" / "node_modules")
+    entry = modules / EVERYTHING / "dist" / "index.js"
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed, and the everything server needs it")
+    if not entry.is_file():
+        pytest.skip(f"no {EVERYTHING} in {modules}; .ci/run installs it")
+    return entry

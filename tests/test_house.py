@@ -1,0 +1,141 @@
+"""The rules of the house that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "mcpconn"
+TESTS = ROOT / "tests"
+
+MAX_LINES = 400
+KEPT_OUT_OF_THE_CORE = {"anyio", "asyncio", "httpx2", "mcp", "structlog", "trio"}
+
+NUMBER = r"[\d_]*\.?[\d_]+(?:[eE][+-]?\d+)?"
+REAL_SLEEP = re.compile(rf"\b(?:time|asyncio)\.sleep\(\s*({NUMBER})")
+
+
+def files(folder: Path, pattern: str = "*.py") -> list[Path]:
+    return sorted(path for path in folder.rglob(pattern) if "__pycache__" not in path.parts)
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_docstring(index: int, node: ast.stmt) -> bool:
+    if index != 0 or not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
+        return False
+    return isinstance(node.value.value, str)
+
+
+def sets_all(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Assign):
+        targets: list[ast.expr] = node.targets
+    elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
+        targets = [node.target]
+    else:
+        return False
+    return all(isinstance(target, ast.Name) and target.id == "__all__" for target in targets)
+
+
+def statements_with_code(source: str) -> Iterator[int]:
+    """The lines of top-level statements that are neither docstring nor import nor __all__."""
+    for index, node in enumerate(ast.parse(source).body):
+        imports = isinstance(node, (ast.Import, ast.ImportFrom))
+        if not (imports or is_docstring(index, node) or sets_all(node)):
+            yield node.lineno
+
+
+def real_sleeps(source: str) -> Iterator[int]:
+    """The lines that sleep for a time written down in them."""
+    for match in REAL_SLEEP.finditer(source):
+        if float(match[1]) > 0:
+            yield source.count("\n", 0, match.start()) + 1
+
+
+@pytest.mark.parametrize("path", files(PACKAGE, "__init__.py"), ids=named)
+def test_an_init_holds_only_a_docstring_imports_and_all(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(source)), f"{named(path)} has no docstring"
+    assert list(statements_with_code(source)) == [], f"{named(path)} has code on these lines"
+
+
+@pytest.mark.parametrize("path", files(PACKAGE), ids=named)
+def test_a_file_of_the_package_has_at_most_400_lines(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{named(path)} has {lines} lines; {MAX_LINES} are the most"
+
+
+IMPORT_THE_CORE = """
+import importlib, json, sys, types
+
+package, modules, path = json.loads(sys.argv[1])
+sys.path += path
+stub = types.ModuleType("mcpconn")
+stub.__path__ = [package]
+sys.modules["mcpconn"] = stub
+for name in modules:
+    importlib.import_module(name)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_the_core_loads_neither_an_event_loop_nor_a_protocol() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in files(PACKAGE / "core")
+    ]
+    assert modules, "there is no mcpconn.core"
+    # -S leaves out site and with it every .pth file, which could load anything before the core does.
+    arguments = json.dumps([str(PACKAGE), modules, [entry for entry in sys.path if entry]])
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", IMPORT_THE_CORE, arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    loaded = set(json.loads(run.stdout))
+    assert "mcpconn" in loaded
+    assert sorted(loaded & KEPT_OUT_OF_THE_CORE) == []
+
+
+def test_every_public_name_exists() -> None:
+    package = importlib.import_module("mcpconn")
+    assert package.__all__, "mcpconn has no public names"
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []
+
+
+def test_no_public_name_is_listed_twice() -> None:
+    names = importlib.import_module("mcpconn").__all__
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("path", files(TESTS), ids=named)
+def test_no_test_sleeps_in_real_time(path: Path) -> None:
+    lines = list(real_sleeps(path.read_text(encoding="utf-8")))
+    assert lines == [], f"{named(path)} sleeps on these lines; wait for an event, or use the test clock"
+
+
+@pytest.mark.parametrize("call", ["time.sleep({})", "await asyncio.sleep( {} )", "time.sleep({},)"])
+@pytest.mark.parametrize(("seconds", "real"), [("0.1", True), (".5", True), ("1e-3", True), ("0", False)])
+def test_the_search_for_sleeps_knows_a_real_one(call: str, seconds: str, real: bool) -> None:
+    assert list(real_sleeps(call.format(seconds))) == ([1] if real else [])
+
+
+@pytest.mark.parametrize("line", ["def f(): ...", "x = 1", "if True:\n    pass", "f()", '__version__ = "1"'])
+def test_the_search_for_code_in_an_init_finds_it(line: str) -> None:
+    source = f'"""Doc."""\nfrom __future__ import annotations\nimport os\n__all__ = ["os"]\n{line}\n'
+    assert list(statements_with_code(source)) == [5]
