@@ -1,6 +1,8 @@
 """mcpconn keeps connections to MCP servers alive, and tells the truth about them."""
 
 from mcpconn import testing
+from mcpconn.callbacks import ConnectionContext, current_connection
+from mcpconn.catalog import CatalogChange
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core import (
@@ -36,10 +38,12 @@ __all__ = [
     "TRANSITIONS",
     "CallFailed",
     "CallTimeout",
+    "CatalogChange",
     "Change",
     "ConfigError",
     "Connection",
     "ConnectionClosed",
+    "ConnectionContext",
     "ConnectionFailed",
     "Delivery",
     "Event",
@@ -59,5 +63,6 @@ __all__ = [
     "State",
     "UnknownServer",
     "classify",
+    "current_connection",
     "testing",
 ]

@@ -81,6 +81,8 @@ class ServerConfig:
     max_waiting: int | None = None
     http_transport: Any = None
     """An `httpx2.AsyncBaseTransport` in place of the network: a faster engine, or a test's script."""
+    options: Mapping[str, Any] | None = None
+    """Arguments for this server's `mcp.Client` (callbacks and so on), on top of the manager's."""
     name: str = field(default="", compare=False)
     """What messages call it."""
 

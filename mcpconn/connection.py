@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -15,6 +15,7 @@ from mcp import Client
 from mcp.client import ClientSession
 from typing_extensions import Self
 
+from mcpconn.callbacks import bind
 from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
 from mcpconn.core.backoff import ReplayBudget
@@ -30,6 +31,7 @@ from mcpconn.runtime import Calls, Clock, DialSlots, Journal, Supervisor, refusa
 from mcpconn.runtime.protocols import Link
 from mcpconn.runtime.session import Session
 from mcpconn.status import connection_status
+from mcpconn.telemetry import Meter, start_span, within
 from mcpconn.wire import Dialer, Network
 
 T = TypeVar("T")
@@ -91,8 +93,9 @@ class Connection(Methods):
         self._redact = self.config.redactor
         self.journal = Journal(lambda error: log.error("listener.raised", connection=self.name, error=repr(error)))
         self.journal.subscribe(log_notice)
-        self.catalog = Catalog(lambda cursor: self.list_tools(cursor=cursor, cache_mode="refresh"))
-        self._dialer = Dialer(self.config, self.policy, network=self._shared.network, options=client_options)
+        self.catalog = Catalog(self)
+        self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
+        self._dialer = Dialer(self.config, self.policy, network=self._shared.network, options=self._client_options)
         self._supervisor = Supervisor(
             self.name,
             self._dialer,
@@ -105,7 +108,7 @@ class Connection(Methods):
             lazy=self.config.lazy,
             tools=lambda: tuple(self.catalog.tools.values()),
             prepare=self._restore,
-            established=self._refresh,
+            established=self._attend,
         )
         self._calls = Calls(
             self._supervisor,
@@ -115,6 +118,7 @@ class Connection(Methods):
             journal=self.journal,
             budget=self._shared.budget,
         )
+        self.journal.subscribe(Meter(self._supervisor))
         self._running = False
         self._stack: AsyncExitStack | None = None
 
@@ -176,10 +180,8 @@ class Connection(Methods):
             NotRunning: it was never entered.
         """
 
-        async def nothing(client: Any, exchange: Exchange) -> None:
-            exchange.written = False
-
-        await self._call("ready", nothing, timeout=timeout, wait=True)
+        self._check_running()
+        await self._calls.ready(timeout)
 
     async def reconnect(self, timeout: float | None = None) -> None:
         """Open a new session now, from any state but `closed`; calls in flight finish on the old one.
@@ -269,19 +271,19 @@ class Connection(Methods):
         timeout: float | None = DEFAULT,
         idempotent: bool | None = None,
         wait: bool = True,
+        target: str | None = None,
     ) -> T:
         self._check_running()
 
         async def harmless() -> bool:
             return idempotent is not False
 
-        return await self._calls.run(
-            method,
-            issue,
-            safe=safe or harmless,
-            timeout=self.policy.call_timeout if timeout is DEFAULT else timeout,
-            wait=wait,
-        )
+        seconds = self.policy.call_timeout if timeout is DEFAULT else timeout
+        span = start_span(self.name, method, target)
+        if span is None:
+            return await self._calls.run(method, issue, safe=safe or harmless, timeout=seconds, wait=wait)
+        with within(span):
+            return await self._calls.run(method, issue, safe=safe or harmless, timeout=seconds, wait=wait)
 
     def _check_running(self) -> None:
         if not self._running:
@@ -305,8 +307,25 @@ class Connection(Methods):
             subscribe = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri))
             await client.session.send_request(subscribe, types.EmptyResult)
 
-    async def _refresh(self, session: Session) -> None:
-        await self.catalog.refresh(session)
+    async def _attend(self, session: Session) -> None:
+        """Beside the first calls of a session: tell those who watch resources to read again, list what there is."""
+        if session.epoch > 1:
+            handler = self._client_options["message_handler"]
+            for uri in sorted(self._subscriptions):
+                params = types.ResourceUpdatedNotificationParams(uri=uri)
+                try:
+                    await handler(types.ResourceUpdatedNotification(params=params))
+                except Exception as error:  # a handler is host code
+                    log.error("handler.raised", connection=self.name, error=repr(error))
+        await self.catalog.attend(session)
+
+    def present(self) -> Session | None:
+        """The session that calls are issued on now."""
+        return self._supervisor.session
+
+    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Run `task` beside the connection, for no longer than it lives. False where it does not live."""
+        return self._supervisor.spawn(task)
 
 
 def _name_of(config: ServerConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import mcp_types as types
 from anyio.abc import TaskGroup
 from typing_extensions import Self
 
+from mcpconn import mcpjson
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection, Shared
 from mcpconn.core.classify import Rule
@@ -67,6 +69,50 @@ class Manager(Mapping[str, Connection]):
             config = ServerConfig.parse(name, entry)
             if not config.disabled:
                 self._create(name, config)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """A manager for the servers of a configuration file: mcp.json of Claude Desktop, Cursor or VS Code.
+
+        Args:
+            path: The file; see `mcpconn.mcpjson`.
+            options: As for `Manager`.
+
+        Raises:
+            ConfigError: names the file, the server and the key.
+        """
+        return cls(mcpjson.load(path), **options)
+
+    def reload(self, path: str | os.PathLike[str]) -> dict[str, list[str]]:
+        """Apply a configuration file to the running manager: connect what is new, close what is gone.
+
+        A server whose entry has changed is closed and connected anew; one that has not is left alone. The
+        file is checked before anything is changed.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The names, under `added`, `removed`, `changed` and `unchanged`.
+
+        Raises:
+            ConfigError: the file cannot be used. Nothing has been changed.
+        """
+        wanted = {name: config for name, config in mcpjson.load(path).items() if not config.disabled}
+        result: dict[str, list[str]] = {"added": [], "removed": [], "changed": [], "unchanged": []}
+        for name in [name for name in self._connections if name not in wanted]:
+            self.remove(name)
+            result["removed"].append(name)
+        for name, config in wanted.items():
+            present = self._connections.get(name)
+            if present is not None and present.config == config:
+                result["unchanged"].append(name)
+                continue
+            if present is not None:
+                self.remove(name)
+            self.add(name, config)
+            result["added" if present is None else "changed"].append(name)
+        return result
 
     def _create(self, name: str, entry: Any) -> Connection:
         connection = Connection(entry, name=name, shared=self._shared, **self._options)

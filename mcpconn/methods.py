@@ -60,6 +60,7 @@ class Methods(ABC):
         timeout: float | None = DEFAULT,
         idempotent: bool | None = None,
         wait: bool = True,
+        target: str | None = None,
     ) -> T:
         """Make a call, by the rules of the core."""
 
@@ -100,7 +101,7 @@ class Methods(ABC):
         async def safe() -> bool:
             return await self.catalog.safe(name) if idempotent is None else idempotent
 
-        return await self._call("tools/call", issue, safe=safe, timeout=timeout, wait=wait)
+        return await self._call("tools/call", issue, safe=safe, timeout=timeout, wait=wait, target=name)
 
     async def list_tools(
         self,

@@ -34,6 +34,7 @@ class _Call:
     __slots__ = (
         "attempts",
         "began",
+        "blocked",
         "deadline",
         "exchange",
         "failure",
@@ -48,6 +49,8 @@ class _Call:
         self.began = began
         self.deadline = deadline
         self.attempts = 0
+        self.blocked = 0.0
+        """Seconds spent waiting for the connection."""
         self.replays = 0
         """Times it was made again after a refusal or an unknown outcome."""
         self.resent = 0
@@ -103,7 +106,8 @@ class Calls:
         try:
             with anyio.CancelScope(deadline=call.deadline) as scope:
                 while True:
-                    await supervisor.gate.acquire(again=call.attempts > 0)
+                    if not supervisor.gate.try_acquire():
+                        await self._wait(call)
                     try:
                         result = await self._attempt(call, issue)
                     except Exception as error:
@@ -128,8 +132,30 @@ class Calls:
                     self._clock.now() - began,
                     None if outcome == "answered" else call.failure,
                     supervisor.epoch,
+                    call.blocked,
                 )
             )
+
+    async def ready(self, timeout: float | None) -> None:
+        """Return when a call could be issued. Proves nothing, and counts as no call.
+
+        Raises:
+            CallFailed: as `run`.
+        """
+        began = self._clock.now()
+        call = _Call("ready", began, math.inf if timeout is None else began + timeout)
+        with anyio.CancelScope(deadline=call.deadline):
+            await self._supervisor.gate.acquire()
+            self._supervisor.gate.release()
+            return
+        raise self._timed_out(call, timeout)
+
+    async def _wait(self, call: _Call) -> None:
+        began = self._clock.now()
+        try:
+            await self._supervisor.gate.acquire(again=call.attempts > 0)
+        finally:
+            call.blocked += self._clock.now() - began
 
     async def _attempt(self, call: _Call, issue: Issue[T]) -> T:
         """Issue the call once, on the present session. The gate has let it through."""

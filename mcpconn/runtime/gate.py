@@ -87,6 +87,13 @@ class Gate:
             waiter.error = error()
             waiter.woken.set()
 
+    def try_acquire(self) -> bool:
+        """Whether a call may be issued at once; if so, it is paid back by one `release`."""
+        free = self.is_open and self.in_flight < self._max_in_flight and not self._queue
+        if free:
+            self.in_flight += 1
+        return free
+
     async def acquire(self, *, again: bool = False) -> None:
         """Return when a call may be issued. Every return is paid back by one `release`.
 
@@ -99,8 +106,7 @@ class Gate:
         """
         if self._refusal is not None:
             raise self._refusal()
-        if self.is_open and self.in_flight < self._max_in_flight and not self._queue:
-            self.in_flight += 1
+        if self.try_acquire():
             return
         if len(self._queue) >= self._max_waiting and not again:
             raise self._overloaded()

@@ -66,6 +66,8 @@ class Finished:
     """Seconds from the call to its end."""
     failure: Failure | None = None
     epoch: int = 0
+    blocked: float = 0.0
+    """Seconds of it spent waiting for the connection."""
 
 
 Notice = Change | Replay | Finished

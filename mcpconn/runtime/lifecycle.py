@@ -66,7 +66,7 @@ class Lifecycle(ABC):
         self._closing_by = math.inf
 
     @abstractmethod
-    def _start_probe(self, session: Session) -> None:
+    def _start_probe(self, session: Session, *, keepalive: bool = False) -> None:
         """Have the session asked whether it lives, beside everything else."""
 
     def _rouse(self) -> None:

@@ -30,6 +30,7 @@ class Session:
         "lost",
         "proven",
         "retired",
+        "unanswered",
     )
 
     def __init__(self) -> None:
@@ -39,6 +40,8 @@ class Session:
         self.last_used = 0.0
         self.proven = False
         """A call or a probe succeeded on it."""
+        self.unanswered = 0
+        """Keepalive probes in a row that were not answered."""
         self.in_flight = 0
         """Calls issued on it and not yet over."""
         self.lost: Failure | None = None

@@ -22,6 +22,8 @@ from mcpconn.runtime.pace import DialSlots
 from mcpconn.runtime.protocols import Credentials, Dialer, Link
 from mcpconn.runtime.session import Session
 
+KEEPALIVE_PATIENCE = 3
+"""Keepalive probes in a row that must be unanswered to prove that a session is gone."""
 DIALLING = (State.CONNECTING, State.RECONNECTING)
 
 
@@ -70,6 +72,13 @@ class Supervisor(Lifecycle):
         self._prepare = prepare
         self._established = established
         self._sessions: set[Session] = set()
+
+    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Run `task` beside the connection, for no longer than it lives. False where it does not live."""
+        if self._group is None or self.state is State.CLOSED:
+            return False
+        self._group.start_soon(task)
+        return True
 
     # -- the task
 
@@ -130,7 +139,7 @@ class Supervisor(Lifecycle):
         if self.state is State.FAILED and self.pace.due is not None:
             return self.pace.due
         if self.state is State.READY and self.session is not None:
-            return upkeep.alarm(self.session, self._policy)
+            return upkeep.alarm(self.session, self._policy, self._clock.now())
         return math.inf
 
     def _upkeep(self, session: Session, now: float) -> None:
@@ -147,7 +156,7 @@ class Supervisor(Lifecycle):
         elif task is upkeep.Task.PROBE and self._probing is None and self._group is not None:
             session.last_used = now
             self._probing = anyio.Event()
-            self._start_probe(session)
+            self._start_probe(session, keepalive=True)
 
     async def _sleep_until(self, deadline: float) -> None:
         with anyio.CancelScope(deadline=deadline):
@@ -261,11 +270,11 @@ class Supervisor(Lifecycle):
 
     # -- probing
 
-    def _start_probe(self, session: Session) -> None:
+    def _start_probe(self, session: Session, *, keepalive: bool = False) -> None:
         assert self._group is not None
-        self._group.start_soon(self._probe, session)
+        self._group.start_soon(self._probe, session, keepalive)
 
-    async def _probe(self, session: Session) -> None:
+    async def _probe(self, session: Session, keepalive: bool) -> None:
         """Ask the server whether the session lives; the answer turns suspicion into proof, or ends it."""
         assert session.link is not None
         exchange = session.link.exchange("probe")
@@ -282,6 +291,11 @@ class Supervisor(Lifecycle):
             return
         if event is None or failure is None:
             session.proven = True
+            session.unanswered = 0
+            self._end_probe()
+        elif keepalive and failure.kind is FailureKind.TIMEOUT and session.unanswered + 1 < KEEPALIVE_PATIENCE:
+            # Nobody complained: a server that is merely busy gets more than one chance.
+            session.unanswered += 1
             self._end_probe()
         else:
             self._lose(session, event, failure)

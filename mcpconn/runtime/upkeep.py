@@ -17,15 +17,17 @@ class Task(Enum):
     PROBE = "nobody used it for the keepalive interval"
 
 
-def alarm(session: Session, policy: Policy) -> float:
-    """When to look again. Infinity where nothing can become due before a call is made or ends."""
-    alarms = [math.inf]
+def alarm(session: Session, policy: Policy, now: float) -> float:
+    """When to look again. Infinity where nothing is to be kept up.
+
+    A session in use cannot become idle before its calls end; when they will is not known, so it is looked at
+    again one interval from now. That is cheaper than telling the supervisor of the end of every call.
+    """
+    quiet_since = now if session.in_flight else session.last_used
+    alarms = [quiet_since + limit for limit in (policy.keepalive, policy.idle_timeout) if limit is not None]
     if policy.max_lifetime is not None:
         alarms.append(session.established_at + policy.max_lifetime)
-    if not session.in_flight:
-        quiet = [limit for limit in (policy.keepalive, policy.idle_timeout) if limit is not None]
-        alarms += [session.last_used + limit for limit in quiet]
-    return min(alarms)
+    return min(alarms, default=math.inf)
 
 
 def due(session: Session, policy: Policy, now: float) -> Task | None:

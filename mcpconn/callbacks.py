@@ -1,0 +1,113 @@
+"""Calls from the server: sampling, elicitation, roots, logging, notifications. Each is told its connection.
+
+The callbacks of `mcp.Client` know a session, which is gone with the next reconnect. Here they are given to
+the connection once, and work on every session it will have. Which connection a callback runs for is in its
+context (`context.connection`), and, for those that are given no context, in `current_connection()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.client import ClientRequestContext
+
+from mcpconn.errors import ConfigError
+
+WITH_CONTEXT = ("sampling_callback", "elicitation_callback", "list_roots_callback")
+"""Arguments of `mcp.Client` that are called with a request's context first."""
+WITHOUT_CONTEXT = ("logging_callback", "message_handler")
+"""Those that are not."""
+PLAIN = (
+    "client_info",
+    "log_level",
+    "sampling_capabilities",
+    "extensions",
+    "input_required_max_rounds",
+    "raise_exceptions",
+    "read_timeout_seconds",
+    "cache",
+)
+"""Arguments of `mcp.Client` that are handed on as they are."""
+
+_current: ContextVar[Any] = ContextVar("mcpconn_connection")
+
+
+def current_connection() -> Any:
+    """The `Connection` that the running callback is called for.
+
+    Raises:
+        LookupError: this is not running in a callback.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise LookupError("current_connection() is known in callbacks only") from None
+
+
+@dataclass(kw_only=True)
+class ConnectionContext(ClientRequestContext):
+    """The SDK's context of a request from the server, and the connection it came on."""
+
+    connection: Any
+    """The `Connection`."""
+
+
+def bind(connection: Any, options: Mapping[str, Any], on_message: Callable[[Any], None]) -> dict[str, Any]:
+    """The arguments for every `mcp.Client` of a connection.
+
+    Args:
+        connection: Whom the callbacks are for.
+        options: What the user gave: any argument of `mcp.Client` that is not about where the server is.
+        on_message: Told of every notification, before the user's own handler.
+
+    Raises:
+        ConfigError: an argument that `mcp.Client` does not have, or that is not the user's to give.
+    """
+    known = (*WITH_CONTEXT, *WITHOUT_CONTEXT, *PLAIN)
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"unknown option {key!r}; known: {', '.join(sorted(known))}", key=key)
+    bound = {key: value for key, value in options.items() if key in PLAIN}
+    for key in WITH_CONTEXT:
+        if (callback := options.get(key)) is not None:
+            bound[key] = _with_context(connection, callback)
+    if (logging_callback := options.get("logging_callback")) is not None:
+        bound["logging_callback"] = _without_context(connection, logging_callback)
+    handler = options.get("message_handler")
+    users = _without_context(connection, handler) if handler is not None else None
+
+    async def message_handler(message: Any) -> None:
+        on_message(message)
+        if users is not None:
+            await users(message)
+
+    bound["message_handler"] = message_handler
+    return bound
+
+
+def _with_context(connection: Any, callback: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def call(context: ClientRequestContext, *args: Any) -> Any:
+        own = ConnectionContext(
+            session=context.session, request_id=context.request_id, meta=context.meta, connection=connection
+        )
+        token = _current.set(connection)
+        try:
+            return await callback(own, *args)
+        finally:
+            _current.reset(token)
+
+    return call
+
+
+def _without_context(connection: Any, callback: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def call(*args: Any) -> Any:
+        token = _current.set(connection)
+        try:
+            return await callback(*args)
+        finally:
+            _current.reset(token)
+
+    return call

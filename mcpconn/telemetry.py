@@ -1,0 +1,142 @@
+"""Metrics and traces through OpenTelemetry's API, which mcp brings along. Without an SDK they cost next to nothing.
+
+| instrument | kind | attributes |
+|---|---|---|
+| mcpconn.connection.state | gauge, 1 for the present state | connection, state |
+| mcpconn.connection.transitions | counter | connection, from, event, to |
+| mcpconn.connection.dials | counter | connection, outcome |
+| mcpconn.connection.recovery | histogram, s | connection, kind |
+| mcpconn.calls | counter | connection, method, outcome |
+| mcpconn.calls.in_flight, mcpconn.calls.waiting | gauges | connection |
+| mcpconn.call.duration, mcpconn.call.blocked | histograms, s | connection, method |
+| mcpconn.call.replays | counter | connection, method, kind, delivery |
+
+A call is a span, `mcpconn tools/call NAME`, with its waits and replays as events; the SDK's spans are inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from mcpconn.core.failures import FailureKind
+from mcpconn.core.states import Event, State
+from mcpconn.runtime.journal import Change, Finished, Notice, Replay
+from mcpconn.runtime.supervisor import Supervisor
+
+_tracer = trace.get_tracer("mcpconn")
+_meter = metrics.get_meter("mcpconn")
+_watched: WeakSet[Supervisor] = WeakSet()
+"""Connections whose state the gauges tell. Weak: being measured keeps nothing alive."""
+
+
+def _states(options: CallbackOptions) -> Iterable[Observation]:
+    for supervisor in tuple(_watched):
+        yield Observation(1, {"connection": supervisor.name, "state": supervisor.state.value})
+
+
+def _in_flight(options: CallbackOptions) -> Iterable[Observation]:
+    for supervisor in tuple(_watched):
+        yield Observation(supervisor.gate.in_flight, {"connection": supervisor.name})
+
+
+def _waiting(options: CallbackOptions) -> Iterable[Observation]:
+    for supervisor in tuple(_watched):
+        yield Observation(supervisor.gate.waiting, {"connection": supervisor.name})
+
+
+_meter.create_observable_gauge("mcpconn.connection.state", [_states], description="1 for the present state")
+_meter.create_observable_gauge("mcpconn.calls.in_flight", [_in_flight], description="calls issued and not answered")
+_meter.create_observable_gauge("mcpconn.calls.waiting", [_waiting], description="calls waiting for the connection")
+_transitions = _meter.create_counter("mcpconn.connection.transitions", description="transitions of the state machine")
+_dials = _meter.create_counter("mcpconn.connection.dials", description="attempts to open a session")
+_recovery = _meter.create_histogram("mcpconn.connection.recovery", "s", "from the loss of a session to the next one")
+_calls = _meter.create_counter("mcpconn.calls", description="calls that are over")
+_duration = _meter.create_histogram("mcpconn.call.duration", "s", "a whole call, waits and replays included")
+_blocked = _meter.create_histogram("mcpconn.call.blocked", "s", "the part of a call spent waiting for its connection")
+_replays = _meter.create_counter("mcpconn.call.replays", description="calls made again")
+
+
+class Meter:
+    """Turns one connection's notices into measurements."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        _watched.add(supervisor)
+        self._lost: FailureKind | None = None
+        self._lost_at = 0.0
+
+    def __call__(self, notice: Notice) -> None:
+        """Measure a notice. A listener of the connection's journal."""
+        if isinstance(notice, Change):
+            self._change(notice)
+        elif isinstance(notice, Replay):
+            self._replay(notice)
+        else:
+            self._finished(notice)
+
+    def _change(self, change: Change) -> None:
+        name = change.server
+        _transitions.add(
+            1,
+            {
+                "connection": name,
+                "from": change.source.value,
+                "event": change.event.value,
+                "to": change.target.value,
+            },
+        )
+        if change.event is Event.LOST and change.failure is not None:
+            self._lost, self._lost_at = change.failure.kind, change.at
+        elif change.event is Event.ESTABLISHED:
+            _dials.add(1, {"connection": name, "outcome": "established"})
+            if self._lost is not None:
+                _recovery.record(max(0.0, change.at - self._lost_at), {"connection": name, "kind": self._lost.value})
+            self._lost = None
+        elif change.source in (State.CONNECTING, State.RECONNECTING) and change.failure is not None:
+            _dials.add(1, {"connection": name, "outcome": change.failure.kind.value})
+
+    def _replay(self, replay: Replay) -> None:
+        kind, delivery = replay.failure.kind.value, replay.failure.delivery.value
+        _replays.add(1, {"connection": replay.server, "method": replay.method, "kind": kind, "delivery": delivery})
+        # The notice is given in the call's own context, where its span is the current one.
+        trace.get_current_span().add_event(
+            "mcpconn.replay",
+            {"kind": kind, "delivery": delivery, "why": replay.failure.summary, "epoch": replay.epoch},
+        )
+
+    def _finished(self, call: Finished) -> None:
+        attributes = {"connection": call.server, "method": call.method}
+        _calls.add(1, {**attributes, "outcome": call.outcome})
+        _duration.record(call.elapsed, attributes)
+        if call.blocked:
+            _blocked.record(call.blocked, attributes)
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.set_attribute("mcpconn.epoch", call.epoch)
+            span.set_attribute("mcpconn.attempts", call.attempts)
+            span.set_attribute("mcpconn.outcome", call.outcome)
+            if call.blocked:
+                span.add_event("mcpconn.waited", {"seconds": call.blocked})
+            if call.outcome not in ("answered", "cancelled") and call.failure is not None:
+                span.set_status(Status(StatusCode.ERROR, call.failure.summary))
+
+
+def start_span(server: str, method: str, target: str | None) -> Span | None:
+    """A span for one call; None where nobody records any, so that nothing more need be done."""
+    name = f"mcpconn {method} {target}" if target else f"mcpconn {method}"
+    span = _tracer.start_span(name, kind=SpanKind.CLIENT)
+    if not span.is_recording():
+        return None
+    span.set_attribute("mcpconn.connection", server)
+    span.set_attribute("mcp.method.name", method)
+    return span
+
+
+def within(span: Span) -> Any:
+    """Make `span` the current one for a block, and end it there. The connection has said what went wrong."""
+    return trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False)

@@ -1,0 +1,133 @@
+"""What several test modules need and nobody else would."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from trio.testing import MockClock
+
+from mcpconn import Change, Connection, State
+from mcpconn.testing import HttpServer, Script, ScriptTransport
+
+SAFETY = 20.0
+"""Seconds after which a test that hangs is ended. Nothing waits for it to pass."""
+
+
+def text_of(result: Any) -> str:
+    """The text of a tool's answer."""
+    return str(result.content[0].text)
+
+
+async def until(connection: Connection, condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds, looking again at each transition and at the end of each call."""
+    changed = anyio.Event()
+    end = connection.journal.subscribe(lambda _: changed.set())
+    try:
+        while not condition():
+            await changed.wait()
+            changed = anyio.Event()
+    finally:
+        end()
+
+
+async def quiet(connection: Connection) -> None:
+    """Wait until the connection has drawn its conclusions: no probe is under way, and no dial."""
+    supervisor = connection._supervisor
+    while True:
+        session = supervisor.session
+        if session is not None and supervisor._probing is not None:
+            await supervisor.settled(session)
+        elif connection.state in (State.CONNECTING, State.RECONNECTING):
+            await supervisor.changed()
+        else:
+            return
+
+
+def idle(connection: Connection) -> bool:
+    """Whether no call holds or awaits anything of the connection."""
+    supervisor = connection._supervisor
+    sessions = [session.in_flight for session in supervisor._sessions]
+    return supervisor.gate.in_flight == supervisor.gate.waiting == 0 and not any(sessions)
+
+
+class Seen:
+    """The transitions of a connection, in order."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.changes: list[Change] = []
+        connection.journal.subscribe(lambda notice: self.changes.append(notice) if isinstance(notice, Change) else None)
+
+    @property
+    def events(self) -> list[str]:
+        """Their names."""
+        return [change.event.value for change in self.changes]
+
+
+@asynccontextmanager
+async def served(
+    script: Script, *, warm: bool = True, config: Mapping[str, Any] | None = None, **options: Any
+) -> AsyncIterator[tuple[Connection, HttpServer]]:
+    """A connection to the script over a real socket; it has made a call unless told otherwise."""
+    with anyio.fail_after(SAFETY):
+        async with (
+            HttpServer(script) as server,
+            Connection({"url": server.url, **(config or {})}, name="srv", **options) as connection,
+        ):
+            if warm:
+                await warmed(connection)
+            yield connection, server
+
+
+@asynccontextmanager
+async def played(
+    script: Script, *, warm: bool = True, config: Mapping[str, Any] | None = None, **options: Any
+) -> AsyncIterator[tuple[Connection, ScriptTransport]]:
+    """The same inside the process, where virtual time works."""
+    transport = ScriptTransport(script)
+    async with Connection(
+        {"url": "http://scripted/mcp", "http_transport": transport, **(config or {})}, name="srv", **options
+    ) as connection:
+        if warm:
+            await warmed(connection)
+        yield connection, transport
+
+
+async def warmed(connection: Connection) -> None:
+    """Make the call that proves the session, and wait until its tools are known."""
+    assert text_of(await connection.call_tool("add", {"a": 1, "b": 1})) == "2"
+    await until(connection, lambda: bool(connection.catalog.tools))
+
+
+class _VirtualSelector(selectors.DefaultSelector):
+    """Never waits where a timer is next: it moves the clock there instead."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        events = super().select(0 if timeout is not None else None)
+        if not events and timeout:
+            self.now += timeout
+        return events
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop in which waiting takes no time: the counterpart of trio's `MockClock`."""
+
+    def __init__(self) -> None:
+        self._virtual = _VirtualSelector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+
+def virtual_backend(name: str) -> tuple[str, dict[str, Any]]:
+    """The options of anyio's plugin for an event loop with a virtual clock."""
+    if name == "trio":
+        return "trio", {"clock": MockClock(autojump_threshold=0)}
+    return "asyncio", {"loop_factory": VirtualLoop}
