@@ -1,28 +1,45 @@
 """Logs: one line a transition, one a replay, one a failed call. Nothing above debug for a call that succeeds.
 
-The events go to the standard library's logger `mcpconn`, rendered by structlog: a host that uses only the
-standard library reads plain lines, one that uses structlog gets the fields.
+The events are structlog's, and go to the standard library's logger `mcpconn`. A host that knows nothing of
+structlog reads plain lines, `connection.recovered connection=fs epoch=2 ...`; a host that wants the fields
+finds them in the record, as `record.mcpconn`. What structlog calls the event is the name of the line, so the
+machine's event is the field `on`.
+
+The `transitions` library logs every step at INFO under its own name. A host that does not want that sets the
+level of the logger "transitions"; it is the host's to set, not ours.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
 from mcpconn.core.states import Event, State
 from mcpconn.runtime.journal import Change, Finished, Notice, Replay
+from mcpconn.runtime.refusals import advice
 
-# The `transitions` library logs at INFO under its own name; a host that does not want that sets the level of
-# the logger "transitions".
+
+def _render(_: Any, __: str, fields: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
+    """The last processor: the line as the message, the fields beside it."""
+    extra = {"mcpconn": dict(fields)}
+    traceback = fields.pop("exc_info", None)
+    name = fields.pop("event")
+    words = [f"{key}={_word(value)}" for key, value in fields.items()]
+    # The message is used as a format by the standard library, with no arguments: nothing is replaced in it.
+    return (" ".join([name, *words]),), {"extra": extra, "exc_info": traceback}
+
+
+def _word(value: Any) -> str:
+    text = str(value)
+    return repr(text) if not text or " " in text else text
+
+
+logger = logging.getLogger("mcpconn")
 log: Any = structlog.wrap_logger(
-    logging.getLogger("mcpconn"),
-    processors=[
-        structlog.stdlib.filter_by_level,
-        structlog.processors.KeyValueRenderer(key_order=["event", "connection"], drop_missing=True),
-    ],
-    wrapper_class=structlog.stdlib.BoundLogger,
+    logger, processors=[structlog.stdlib.filter_by_level, _render], wrapper_class=structlog.stdlib.BoundLogger
 )
 
 
@@ -65,7 +82,7 @@ def _log_change(change: Change) -> None:
             "why": change.failure.summary,
         }
     if change.target is State.FAILED:
-        log.error("connection.failed", **fields)
+        log.error("connection.failed", **fields, do=advice(change.failure, change.wait))
     elif change.event is Event.ESTABLISHED and change.source is State.RECONNECTING:
         log.info("connection.recovered", **fields)
     elif change.target is State.RECONNECTING or change.event is Event.ATTEMPT_FAILED:
@@ -77,6 +94,9 @@ def _log_change(change: Change) -> None:
 
 
 def _log_finished(call: Finished) -> None:
+    quiet = call.failure is None or call.outcome in ("answered", "error", "cancelled")
+    if quiet and not logger.isEnabledFor(logging.DEBUG):
+        return
     fields: dict[str, Any] = {
         "connection": call.server,
         "method": call.method,
@@ -85,13 +105,8 @@ def _log_finished(call: Finished) -> None:
         "attempt": call.attempts,
         "elapsed": round(call.elapsed, 3),
     }
-    if call.outcome in ("answered", "error", "cancelled") or call.failure is None:
+    if quiet or call.failure is None:
         log.debug("call.finished", **fields)
         return
-    log.warning(
-        "call.failed",
-        kind=call.failure.kind.value,
-        delivery=call.failure.delivery.value,
-        why=call.failure.summary,
-        **fields,
-    )
+    kind, delivery, why = call.failure.kind.value, call.failure.delivery.value, call.failure.summary
+    log.warning("call.failed", **fields, kind=kind, delivery=delivery, why=why)

@@ -44,14 +44,14 @@ def walk(error: BaseException) -> Iterator[BaseException]:
         members = getattr(current, "exceptions", None)
         if isinstance(members, (tuple, list)):
             pending.extend(member for member in members if isinstance(member, BaseException))
-        if current.__cause__ is not None:
-            # `asyncio.timeout` raises TimeoutError from the CancelledError it consumed: that cancellation
-            # was the timer's, not the caller's.
-            spent = isinstance(current, TimeoutError) and type(current.__cause__).__name__ in CANCELLED_NAMES
-            if not spent:
-                pending.append(current.__cause__)
-        elif current.__context__ is not None and not current.__suppress_context__:
-            pending.append(current.__context__)
+        behind = current.__cause__
+        if behind is None and not current.__suppress_context__:
+            behind = current.__context__
+        # A timer that fires cancels, and then raises TimeoutError from (`asyncio.timeout`) or while handling
+        # (`anyio.fail_after`) that cancellation: it was the timer's, not the caller's.
+        spent = isinstance(current, TimeoutError) and type(behind).__name__ in CANCELLED_NAMES
+        if behind is not None and not spent:
+            pending.append(behind)
 
 
 class Seen:

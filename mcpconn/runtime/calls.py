@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -13,7 +14,8 @@ from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.decide import may_replay
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
-from mcpconn.errors import CallTimeout, unanswered
+from mcpconn.core.seen import walk
+from mcpconn.errors import CallFailed, CallTimeout, unanswered
 from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
 from mcpconn.runtime.clock import Clock
@@ -42,6 +44,7 @@ class _Call:
         "replays",
         "resent",
         "session",
+        "uncertain",
     )
 
     def __init__(self, method: str, began: float, deadline: float) -> None:
@@ -60,6 +63,8 @@ class _Call:
         self.session: Session | None = None
         self.failure: Failure | None = None
         """Of the last attempt."""
+        self.uncertain: Failure | None = None
+        """Of the last attempt that may have run. What a later one says does not undo it."""
 
 
 class Calls:
@@ -130,9 +135,9 @@ class Calls:
                     outcome,
                     call.attempts,
                     self._clock.now() - began,
-                    None if outcome == "answered" else call.failure,
-                    supervisor.epoch,
                     call.blocked,
+                    supervisor.epoch,
+                    call.failure if outcome != "answered" else None,
                 )
             )
 
@@ -154,6 +159,11 @@ class Calls:
         began = self._clock.now()
         try:
             await self._supervisor.gate.acquire(again=call.attempts > 0)
+        except CallFailed as refusal:
+            if call.uncertain is not None:
+                raise self._unanswered(call, call.uncertain) from refusal
+            refusal.attempts = call.attempts
+            raise
         finally:
             call.blocked += self._clock.now() - began
 
@@ -182,6 +192,7 @@ class Calls:
         assert session is not None
         assert session.link is not None
         assert exchange is not None
+        _detach(error, sys.exc_info()[1])
         failure = call.failure = self._classify(session.link.explain(error, exchange))
         call.exchange = None
         if failure.kind in (FailureKind.APPLICATION, FailureKind.CANCELLED):
@@ -190,10 +201,14 @@ class Calls:
             raise error
         self._supervisor.report(session.epoch, failure)
         if failure.kind is FailureKind.SESSION_EXPIRED and not failure.proof:
+            certain, call.uncertain = call.uncertain, failure
             failure = call.failure = await self._confirmed(session, failure, error)
+            call.uncertain = certain
         progressed = exchange.progressed or exchange.earlier > 0
         if progressed and failure.delivery is not Delivery.UNKNOWN:
             failure = call.failure = replace(failure, delivery=Delivery.UNKNOWN)
+        if failure.delivery is Delivery.UNKNOWN:
+            call.uncertain = failure
         allowed = may_replay(
             failure,
             safe=failure.delivery is Delivery.UNKNOWN and call.replays == 0 and await safe(),
@@ -244,7 +259,9 @@ class Calls:
 
     # -- endings
 
-    def _unanswered(self, call: _Call, failure: Failure) -> Exception:
+    def _unanswered(self, call: _Call, failure: Failure) -> CallFailed:
+        if call.uncertain is not None and failure.delivery is not Delivery.UNKNOWN:
+            failure = replace(failure, delivery=Delivery.UNKNOWN)
         return unanswered(
             failure,
             server=self._supervisor.name,
@@ -267,21 +284,15 @@ class Calls:
             delivery = Delivery.NOT_SENT if unsent else Delivery.UNKNOWN
             summary = f"no answer within {seconds}"
         else:
-            delivery = call.failure.delivery if call.failure is not None else Delivery.NOT_SENT
+            delivery = Delivery.NOT_SENT
             last = call.failure or supervisor.last_failure
             why = f": {last.summary}" if last is not None else ""
             summary = f"not ready within {seconds} (the connection is {supervisor.state}{why})"
         failure = Failure(kind=FailureKind.TIMEOUT, delivery=delivery, proof=False, summary=summary, evidence=evidence)
-        call.failure = failure
         if exchange is not None and session is not None:
             supervisor.report(session.epoch, failure)
-        error = unanswered(
-            failure,
-            server=supervisor.name,
-            state=supervisor.state,
-            attempts=call.attempts,
-            retry_in=supervisor.retry_in,
-        )
+        error = self._unanswered(call, failure)
+        call.failure = error.failure
         assert isinstance(error, CallTimeout)
         return error
 
@@ -290,3 +301,15 @@ class Calls:
         if isinstance(error, CallTimeout):
             return "timeout"
         return {"unknown": "unknown", "not_run": "failed"}.get(getattr(error, "outcome", ""), "error")
+
+
+def _detach(error: BaseException, handled: BaseException | None) -> None:
+    """Take what the caller was handling when it called out of the chain of `error`: it is no cause of it.
+
+    Python puts it there, and a call made while a cancellation is being handled would look cancelled.
+    """
+    if handled is None:
+        return
+    for each in tuple(walk(error)):
+        if each.__context__ is handled:
+            each.__context__ = None

@@ -14,11 +14,10 @@ import anyio
 
 
 class _Waiter:
-    __slots__ = ("error", "granted", "woken")
+    __slots__ = ("error", "woken")
 
     def __init__(self) -> None:
         self.woken = anyio.Event()
-        self.granted = False
         self.error: Exception | None = None
 
 
@@ -26,6 +25,7 @@ class Gate:
     """A gate, at first closed."""
 
     __slots__ = (
+        "_granted",
         "_max_in_flight",
         "_max_waiting",
         "_on_waiting",
@@ -57,6 +57,8 @@ class Gate:
         self._on_waiting = on_waiting
         self._refusal: Callable[[], Exception] | None = None
         self._queue: deque[_Waiter] = deque()
+        # Woken, and not yet run: in the order in which they were let through.
+        self._granted: dict[_Waiter, None] = {}
         self.in_flight = 0
         """Calls let through and not yet released."""
         self.is_open = False
@@ -77,11 +79,13 @@ class Gate:
         """Let calls wait."""
         self.is_open = False
         self._refusal = None
+        self._revoke()
 
     def refuse(self, error: Callable[[], Exception]) -> None:
         """Turn everybody away, those that wait included, each with an error of its own."""
         self.is_open = False
         self._refusal = error
+        self._revoke()
         while self._queue:
             waiter = self._queue.popleft()
             waiter.error = error()
@@ -114,15 +118,18 @@ class Gate:
         (self._queue.appendleft if again else self._queue.append)(waiter)
         self._on_waiting()
         try:
-            await waiter.woken.wait()
+            while waiter not in self._granted and waiter.error is None:
+                await waiter.woken.wait()
         except BaseException:
-            if waiter.granted:
+            if waiter in self._granted:
+                del self._granted[waiter]
                 self.release()
             elif waiter.error is None:
                 self._queue.remove(waiter)
             raise
         if waiter.error is not None:
             raise waiter.error
+        del self._granted[waiter]
 
     def release(self) -> None:
         """A call that was let through is over."""
@@ -133,5 +140,13 @@ class Gate:
         while self.is_open and self._queue and self.in_flight < self._max_in_flight:
             waiter = self._queue.popleft()
             self.in_flight += 1
-            waiter.granted = True
+            self._granted[waiter] = None
             waiter.woken.set()
+
+    def _revoke(self) -> None:
+        """Take back what was granted to callers that have not run since: they would find the gate closed."""
+        for waiter in reversed(self._granted):
+            waiter.woken = anyio.Event()
+            self._queue.appendleft(waiter)
+        self.in_flight -= len(self._granted)
+        self._granted.clear()

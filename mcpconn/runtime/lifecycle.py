@@ -142,6 +142,8 @@ class Lifecycle(ABC):
             return
         self._closing_by = self._clock.now() + self._policy.drain_timeout if self._group is not None else math.inf
         self.fire(Event.CLOSE)
+        # Whoever waits for what a probe says waits no longer.
+        self._end_probe()
         if self._dial_scope is not None:
             self._dial_scope.cancel()
 

@@ -109,6 +109,7 @@ class Pace:
             return
         attempt = max(self.attempts, self.short_lives - FREE_SHORT_LIVES)
         delay = self._policy.backoff.delay(attempt, self._clock.rng, floor=floor or self.floor)
+        self.floor = None
         self.dialled = self._clock.now()
         self.due = self.dialled + delay if delay > 0 else None
 

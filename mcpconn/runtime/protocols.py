@@ -19,7 +19,8 @@ class Link(Protocol):
     version: str
 
     @property
-    def ended(self) -> bool: ...
+    def ended(self) -> BaseException | None:
+        """Why the transport has ended; None while it has not."""
 
     def exchange(self, phase: Phase) -> Exchange:
         """A new record for an attempt on this session."""

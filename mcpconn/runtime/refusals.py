@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from mcpconn.core.failures import Delivery, Failure, FailureKind
@@ -23,8 +24,17 @@ class Situation(Protocol):
     def retry_in(self) -> float | None: ...
 
 
-def remedy(failure: Failure) -> str:
-    """What a person can do about a failure that only a person can mend."""
+def advice(failure: Failure | None, wait: float | None) -> str:
+    """What a person can do about a connection that failed.
+
+    Args:
+        failure: Why it did.
+        wait: Seconds until it tries again by itself; None where it does not.
+    """
+    if wait is not None:
+        return f"nothing: it tries again in {wait:.0f} s; or call reconnect()"
+    if failure is None:
+        return "call reconnect()"
     if failure.kind is FailureKind.AUTH:
         return "log in again or give other credentials, then call reconnect()"
     if failure.kind is FailureKind.CONFIG:
@@ -38,9 +48,10 @@ def _no_call(summary: str, kind: FailureKind = FailureKind.UNAVAILABLE) -> Failu
 
 def failed(of: Situation) -> ConnectionFailed:
     """The connection is `failed`: with the failure that made it so, and when it is tried again."""
-    failure = of.last_failure or _no_call("the connection failed")
+    # The failure is another call's, or a dial's. This call was not sent.
+    failure = replace(of.last_failure or _no_call("the connection failed"), delivery=Delivery.NOT_SENT)
     wait = of.retry_in
-    hint = f"next try in {wait:.0f} s" if wait is not None else remedy(failure)
+    hint = f"next try in {wait:.0f} s" if wait is not None else advice(failure, wait)
     return ConnectionFailed(
         f"{of.name}: {failure.summary}; {hint}", server=of.name, failure=failure, state=of.state, retry_in=wait
     )

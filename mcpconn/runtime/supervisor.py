@@ -216,9 +216,13 @@ class Supervisor(Lifecycle):
         except Exception as error:
             return self._dial_failure(error)
         assert session.link is not None
-        if session.link.ended:
+        if self.state not in DIALLING:
+            # Closed in the very moment in which the dial succeeded.
             session.abandon()
-            return self._classify(Evidence(exception=anyio.EndOfStream(), phase="idle"))
+            return None
+        if session.link.ended is not None:
+            session.abandon()
+            return self._classify(Evidence(exception=session.link.ended, phase="idle"))
         now = self._clock.now()
         self.epoch += 1
         session.epoch, session.established_at, session.last_used = self.epoch, now, now
@@ -287,7 +291,7 @@ class Supervisor(Lifecycle):
         except Exception as error:
             failure = self._classify(session.link.explain(error, exchange))
             event = decide_probe(failure, refreshable=self.refreshable)
-        if session is not self.session:
+        if session is not self.session or self.state is not State.READY:
             return
         if event is None or failure is None:
             session.proven = True

@@ -1,0 +1,270 @@
+"""An event loop in a thread of its own, and calls into it from every other thread.
+
+The thread, its start and its end are anyio's blocking portal. Calls do not take the portal's way: it goes to
+the loop twice for each, and a Ctrl-C between the two would leave a call behind that nobody waits for.
+
+Every call that waits is in `_waiting`, and whoever ends the loop answers them all: a caller adds itself first
+and looks for the end second, the end is declared first and the callers answered second. So none can hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from mcpconn.errors import NotRunning
+
+T = TypeVar("T")
+
+LAST_WORDS = 1.0
+"""Seconds that calls have for their answer after the resource was left."""
+
+
+class _Call(Generic[T]):
+    """One call from another thread."""
+
+    __slots__ = ("_cancelled", "_func", "_scope", "future")
+
+    def __init__(self, func: Callable[[], Awaitable[T]]) -> None:
+        self.future: Future[T] = Future()
+        self._func = func
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
+
+    async def run(self) -> None:
+        """Make the call, in the loop."""
+        if self._cancelled:
+            return
+        try:
+            with anyio.CancelScope() as self._scope:
+                self.future.set_result(await self._func())
+        except Exception as error:
+            self.future.set_exception(error)
+        finally:
+            self.fail("the manager was closed while the call was running")
+
+    def cancel(self) -> None:
+        """End the call, from within the loop."""
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def fail(self, why: str) -> None:
+        """Answer whoever waits, if nothing else has."""
+        if not self.future.done():
+            self.future.set_exception(NotRunning(why))
+
+
+class Background:
+    """A thread with an event loop, and a resource that is open in it from `start` to `close`."""
+
+    def __init__(self, backend: str = "asyncio", backend_options: dict[str, Any] | None = None) -> None:
+        """
+        Args:
+            backend: `asyncio` or `trio`.
+            backend_options: Of `anyio.run`, such as `{"use_uvloop": True}`.
+        """
+        self._backend = backend
+        self._options = backend_options
+        self._process: int | None = None
+        self._thread: int | None = None
+        self._post: Callable[..., object]
+        self._portal: BlockingPortal
+        self._group: TaskGroup | None = None
+        self._done: Future[None]
+        self._stop: anyio.Event
+        self._stack = ExitStack()
+        self._waiting: set[_Call[Any]] = set()
+        self._hurry = False
+        self._closing = False
+        self._ended = False
+        self._entered = False
+
+    # -- from any thread
+
+    @property
+    def running(self) -> bool:
+        """Whether calls can be made, from this process."""
+        return self._thread is not None and not self._closing and not self._ended and not self.forked
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that has the thread. Threads do not survive a fork."""
+        return self._process is not None and self._process != os.getpid()
+
+    def check(self) -> None:
+        """Return if calls can be made.
+
+        Raises:
+            NotRunning: says why they cannot.
+        """
+        if not self.running:
+            raise NotRunning(self._why_not())
+        if self._thread == threading.get_ident():
+            raise NotRunning(
+                "this is the manager's own thread, which would wait for itself: listeners and async callbacks run "
+                "here. Make the call from another thread"
+            )
+
+    def start(self, resource: AbstractAsyncContextManager[Any]) -> None:
+        """Start the thread, enter `resource` in it, and return.
+
+        Raises:
+            NotRunning: it was started before.
+        """
+        if self._process is not None:
+            raise NotRunning("the manager has been started already; a SyncManager is started once")
+        self._process = os.getpid()
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal(self._backend, self._options))
+            self._done, _ = self._portal.start_task(self._main, resource)
+            # At exit, not before: threads that are no daemons may go on calling after the main thread's end.
+            atexit.register(self.close, hurry=True)
+            self._entered = True
+            self._stack = stack.pop_all()
+
+    def run(self, func: Callable[[], Awaitable[T]]) -> T:
+        """Call `func` in the loop, in the context of this thread, and wait for it.
+
+        Whatever is raised in this thread meanwhile, such as KeyboardInterrupt, cancels the call and is raised
+        at once.
+
+        Raises:
+            NotRunning: there is no loop, or not any more.
+        """
+        self.check()
+        call = _Call(func)
+        self._waiting.add(call)
+        try:
+            if self._ended:
+                raise NotRunning(self._why_not())
+            try:
+                self._post(copy_context().run, self._begin, call)
+            except RuntimeError:
+                raise NotRunning(self._why_not()) from None
+            return call.future.result()
+        except BaseException:
+            if not call.future.done():
+                self._post_quietly(call.cancel)
+            raise
+        finally:
+            self._waiting.discard(call)
+            # The exception's traceback holds this frame, which would hold the exception.
+            del call
+
+    def apply(self, func: Callable[[], T]) -> T:
+        """Call a plain function that changes the resource: in the loop, or, before `start`, where there is none.
+
+        Raises:
+            NotRunning: there is no loop any more.
+        """
+        if self._process is None:
+            return without_loop(func)
+
+        async def call() -> T:
+            return func()
+
+        return self.run(call)
+
+    def look(self, func: Callable[[], T]) -> T:
+        """Call a plain function that only reads: in the loop while it runs, else here.
+
+        Raises:
+            NotRunning: this process was forked, and what it could read is its parent's past.
+        """
+        if self.forked:
+            raise NotRunning(self._why_not())
+        return self.apply(func) if self.running and self._thread != threading.get_ident() else func()
+
+    def end(self) -> None:
+        """Begin to close, and return at once."""
+        if not self._entered or self.forked or self._closing:
+            return
+        self._closing = True
+        self._post_quietly(self._stop.set)
+
+    def close(self, *, hurry: bool = False) -> None:
+        """Leave the resource, end the thread, and return when that is done. Does nothing in a forked child.
+
+        Args:
+            hurry: Cancel the calls under way, instead of leaving them to the resource.
+        """
+        if not self._entered or self.forked:
+            return
+        self._hurry = hurry or self._hurry
+        self.end()
+        if self._thread == threading.get_ident():
+            return
+        wait([self._done])
+        atexit.unregister(self.close)
+        self._stack.close()
+        self._done.result()
+
+    def _post_quietly(self, func: Callable[[], object]) -> None:
+        # RuntimeError: the loop has ended, and all that ran in it.
+        with suppress(RuntimeError):
+            self._post(func)
+
+    def _why_not(self) -> str:
+        if self.forked:
+            return "this process was forked from the one that started the manager; make a SyncManager of its own here"
+        if self._process is None:
+            return "the manager is not started: with SyncManager(...) as manager"
+        return "the manager was closed" if self._closing else "the manager's event loop has ended"
+
+    # -- in the loop
+
+    async def _main(self, resource: AbstractAsyncContextManager[Any], *, task_status: TaskStatus[None]) -> None:
+        self._post = _poster(self._backend)
+        self._stop = anyio.Event()
+        try:
+            async with anyio.create_task_group() as group:
+                async with resource:
+                    self._group = group
+                    self._thread = threading.get_ident()
+                    task_status.started()
+                    await self._stop.wait()
+                    if self._hurry:
+                        for call in tuple(self._waiting):
+                            call.cancel()
+                # Whoever still runs has been told, and may say so; nobody waits for ever.
+                group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
+        finally:
+            self._group = None
+            self._ended = True
+            for call in tuple(self._waiting):
+                call.fail(self._why_not())
+            # For the case that nobody waits in `close`.
+            await self._portal.stop()
+
+    def _begin(self, call: _Call[Any]) -> None:
+        if self._group is None:
+            call.fail(self._why_not())
+        else:
+            self._group.start_soon(call.run)
+
+
+def _poster(backend: str) -> Callable[..., object]:
+    """The running loop's way to be told something from another thread, without waiting for it."""
+    if backend == "trio":
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
+def without_loop(func: Callable[[], T]) -> T:
+    """Call `func` in a thread of its own: what it makes must not be tied to a loop that runs in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(func).result()

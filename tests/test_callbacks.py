@@ -1,0 +1,161 @@
+"""Calls from the server reach their callbacks on every session, and know their connection."""
+
+from __future__ import annotations
+
+import contextvars
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import mcp_types as types
+import pytest
+import uvicorn
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from pydantic import BaseModel
+
+from mcpconn import ConfigError, Connection, ConnectionContext, Manager, current_connection
+from tests.support import SAFETY, text_of
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning"),
+]
+
+WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+
+class Answer(BaseModel):
+    colour: str
+
+
+def asking() -> MCPServer[Any]:
+    """A server whose tools ask their client."""
+    server = MCPServer("asking")
+
+    @server.tool()
+    async def favourite(ctx: Context[Any]) -> str:
+        result = await ctx.elicit("Which colour?", Answer)
+        return getattr(getattr(result, "data", None), "colour", "none")
+
+    @server.tool()
+    async def multi(ctx: Context[Any]) -> str | types.InputRequiredResult:
+        if ctx.input_responses is None:
+            schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+            params = types.ElicitRequestFormParams(message="Which colour?", requested_schema=schema)
+            return types.InputRequiredResult(input_requests={"colour": types.ElicitRequest(params=params)})
+        answer: Any = ctx.input_responses["colour"]
+        return str(answer.content["colour"])
+
+    @server.tool()
+    async def report(ctx: Context[Any]) -> str:
+        await ctx.info("working")
+        return "done"
+
+    return server
+
+
+LEGACY = {"server": asking(), "mode": "legacy"}
+
+
+@asynccontextmanager
+async def asgi(server: MCPServer[Any]) -> AsyncIterator[str]:
+    """The server under uvicorn, in a thread of its own: what it sends while a call runs must be streamed."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    host, port = listener.getsockname()[:2]
+    # Made by the thread, too: anyio's locks belong to the event loop that they are made under.
+    config = uvicorn.Config(server.streamable_http_app, factory=True, log_level="critical", lifespan="on", ws="none")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://{host}:{port}/mcp"
+    finally:
+        running.should_exit = True
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(thread.join)
+        listener.close()
+
+
+async def elicit(context: ConnectionContext, params: Any) -> types.ElicitResult:
+    assert current_connection() is context.connection
+    return types.ElicitResult(action="accept", content={"colour": f"{WHO.get()} on {context.connection.name}"})
+
+
+async def test_a_callback_is_told_its_connection_and_works_on_every_session() -> None:
+    with anyio.fail_after(SAFETY):
+        async with Connection(LEGACY, name="one", elicitation_callback=elicit) as connection:
+            for _ in range(2):
+                assert text_of(await connection.call_tool("favourite", {})) == "nobody on one"
+                await connection.reconnect()
+            assert connection.epoch == 3
+
+
+async def test_in_the_modern_era_a_callback_runs_in_the_context_of_the_call_that_caused_it() -> None:
+    with anyio.fail_after(SAFETY):
+        async with Connection(asking(), name="one", elicitation_callback=elicit) as connection:
+            for who in ("alice", "bob"):
+                WHO.set(who)
+                assert text_of(await connection.call_tool("multi", {})) == f"{who} on one"
+
+
+async def test_over_http_a_callback_runs_in_the_context_of_the_call_that_caused_it_in_the_legacy_era_too() -> None:
+    with anyio.fail_after(SAFETY):
+        async with (
+            asgi(asking()) as url,
+            Connection({"url": url, "mode": "legacy"}, name="one", elicitation_callback=elicit) as connection,
+        ):
+            for who in ("alice", "bob"):
+                WHO.set(who)
+                assert text_of(await connection.call_tool("favourite", {})) == f"{who} on one"
+
+
+async def test_a_servers_own_callbacks_go_before_the_managers() -> None:
+    async def other(context: ConnectionContext, params: Any) -> types.ElicitResult:
+        return types.ElicitResult(action="accept", content={"colour": f"its own on {context.connection.name}"})
+
+    servers = {
+        "shared": {"server": asking(), "mode": "legacy"},
+        "own": {"server": asking(), "mode": "legacy", "options": {"elicitation_callback": other}},
+    }
+    with anyio.fail_after(SAFETY):
+        async with Manager(servers, elicitation_callback=elicit) as manager:
+            assert text_of(await manager.call_tool("shared", "favourite")) == "nobody on shared"
+            assert text_of(await manager.call_tool("own", "favourite")) == "its own on own"
+
+
+async def test_callbacks_without_a_context_can_ask_for_their_connection() -> None:
+    logged: list[tuple[str, Any]] = []
+    seen: list[str] = []
+
+    async def logging_callback(params: types.LoggingMessageNotificationParams) -> None:
+        logged.append((current_connection().name, params.data))
+
+    async def message_handler(message: Any) -> None:
+        seen.append(f"{current_connection().name} {type(message).__name__}")
+
+    with anyio.fail_after(SAFETY):
+        async with Connection(
+            {"server": asking(), "mode": "legacy"},
+            name="one",
+            logging_callback=logging_callback,
+            message_handler=message_handler,
+        ) as connection:
+            await connection.call_tool("report", {})
+            await anyio.wait_all_tasks_blocked()
+            assert logged == [("one", "working")]
+            assert "one LoggingMessageNotification" in seen
+
+
+def test_there_is_no_current_connection_outside_of_callbacks() -> None:
+    with pytest.raises(LookupError, match="in callbacks only"):
+        current_connection()
+
+
+def test_an_option_that_mcps_client_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"'sampling'.*sampling_callback"):
+        Connection("https://a.example/mcp", sampling=elicit)

@@ -1,0 +1,217 @@
+"""The catalogue: all pages, across sessions, with differences announced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import mcp_types as types
+import pytest
+from trio.testing import MockClock
+
+from mcpconn import CatalogChange, Connection, Policy, State
+from mcpconn.catalog import PAGES, Catalog
+from mcpconn.testing import HttpServer, Script, ScriptedTool, ScriptTransport, default_tools
+from tests.support import SAFETY, served
+
+pytestmark = [
+    pytest.mark.anyio,
+    # httpx2 and the SDK's client leave async generators of a response body unfinished; trio warns of that.
+    pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2:ResourceWarning"),
+]
+
+
+class Announced:
+    """The differences a catalogue announces, and a way to wait for the next."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.changes: list[CatalogChange] = []
+        self._more = anyio.Event()
+        catalog.subscribe(self._add)
+
+    def _add(self, change: CatalogChange) -> None:
+        self.changes.append(change)
+        self._more.set()
+
+    async def until(self, condition: Callable[[CatalogChange], bool]) -> CatalogChange:
+        while True:
+            for change in self.changes:
+                if condition(change):
+                    return change
+            self._more = anyio.Event()
+            await self._more.wait()
+
+
+def echo(name: str, **annotations: Any) -> ScriptedTool:
+    return ScriptedTool(name, lambda arguments: "ok", annotations)
+
+
+async def test_all_pages_are_listed_and_announced_as_added() -> None:
+    script = Script(page_size=2)
+    async with HttpServer(script) as server:
+        connection = Connection({"url": server.url})
+        announced = Announced(connection.catalog)
+        with anyio.fail_after(SAFETY):
+            async with connection:
+                change = await announced.until(lambda change: change.kind == "tools")
+                assert set(change.added) == set(script.tools) == set(connection.catalog.tools)
+                assert (change.removed, change.changed, change.epoch) == ((), (), 1)
+
+
+async def test_a_server_whose_paging_never_ends_is_left_after_a_hundred_pages() -> None:
+    class Endless:
+        name = "endless"
+        pages = 0
+
+        async def list_tools(self, *, cursor: str | None, cache_mode: Any) -> types.ListToolsResult:
+            self.pages += 1
+            tool = types.Tool(name=f"tool{self.pages}", input_schema={"type": "object"})
+            return types.ListToolsResult(tools=[tool], next_cursor=f"page{self.pages}")
+
+    lister = Endless()
+    found = await Catalog(lister)._list("tools")  # type: ignore[arg-type]
+    assert lister.pages == len(found) == PAGES
+
+
+async def test_entries_stay_readable_and_are_marked_stale_while_the_connection_is_away() -> None:
+    script = Script()
+    with anyio.fail_after(SAFETY):
+        async with HttpServer(script) as server:
+            connection = Connection({"url": server.url})
+            announced = Announced(connection.catalog)
+            async with connection:
+                await announced.until(lambda change: change.kind == "prompts")
+                assert not connection.catalog.stale
+                await server.stop()
+                while connection.state is State.READY:
+                    with pytest.raises(Exception, match=r"cannot be reached|cut|not ready"):
+                        await connection.call_tool("charge", {"amount": 1}, timeout=0.5)
+                assert connection.catalog.stale
+                assert "add" in connection.catalog.tools
+
+
+async def test_a_reconnect_announces_what_is_different() -> None:
+    script = Script()
+    async with HttpServer(script) as server:
+        connection = Connection({"url": server.url})
+        announced = Announced(connection.catalog)
+        with anyio.fail_after(SAFETY):
+            async with connection:
+                await announced.until(lambda change: change.kind == "tools")
+                script.tools["new"] = echo("new")
+                script.tools["add"] = ScriptedTool("add", script.tools["add"].run, description="other words")
+                del script.tools["slow"]
+                script.forget_sessions()
+                await connection.call_tool("new", {})
+                change = await announced.until(lambda change: change.epoch == 2 and change.kind == "tools")
+                assert (change.added, change.removed, change.changed) == (("new",), ("slow",), ("add",))
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_list_that_changes_is_listed_again_once_for_a_burst_of_notifications(era: Any) -> None:
+    script = Script(era=era)
+    listening = anyio.Event()
+
+    def heard(received: Any) -> None:
+        if received.http_method == "GET" or received.rpc_method == "subscriptions/listen":
+            listening.set()
+
+    script.on_request = heard
+    async with HttpServer(script) as server:
+        connection = Connection({"url": server.url})
+        announced = Announced(connection.catalog)
+        with anyio.fail_after(SAFETY):
+            async with connection:
+                await announced.until(lambda change: change.kind == "prompts")
+                await listening.wait()
+                while not script.streams.count:
+                    await anyio.lowlevel.checkpoint()
+                before = script.count("tools/list")
+                script.tools["new"] = echo("new")
+                for _ in range(5):
+                    script.notify("notifications/tools/list_changed", {})
+                change = await announced.until(lambda change: change.added == ("new",))
+                assert (change.kind, change.epoch) == ("tools", 1)
+                assert script.count("tools/list") == before + 1
+
+
+async def test_only_what_the_server_advertises_is_listed() -> None:
+    from mcp.server import MCPServer
+
+    server = MCPServer("plain")
+
+    @server.tool()
+    def nothing() -> str:
+        return "x"
+
+    with anyio.fail_after(SAFETY):
+        connection = Connection(server)
+        announced = Announced(connection.catalog)
+        async with connection:
+            await announced.until(lambda change: change.kind == "tools")
+            assert list(connection.catalog.tools) == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "safe"),
+    [({"readOnlyHint": True}, True), ({"idempotentHint": True}, True), ({"readOnlyHint": False}, False), ({}, False)],
+)
+async def test_a_tool_is_safe_to_repeat_if_its_annotations_say_so(annotations: dict[str, Any], safe: bool) -> None:
+    tools = [*default_tools(), ScriptedTool("it", lambda arguments: "ok", annotations)]
+    async with served(Script(tools=tools)) as (connection, _):
+        await connection.catalog.refresh()
+        assert await connection.catalog.safe("it") is safe
+        assert await connection.catalog.safe("no such tool") is False
+
+
+async def test_subscriptions_and_log_level_are_restored_and_watchers_told_to_read_again() -> None:
+    script = Script()
+    told: list[str] = []
+    again = anyio.Event()
+
+    async def handler(message: Any) -> None:
+        if isinstance(message, types.ResourceUpdatedNotification):
+            told.append(str(message.params.uri))
+            again.set()
+
+    async with served(script, message_handler=handler) as (connection, _):
+        uri = str(next(iter((await connection.list_resources()).resources)).uri)
+        await connection.subscribe_resource(uri)
+        await connection.set_logging_level("warning")
+        script.forget_sessions()
+        await connection.call_tool("add", {"a": 1, "b": 1})
+        await again.wait()
+        (session,) = script.sessions
+        assert script.states[session].subscriptions == {uri}
+        assert script.states[session].log_level == "warning"
+        assert told == [uri]
+        await connection.unsubscribe_resource(uri)
+        script.forget_sessions()
+        await connection.call_tool("add", {"a": 1, "b": 1})
+        (session,) = script.sessions
+        assert not script.states[session].subscriptions
+
+
+def test_a_lost_event_stream_is_opened_again_and_what_was_missed_is_listed() -> None:
+    import trio
+
+    script = Script(era="modern")
+    connection = Connection({"url": "http://scripted/mcp", "http_transport": ScriptTransport(script)}, policy=Policy())
+    announced = Announced(connection.catalog)
+
+    async def main() -> None:
+        async with connection:
+            await announced.until(lambda change: change.kind == "prompts")
+            while not script.streams.count:  # noqa: ASYNC110 - virtual time, and the script has no event for it
+                await anyio.sleep(0.01)
+            script.tools["missed"] = echo("missed")
+            script.streams.close()
+            await announced.until(lambda change: change.added == ("missed",))
+            while not script.streams.count:  # noqa: ASYNC110 - virtual time, and the script has no event for it
+                await anyio.sleep(0.01)
+            script.tools["heard"] = echo("heard")
+            script.notify("notifications/tools/list_changed", {})
+            await announced.until(lambda change: change.added == ("heard",))
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
