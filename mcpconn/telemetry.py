@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -32,7 +32,7 @@ from mcpconn.runtime.supervisor import Supervisor
 _tracer = trace.get_tracer("mcpconn")
 _meter = metrics.get_meter("mcpconn")
 _watched: WeakSet[Supervisor] = WeakSet()
-"""Connections whose state the gauges tell. Weak: being measured keeps nothing alive."""
+"""Connections whose state the gauges tell, until they are closed. Weak: being measured keeps nothing alive."""
 
 
 def _states(options: CallbackOptions) -> Iterable[Observation]:
@@ -67,6 +67,7 @@ class Meter:
 
     def __init__(self, supervisor: Supervisor) -> None:
         _watched.add(supervisor)
+        self._of = ref(supervisor)
         self._lost: FailureKind | None = None
         self._lost_at = 0.0
 
@@ -81,6 +82,8 @@ class Meter:
 
     def _change(self, change: Change) -> None:
         name = change.server
+        if change.target is State.CLOSED and (supervisor := self._of()) is not None:
+            _watched.discard(supervisor)
         _transitions.add(
             1,
             {
