@@ -150,7 +150,7 @@ class Catalog:
             return
         self._refreshing = anyio.Event()
         try:
-            advertised = _advertised(session.link.client.server_capabilities)
+            advertised = _advertised(session.link.capabilities)
             for kind in kinds:
                 self._dirty.discard(kind)
                 found = await self._list(kind) if kind in advertised else {}
@@ -228,7 +228,7 @@ class Catalog:
     async def _listen(self, session: Session) -> None:
         """Modern era: changes are events on a stream of their own, where the server has any to tell."""
         assert session.link is not None
-        wanted = _changing(session.link.client.server_capabilities)
+        wanted = _changing(session.link.capabilities)
         wait = 1.0
         while any(wanted.values()) and self._of.present() is session:
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
@@ -120,7 +119,7 @@ class Connection(Methods):
         )
         self.journal.subscribe(Meter(self._supervisor))
         self._running = False
-        self._stack: AsyncExitStack | None = None
+        self._group: TaskGroup | None = None
 
     # -- life
 
@@ -151,21 +150,28 @@ class Connection(Methods):
     async def __aenter__(self) -> Self:
         if self._running:
             raise NotRunning(f"{self.name}: the connection is running already; one Connection is entered once")
-        async with AsyncExitStack() as stack:
-            group = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(self.close)
-            self.start(group)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self.start(self._group)
+        try:
             if not self.config.lazy:
                 await self.wait_ready()
-            self._stack = stack.pop_all()
+        except BaseException:
+            await self._leave()
+            raise
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._stack is not None:
-            stack, self._stack = self._stack, None
-            await stack.__aexit__(exc_type, exc, tb)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Close, and wait for the end. The task group is told of no exception: it would wrap it in a group."""
+        group, self._group = self._group, None
+        if group is not None:
+            self.close()
+            await group.__aexit__(None, None, None)
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Return when calls can be issued. A lazy connection is started by this.

@@ -138,14 +138,15 @@ class Manager(Mapping[str, Connection]):
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         assert self._group is not None
         group, self._group = self._group, None
         for connection in self._connections.values():
             connection.close()
         for reader in tuple(self._readers):
             reader.end()
-        return await group.__aexit__(exc_type, exc, tb)
+        # The group is not told of the exception, which it would wrap in another.
+        await group.__aexit__(None, None, None)
 
     def add(self, name: str, entry: Any) -> Connection:
         """Add a server, and connect to it if the manager is running.

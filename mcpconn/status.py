@@ -45,7 +45,7 @@ def connection_status(supervisor: Supervisor, journal: Journal, address: str, tr
         "address": address,
         "transport": transport,
         "state": supervisor.state.value,
-        "since": journal.changes[-1].at if journal.changes else None,
+        "since": supervisor.since_wall,
         "epoch": supervisor.epoch,
         "era": link.era if link is not None else None,
         "protocol_version": link.version if link is not None else None,

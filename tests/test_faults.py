@@ -15,13 +15,9 @@ from mcp import MCPError
 
 from mcpconn import CallFailed, CallTimeout, ConnectionFailed, FailureKind, OutcomeUnknown, State
 from mcpconn.testing import Expiry, Fault, Script, faults, hostile
-from tests.support import Seen, idle, quiet, served, text_of
+from tests.support import UNFINISHED_STREAMS, Seen, idle, quiet, served, text_of
 
-pytestmark = [
-    pytest.mark.anyio,
-    # httpx2 and the SDK's client leave async generators of a response body unfinished; trio warns of that.
-    pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2:ResourceWarning"),
-]
+pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
 EXPIRIES: tuple[Expiry, ...] = ("404", "404-empty", "404-text", "200", "400", "400-no-id")
 Era = Literal["legacy", "modern"]
@@ -117,7 +113,7 @@ async def test_a_tool_that_is_not_idempotent_is_not_called_again_when_its_answer
     async with served(script) as (connection, _):
         before, probes = handshakes(script), script.count(probe)
         script.inject(row.make())
-        with pytest.raises(OutcomeUnknown, match="srv: .*the tool may have run") as caught:
+        with pytest.raises(OutcomeUnknown, match=r"srv: .*the tool may have run") as caught:
             await connection.call_tool("charge", {"amount": 5})
         await quiet(connection)
         error = caught.value
@@ -169,7 +165,7 @@ async def test_retry_after_is_waited_for_and_never_cut_short(tool: str, fault: F
         before = handshakes(script)
         script.inject(fault)
         if tool == "charge" and "503" in fault.name:
-            with pytest.raises(OutcomeUnknown, match="asks to wait 0.05 s") as caught:
+            with pytest.raises(OutcomeUnknown, match=r"asks to wait 0.05 s") as caught:
                 await connection.call_tool("charge", {"amount": 5})
             assert caught.value.retry_in == pytest.approx(0.05)
             assert script.executions["charge"] == 0
@@ -247,7 +243,7 @@ async def test_without_an_answer_a_call_ends_at_its_deadline_and_a_probe_clears_
         now = connection._shared.clock.now
         script.inject(fault())
         started = now()
-        with pytest.raises(CallTimeout, match="no answer within 0.1 s; the tool may have run") as caught:
+        with pytest.raises(CallTimeout, match=r"no answer within 0.1 s; the tool may have run") as caught:
             await connection.call_tool(tool, {"a": 1, "b": 1}, timeout=0.1)
         assert 0.1 <= now() - started <= 0.6
         await quiet(connection)

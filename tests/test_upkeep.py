@@ -159,6 +159,7 @@ def test_keepalive_asks_a_server_without_ping_for_its_tools() -> None:
     script = Script()
 
     async def act(connection: Connection) -> None:
+        await connection.catalog.refresh()
         listed = script.count("tools/list")
         script.inject(faults.rpc_error(-32601, "Method not found", ran=False), method="ping", times=None)
         await anyio.sleep(35)

@@ -13,10 +13,11 @@ import asyncio
 import atexit
 import os
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -81,9 +82,9 @@ class Background:
         self._thread: int | None = None
         self._post: Callable[..., object]
         self._portal: BlockingPortal
-        self._group: TaskGroup | None = None
+        self._queue: deque[tuple[Context, _Call[Any]]] = deque()
+        self._news: anyio.Event
         self._done: Future[None]
-        self._stop: anyio.Event
         self._stack = ExitStack()
         self._waiting: set[_Call[Any]] = set()
         self._hurry = False
@@ -150,7 +151,8 @@ class Background:
             if self._ended:
                 raise NotRunning(self._why_not())
             try:
-                self._post(copy_context().run, self._begin, call)
+                self._queue.append((copy_context(), call))
+                self._post(self._wake)
             except RuntimeError:
                 raise NotRunning(self._why_not()) from None
             return call.future.result()
@@ -192,7 +194,7 @@ class Background:
         if not self._entered or self.forked or self._closing:
             return
         self._closing = True
-        self._post_quietly(self._stop.set)
+        self._post_quietly(self._wake)
 
     def close(self, *, hurry: bool = False) -> None:
         """Leave the resource, end the thread, and return when that is done. Does nothing in a forked child.
@@ -227,32 +229,37 @@ class Background:
 
     async def _main(self, resource: AbstractAsyncContextManager[Any], *, task_status: TaskStatus[None]) -> None:
         self._post = _poster(self._backend)
-        self._stop = anyio.Event()
+        self._news = anyio.Event()
         try:
             async with anyio.create_task_group() as group:
                 async with resource:
-                    self._group = group
                     self._thread = threading.get_ident()
                     task_status.started()
-                    await self._stop.wait()
-                    if self._hurry:
-                        for call in tuple(self._waiting):
-                            call.cancel()
+                    await self._serve(group)
                 # Whoever still runs has been told, and may say so; nobody waits for ever.
                 group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
         finally:
-            self._group = None
             self._ended = True
             for call in tuple(self._waiting):
                 call.fail(self._why_not())
             # For the case that nobody waits in `close`.
             await self._portal.stop()
 
-    def _begin(self, call: _Call[Any]) -> None:
-        if self._group is None:
-            call.fail(self._why_not())
-        else:
-            self._group.start_soon(call.run)
+    async def _serve(self, group: TaskGroup) -> None:
+        """Start the calls that other threads make, until the end is asked for."""
+        while not self._closing:
+            await self._news.wait()
+            self._news = anyio.Event()
+            while self._queue:
+                context, call = self._queue.popleft()
+                # A task takes over the context it is started in: the caller's.
+                context.run(group.start_soon, call.run)
+        if self._hurry:
+            for call in tuple(self._waiting):
+                call.cancel()
+
+    def _wake(self) -> None:
+        self._news.set()
 
 
 def _poster(backend: str) -> Callable[..., object]:

@@ -254,7 +254,7 @@ class Calls:
             return self._policy.backoff.delay(1, self._clock.rng)
         if failure.delivery is Delivery.NOT_SENT and call.resent and session is self._supervisor.session:
             # The session passes its probes, and still nothing can be sent: not in a tight loop.
-            return self._policy.backoff.delay(call.resent, self._clock.rng)
+            return self._policy.backoff.delay(call.resent, self._clock.rng, ceiling=self._policy.waiting_ceiling)
         return 0.0
 
     # -- endings

@@ -43,6 +43,8 @@ class Lifecycle(ABC):
         """The last failure that had consequences."""
         self.since = 0.0
         """When the present state was entered."""
+        self.since_wall: float | None = None
+        """The same, in seconds since 1970; None before the first transition."""
         self.lazy = lazy
         """Dial when a call waits, not before."""
         self.gate = Gate(
@@ -157,7 +159,7 @@ class Lifecycle(ABC):
         if failure is not None:
             self.last_failure = failure
         if target is not source:
-            self.since = now
+            self.since, self.since_wall = now, self._clock.wall()
         if target is State.READY:
             self.gate.open()
         elif target is State.FAILED:

@@ -17,6 +17,8 @@ class Link(Protocol):
     """The `mcp.Client`."""
     era: Era
     version: str
+    capabilities: Any
+    """What the server can do, as the handshake said."""
 
     @property
     def ended(self) -> BaseException | None:

@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from mcpconn.core.exchange import EXCHANGE, Exchange
-from mcpconn.core.failures import Evidence, Failure
+from mcpconn.core.failures import Failure
 from mcpconn.runtime.protocols import Link
 
 
@@ -83,7 +83,7 @@ class Session:
     async def hold(
         self,
         opening: AbstractAsyncContextManager[Link],
-        sign: Callable[[Session, Evidence], None],
+        broke: Callable[[Session, Exception], None],
         prepare: Callable[[Link], Awaitable[None]],
         *,
         task_status: TaskStatus[Session],
@@ -92,7 +92,7 @@ class Session:
 
         Args:
             opening: The link, not yet open.
-            sign: Told of an error that ended the session from within.
+            broke: Told of an error that ended the session from within.
             prepare: Brings the session into the state its predecessor was in.
             task_status: Told when the session can be used.
         """
@@ -109,6 +109,6 @@ class Session:
         except Exception as error:
             if self.link is None:
                 raise
-            sign(self, Evidence(exception=error, from_wire=False, phase="idle"))
+            broke(self, error)
         finally:
             self.gone.set()

@@ -85,21 +85,23 @@ class Supervisor(Lifecycle):
     async def run(self) -> None:
         """Own the connection until it is closed."""
         self.since = self._clock.now()
-        async with anyio.create_task_group() as self._group:
-            try:
-                while self.state is not State.CLOSED:
-                    if self.state in DIALLING:
-                        await self._dial()
-                    else:
-                        await self._rest()
-            finally:
-                if self.state is not State.CLOSED:
-                    self.close()
-                await self._wind_up()
-                self._group.cancel_scope.cancel()
-        self._group = None
-        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-            await self._dialer.aclose()
+        try:
+            async with anyio.create_task_group() as self._group:
+                try:
+                    while self.state is not State.CLOSED:
+                        if self.state in DIALLING:
+                            await self._dial()
+                        else:
+                            await self._rest()
+                finally:
+                    if self.state is not State.CLOSED:
+                        self.close()
+                    await self._wind_up()
+                    self._group.cancel_scope.cancel()
+        finally:
+            self._group = None
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                await self._dialer.aclose()
 
     async def _wind_up(self) -> None:
         # Of the drain timeout, the calls in flight get what children and goodbyes do not need.
@@ -246,7 +248,7 @@ class Supervisor(Lifecycle):
     async def _hold(self, session: Session, opening: Any, *, task_status: Any) -> None:
         self._sessions.add(session)
         try:
-            await session.hold(opening, self._signed, self._prepare or _nothing, task_status=task_status)
+            await session.hold(opening, self._broke, self._prepare or _nothing, task_status=task_status)
         finally:
             self._sessions.discard(session)
 
@@ -254,6 +256,12 @@ class Supervisor(Lifecycle):
         """The wire noticed something on a session while no call was there to fail."""
         if session is self.session:
             self.report(session.epoch, self._classify(evidence))
+
+    def _broke(self, session: Session, error: Exception) -> None:
+        """The task that held a session has ended. Whatever the error says: that session is gone."""
+        if session is self.session and self.state is State.READY:
+            failure = self._classify(Evidence(exception=error, from_wire=False, phase="idle"))
+            self._lose(session, Event.LOST, replace(failure, kind=FailureKind.TRANSPORT_LOST, proof=True))
 
     # -- credentials
 

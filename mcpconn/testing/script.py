@@ -6,6 +6,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from mcpconn.testing.catalog import LEGACY_VERSIONS, Catalog
@@ -89,6 +90,11 @@ class Script:
     def calls(self) -> list[Execution]:
         """Every run of a tool, in order."""
         return self.service.calls
+
+    @property
+    def answered(self) -> list[Execution]:
+        """The runs whose whole answer was taken by the other side, with no fault in between."""
+        return self.service.answered
 
     @property
     def on_execute(self) -> Callable[[Execution], None] | None:
@@ -186,7 +192,19 @@ class Script:
         recording = self._recording(message, headers)
         opening = recording.events[0] if recording is not None else b""
         answer = self._answer(http_method, message, headers, recording)
-        return answer if armed is None else armed.take(Exchange(message, answer, opening))
+        if armed is not None:
+            return armed.take(Exchange(message, answer, opening))
+        if message.get("method") == "tools/call":
+            return replace(answer, steps=self._to_the_end(answer.steps, message.get("params") or {}))
+        return answer
+
+    def _to_the_end(self, steps: Iterable[Step], params: Mapping[str, Any]) -> Iterator[Step]:
+        """The same steps; the tool that runs in them is noted as answered if all of them were taken."""
+        yield from steps
+        arguments = params.get("arguments")
+        ran = next((run for run in reversed(self.calls) if run.arguments is arguments), None)
+        if ran is not None:
+            self.service.answered.append(ran)
 
     def _recording(self, message: Message, headers: Mapping[str, str]) -> Recording | None:
         """The recording of this answer, if it is an event stream that can be resumed."""

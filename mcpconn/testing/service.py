@@ -28,6 +28,7 @@ class Service:
         self.streams = Streams()
         self.executions: Counter[str] = Counter()
         self.calls: list[Execution] = []
+        self.answered: list[Execution] = []
         self.on_execute: Callable[[Execution], None] | None = None
 
     def items(self, message: Message, state: SessionState) -> Iterator[Item]:

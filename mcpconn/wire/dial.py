@@ -19,7 +19,7 @@ from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.seen import walk
 from mcpconn.policy import Policy
-from mcpconn.wire.lens import Lens
+from mcpconn.wire.lens import Lens, Undecided
 from mcpconn.wire.network import Borrowed, Network
 from mcpconn.wire.stdio import stdio_transport
 from mcpconn.wire.watch import Watch, injectable, watched
@@ -35,6 +35,10 @@ LOCAL_ERRORS = (
     (-32600, "Unexpected content type"),
     (-32600, "Redirect to"),
 )
+
+
+UNDECIDED_PATIENCE = 2
+"""Times in a row that a server may fail at `server/discover` alone before it is dialled as a legacy one."""
 
 
 class DialFailed(Exception):
@@ -54,22 +58,17 @@ class Link:
         self._tracked = tracked
         version = client.protocol_version
         self.version: str = version
+        # Kept here, because the client raises when it is asked after its end, and ends while others look.
+        self.server_info: Implementation | None = client.server_info
+        """What the server calls itself."""
+        self.capabilities: ServerCapabilities = client.server_capabilities
+        """What the server can do."""
         self.era: Era = "modern" if version in MODERN_PROTOCOL_VERSIONS else "legacy"
 
     @property
-    def ended(self) -> bool:
-        """The transport has ended."""
-        return self._watch.ended
-
-    @property
-    def server_info(self) -> Implementation | None:
-        """What the server calls itself."""
-        return self.client.server_info
-
-    @property
-    def capabilities(self) -> ServerCapabilities:
-        """What the server can do."""
-        return self.client.server_capabilities
+    def ended(self) -> BaseException | None:
+        """Why the transport has ended; None while it has not."""
+        return (self._watch.reason or anyio.EndOfStream()) if self._watch.ended else None
 
     def exchange(self, phase: Phase) -> Exchange:
         """A new record for an attempt on this session."""
@@ -169,11 +168,15 @@ class Dialer:
         self._transport: httpx2.AsyncBaseTransport | None = config.http_transport
         self.era: Era | None = None
         """The era of the last session: asking again at every dial would cost a round trip."""
+        self._undecided = 0
 
     @property
     def mode(self) -> str:
         """The SDK's connect mode for the next dial."""
-        return "legacy" if self.config.mode == "auto" and self.era == "legacy" else self.config.mode
+        if self.config.mode != "auto":
+            return self.config.mode
+        # A server that drops every connection on which it is asked for its era is an old one, too.
+        return "legacy" if self.era == "legacy" or self._undecided >= UNDECIDED_PATIENCE else "auto"
 
     @asynccontextmanager
     async def open(self, sign: Callable[[Evidence], None]) -> AsyncIterator[Link]:
@@ -193,6 +196,7 @@ class Dialer:
                 async with self._client(watch, self.mode) as client:
                     link = Link(client, watch, tracked=self.config.kind != "memory")
                     self.era = link.era
+                    self._undecided = 0
                     yield link
                 group.cancel_scope.cancel()
         except Exception as error:
@@ -204,9 +208,12 @@ class Dialer:
         exchange = EXCHANGE.get() or Exchange("dial")
         cause = next((each for each in walk(error) if isinstance(each, MCPError)), error)
         evidence = explain(cause, exchange, watch)
+        if any(isinstance(each, Undecided) for each in walk(error)) and evidence.written:
+            self._undecided += 1
         if evidence.from_wire:
             # It answered, and refused the handshake: it may have been replaced by a server of the other era.
             self.era = None
+            self._undecided = 0
         return evidence
 
     async def aclose(self) -> None:
@@ -242,7 +249,7 @@ class Dialer:
     def _lens(self, watch: Watch, *, sse: bool = False, headers: Any = None) -> Lens:
         assert self.config.url is not None
         if self._transport is None:
-            self._transport = self._network.transport(self.config.url)
+            self._transport = self._network.transport(self.config.url, self.config.engine)
         return Lens(
             watch,
             redact=self._redact,

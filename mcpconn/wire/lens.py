@@ -60,6 +60,16 @@ class Lens(httpx2.AsyncClient):
         self._redact = redact
         self._limit = limit
         self._sse = sse
+        self._parsed: dict[str, httpx2.URL] = {}
+
+    def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
+        # The SDK hands over the same text with each message, and parsing it takes as long as sending it does.
+        if isinstance(url, str):
+            parsed = self._parsed.get(url)
+            if parsed is None:
+                parsed = self._parsed[url] = httpx2.URL(url)
+            url = parsed
+        return super().build_request(method, url, **options)
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         message = OUTBOUND.get()
@@ -228,9 +238,13 @@ class Lens(httpx2.AsyncClient):
 
 
 def _tells_era(exchange: Exchange) -> bool:
-    """Whether a failed `server/discover` says that the server is a legacy one: it did answer, and not now-not-ever."""
+    """Whether a failed `server/discover` says that the server is a legacy one: it answered, and not "not now".
+
+    500 and 501 are what some old servers make of a method that they do not know.
+    """
     status = exchange.http_status or 0
-    return exchange.exception is None and status not in (401, 403, 408, 429) and status < 500
+    verdict = status in (500, 501) or (status < 500 and status not in (401, 403, 408, 429))
+    return exchange.exception is None and verdict
 
 
 async def _close(response: httpx2.Response) -> None:

@@ -15,6 +15,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
+from mcpconn.wire.engine import Engine
+
 KEEPALIVE_EXPIRY = 4.0
 """Seconds an unused socket is kept. uvicorn and node close theirs after 5 s: a request that is written in
 that very moment is lost, and nobody can say whether it was. Closing first avoids it."""
@@ -36,13 +38,22 @@ class Network:
         proxies = getproxies()
         return proxies.get(parts.scheme) or proxies.get("all")
 
-    def transport(self, url: str) -> httpx2.AsyncBaseTransport:
-        """A transport for one connection to `url`, with sockets of its own."""
+    def transport(self, url: str, engine: str = "direct") -> httpx2.AsyncBaseTransport:
+        """A transport for one connection to `url`, with sockets of its own.
+
+        Args:
+            url: The server.
+            engine: `direct` for the project's own (`wire.engine`), `httpx` for httpx2's. Proxies are known
+                to the latter alone, and it is taken wherever there is one.
+        """
+        proxy = self.proxy_for(url)
+        if engine == "direct" and proxy is None:
+            return Engine(lambda: self.tls, keepalive_expiry=KEEPALIVE_EXPIRY)
         # The number of sockets is bounded by the calls in flight; a pool limit below it could only deadlock
         # against the standalone event streams, which hold a socket for as long as the session lives.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_EXPIRY)
         options: dict[str, Any] = {"verify": self.tls, "limits": limits}
-        if proxy := self.proxy_for(url):
+        if proxy is not None:
             options["proxy"] = proxy
         return httpx2.AsyncHTTPTransport(**options)
 

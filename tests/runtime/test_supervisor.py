@@ -1,0 +1,501 @@
+"""The task that owns a connection's life, on a wire that does as it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mcpconn import (
+    ConnectionClosed,
+    ConnectionFailed,
+    Delivery,
+    Event,
+    Evidence,
+    Failure,
+    FailureKind,
+    OutcomeUnknown,
+    Policy,
+    State,
+    classify,
+)
+from mcpconn.runtime.session import Session
+from mcpconn.runtime.supervisor import Supervisor
+from tests.runtime.fakes import CUT, GONE, REFUSED, FakeLink, Rig, Trouble, answering, failing
+
+pytestmark = pytest.mark.anyio
+
+K = FailureKind
+
+
+async def checkpoints(count: int) -> None:
+    for _ in range(count):
+        await checkpoint()
+
+
+async def reached(supervisor: Supervisor, state: State) -> None:
+    while supervisor.state is not state:
+        await supervisor.changed()
+
+
+async def test_a_session_whose_transport_has_ended_by_the_time_it_is_open_is_a_failed_dial_that_says_why() -> None:
+    rig = Rig()
+
+    async def stillborn(link: FakeLink) -> None:
+        link.ended = ConnectionResetError("exited with 3")
+
+    rig.dialer.plans = [stillborn]
+    async with rig.running():
+        await rig.ready()
+        assert rig.events == ["connect", "attempt_failed", "established"]
+        assert rig.supervisor.epoch == 1
+        assert rig.supervisor.last_failure is not None
+        assert "exited with 3" in rig.supervisor.last_failure.summary
+        assert rig.dialer.at[1] - rig.dialer.at[0] >= 0.8
+        assert rig.dialer.links[0].closed
+
+
+async def test_a_transport_that_ends_right_after_the_handshake_is_a_lost_session() -> None:
+    rig = Rig()
+
+    async def established(session: Session) -> None:
+        if session.epoch == 1:
+            rig.link.sign(Evidence(exception=anyio.EndOfStream(), phase="idle"))
+
+    rig.supervisor._established = established
+    async with rig.running():
+        await reached(rig.supervisor, State.RECONNECTING)
+        await rig.ready()
+        assert rig.events == ["connect", "established", "lost", "established"]
+        # Not proven: the next dial waits.
+        assert rig.dialer.at[1] - rig.dialer.at[0] >= 0.8
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), ValueError("session expired"), ConnectionRefusedError()])
+async def test_a_session_that_breaks_down_from_within_is_lost_whatever_broke_it(error: Exception) -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        rig.link.break_down(error)
+        await reached(rig.supervisor, State.RECONNECTING)
+        await rig.ready()
+        assert rig.events == ["connect", "established", "lost", "established"]
+        assert rig.supervisor.last_failure is not None
+        assert (rig.supervisor.last_failure.kind, rig.supervisor.last_failure.proof) == (K.TRANSPORT_LOST, True)
+
+
+@pytest.mark.parametrize("moment", range(12))
+async def test_closing_at_any_moment_of_a_dial_leaves_no_session_behind(moment: int) -> None:
+    rig = Rig()
+    async with anyio.create_task_group() as group:
+
+        async def close_later() -> None:
+            await checkpoints(moment)
+            rig.supervisor.close()
+
+        async def plan(link: FakeLink) -> None:
+            group.start_soon(close_later)
+
+        rig.dialer.plans = [plan]
+        # An illegal transition would come out of it.
+        group.start_soon(rig.supervisor.run)
+    assert rig.events[-1] == "close"
+    assert all(link.closed for link in rig.dialer.links)
+    assert rig.dialer.shut
+
+
+async def test_closing_during_a_dial_that_hangs_does_not_wait_for_it() -> None:
+    rig = Rig()
+
+    async def hang(link: FakeLink) -> None:
+        rig.supervisor.close()
+        await anyio.sleep_forever()
+
+    rig.dialer.plans = [hang]
+    started = anyio.current_time()
+    await rig.supervisor.run()
+    assert rig.supervisor.state is State.CLOSED
+    assert anyio.current_time() == started
+
+
+@pytest.mark.parametrize("result", ["passes", "fails", "hangs"])
+async def test_a_probe_under_way_when_the_connection_is_closed_changes_nothing(result: str) -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        going_on = anyio.Event()
+
+        async def probe() -> None:
+            going_on.set()
+            await anyio.sleep(1 if result != "hangs" else 1000)
+            if result == "fails":
+                raise Trouble(GONE)
+
+        rig.link.on_probe = probe
+        rig.supervisor.report(1, classify(CUT))
+        await going_on.wait()
+        # A call in flight keeps the session open until the probe has ended.
+        async with anyio.create_task_group() as group:
+            group.start_soon(rig.call, answering(2))
+            await checkpoints(5)
+            rig.supervisor.close()
+        assert rig.events == ["connect", "established", "suspected", "close"]
+
+
+async def test_whoever_waits_for_a_probes_word_is_released_when_the_connection_is_closed() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        rig.link.on_probe = anyio.sleep_forever
+        session = rig.supervisor.session
+        assert session is not None
+        rig.supervisor.report(1, classify(CUT))
+        async with anyio.create_task_group() as group:
+            group.start_soon(rig.supervisor.settled, session)
+            await checkpoints(5)
+            rig.supervisor.close()
+
+
+async def test_a_failure_reported_for_an_old_epoch_changes_nothing() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        rig.supervisor.report(1, classify(GONE))
+        await rig.ready()
+        assert rig.supervisor.epoch == 2
+        for failure in (classify(GONE), classify(CUT)):
+            rig.supervisor.report(1, failure)
+            rig.supervisor.report(0, failure)
+        await checkpoints(5)
+        assert (rig.supervisor.state, rig.supervisor.epoch) == (State.READY, 2)
+        assert rig.link.probes == 0
+
+
+async def test_a_hundred_failures_together_cause_one_reconnect() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        for _ in range(100):
+            rig.supervisor.report(1, classify(GONE))
+        await rig.ready()
+        assert (rig.dialer.dials, rig.events.count("lost")) == (2, 1)
+
+
+async def test_one_probe_at_a_time_and_none_is_left_over() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        for _ in range(10):
+            rig.supervisor.report(1, classify(CUT))
+        session = rig.supervisor.session
+        assert session is not None
+        await rig.supervisor.settled(session)
+        assert rig.link.probes == 1
+        assert rig.supervisor._probing is None
+        rig.supervisor.report(1, classify(CUT))
+        await rig.supervisor.settled(session)
+        assert rig.link.probes == 2
+        assert rig.events == ["connect", "established", "suspected", "suspected"]
+
+
+@pytest.mark.parametrize("evidence", [GONE, CUT])
+async def test_a_probe_of_an_old_session_that_ends_late_does_not_touch_the_new_one(evidence: Evidence) -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        late = anyio.Event()
+
+        async def probe() -> None:
+            await late.wait()
+            raise Trouble(evidence)
+
+        rig.link.on_probe = probe
+        rig.supervisor.report(1, classify(CUT))
+        await checkpoints(5)
+        rig.supervisor.report(1, classify(GONE))
+        await rig.ready()
+        # The new session is under suspicion itself when the old probe ends.
+        rig.link.on_probe = anyio.sleep_forever
+        rig.supervisor.report(2, classify(CUT))
+        probing = rig.supervisor._probing
+        assert probing is not None
+        late.set()
+        await checkpoints(10)
+        assert rig.supervisor._probing is probing
+        assert (rig.supervisor.state, rig.supervisor.epoch) == (State.READY, 2)
+
+
+async def test_a_probe_that_nobody_answers_is_proof() -> None:
+    rig = Rig(Policy(probe_timeout=5))
+    async with rig.running():
+        await rig.ready()
+        rig.link.on_probe = anyio.sleep_forever
+        started = anyio.current_time()
+        rig.supervisor.report(1, classify(CUT))
+        await reached(rig.supervisor, State.RECONNECTING)
+        assert anyio.current_time() - started == pytest.approx(5)
+        assert rig.dialer.links[0].doomed
+        await rig.ready()
+
+
+async def test_a_call_in_flight_is_not_cut_off_when_its_session_is_given_up() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        async with anyio.create_task_group() as group:
+            results: list[Any] = []
+
+            async def slow() -> None:
+                results.append(await rig.call(answering(30, "late")))
+
+            group.start_soon(slow)
+            await checkpoints(5)
+            old = rig.link
+            rig.supervisor.report(1, classify(GONE))
+            await rig.ready()
+            assert rig.supervisor.epoch == 2
+            assert not old.closed
+        assert results == ["late"]
+        await checkpoints(5)
+        assert old.closed
+        assert rig.supervisor.epoch == 2
+
+
+@pytest.mark.parametrize("hanging", [False, True])
+async def test_closing_waits_for_calls_in_flight_within_the_drain_timeout(hanging: bool) -> None:
+    rig = Rig(Policy(drain_timeout=5))
+    outcome: list[str] = []
+
+    async def slow() -> None:
+        try:
+            outcome.append(await rig.call(answering(1000 if hanging else 2)))
+        except OutcomeUnknown as error:
+            outcome.append(f"unknown, and the connection {error.state}")
+
+    async with anyio.create_task_group() as group:
+        async with rig.running():
+            await rig.ready()
+            group.start_soon(slow)
+            await checkpoints(5)
+            started = anyio.current_time()
+            rig.supervisor.close()
+        assert anyio.current_time() - started <= 5
+    assert outcome == ["unknown, and the connection closed" if hanging else "answer"]
+
+
+async def test_calls_that_wait_fail_at_once_when_the_connection_is_closed() -> None:
+    rig = Rig()
+    rig.dialer.always = failing(REFUSED)
+    async with anyio.create_task_group() as group, rig.running():
+
+        async def call() -> None:
+            with pytest.raises(ConnectionClosed) as caught:
+                await rig.call("never")
+            assert (caught.value.attempts, caught.value.outcome) == (0, "not_run")
+
+        for _ in range(3):
+            group.start_soon(call)
+        await checkpoints(20)
+        rig.supervisor.close()
+
+
+async def test_transient_failures_give_up_after_patience_and_probe_again_after_a_cool_down() -> None:
+    rig = Rig(Policy(cool_down=30))
+    rig.dialer.always = failing(REFUSED)
+    async with rig.running():
+        await reached(rig.supervisor, State.FAILED)
+        assert anyio.current_time() - rig.dialer.at[0] >= 30
+        dials = rig.dialer.dials
+        assert dials >= 3
+        with pytest.raises(ConnectionFailed) as caught:
+            await rig.call("never")
+        assert caught.value.retry_in is not None
+        assert 23 <= caught.value.retry_in <= 37
+        assert (caught.value.outcome, caught.value.failure.delivery) == ("not_run", Delivery.NOT_SENT)
+        await reached(rig.supervisor, State.RECONNECTING)
+        await reached(rig.supervisor, State.FAILED)
+        # A half-open probe gives up at once, and the next is twice as far away.
+        assert rig.dialer.dials == dials + 1
+        assert rig.supervisor.retry_in is not None
+        assert 47 <= rig.supervisor.retry_in <= 73
+        rig.dialer.always = lambda link: checkpoint()
+        await reached(rig.supervisor, State.READY)
+        assert rig.dialer.dials == dials + 2
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [Evidence(exception=FileNotFoundError("nope"), phase="dial"), Evidence(http_status=401, phase="dial")],
+    ids=["config", "auth"],
+)
+async def test_what_only_a_person_can_mend_is_dialled_once(evidence: Evidence) -> None:
+    rig = Rig()
+    rig.dialer.always = failing(evidence)
+    async with rig.running():
+        await reached(rig.supervisor, State.FAILED)
+        assert (rig.dialer.dials, rig.supervisor.retry_in) == (1, None)
+        await anyio.sleep(10_000)
+        assert rig.dialer.dials == 1
+        rig.dialer.always = lambda link: checkpoint()
+        rig.supervisor.reconnect()
+        await rig.ready()
+        assert rig.dialer.dials == 2
+
+
+def failed_once(rig: Rig) -> Failure:
+    assert rig.supervisor.last_failure is not None
+    return rig.supervisor.last_failure
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_reconnecting_a_ready_connection_replaces_its_session_without_a_failure(times: int) -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        for _ in range(times):
+            rig.supervisor.reconnect()
+        await rig.ready()
+        # Several wishes in one moment are one wish: the first has already begun.
+        assert rig.events == ["connect", "established", "recycle", "connect", "established"]
+        assert rig.supervisor.epoch == 2
+        await checkpoints(5)
+        assert rig.dialer.links[0].closed
+        assert not rig.dialer.links[0].doomed
+
+
+async def test_reconnecting_a_connection_that_waits_for_its_next_dial_dials_at_once() -> None:
+    rig = Rig()
+    rig.dialer.plans = [failing(REFUSED)] * 4
+    async with rig.running():
+        while rig.dialer.dials < 4 or rig.supervisor.pace.due is None:
+            await rig.supervisor.changed()
+        before = anyio.current_time()
+        rig.supervisor.reconnect()
+        await rig.ready()
+        assert anyio.current_time() == before
+        assert rig.dialer.dials == 5
+
+
+async def test_reconnecting_an_idle_lazy_connection_starts_it() -> None:
+    rig = Rig(lazy=True)
+    async with rig.running():
+        await checkpoints(10)
+        assert rig.dialer.dials == 0
+        rig.supervisor.reconnect()
+        await rig.ready()
+        assert rig.events == ["connect", "established"]
+
+
+async def test_reconnecting_a_connection_in_the_middle_of_a_dial_starts_no_second_one() -> None:
+    rig = Rig()
+
+    async def slow(link: FakeLink) -> None:
+        await anyio.sleep(3)
+
+    rig.dialer.plans = [slow]
+    async with rig.running():
+        await checkpoints(5)
+        rig.supervisor.reconnect()
+        await rig.ready()
+        assert (rig.dialer.dials, rig.events) == (1, ["connect", "established"])
+
+
+async def test_a_lazy_connection_dials_for_its_first_call() -> None:
+    rig = Rig(lazy=True)
+    async with rig.running():
+        await anyio.sleep(100)
+        assert (rig.dialer.dials, rig.supervisor.state) == (0, State.IDLE)
+        assert await rig.call("answer") == "answer"
+        assert rig.dialer.dials == 1
+
+
+async def test_a_dial_that_takes_too_long_is_given_up_and_says_so() -> None:
+    rig = Rig(Policy(connect_timeout=20))
+    rig.dialer.plans = [lambda link: anyio.sleep_forever()]
+    async with rig.running():
+        await rig.ready()
+        assert rig.events == ["connect", "attempt_failed", "established"]
+        assert failed_once(rig).summary == "no handshake within 20 s"
+        assert rig.dialer.at[1] - rig.dialer.at[0] >= 20.8
+
+
+async def test_a_server_that_asks_to_wait_is_not_dialled_before_and_is_asked_only_once() -> None:
+    rig = Rig()
+    busy = Evidence(http_status=503, content_type="", retry_after=7.0, phase="dial")
+    rig.dialer.plans = [failing(busy), failing(REFUSED)]
+    async with rig.running():
+        await rig.ready()
+        first, second, third = rig.dialer.at
+        assert second - first >= 7
+        # The second refusal asked for nothing: the first one's wish is spent.
+        assert third - second <= 1.6 * 1.2
+
+
+async def test_a_probe_refused_with_retry_after_delays_the_next_dial_once() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+
+        async def probe() -> None:
+            raise Trouble(Evidence(http_status=503, content_type="", retry_after=5.0, phase="probe"))
+
+        rig.link.on_probe = probe
+        rig.dialer.plans = [failing(REFUSED)]
+        await rig.call("proves the session")
+        lost = anyio.current_time()
+        rig.supervisor.report(1, classify(CUT))
+        await reached(rig.supervisor, State.RECONNECTING)
+        await rig.ready()
+        assert rig.dialer.at[1] - lost >= 5
+        assert rig.dialer.at[2] - rig.dialer.at[1] <= 1.2
+
+
+async def test_closing_twice_and_before_the_start_is_harmless() -> None:
+    rig = Rig()
+    rig.supervisor.close()
+    rig.supervisor.close()
+    await rig.supervisor.run()
+    assert rig.events == ["close"]
+    assert rig.dialer.dials == 0
+    with pytest.raises(ConnectionClosed):
+        await rig.call("never")
+
+
+async def test_a_cancelled_owner_closes_its_connection() -> None:
+    rig = Rig()
+    async with anyio.create_task_group() as group:
+        group.start_soon(rig.supervisor.run)
+        await rig.ready()
+        group.cancel_scope.cancel()
+    assert rig.supervisor.state is State.CLOSED
+    assert rig.link.closed
+    assert rig.dialer.shut
+    assert rig.events == ["connect", "established", "close"]
+
+
+@pytest.mark.parametrize("state", list(State))
+async def test_every_state_can_be_closed(state: State) -> None:
+    rig = Rig(lazy=state is State.IDLE)
+
+    async def stuck(link: FakeLink) -> None:
+        await anyio.sleep_forever()
+
+    if state is State.CONNECTING:
+        rig.dialer.always = stuck
+    elif state is State.FAILED:
+        rig.dialer.always = failing(Evidence(http_status=401, phase="dial"))
+    elif state is State.RECONNECTING:
+        rig.dialer.plans, rig.dialer.always = [lambda link: checkpoint()], stuck
+    async with rig.running():
+        if state is State.RECONNECTING:
+            await rig.ready()
+            rig.supervisor.report(1, classify(GONE))
+        if state is State.CLOSED:
+            rig.supervisor.close()
+        await reached(rig.supervisor, state)
+        await checkpoints(10)
+    assert rig.supervisor.state is State.CLOSED
+    assert rig.events.count("close") == 1
+    assert Event.CLOSE.value == rig.events[-1]
