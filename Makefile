@@ -4,13 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+USABLE := $(VENV)/.usable
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # More for pytest: make test PYTEST_ARGS="-k backoff"
 PYTEST_ARGS ?=
+# What make soak does: make soak SOAK_ARGS="--seeds 100 --backend trio"
+SOAK_ARGS ?= --seeds 1000
 
 TYPED := mcpconn tests noxfile.py
 ifneq ($(wildcard examples/*.py),)
 TYPED += examples
+endif
+ifneq ($(wildcard docs_src),)
+TYPED += docs_src
 endif
 ifneq ($(wildcard benchmarks/*.py),)
 TYPED += benchmarks
@@ -18,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint format cover test-all demo bench soak mutate docs clean distclean
+.PHONY: help setup test lint format cover test-all demo bench soak mutate conformance docs clean distclean
 
 help:
 	@echo "make test      check style, types and imports, then run the tests"
@@ -28,8 +34,9 @@ help:
 	@echo "make cover     the tests, with the lines they reach"
 	@echo "make test-all  the tests on Python 3.10 to 3.13, on asyncio, trio and uvloop"
 	@echo "make bench     measure"
-	@echo "make soak      run for a long time and look for leaks"
+	@echo "make soak      a thousand simulated days of outages, from a thousand seeds"
 	@echo "make mutate    change the core line by line; does a test notice?"
+	@echo "make conformance  the official suite, for mcpconn and for the bare SDK; writes docs/conformance.md"
 	@echo "make docs      build the site into site/"
 	@echo "make clean     remove what runs leave behind; make distclean: the environments too"
 
@@ -49,7 +56,14 @@ $(BIN)/python:
 
 # The stamp is newer than both files as long as what they ask for is installed.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing mcpconn and its test tools into $(VENV); the first time this takes a minute or two."
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $@
+
+# The demo needs what a user has, and none of the tools.
+$(USABLE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing mcpconn into $(VENV); the first time this takes a moment."
+	$(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.installed-%: $(INSTALLED)
@@ -75,22 +89,29 @@ cover: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(BIN)/nox
 
-demo: $(INSTALLED)
-	$(BIN)/python examples/demo.py
+demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(USABLE))
+	$(BIN)/python -m mcpconn.demo
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
 soak: $(INSTALLED)
-	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m tests.simulation $(SOAK_ARGS)
 
 mutate: $(VENV)/.installed-mutate
 	rm -rf mutants
-	$(BIN)/mutmut run
+	HYPOTHESIS_PROFILE=ci $(BIN)/mutmut run
 	$(BIN)/mutmut results
+	$(BIN)/mutmut export-cicd-stats
+	@$(BIN)/python -c 'import json; s = json.load(open("mutants/mutmut-cicd-stats.json")); \
+	  share = s["killed"] / s["total"]; print("%d of %d killed: %.1f %%" % (s["killed"], s["total"], 100 * share)); \
+	  raise SystemExit(share < 0.95)'
+
+conformance: $(INSTALLED)
+	$(BIN)/python -m tests.conformance.table
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf build dist site htmlcov mutants .coverage .coverage.* *.egg-info

@@ -1,6 +1,6 @@
 """mcpconn keeps connections to MCP servers alive, and tells the truth about them."""
 
-from mcpconn import testing
+from mcpconn import handlers, testing
 from mcpconn.callbacks import ConnectionContext, current_connection
 from mcpconn.catalog import CatalogChange
 from mcpconn.config import ServerConfig
@@ -33,6 +33,7 @@ from mcpconn.errors import (
 from mcpconn.manager import Manager
 from mcpconn.policy import Policy
 from mcpconn.runtime.journal import Change
+from mcpconn.sync import SyncManager
 
 __all__ = [
     "TRANSITIONS",
@@ -61,8 +62,10 @@ __all__ = [
     "Rule",
     "ServerConfig",
     "State",
+    "SyncManager",
     "UnknownServer",
     "classify",
     "current_connection",
+    "handlers",
     "testing",
 ]

@@ -21,6 +21,8 @@ from mcpconn.runtime.session import Session
 KINDS = ("tools", "resources", "templates", "prompts")
 PAGES = 100
 """Pages read of one listing. A server whose paging never ends must not hang its client."""
+COURTESY = 0.1
+"""Seconds that the listing of a new session lets a call go first which has waited for the session."""
 DEBOUNCE = 0.2
 """Seconds from a notification to the listing. Servers that load plugins send one for each."""
 RELISTEN_MAXIMUM = 60.0
@@ -130,16 +132,25 @@ class Catalog:
 
     # -- listing
 
-    async def attend(self, session: Session) -> None:
-        """Keep the catalogue true for as long as `session` is there: list it, and listen for changes."""
-        await self.refresh()
+    async def attend(self, session: Session, *, busy: bool = False) -> None:
+        """Keep the catalogue true for as long as `session` is there: list it, and listen for changes.
+
+        Args:
+            session: The present session.
+            busy: Calls have waited for it. The first of them goes before the listing.
+        """
+        await self.refresh(after=session.answered if busy else None)
         if session.link is not None and session.link.era == "modern":
             await self._listen(session)
 
-    async def refresh(self, kinds: Sequence[str] = KINDS) -> None:
+    async def refresh(self, kinds: Sequence[str] = KINDS, *, after: anyio.Event | None = None) -> None:
         """List anew what the server advertises, and announce the differences.
 
         A listing that fails leaves what was known as it was; the connection has dealt with the failure.
+
+        Args:
+            kinds: What to list.
+            after: Waited for first, but not for long.
         """
         while self._refreshing is not None:
             await self._refreshing.wait()
@@ -150,6 +161,9 @@ class Catalog:
             return
         self._refreshing = anyio.Event()
         try:
+            if after is not None:
+                with anyio.move_on_after(COURTESY):
+                    await after.wait()
             advertised = _advertised(session.link.capabilities)
             for kind in kinds:
                 self._dirty.discard(kind)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +21,9 @@ TRANSPORTS = {
     "sse": "sse",
 }
 """Spellings of `type`/`transport` found in configuration files of hosts, in lower case, and what they mean."""
+
+ENGINES = ("direct", "httpx")
+"""What can send HTTP; see `mcpconn.wire.engine`."""
 
 _SPELLINGS = {"type": "transport", "disable": "disabled"}
 _POLICY_KEYS = {
@@ -79,8 +81,10 @@ class ServerConfig:
     max_lifetime: float | None = None
     max_in_flight: int | None = None
     max_waiting: int | None = None
+    engine: str = "direct"
+    """What sends HTTP: `direct`, the fast engine of this package, or `httpx`, httpx2's own."""
     http_transport: Any = None
-    """An `httpx2.AsyncBaseTransport` in place of the network: a faster engine, or a test's script."""
+    """An `httpx2.AsyncBaseTransport` in place of the network: another engine, or a test's script."""
     options: Mapping[str, Any] | None = None
     """Arguments for this server's `mcp.Client` (callbacks and so on), on top of the manager's."""
     name: str = field(default="", compare=False)
@@ -103,6 +107,8 @@ class ServerConfig:
                 raise self.error("the command is empty", "command")
             if kind in ("http", "sse"):
                 raise self.error(f"transport is {kind}, but a command is given; use stdio", "transport")
+        if self.engine not in ENGINES:
+            raise self.error(f"unknown engine {self.engine!r}; known: {', '.join(ENGINES)}", "engine")
         if isinstance(self.args, str):
             raise self.error("args must be a list of strings, not one string", "args")
         for key in ("env", "headers"):
@@ -152,7 +158,9 @@ class ServerConfig:
         try:
             return replace(base, **changes) if changes else base
         except ConfigError as error:
-            raise self.error(str(error).removeprefix("policy: "), error.key) from None
+            # By the name it has in this configuration.
+            key = next(key for key, target in _POLICY_KEYS.items() if target == error.key)
+            raise self.error(f"{key}{str(error).partition(str(error.key))[2]}", key) from None
 
     @property
     def origin(self) -> str:
@@ -175,6 +183,8 @@ class ServerConfig:
         secrets = set(secrets_of_url(self.url)) if self.url else set()
         secrets.update((self.headers or {}).values())
         secrets.update((self.env or {}).values())
+        if isinstance(self.auth, str):
+            secrets.add(self.auth)
         secrets.update(value.rpartition("=")[2] for value in self.args if len(value) >= 16 or "=" in value)
         return Redactor(secrets)
 
@@ -218,6 +228,8 @@ class ServerConfig:
         for key, value in entry.items():
             target = _SPELLINGS.get(key, key)
             if target not in known:
+                from difflib import get_close_matches  # only ever needed here, for a mistake
+
                 close = get_close_matches(str(key), [*known, *_SPELLINGS], n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(sorted(known))}"
                 raise ConfigError(f"server {name!r}: unknown key {key!r}{hint}", server=name, key=str(key))

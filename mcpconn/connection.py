@@ -12,8 +12,10 @@ import mcp_types as types
 from anyio.abc import TaskGroup
 from mcp import Client
 from mcp.client import ClientSession
+from opentelemetry.trace import Span
 from typing_extensions import Self
 
+from mcpconn.auth import Bearing
 from mcpconn.callbacks import bind
 from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
@@ -24,13 +26,13 @@ from mcpconn.core.failures import Evidence, Failure
 from mcpconn.core.states import State
 from mcpconn.errors import NotRunning
 from mcpconn.methods import DEFAULT, Methods
-from mcpconn.observe import log, log_notice
+from mcpconn.observe import log, log_notice, prepare, silent
 from mcpconn.policy import Policy
-from mcpconn.runtime import Calls, Clock, DialSlots, Journal, Supervisor, refusals
+from mcpconn.runtime import Calls, Clock, Deadlines, DialSlots, Journal, Supervisor, refusals
 from mcpconn.runtime.protocols import Link
 from mcpconn.runtime.session import Session
 from mcpconn.status import connection_status
-from mcpconn.telemetry import Meter, start_span, within
+from mcpconn.telemetry import Meter, start_span, unmeasured, within
 from mcpconn.wire import Dialer, Network
 
 T = TypeVar("T")
@@ -46,6 +48,7 @@ class Shared:
         self.network = Network()
         self.slots = DialSlots(policy)
         self.budget = ReplayBudget(policy.replay_ratio, policy.replay_reserve)
+        self.deadlines = Deadlines(self.clock.now)
 
 
 class Connection(Methods):
@@ -90,11 +93,20 @@ class Connection(Methods):
         self._shared = shared or Shared(policy or Policy(), clock=clock, rules=rules)
         self.policy = self.config.policy(self._shared.policy)
         self._redact = self.config.redactor
+        prepare()
         self.journal = Journal(lambda error: log.error("listener.raised", connection=self.name, error=repr(error)))
-        self.journal.subscribe(log_notice)
+        self.journal.subscribe(log_notice, bored=silent)
         self.catalog = Catalog(self)
         self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
-        self._dialer = Dialer(self.config, self.policy, network=self._shared.network, options=self._client_options)
+        self._dialer = Dialer(
+            self.config,
+            self.policy,
+            network=self._shared.network,
+            options=self._client_options,
+            redact=self._redact,
+        )
+        self._bearing = None if self.config.auth is None else self._bear(self.config.auth)
+        self._dialer.auth = self._bearing
         self._supervisor = Supervisor(
             self.name,
             self._dialer,
@@ -105,6 +117,7 @@ class Connection(Methods):
             slots=self._shared.slots,
             origin=self.config.origin,
             lazy=self.config.lazy,
+            credentials=self._bearing if self._bearing is not None and self._bearing.renewable else None,
             tools=lambda: tuple(self.catalog.tools.values()),
             prepare=self._restore,
             established=self._attend,
@@ -116,8 +129,9 @@ class Connection(Methods):
             clock=self._shared.clock,
             journal=self.journal,
             budget=self._shared.budget,
+            deadlines=self._shared.deadlines,
         )
-        self.journal.subscribe(Meter(self._supervisor))
+        self.journal.subscribe(Meter(self._supervisor), bored=unmeasured)
         self._running = False
         self._group: TaskGroup | None = None
 
@@ -203,6 +217,32 @@ class Connection(Methods):
             self._supervisor.reconnect()
         await self.wait_ready(timeout)
 
+    async def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
+        """There are new credentials. A connection that failed for want of them is brought back by this.
+
+        Args:
+            auth: To be used from now on. None: those there are were renewed at their source; what was kept of
+                them is read anew.
+            timeout: Seconds to wait until the connection is ready.
+
+        Raises:
+            ConfigError: `auth` cannot be used.
+            CallTimeout, ConnectionFailed, ConnectionClosed: as `wait_ready`.
+        """
+        self._check_running()
+        bearing = self._bearing
+        if bearing is None and auth is not None:
+            self._dialer.auth = bearing = self._bearing = self._bear(auth)
+            # The present session knows nothing of them.
+            self._supervisor.reconnect()
+        elif bearing is not None and auth is not None:
+            bearing.replace(self._bear(auth).credentials)
+        elif bearing is not None:
+            bearing.forget()
+        self._supervisor.renewal.credentials = bearing if bearing is not None and bearing.renewable else None
+        self._supervisor.authenticated()
+        await self.wait_ready(timeout)
+
     # -- what is known
 
     @property
@@ -268,7 +308,7 @@ class Connection(Methods):
             f"in_flight={gate.in_flight} waiting={gate.waiting}>"
         )
 
-    async def _call(
+    def _call(
         self,
         method: str,
         issue: Callable[[Client, Exchange], Awaitable[T]],
@@ -278,22 +318,27 @@ class Connection(Methods):
         idempotent: bool | None = None,
         wait: bool = True,
         target: str | None = None,
-    ) -> T:
+    ) -> Awaitable[T]:
+        # Not a coroutine: each one on the way of a call costs it a microsecond or two.
         self._check_running()
-
-        async def harmless() -> bool:
-            return idempotent is not False
-
+        if safe is None:
+            safe = _harmful if idempotent is False else _harmless
         seconds = self.policy.call_timeout if timeout is DEFAULT else timeout
         span = start_span(self.name, method, target)
-        if span is None:
-            return await self._calls.run(method, issue, safe=safe or harmless, timeout=seconds, wait=wait)
-        with within(span):
-            return await self._calls.run(method, issue, safe=safe or harmless, timeout=seconds, wait=wait)
+        call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait)
+        return call if span is None else _recorded(call, span)
 
     def _check_running(self) -> None:
         if not self._running:
             raise NotRunning(f"{self.name}: enter the connection first: async with Connection(...) as connection")
+
+    def _bear(self, auth: Any) -> Bearing:
+        if self.config.url is None:
+            raise self.config.error("auth is for servers with a url; give others their secrets in env", "auth")
+        try:
+            return Bearing(auth, redact=self._redact, fetch=self._dialer.fetch)
+        except TypeError as error:
+            raise self.config.error(str(error), "auth") from None
 
     # -- for the supervisor
 
@@ -323,7 +368,7 @@ class Connection(Methods):
                     await handler(types.ResourceUpdatedNotification(params=params))
                 except Exception as error:  # a handler is host code
                     log.error("handler.raised", connection=self.name, error=repr(error))
-        await self.catalog.attend(session)
+        await self.catalog.attend(session, busy=self._supervisor.gate.in_flight > 0)
 
     def present(self) -> Session | None:
         """The session that calls are issued on now."""
@@ -332,6 +377,19 @@ class Connection(Methods):
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Run `task` beside the connection, for no longer than it lives. False where it does not live."""
         return self._supervisor.spawn(task)
+
+
+async def _harmless() -> bool:
+    return True
+
+
+async def _harmful() -> bool:
+    return False
+
+
+async def _recorded(call: Awaitable[T], span: Span) -> T:
+    with within(span):
+        return await call
 
 
 def _name_of(config: ServerConfig) -> str:

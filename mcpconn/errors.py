@@ -69,6 +69,9 @@ class UnknownServer(McpConnError, KeyError):
         self.name = name
         self.known = known
 
+    def __reduce__(self) -> tuple[type[UnknownServer], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.name, self.known)
+
     def __str__(self) -> str:
         names = ", ".join(sorted(self.known)) or "none"
         return f"no server named {self.name!r}; known servers: {names}"

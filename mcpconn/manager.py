@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
@@ -116,7 +116,7 @@ class Manager(Mapping[str, Connection]):
 
     def _create(self, name: str, entry: Any) -> Connection:
         connection = Connection(entry, name=name, shared=self._shared, **self._options)
-        connection.journal.subscribe(self._notify)
+        connection.journal.subscribe(self._notify, bored=lambda: not self._listeners)
         self._connections[name] = connection
         return connection
 
@@ -220,10 +220,16 @@ class Manager(Mapping[str, Connection]):
         return unsubscribe
 
     def _notify(self, notice: Notice) -> None:
+        fault: Exception | None = None
         for listener in tuple(self._listeners):
-            listener(notice)
+            try:
+                listener(notice)
+            except Exception as error:  # the others have to be told all the same
+                fault = error
+        if fault is not None:
+            raise fault
 
-    async def changes(self) -> AsyncIterator[Change]:
+    async def changes(self) -> AsyncGenerator[Change, None]:
         """Every transition from now on, until the manager is left."""
         reader = _Reader()
         end = self.subscribe(reader.put)

@@ -51,7 +51,7 @@ class Methods(ABC):
         """The present session's client."""
 
     @abstractmethod
-    async def _call(
+    def _call(
         self,
         method: str,
         issue: Callable[[Client, Exchange], Awaitable[T]],
@@ -61,7 +61,7 @@ class Methods(ABC):
         idempotent: bool | None = None,
         wait: bool = True,
         target: str | None = None,
-    ) -> T:
+    ) -> Awaitable[T]:
         """Make a call, by the rules of the core."""
 
     async def call_tool(
@@ -87,12 +87,12 @@ class Methods(ABC):
             ConnectionFailed, ConnectionClosed, Overloaded, NotReady, CallFailed: the tool was not run.
         """
 
-        async def issue(client: Client, exchange: Exchange) -> types.CallToolResult:
-            return await client.call_tool(
+        def issue(client: Client, exchange: Exchange) -> Awaitable[types.CallToolResult]:
+            return client.call_tool(
                 name,
                 arguments,
                 read_timeout_seconds,
-                _noting(exchange, progress_callback),
+                progress_callback and _noting(exchange, progress_callback),
                 input_responses=input_responses,
                 request_state=request_state,
                 meta=meta,
@@ -308,10 +308,8 @@ class Methods(ABC):
         await self._client.session.send_notification(types.RootsListChangedNotification())
 
 
-def _noting(exchange: Exchange, callback: ProgressFnT | None) -> ProgressFnT | None:
+def _noting(exchange: Exchange, callback: ProgressFnT) -> ProgressFnT:
     """`callback`, and a note that the call was running."""
-    if callback is None:
-        return None
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
         exchange.progressed = True

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
+from functools import cache
 from typing import Any
 
-import structlog
-
 from mcpconn.core.states import Event, State
-from mcpconn.runtime.journal import Change, Finished, Notice, Replay
+from mcpconn.runtime.journal import Change, Finished, Notice
 from mcpconn.runtime.refusals import advice
 
 
@@ -38,16 +37,40 @@ def _word(value: Any) -> str:
 
 
 logger = logging.getLogger("mcpconn")
-log: Any = structlog.wrap_logger(
-    logger, processors=[structlog.stdlib.filter_by_level, _render], wrapper_class=structlog.stdlib.BoundLogger
-)
+
+
+@cache
+def prepare() -> Any:
+    """structlog's logger. Made with the first connection: importing structlog takes as long as importing this
+    package, because it brings rich along where that is installed; and a program that only reads a
+    configuration writes no lines."""
+    import structlog
+
+    return structlog.wrap_logger(
+        logger, processors=[structlog.stdlib.filter_by_level, _render], wrapper_class=structlog.stdlib.BoundLogger
+    )
+
+
+class _Log:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(prepare(), name)
+
+
+log: Any = _Log()
+
+
+def silent() -> bool:
+    """Whether a call that was answered leaves no line."""
+    return not logger.isEnabledFor(logging.DEBUG)
 
 
 def log_notice(notice: Notice) -> None:
     """Write a notice of a connection to the log."""
-    if isinstance(notice, Change):
+    if isinstance(notice, Finished):
+        _log_finished(notice)
+    elif isinstance(notice, Change):
         _log_change(notice)
-    elif isinstance(notice, Replay):
+    else:
         log.info(
             "call.replayed",
             connection=notice.server,
@@ -58,8 +81,6 @@ def log_notice(notice: Notice) -> None:
             delivery=notice.failure.delivery.value,
             why=notice.failure.summary,
         )
-    else:
-        _log_finished(notice)
 
 
 def _log_change(change: Change) -> None:
@@ -95,7 +116,7 @@ def _log_change(change: Change) -> None:
 
 def _log_finished(call: Finished) -> None:
     quiet = call.failure is None or call.outcome in ("answered", "error", "cancelled")
-    if quiet and not logger.isEnabledFor(logging.DEBUG):
+    if quiet and silent():
         return
     fields: dict[str, Any] = {
         "connection": call.server,

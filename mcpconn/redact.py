@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
+LEARNED = 16
+"""Secrets kept of those that came up later. Tokens are renewed for as long as a program runs."""
 SHORTEST_SECRET = 6
 """Shorter values are not replaced in texts: "1" and "true" are everywhere and are no secrets."""
 
@@ -39,11 +42,22 @@ def secrets_of_url(url: str) -> set[str]:
 class Redactor:
     """Replaces known secrets in texts."""
 
-    __slots__ = ("_pattern",)
+    __slots__ = ("_learned", "_pattern", "_secrets")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = tuple(secrets)
+        self._learned: deque[str] = deque(maxlen=LEARNED)
+        self._compile()
+
+    def learn(self, secret: str) -> None:
+        """Hide `secret` from now on."""
+        if secret not in self._learned:
+            self._learned.append(secret)
+            self._compile()
+
+    def _compile(self) -> None:
         values = set()
-        for secret in secrets:
+        for secret in (*self._secrets, *self._learned):
             # "Bearer abc": the scheme is no secret, and servers echo the token without it.
             for value in (secret, secret.rpartition(" ")[2]):
                 if len(value) >= SHORTEST_SECRET:

@@ -34,6 +34,9 @@ _meter = metrics.get_meter("mcpconn")
 _watched: WeakSet[Supervisor] = WeakSet()
 """Connections whose state the gauges tell, until they are closed. Weak: being measured keeps nothing alive."""
 
+_traced = False
+"""Whether any call of this process was ever recorded as a span: looking for the present one takes time."""
+
 
 def _states(options: CallbackOptions) -> Iterable[Observation]:
     for supervisor in tuple(_watched):
@@ -62,6 +65,14 @@ _blocked = _meter.create_histogram("mcpconn.call.blocked", "s", "the part of a c
 _replays = _meter.create_counter("mcpconn.call.replays", description="calls made again")
 
 
+def unmeasured() -> bool:
+    """Whether nobody measures calls: no provider of metrics was set, and no call was recorded as a span.
+
+    The first of the two is not public. Where the name is missing, calls are measured for nobody.
+    """
+    return not _traced and getattr(_calls, "_real_instrument", _calls) is None
+
+
 class Meter:
     """Turns one connection's notices into measurements."""
 
@@ -70,15 +81,17 @@ class Meter:
         self._of = ref(supervisor)
         self._lost: FailureKind | None = None
         self._lost_at = 0.0
+        self._attributes: dict[tuple[str, str], tuple[dict[str, str], dict[str, str]]] = {}
+        """For each method and outcome, so that they are not made anew with every call."""
 
     def __call__(self, notice: Notice) -> None:
         """Measure a notice. A listener of the connection's journal."""
-        if isinstance(notice, Change):
-            self._change(notice)
-        elif isinstance(notice, Replay):
-            self._replay(notice)
-        else:
+        if isinstance(notice, Finished):
             self._finished(notice)
+        elif isinstance(notice, Change):
+            self._change(notice)
+        else:
+            self._replay(notice)
 
     def _change(self, change: Change) -> None:
         name = change.server
@@ -113,11 +126,7 @@ class Meter:
         )
 
     def _finished(self, call: Finished) -> None:
-        attributes = {"connection": call.server, "method": call.method}
-        _calls.add(1, {**attributes, "outcome": call.outcome})
-        _duration.record(call.elapsed, attributes)
-        if call.blocked:
-            _blocked.record(call.blocked, attributes)
+        self._count(call)
         span = trace.get_current_span()
         if span.is_recording():
             span.set_attribute("mcpconn.epoch", call.epoch)
@@ -128,13 +137,30 @@ class Meter:
             if call.outcome not in ("answered", "cancelled") and call.failure is not None:
                 span.set_status(Status(StatusCode.ERROR, call.failure.summary))
 
+    def _count(self, call: Finished) -> None:
+        key = call.method, call.outcome
+        if key not in self._attributes:
+            attributes = {"connection": call.server, "method": call.method}
+            self._attributes[key] = attributes, {**attributes, "outcome": call.outcome}
+        attributes, with_outcome = self._attributes[key]
+        _calls.add(1, with_outcome)
+        _duration.record(call.elapsed, attributes)
+        if call.blocked:
+            _blocked.record(call.blocked, attributes)
+
 
 def start_span(server: str, method: str, target: str | None) -> Span | None:
     """A span for one call; None where nobody records any, so that nothing more need be done."""
+    # No provider was set. Not a public name, but the public ways to ask take longer than everything else that
+    # is done for a call here; where the name is missing, they are gone.
+    if getattr(trace, "_TRACER_PROVIDER", trace) is None:
+        return None
     name = f"mcpconn {method} {target}" if target else f"mcpconn {method}"
     span = _tracer.start_span(name, kind=SpanKind.CLIENT)
     if not span.is_recording():
         return None
+    global _traced
+    _traced = True
     span.set_attribute("mcpconn.connection", server)
     span.set_attribute("mcp.method.name", method)
     return span

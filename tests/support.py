@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from mcpconn import Change, Connection, State
-from mcpconn.testing import HttpServer, Script, ScriptTransport
+from mcpconn.testing import HttpServer, Received, Script, ScriptTransport
 
 UNFINISHED_STREAMS = pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2:ResourceWarning")
 """For tests with event streams: the SDK stops reading one at its answer and leaves httpx2's generators
@@ -70,6 +70,41 @@ class Seen:
     def events(self) -> list[str]:
         """Their names."""
         return [change.event.value for change in self.changes]
+
+
+class Requests:
+    """Lets a test wait for a request to arrive at the server."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._changed = anyio.Event()
+        script.on_request = self._received
+
+    def _received(self, request: Received) -> None:
+        self._changed.set()
+
+    async def reach(self, method: str, count: int) -> None:
+        while self._script.count(method) < count:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+
+class Arrivals:
+    """Counts the tools that have started on a server, so that a test can act when so many are running."""
+
+    def __init__(self, script: Script) -> None:
+        self.count = 0
+        self._changed = anyio.Event()
+        script.on_execute = lambda _: self._arrived()
+
+    def _arrived(self) -> None:
+        self.count += 1
+        self._changed.set()
+
+    async def reach(self, count: int) -> None:
+        while self.count < count:
+            self._changed = anyio.Event()
+            await self._changed.wait()
 
 
 @asynccontextmanager

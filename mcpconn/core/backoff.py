@@ -74,7 +74,8 @@ class ReplayBudget:
 
     def deposit(self) -> None:
         """A call was made."""
-        self._balance = min(self._maximum, self._balance + self._ratio)
+        balance = self._balance + self._ratio
+        self._balance = balance if balance < self._maximum else self._maximum
 
     def withdraw(self) -> bool:
         """Take one replay; False, and nothing taken, where the budget is spent."""

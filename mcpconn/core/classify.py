@@ -4,7 +4,8 @@ The order is the order of trust: cancellation, then what HTTP said, then what JS
 raised on this side. The text of an error alone proves nothing: a phrase makes a suspicion, and the probe
 that follows makes the proof. That is why the phrases can be broad.
 
-A request whose bytes never left this process is NOT_SENT, whatever the rule says.
+A request whose bytes never left this process is NOT_SENT, whatever the rule says; one whose bytes did leave
+is not, though a "connection refused" be found among its errors: that may be the caller's own, or a retry's.
 """
 
 from __future__ import annotations
@@ -55,13 +56,18 @@ class Rule:
         return cls(because or f"the server said {text!r}", kind, delivery, False, lambda seen: wanted in seen.text)
 
 
+def _refused_for_session(seen: Seen) -> bool:
+    """A refusal that named the session."""
+    return seen.status in (400, 401, 403, 404, 503) and seen.names_session
+
+
 def _expired_by_status(seen: Seen) -> bool:
-    """A refusal that named the session, of a request that carried one."""
+    """The same, of a request that carried one; or a 404 that only the server itself can have said."""
     if not seen.evidence.session_sent:
         return False
     if seen.status == 404 and (seen.code is not None or not (seen.media_type or seen.text)):
         return True
-    return seen.status in (400, 401, 403, 404, 503) and seen.names_session
+    return _refused_for_session(seen)
 
 
 def _unknown_method(seen: Seen) -> bool:
@@ -98,12 +104,12 @@ CANCELLATION: tuple[Rule, ...] = (
         K.CANCELLED,
         D.UNKNOWN,
         True,
-        lambda s: s.local and s.text in ("request cancelled", "request was cancelled"),
+        lambda s: s.local and not s.status and s.text in ("request cancelled", "request was cancelled"),
     ),
 )
 
 HTTP: tuple[Rule, ...] = (
-    Rule("the server no longer knows the session", K.SESSION_EXPIRED, D.REJECTED, True, _expired_by_status),
+    # In front: whatever the status, these words say that the request was running.
     Rule(
         "the session ended while the request was running",
         K.TRANSPORT_LOST,
@@ -111,12 +117,13 @@ HTTP: tuple[Rule, ...] = (
         True,
         lambda s: s.text == "session terminated before the request completed",
     ),
+    Rule("the server no longer knows the session", K.SESSION_EXPIRED, D.REJECTED, True, _expired_by_status),
     Rule(
         "the server says it does not know the session",
         K.SESSION_EXPIRED,
         D.REJECTED,
         False,
-        lambda s: s.status in (400, 401, 403, 404, 503) and s.names_session,
+        lambda s: _refused_for_session(s) or (s.status >= 400 and s.code is not None and s.names_session),
     ),
     Rule(
         "the authorization server refused the credentials",
@@ -254,6 +261,13 @@ LOCAL: tuple[Rule, ...] = (
         True,
         lambda s: s.is_a("SSLCertVerificationError"),
     ),
+    Rule(
+        "the credentials cannot be had now",
+        K.UNAVAILABLE,
+        D.NOT_SENT,
+        False,
+        lambda s: s.is_a("CredentialsUnavailable"),
+    ),
     Rule("the server cannot be reached", K.UNAVAILABLE, D.NOT_SENT, False, lambda s: s.is_a(*NOT_SENT_ERRORS)),
     Rule(
         "the URL cannot be used",
@@ -283,9 +297,18 @@ LOCAL: tuple[Rule, ...] = (
         K.AUTH,
         D.REJECTED,
         True,
-        lambda s: s.is_a("OAuthFlowError", "OAuthTokenError", "OAuthRegistrationError", "CredentialsRefused"),
+        # The SDK's other OAuth errors are subclasses of its OAuthFlowError.
+        lambda s: s.is_a("OAuthFlowError", "CredentialsRefused"),
     ),
     Rule("no answer in time", K.TIMEOUT, D.UNKNOWN, False, lambda s: s.is_a("TimeoutError", "TimeoutException")),
+    Rule(
+        "the answer cannot be used",
+        K.PROTOCOL,
+        D.UNKNOWN,
+        True,
+        # Too large, wrongly compressed, ...: HTTP errors that none of the rules above knows.
+        lambda s: s.is_a("MessageTooLarge", "RequestError", "StreamError"),
+    ),
     Rule(
         "the command cannot be started",
         K.CONFIG,
@@ -332,15 +355,22 @@ def classify(evidence: Evidence, rules: Iterable[Rule] = DEFAULT_RULES) -> Failu
     # A cancellation wins over a user's rule too: it is never a fault of the connection.
     if seen.cancelled:
         rule = CANCELLATION[0]
-    delivery = D.NOT_SENT if evidence.written is False else rule.delivery
     return Failure(
         kind=rule.kind,
-        delivery=delivery,
+        delivery=_delivery(rule, evidence),
         proof=rule.proof,
         summary=_summary(rule, seen),
         retry_after=evidence.retry_after,
         evidence=evidence,
     )
+
+
+def _delivery(rule: Rule, evidence: Evidence) -> Delivery:
+    if evidence.written is False:
+        return D.NOT_SENT
+    if evidence.written and rule.delivery is D.NOT_SENT:
+        return D.UNKNOWN
+    return rule.delivery
 
 
 def _summary(rule: Rule, seen: Seen) -> str:

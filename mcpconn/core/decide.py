@@ -141,9 +141,5 @@ def may_replay(
     if delivery is Delivery.REJECTED:
         if failure.kind is FailureKind.AUTH:
             return refreshed and not _forbidden(failure)
-        return failure.kind in (
-            FailureKind.SESSION_EXPIRED,
-            FailureKind.RATE_LIMITED,
-            FailureKind.UNAVAILABLE,
-        )
+        return failure.kind not in _FOR_PEOPLE
     return safe and budget >= 1

@@ -16,6 +16,7 @@ class Exchange:
     """What happened to one attempt. The fields are those of `Evidence`, about the attempt's latest request."""
 
     __slots__ = (
+        "abandoned",
         "challenge",
         "code",
         "content_type",
@@ -45,6 +46,8 @@ class Exchange:
         self.era: Era | None = era
         self.progressed = False
         """Progress was received: the call was running."""
+        self.abandoned = False
+        """The caller has left: nobody waits for the answer."""
         self.earlier = 0
         """Requests before the latest one that were not refused. One call can take several (input rounds, a
         listing to check its answer against), and what an earlier one did is done."""

@@ -44,7 +44,7 @@ class Cell:
 
 def build(table: Iterable[Transition]) -> Machine:
     """A machine that knows exactly the rows of `table`."""
-    machine = Machine(model=None, states=State, initial=State.IDLE, auto_transitions=False, send_event=False)
+    machine = Machine(model=None, states=State, initial=State.IDLE, auto_transitions=False)
     for row in table:
         machine.add_transition(row.event.value, row.source, row.target)
     return machine
@@ -61,6 +61,6 @@ def fire(cell: Cell, event: Event, machine: Machine = MACHINE) -> State:
     """
     try:
         machine.events[event.value].trigger(cell)
-    except MachineError:
+    except (MachineError, KeyError):  # the second where no row of the table has this event
         raise IllegalTransition(cell.state, event) from None
     return cell.state

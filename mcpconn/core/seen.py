@@ -15,7 +15,7 @@ CANCELLED_NAMES = frozenset({"CancelledError", "Cancelled"})
 
 SESSION_PHRASE = re.compile(
     r"""
-      (invalid|expired|unknown) (\ or\ (invalid|expired|unknown))? \ (mcp[-\ ])?session
+      (invalid|expired|unknown) \ (mcp[-\ ])?session
     | session (\ id)? \ (not\ found|expired|has\ expired|is\ closing|user\ mismatch)
     | session\ with\ id\ .{0,80}\ (not|could\ not\ be)\ found
     | no\ valid\ session
@@ -48,8 +48,10 @@ def walk(error: BaseException) -> Iterator[BaseException]:
         if behind is None and not current.__suppress_context__:
             behind = current.__context__
         # A timer that fires cancels, and then raises TimeoutError from (`asyncio.timeout`) or while handling
-        # (`anyio.fail_after`) that cancellation: it was the timer's, not the caller's.
-        spent = isinstance(current, TimeoutError) and type(behind).__name__ in CANCELLED_NAMES
+        # (`anyio.fail_after`) that cancellation: it was the timer's, not the caller's. Python 3.10 has several
+        # TimeoutErrors, so this one too is known by its name.
+        timed_out = any(base.__name__ == "TimeoutError" for base in type(current).__mro__)
+        spent = timed_out and type(behind).__name__ in CANCELLED_NAMES
         if behind is not None and not spent:
             pending.append(behind)
 

@@ -19,6 +19,7 @@ from mcpconn.errors import CallFailed, CallTimeout, unanswered
 from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
 from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.deadlines import Deadlines
 from mcpconn.runtime.journal import Finished, Journal, Replay
 from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
@@ -79,6 +80,7 @@ class Calls:
         clock: Clock,
         journal: Journal,
         budget: ReplayBudget,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._policy = policy
@@ -86,6 +88,9 @@ class Calls:
         self._clock = clock
         self._journal = journal
         self._budget = budget
+        self._deadlines = deadlines or Deadlines(clock.now)
+        self._now = clock.now
+        self._bound = False
 
     async def run(self, method: str, issue: Issue[T], *, safe: Safe, timeout: float | None, wait: bool = True) -> T:
         """Make a call.
@@ -104,22 +109,30 @@ class Calls:
         supervisor = self._supervisor
         if not wait and not supervisor.gate.is_open:
             raise refusals.not_ready(supervisor)
-        began = self._clock.now()
+        if not self._bound:
+            self._now, self._bound = self._clock.bound(), True
+        began = self._now()
         call = _Call(method, began, math.inf if timeout is None else began + timeout)
         self._budget.deposit()
         outcome = "cancelled"
+        scope = self._deadlines.open(call.deadline, supervisor.spawn)
         try:
-            with anyio.CancelScope(deadline=call.deadline) as scope:
+            with scope:
                 while True:
                     if not supervisor.gate.try_acquire():
                         await self._wait(call)
+                    client, exchange = self._enter(call)
+                    token = EXCHANGE.set(exchange)
                     try:
-                        result = await self._attempt(call, issue)
+                        result = await issue(client, exchange)
                     except Exception as error:
                         caught = error
                     else:
                         outcome = "answered"
                         return result
+                    finally:
+                        EXCHANGE.reset(token)
+                        self._leave(call, answered=outcome == "answered")
                     await self._consider(call, caught, safe)
             if not scope.cancelled_caught:  # pragma: no cover - the loop above is left by return, raise or cancel
                 raise AssertionError("unreachable")
@@ -128,18 +141,20 @@ class Calls:
             outcome = self._outcome(error)
             raise
         finally:
-            self._journal.add(
-                Finished(
-                    supervisor.name,
-                    method,
-                    outcome,
-                    call.attempts,
-                    self._clock.now() - began,
-                    call.blocked,
-                    supervisor.epoch,
-                    call.failure if outcome != "answered" else None,
+            self._deadlines.close(scope)
+            if outcome != "answered" or not self._journal.answered():
+                self._journal.add(
+                    Finished(
+                        supervisor.name,
+                        method,
+                        outcome,
+                        call.attempts,
+                        self._now() - began,
+                        call.blocked,
+                        supervisor.epoch,
+                        call.failure if outcome != "answered" else None,
+                    )
                 )
-            )
 
     async def ready(self, timeout: float | None) -> None:
         """Return when a call could be issued. Proves nothing, and counts as no call.
@@ -167,24 +182,27 @@ class Calls:
         finally:
             call.blocked += self._clock.now() - began
 
-    async def _attempt(self, call: _Call, issue: Issue[T]) -> T:
-        """Issue the call once, on the present session. The gate has let it through."""
+    def _enter(self, call: _Call) -> tuple[Any, Exchange]:
+        """The call is issued now, on the present session. The gate has let it through."""
         session = call.session = self._supervisor.session
         assert session is not None
         link = session.enter()
         exchange = call.exchange = link.exchange("call")
         call.attempts += 1
-        token = EXCHANGE.set(exchange)
-        try:
-            result = await issue(link.client, exchange)
-            session.proven = True
+        return link.client, exchange
+
+    def _leave(self, call: _Call, *, answered: bool) -> None:
+        """The attempt is over."""
+        session = call.session
+        assert session is not None
+        if answered:
+            if not session.proven:
+                session.proven = True
+                session.answered.set()
             call.exchange = None
-            return result
-        finally:
-            EXCHANGE.reset(token)
-            session.last_used = self._clock.now()
-            session.leave()
-            self._supervisor.gate.release()
+        session.last_used = self._now()
+        session.leave()
+        self._supervisor.gate.release()
 
     async def _consider(self, call: _Call, error: Exception, safe: Safe) -> None:
         """Return when the call may be made again; raise what its caller should see otherwise."""
@@ -195,7 +213,9 @@ class Calls:
         _detach(error, sys.exc_info()[1])
         failure = call.failure = self._classify(session.link.explain(error, exchange))
         call.exchange = None
-        if failure.kind in (FailureKind.APPLICATION, FailureKind.CANCELLED):
+        # Where the wire caught an exception, `error` is only its stand-in, and no application said it.
+        spoken = exchange.exception is None or exchange.exception is error
+        if failure.kind is FailureKind.CANCELLED or (failure.kind is FailureKind.APPLICATION and spoken):
             raise error
         if failure.kind is FailureKind.PROTOCOL and failure.evidence.from_wire:
             raise error
@@ -204,6 +224,9 @@ class Calls:
             certain, call.uncertain = call.uncertain, failure
             failure = call.failure = await self._confirmed(session, failure, error)
             call.uncertain = certain
+        elif failure.kind is FailureKind.AUTH:
+            # A probe may be finding out whether it is the credentials, or this call alone.
+            await self._supervisor.settled(session)
         progressed = exchange.progressed or exchange.earlier > 0
         if progressed and failure.delivery is not Delivery.UNKNOWN:
             failure = call.failure = replace(failure, delivery=Delivery.UNKNOWN)
@@ -243,7 +266,9 @@ class Calls:
         lost = session.lost
         if lost is None:
             raise error
-        same = lost.evidence.code == failure.evidence.code and lost.evidence.message == failure.evidence.message
+        words = (failure.evidence.code, failure.evidence.message)
+        # Two failures without words, a broken answer and a dropped probe, are not the same ones.
+        same = words != (None, None) and words == (lost.evidence.code, lost.evidence.message)
         return failure if same else replace(failure, delivery=Delivery.UNKNOWN)
 
     def _pause(self, call: _Call, failure: Failure, session: Session) -> float:

@@ -134,7 +134,8 @@ class Gate:
     def release(self) -> None:
         """A call that was let through is over."""
         self.in_flight -= 1
-        self._grant()
+        if self._queue:
+            self._grant()
 
     def _grant(self) -> None:
         while self.is_open and self._queue and self.in_flight < self._max_in_flight:

@@ -83,30 +83,48 @@ class Journal:
         """
         self.changes: deque[Change] = deque(maxlen=KEPT)
         self.counts: Counter[str] = Counter()
-        self._listeners: list[Callable[[Notice], None]] = []
+        self._listeners: list[tuple[Callable[[Notice], None], Callable[[], bool]]] = []
         self._report = report
 
-    def subscribe(self, listener: Callable[[Notice], None]) -> Callable[[], None]:
-        """Have `listener` called for every notice, at once, in the loop's thread. Returns its end."""
-        self._listeners.append(listener)
+    def subscribe(
+        self, listener: Callable[[Notice], None], *, bored: Callable[[], bool] = lambda: False
+    ) -> Callable[[], None]:
+        """Have `listener` called for every notice, at once, in the loop's thread. Returns its end.
+
+        Args:
+            listener: The function.
+            bored: Whether it would do nothing, at present, with a call that was simply answered. Those are the
+                many, and where everybody is bored they are counted and no notice is made of them.
+        """
+        entry = (listener, bored)
+        self._listeners.append(entry)
 
         def unsubscribe() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
+            if entry in self._listeners:
+                self._listeners.remove(entry)
 
         return unsubscribe
 
+    def answered(self) -> bool:
+        """A call was answered. Returns whether everybody is bored: otherwise it must be added."""
+        for _, bored in self._listeners:
+            if not bored():
+                return False
+        self.counts["calls"] += 1
+        self.counts["outcome.answered"] += 1
+        return True
+
     def add(self, notice: Notice) -> None:
         """Keep and pass on a notice."""
-        if isinstance(notice, Change):
-            self.changes.append(notice)
-            self.counts[f"event.{notice.event}"] += 1
-        elif isinstance(notice, Replay):
-            self.counts["replayed"] += 1
-        else:
+        if isinstance(notice, Finished):
             self.counts["calls"] += 1
             self.counts[f"outcome.{notice.outcome}"] += 1
-        for listener in tuple(self._listeners):
+        elif isinstance(notice, Change):
+            self.changes.append(notice)
+            self.counts[f"event.{notice.event}"] += 1
+        else:
+            self.counts["replayed"] += 1
+        for listener, _ in tuple(self._listeners):
             try:
                 listener(notice)
             except Exception as error:  # a listener is host code

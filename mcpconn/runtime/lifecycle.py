@@ -24,6 +24,7 @@ from mcpconn.runtime.gate import Gate
 from mcpconn.runtime.journal import Change, Journal
 from mcpconn.runtime.pace import Pace
 from mcpconn.runtime.protocols import Credentials
+from mcpconn.runtime.renewal import Renewal
 from mcpconn.runtime.session import Session
 
 
@@ -57,9 +58,11 @@ class Lifecycle(ABC):
         self._policy = policy
         self._clock = clock
         self._journal = journal
-        self._credentials = credentials
-        self._refreshed = False
+        self.renewal = Renewal(credentials, clock)
+        """Of the credentials, when they are refused."""
         self._probing: anyio.Event | None = None
+        self._lenient = False
+        """The probe under way is a keepalive: one that is not answered is not yet proof."""
         self._half_open = False
         self._wake = anyio.Event()
         self._changed = anyio.Event()
@@ -68,7 +71,7 @@ class Lifecycle(ABC):
         self._closing_by = math.inf
 
     @abstractmethod
-    def _start_probe(self, session: Session, *, keepalive: bool = False) -> None:
+    def _start_probe(self, session: Session) -> None:
         """Have the session asked whether it lives, beside everything else."""
 
     def _rouse(self) -> None:
@@ -84,18 +87,12 @@ class Lifecycle(ABC):
 
     @property
     def refreshable(self) -> bool:
-        """Whether there are credentials that have not been renewed for the present refusal.
-
-        Renewed ones must have been of use before they are renewed again: a server that lets a client in and
-        then refuses its calls would have them renewed with every call.
-        """
-        if self._credentials is None:
-            return False
-        return not self._refreshed or (self.session is not None and self.session.proven)
+        """Whether a refusal, of a dial or of a probe, can be answered by renewing the credentials."""
+        return self.renewal.possible(self.session)
 
     def replaced(self, session: Session) -> bool:
         """Whether `session` was given up and another, with renewed credentials, is or will be there."""
-        return self._credentials is not None and session is not self.session
+        return self.renewal.credentials is not None and session is not self.session
 
     @property
     def retry_in(self) -> float | None:
@@ -107,7 +104,8 @@ class Lifecycle(ABC):
         """A call failed, or the wire noticed something, on the session of `epoch`. Stale reports change nothing."""
         if epoch != self.epoch or self.session is None:
             return
-        event = decide(self.state, failure, refreshable=self.refreshable)
+        failure = self.pace.doubt(failure)
+        event = decide(self.state, failure, refreshable=self.renewal.likely(self.session))
         if event is Event.SUSPECTED:
             self._suspect(self.session, failure)
         elif event is not None:
@@ -134,9 +132,21 @@ class Lifecycle(ABC):
         if self.state is State.IDLE:
             self.fire(Event.CONNECT)
         elif self.state is State.FAILED:
-            self._refreshed = False
+            self.renewal.reset()
             self.fire(Event.RETRY)
         self._wake.set()
+
+    def authenticated(self) -> None:
+        """There are new credentials: what was refused before says nothing any more."""
+        self.renewal.reset()
+        if self.state is State.FAILED:
+            self.reconnect()
+        elif self.session is None:
+            self.pace.fresh()
+            if self.renewal.under_way and self._dial_scope is not None:
+                # Nobody has to log in any more.
+                self._dial_scope.cancel()
+            self._wake.set()
 
     def close(self) -> None:
         """End the connection. Calls that wait fail at once; those in flight get the drain timeout."""
@@ -189,8 +199,11 @@ class Lifecycle(ABC):
 
     def _suspect(self, session: Session, failure: Failure) -> None:
         if self._probing is not None or self._group is None:
+            # A probe is under way. If it was nobody's complaint that started it, it is now.
+            self._lenient = False
             return
         self._probing = anyio.Event()
+        self._lenient = False
         self.fire(Event.SUSPECTED, failure)
         self._start_probe(session)
 
@@ -198,6 +211,7 @@ class Lifecycle(ABC):
         """The present session is over: by proof, or because only a person can mend what is wrong."""
         age = self._clock.now() - session.established_at
         failure = self.pace.lost(failure, proven=session.proven, age=age)
+        self.renewal.over(session, worked=age >= self._policy.proven_after, refusal=failure)
         session.retire(doomed=failure)
         self._end_probe()
         self.session = None
@@ -208,12 +222,15 @@ class Lifecycle(ABC):
 
     def _give_up(self, failure: Failure) -> None:
         self._half_open = False
+        self.renewal.refusal = None
         self.pace.cool_down(forever=needs_person(failure, worked=self.epoch > 0))
         self.fire(Event.GIVE_UP, failure)
 
     def _recycle(self) -> None:
         session, self.session = self.session, None
         if session is not None:
+            age = self._clock.now() - session.established_at
+            self.renewal.over(session, worked=age >= self._policy.proven_after)
             session.retire()
         self._end_probe()
         self.fire(Event.RECYCLE)

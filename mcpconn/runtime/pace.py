@@ -84,13 +84,8 @@ class Pace:
         self.short_lives = self.short_lives + 1 if forgotten else 0
         self.began = self._clock.now()
         self.due, self.floor = None, failure.retry_after
-        if self.short_lives > FREE_SHORT_LIVES:
-            return replace(
-                failure,
-                summary=f"{failure.summary}; {self.short_lives} sessions in a row were forgotten within "
-                f"{self._policy.proven_after:g} s: this looks like several replicas behind a balancer without "
-                "sticky sessions",
-            )
+        if self.scattered:
+            return self._explained(failure)
         if self.attempts > 1:
             return replace(
                 failure,
@@ -98,6 +93,26 @@ class Pace:
                 "before it could be used",
             )
         return failure
+
+    @property
+    def scattered(self) -> bool:
+        """Whether sessions are forgotten as replicas behind a balancer without stickiness forget them."""
+        return self.short_lives > FREE_SHORT_LIVES
+
+    def doubt(self, failure: Failure) -> Failure:
+        """In that pattern a refusal proves nothing: one replica does not know the session, another may."""
+        if self.scattered and failure.kind is FailureKind.SESSION_EXPIRED and failure.proof:
+            return replace(self._explained(failure), proof=False)
+        return failure
+
+    def _explained(self, failure: Failure) -> Failure:
+        pattern = (
+            f"{self.short_lives} sessions in a row were forgotten within {self._policy.proven_after:g} s: this "
+            "looks like several replicas behind a balancer without sticky sessions"
+        )
+        if failure.kind is not FailureKind.SESSION_EXPIRED or pattern in failure.summary:
+            return failure
+        return replace(failure, summary=f"{failure.summary}; {pattern}")
 
     def schedule(self, floor: float | None = None) -> None:
         """Set `due` for the next dial, once for each attempt.

@@ -20,6 +20,7 @@ class Session:
     """
 
     __slots__ = (
+        "answered",
         "drained",
         "epoch",
         "established_at",
@@ -28,6 +29,7 @@ class Session:
         "last_used",
         "link",
         "lost",
+        "probed_at",
         "proven",
         "retired",
         "unanswered",
@@ -38,6 +40,8 @@ class Session:
         self.epoch = 0
         self.established_at = 0.0
         self.last_used = 0.0
+        self.probed_at = 0.0
+        """When it was last asked whether it lives, because nobody used it."""
         self.proven = False
         """A call or a probe succeeded on it."""
         self.unanswered = 0
@@ -46,6 +50,8 @@ class Session:
         """Calls issued on it and not yet over."""
         self.lost: Failure | None = None
         """Why it was given up, once it was."""
+        self.answered = anyio.Event()
+        """Set once it is proven."""
         self.retired = anyio.Event()
         self.drained = anyio.Event()
         self.gone = anyio.Event()

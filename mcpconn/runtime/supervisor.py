@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -24,6 +25,9 @@ from mcpconn.runtime.session import Session
 
 KEEPALIVE_PATIENCE = 3
 """Keepalive probes in a row that must be unanswered to prove that a session is gone."""
+SCATTERED_PROBES = 4
+"""Probes that must be refused, where replicas seem not to share their sessions. With two of them, a session that
+one knows is given up by mistake at every sixteenth suspicion."""
 DIALLING = (State.CONNECTING, State.RECONNECTING)
 
 
@@ -72,13 +76,22 @@ class Supervisor(Lifecycle):
         self._prepare = prepare
         self._established = established
         self._sessions: set[Session] = set()
+        self._errands: set[anyio.CancelScope] = set()
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Run `task` beside the connection, for no longer than it lives. False where it does not live."""
         if self._group is None or self.state is State.CLOSED:
             return False
-        self._group.start_soon(task)
+        self._group.start_soon(self._beside, task)
         return True
+
+    async def _beside(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with anyio.CancelScope() as scope:
+            self._errands.add(scope)
+            try:
+                await task()
+            finally:
+                self._errands.discard(scope)
 
     # -- the task
 
@@ -106,6 +119,9 @@ class Supervisor(Lifecycle):
     async def _wind_up(self) -> None:
         # Of the drain timeout, the calls in flight get what children and goodbyes do not need.
         reserve = min(2.0, self._policy.drain_timeout / 2)
+        # Callers get time to finish; what runs beside them, the catalogue's listings, is of use to nobody now.
+        for errand in tuple(self._errands):
+            errand.cancel()
         with anyio.CancelScope(shield=True):
             sessions = tuple(self._sessions)
             for session in sessions:
@@ -132,7 +148,7 @@ class Supervisor(Lifecycle):
         if self.state is State.FAILED and self.pace.due is not None and now >= self.pace.due:
             self._half_open = True
             self.pace.fresh(keep_cool_down=True)
-            self._refreshed = False
+            self.renewal.reset()
             self.fire(Event.RETRY)
         elif self.state is State.READY and self.session is not None:
             self._upkeep(self.session, now)
@@ -155,10 +171,13 @@ class Supervisor(Lifecycle):
         elif task is upkeep.Task.REST:
             self.lazy = True
             self._recycle()
-        elif task is upkeep.Task.PROBE and self._probing is None and self._group is not None:
-            session.last_used = now
-            self._probing = anyio.Event()
-            self._start_probe(session, keepalive=True)
+        elif task is upkeep.Task.PROBE:
+            session.probed_at = now
+            # One that is under way already, because something smelled, will tell as well.
+            if self._probing is None:
+                self._probing = anyio.Event()
+                self._lenient = True
+                self._start_probe(session)
 
     async def _sleep_until(self, deadline: float) -> None:
         with anyio.CancelScope(deadline=deadline):
@@ -181,15 +200,17 @@ class Supervisor(Lifecycle):
         self.pace.due = None
         failure: Failure | None = None
         with anyio.CancelScope() as self._dial_scope:
-            async with self._slots.take(self._origin):
-                failure = await self._attempt()
+            # Before a slot is taken, and without the dial's timeout: a person may have to log in for it.
+            failure = await self.renewal.run(self._classify)
+            if failure is None:
+                async with self._slots.take(self._origin):
+                    failure = await self._attempt()
         self._dial_scope = None
         if self.state not in DIALLING or failure is None:
             return
-        self.pace.attempts += 1
         event = decide_dial(
             failure,
-            attempts=self.pace.attempts,
+            attempts=self.pace.attempts + 1,
             elapsed=self._clock.now() - self.pace.began,
             worked=self.epoch > 0,
             half_open=self._half_open,
@@ -197,6 +218,12 @@ class Supervisor(Lifecycle):
             patience=self._policy.patience,
             min_attempts=self._policy.min_attempts,
         )
+        if failure.kind is FailureKind.AUTH and event is not Event.GIVE_UP:
+            # The next dial has other credentials: it is not the same attempt once more.
+            self.renewal.refusal = failure
+            self.fire(event, failure)
+            return
+        self.pace.attempts += 1
         if event is Event.GIVE_UP:
             self._give_up(failure)
         else:
@@ -206,10 +233,6 @@ class Supervisor(Lifecycle):
     async def _attempt(self) -> Failure | None:
         """One dial. None: the connection is ready."""
         assert self._group is not None
-        if self._needs_refresh():
-            refused = await self._refresh()
-            if refused is not None:
-                return refused
         session = Session()
         opening = self._dialer.open(lambda evidence: self._signed(session, evidence))
         try:
@@ -233,7 +256,7 @@ class Supervisor(Lifecycle):
         self._half_open = False
         self.fire(Event.ESTABLISHED)
         if self._established is not None:
-            self._group.start_soon(self._established, session)
+            self.spawn(partial(self._established, session))
         return None
 
     def _dial_failure(self, error: Exception) -> Failure:
@@ -263,54 +286,48 @@ class Supervisor(Lifecycle):
             failure = self._classify(Evidence(exception=error, from_wire=False, phase="idle"))
             self._lose(session, Event.LOST, replace(failure, kind=FailureKind.TRANSPORT_LOST, proof=True))
 
-    # -- credentials
-
-    def _needs_refresh(self) -> bool:
-        failure = self.last_failure
-        return failure is not None and failure.kind is FailureKind.AUTH and self.refreshable
-
-    async def _refresh(self) -> Failure | None:
-        """Renew the credentials, once for a refusal. A failure where that was refused."""
-        assert self._credentials is not None
-        assert self.last_failure is not None
-        self._refreshed = True
-        try:
-            renewed = await self._credentials.refresh(self.last_failure.evidence.challenge)
-        except Exception as error:
-            return self._classify(Evidence(exception=error, phase="dial"))
-        return None if renewed else self.last_failure
-
     # -- probing
 
-    def _start_probe(self, session: Session, *, keepalive: bool = False) -> None:
+    def _start_probe(self, session: Session) -> None:
         assert self._group is not None
-        self._group.start_soon(self._probe, session, keepalive)
+        self._group.start_soon(self._probe, session)
 
-    async def _probe(self, session: Session, keepalive: bool) -> None:
+    async def _probe(self, session: Session) -> None:
         """Ask the server whether the session lives; the answer turns suspicion into proof, or ends it."""
-        assert session.link is not None
-        exchange = session.link.exchange("probe")
-        EXCHANGE.set(exchange)
-        event: Event | None = None
-        failure: Failure | None = None
-        try:
-            with anyio.fail_after(self._policy.probe_timeout):
-                await session.link.probe()
-        except Exception as error:
-            failure = self._classify(session.link.explain(error, exchange))
-            event = decide_probe(failure, refreshable=self.refreshable)
+        failure = await self._ask(session)
+        event = None if failure is None else decide_probe(failure, refreshable=self.refreshable)
         if session is not self.session or self.state is not State.READY:
             return
         if event is None or failure is None:
             session.proven = True
+            session.answered.set()
             session.unanswered = 0
             self._end_probe()
-        elif keepalive and failure.kind is FailureKind.TIMEOUT and session.unanswered + 1 < KEEPALIVE_PATIENCE:
+        elif self._lenient and failure.kind is FailureKind.TIMEOUT and session.unanswered + 1 < KEEPALIVE_PATIENCE:
             # Nobody complained: a server that is merely busy gets more than one chance.
             session.unanswered += 1
             self._end_probe()
         else:
             self._lose(session, event, failure)
+
+    async def _ask(self, session: Session) -> Failure | None:
+        """Why the server does not answer on this session; None where it does."""
+        assert session.link is not None
+        failure: Failure | None = None
+        # Where replicas do not share their sessions, the one that knows this one may be the next to be asked.
+        for _ in range(SCATTERED_PROBES if self.pace.scattered else 1):
+            exchange = session.link.exchange("probe")
+            EXCHANGE.set(exchange)
+            try:
+                with anyio.fail_after(self._policy.probe_timeout):
+                    await session.link.probe()
+            except Exception as error:
+                failure = self._classify(session.link.explain(error, exchange))
+            else:
+                return None
+            if failure.kind is not FailureKind.SESSION_EXPIRED:
+                break
+        return failure
 
 
 async def _nothing(link: Link) -> None:

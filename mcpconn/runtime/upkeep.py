@@ -23,22 +23,39 @@ def alarm(session: Session, policy: Policy, now: float) -> float:
     A session in use cannot become idle before its calls end; when they will is not known, so it is looked at
     again one interval from now. That is cheaper than telling the supervisor of the end of every call.
     """
-    quiet_since = now if session.in_flight else session.last_used
-    alarms = [quiet_since + limit for limit in (policy.keepalive, policy.idle_timeout) if limit is not None]
-    if policy.max_lifetime is not None:
-        alarms.append(session.established_at + policy.max_lifetime)
-    return min(alarms, default=math.inf)
+    if session.in_flight:
+        alarms = [now + limit for limit in (policy.keepalive, policy.idle_timeout) if limit is not None]
+    else:
+        alarms = [_rests_at(session, policy), _probed_at(session, policy)]
+    alarms.append(_replaced_at(session, policy))
+    return min(alarms)
 
 
 def due(session: Session, policy: Policy, now: float) -> Task | None:
     """What is due now. A session in use is neither probed nor put to rest."""
-    if policy.max_lifetime is not None and now >= session.established_at + policy.max_lifetime:
+    if now >= _replaced_at(session, policy):
         return Task.REPLACE
     if session.in_flight:
         return None
-    quiet = now - session.last_used
-    if policy.idle_timeout is not None and quiet >= policy.idle_timeout:
+    if now >= _rests_at(session, policy):
         return Task.REST
-    if policy.keepalive is not None and quiet >= policy.keepalive:
+    if now >= _probed_at(session, policy):
         return Task.PROBE
     return None
+
+
+# The same sums for the alarm and for what is due: where they differ by a rounding error, nothing is due when the
+# alarm rings, and it rings again at once.
+
+
+def _replaced_at(session: Session, policy: Policy) -> float:
+    return math.inf if policy.max_lifetime is None else session.established_at + policy.max_lifetime
+
+
+def _rests_at(session: Session, policy: Policy) -> float:
+    return math.inf if policy.idle_timeout is None else session.last_used + policy.idle_timeout
+
+
+def _probed_at(session: Session, policy: Policy) -> float:
+    quiet_since = max(session.last_used, session.probed_at)
+    return math.inf if policy.keepalive is None else quiet_since + policy.keepalive

@@ -24,10 +24,11 @@ __all__ = [
     "huge_error",
     "invalid_utf8",
     "wrong_id",
+    "wrong_shape",
 ]
 
 _JSON = (("content-type", "application/json"),)
-_TEXT_RESULT = '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"'
+_TEXT_RESULT = '{"jsonrpc":"2.0","id":%s,"result":{"resultType":"complete","content":[{"type":"text","text":"'
 _ERROR = '{"jsonrpc":"2.0","id":%s,"error":{"code":-32603,"message":"'
 _ERROR_END = '"}}'
 _TEXT_RESULT_END = '"}]}}'
@@ -69,6 +70,15 @@ def wrong_id() -> Fault:
     """A well-formed answer to a request nobody sent."""
     body = encode(result_message("nobody-asked", {"content": []}))
     return replaced("wrong id", body_reply(200, body, "application/json"))
+
+
+def wrong_shape(text: str = "session not found") -> Fault:
+    """A well-formed answer whose result is none of a tool's: `text` where there should be a list."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        yield encode(result_message(exchange.request_id, {"resultType": "complete", "content": text}))
+
+    return _after("wrong shape", _JSON, body)
 
 
 def duplicate_response() -> Fault:

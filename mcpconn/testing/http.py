@@ -9,15 +9,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import h11
 
 from mcpconn.testing.script import Script
 from mcpconn.testing.steps import Close, Feed, Follow, Hang, Reply, Reset, Send, Sleep
+
+if TYPE_CHECKING:
+    import h11
 
 __all__ = ["HttpServer"]
 
@@ -41,6 +43,10 @@ class HttpServer:
     """
 
     def __init__(self, script: Script, *, port: int = 0) -> None:
+        # `mcpconn` brings this module along, and few of its users serve anything.
+        global h11
+        import h11
+
         self.script = script
         self.port = port
         """The port served; chosen by the system at the first start if it was 0."""

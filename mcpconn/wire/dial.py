@@ -19,6 +19,7 @@ from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.seen import walk
 from mcpconn.policy import Policy
+from mcpconn.redact import Redactor
 from mcpconn.wire.lens import Lens, Undecided
 from mcpconn.wire.network import Borrowed, Network
 from mcpconn.wire.stdio import stdio_transport
@@ -150,6 +151,7 @@ class Dialer:
         network: Network | None = None,
         options: Mapping[str, Any] | None = None,
         auth: httpx2.Auth | None = None,
+        redact: Redactor | None = None,
     ) -> None:
         """
         Args:
@@ -158,13 +160,15 @@ class Dialer:
             network: What HTTP connections share; one is made where none is given.
             options: Arguments for `mcp.Client`: callbacks, client_info and so on.
             auth: Credentials for HTTP, the same for all sessions.
+            redact: Hides the server's secrets; made from the configuration where none is given.
         """
         self.config = config
         self._policy = policy
         self._network = network or Network()
         self._options = dict(options or {})
-        self._auth = auth
-        self._redact = config.redactor
+        self.auth = auth
+        """Credentials of the sessions to come."""
+        self._redact = redact or config.redactor
         self._transport: httpx2.AsyncBaseTransport | None = config.http_transport
         self.era: Era | None = None
         """The era of the last session: asking again at every dial would cost a round trip."""
@@ -208,13 +212,22 @@ class Dialer:
         exchange = EXCHANGE.get() or Exchange("dial")
         cause = next((each for each in walk(error) if isinstance(each, MCPError)), error)
         evidence = explain(cause, exchange, watch)
-        if any(isinstance(each, Undecided) for each in walk(error)) and evidence.written:
+        refused = evidence.http_status in (401, 403)
+        if any(isinstance(each, Undecided) for each in walk(error)) and evidence.written and not refused:
             self._undecided += 1
         if evidence.from_wire:
             # It answered, and refused the handshake: it may have been replaced by a server of the other era.
             self.era = None
             self._undecided = 0
         return evidence
+
+    async def fetch(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request that is no message to the server, as to its authorization server, and read the answer."""
+        given = self.config.http_transport
+        transport = self._network.transport(str(request.url), self.config.engine) if given is None else Borrowed(given)
+        timeout = self._policy.connect_timeout
+        async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
+            return await client.send(request, follow_redirects=False)
 
     async def aclose(self) -> None:
         """Close the sockets that sessions shared."""
@@ -257,7 +270,7 @@ class Dialer:
             sse=sse,
             transport=Borrowed(self._transport),
             headers={**(self.config.headers or {}), **(headers or {})},
-            auth=self._auth,
+            auth=self.auth,
             # Reading has no limit of its own: a call has its deadline, and an event stream may be silent
             # for hours. (With the SDK's 300 s it gives such a stream up after the second silence.)
             timeout=httpx2.Timeout(self._policy.connect_timeout, read=None),

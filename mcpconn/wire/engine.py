@@ -28,6 +28,8 @@ HEAD_LIMIT = 100 * 1024
 READ_SIZE = 64 * 1024
 """Bytes read at once. httpcore2's figure, too."""
 
+# A socket that ends is no session that ends. anyio's errors are the same for both, so they are not passed on as
+# causes: to the classification they would be proof that the transport is lost.
 _GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
@@ -91,10 +93,10 @@ class Engine(httpx2.AsyncBaseTransport):
                     stream = await anyio.connect_tcp(
                         host, port, tls=True, ssl_context=self._tls(), tls_hostname=name, tls_standard_compatible=False
                     )
-        except TimeoutError as error:
-            raise httpx2.ConnectTimeout(str(error)) from error
+        except TimeoutError:
+            raise httpx2.ConnectTimeout(f"no connection within {timeout:g} s") from None
         except (OSError, anyio.EndOfStream, *_GONE) as error:
-            raise httpx2.ConnectError(str(error) or "the TLS handshake was cut off") from error
+            raise httpx2.ConnectError(str(error) or "the TLS handshake was cut off") from None
         wire = _Wire(stream, origin)
         self._wires.add(wire)
         return wire
@@ -175,8 +177,8 @@ class _Wire:
         try:
             with anyio.fail_after(timeout):
                 await self.stream.send(data)
-        except TimeoutError as error:
-            raise httpx2.WriteTimeout(str(error)) from error
+        except TimeoutError:
+            raise httpx2.WriteTimeout(f"the request could not be written within {timeout:g} s") from None
 
     async def event(self) -> Any:
         """What the server says next."""
@@ -202,9 +204,9 @@ class _Wire:
         except anyio.EndOfStream:
             return b""
         except _GONE as error:
-            raise httpx2.ReadError(str(error.__cause__ or error)) from error
-        except TimeoutError as error:
-            raise httpx2.ReadTimeout(str(error)) from error
+            raise httpx2.ReadError(str(error.__cause__ or error)) from None
+        except TimeoutError:
+            raise httpx2.ReadTimeout(f"nothing was received for {self._read_timeout:g} s") from None
 
 
 class _Body(httpx2.AsyncByteStream):

@@ -9,13 +9,14 @@ the transport with a JSON-RPC error in place of anything that the transport coul
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import anyio
 import httpx2
-from mcp_types import CONNECTION_CLOSED, ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCRequest
+from mcp_types import CONNECTION_CLOSED, ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCRequest, RequestId
 
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Evidence
@@ -27,6 +28,8 @@ ERROR_BODY_LIMIT = 1024 * 1024
 """Bytes read of a refusal. What is longer is no JSON-RPC error that anybody should read."""
 MESSAGE_LIMIT = 1000
 """Characters kept of a refusal's plain text."""
+RETRY_AFTER_LIMIT = 86_400.0
+"""Seconds of Retry-After that are believed. "99999999999" is a mistake, and would silence a connection for good."""
 GOODBYE_TIMEOUT = 2.0
 """Seconds for the DELETE of a session, and for a courtesy cancel. The SDK would wait 30."""
 NEVER_SENT = (
@@ -61,6 +64,8 @@ class Lens(httpx2.AsyncClient):
         self._limit = limit
         self._sse = sse
         self._parsed: dict[str, httpx2.URL] = {}
+        self._pending: dict[RequestId, Callable[[], object]] = {}
+        """How to abandon each request that waits for its answer."""
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         # The SDK hands over the same text with each message, and parsing it takes as long as sending it does.
@@ -85,6 +90,22 @@ class Lens(httpx2.AsyncClient):
 
     async def _call(self, request: httpx2.Request, message: JSONRPCRequest, options: dict[str, Any]) -> httpx2.Response:
         exchange = EXCHANGE.get() or Exchange("call")
+        with anyio.CancelScope() as scope:
+            self._pending[message.id] = scope.cancel
+            try:
+                response = await self._answer(request, message, exchange, options)
+            finally:
+                del self._pending[message.id]
+            if not response.is_closed:
+                assert isinstance(response.stream, httpx2.AsyncByteStream)
+                response.stream = _Events(response.stream, exchange, self._pending, message.id)
+            return response
+        # Nobody waits for it any more, and nothing has to be passed on.
+        return httpx2.Response(202, request=request)
+
+    async def _answer(
+        self, request: httpx2.Request, message: JSONRPCRequest, exchange: Exchange, options: dict[str, Any]
+    ) -> httpx2.Response:
         exchange.session_sent = self._sse or SESSION_HEADER in request.headers
         exchange.written = None
         try:
@@ -114,7 +135,11 @@ class Lens(httpx2.AsyncClient):
             await _close(response)
             error = self._note_refusal(exchange, body)
             return self._stand_in(request, message, exchange, error)
-        if not self._sse and status == 200 and exchange.content_type.lower().startswith("application/json"):
+        if self._sse:
+            # The answer comes on the event stream: this one says no more than that the request has arrived.
+            exchange.http_status = exchange.content_type = None
+            return response
+        if status == 200 and exchange.content_type.lower().startswith("application/json"):
             return await self._receive_json(request, exchange, response)
         return response
 
@@ -143,11 +168,9 @@ class Lens(httpx2.AsyncClient):
     def _note_refusal(self, exchange: Exchange, body: bytes) -> ErrorData | None:
         error = jsonrpc_error(body)
         if error is not None:
-            exchange.code, exchange.message, exchange.from_wire = (
-                error.code,
-                self._redact(error.message),
-                True,
-            )
+            # Redacted for the transport, too: it becomes the cause of what the caller sees.
+            error = ErrorData(code=error.code, message=self._redact(error.message), data=error.data)
+            exchange.code, exchange.message, exchange.from_wire = error.code, error.message, True
             return error
         if not body.strip():
             exchange.content_type = ""
@@ -179,6 +202,8 @@ class Lens(httpx2.AsyncClient):
 
     async def _tell(self, request: httpx2.Request, message: Any, options: dict[str, Any]) -> httpx2.Response:
         if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            self._abandon((message.params or {}).get("requestId"))
+
             # The SDK sends notifications one after another, before any further request: a server that is
             # stuck must not hold up the calls behind a courtesy.
             async def courtesy() -> None:
@@ -193,6 +218,12 @@ class Lens(httpx2.AsyncClient):
                 self._watch.sign(evidence)
         return httpx2.Response(202, request=request)
 
+    def _abandon(self, request_id: RequestId | None) -> None:
+        """Stop waiting for an answer that nobody wants: it would hold a task and a socket, perhaps for ever."""
+        abandon = self._pending.get(request_id) if request_id is not None else None
+        if abandon is not None:
+            abandon()
+
     async def _quietly(self, request: httpx2.Request, options: dict[str, Any]) -> Evidence | None:
         """Send it; what went wrong is returned, not raised: raised, it would end the session."""
         exchange = Exchange("idle")
@@ -201,6 +232,7 @@ class Lens(httpx2.AsyncClient):
             response = await super().send(request, stream=True, **options)
             exchange.http_status = response.status_code
             exchange.content_type = response.headers.get("content-type", "")
+            exchange.challenge = response.headers.get("www-authenticate")
             body = await read_limited(response, ERROR_BODY_LIMIT, cut=True)
             await _close(response)
         except Exception as error:
@@ -220,6 +252,10 @@ class Lens(httpx2.AsyncClient):
     # -- event streams
 
     async def _listen(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
+        exchange = EXCHANGE.get()
+        if exchange is not None and exchange.abandoned:
+            # The SDK resumes a stream that ends before its answer, and cannot know that this was the caller's wish.
+            raise httpx2.ReadError("nobody waits for this answer any more", request=request)
         response = await super().send(request, stream=True, **options)
         if response.status_code < 300:
             self._watch.stream_opened = True
@@ -245,6 +281,43 @@ def _tells_era(exchange: Exchange) -> bool:
     status = exchange.http_status or 0
     verdict = status in (500, 501) or (status < 500 and status not in (401, 403, 408, 429))
     return exchange.exception is None and verdict
+
+
+class _Events(httpx2.AsyncByteStream):
+    """The body of an answer that comes as an event stream. Another task can end the reading of it."""
+
+    def __init__(
+        self,
+        inner: httpx2.AsyncByteStream,
+        exchange: Exchange,
+        pending: dict[RequestId, Callable[[], object]],
+        request_id: RequestId,
+    ) -> None:
+        self._chunks = inner.__aiter__()
+        self._inner = inner
+        self._exchange = exchange
+        self._pending = pending
+        self._id = request_id
+        self._scope = anyio.CancelScope()
+        pending[request_id] = self.abandon
+
+    def abandon(self) -> None:
+        """End it, in the middle of a read if need be."""
+        self._exchange.abandoned = True
+        self._scope.cancel()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._exchange.abandoned:
+            with anyio.CancelScope() as self._scope:
+                return await self._chunks.__anext__()
+        raise httpx2.ReadError("nobody waits for this answer any more")
+
+    async def aclose(self) -> None:
+        self._pending.pop(self._id, None)
+        await self._inner.aclose()
 
 
 async def _close(response: httpx2.Response) -> None:
@@ -286,7 +359,8 @@ def retry_after(value: str | None) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value)) if value.strip().replace(".", "", 1).isdigit() else _until(value)
+        number = value.isascii() and value.strip().replace(".", "", 1).isdigit()
+        return min(float(value) if number else _until(value), RETRY_AFTER_LIMIT)
     except (ValueError, TypeError, OverflowError):
         return None
 

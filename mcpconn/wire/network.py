@@ -15,8 +15,6 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
-from mcpconn.wire.engine import Engine
-
 KEEPALIVE_EXPIRY = 4.0
 """Seconds an unused socket is kept. uvicorn and node close theirs after 5 s: a request that is written in
 that very moment is lost, and nobody can say whether it was. Closing first avoids it."""
@@ -48,6 +46,9 @@ class Network:
         """
         proxy = self.proxy_for(url)
         if engine == "direct" and proxy is None:
+            # Imported with the first connection that needs it, as httpx2 does with httpcore2: h11 takes a while.
+            from mcpconn.wire.engine import Engine
+
             return Engine(lambda: self.tls, keepalive_expiry=KEEPALIVE_EXPIRY)
         # The number of sockets is bounded by the calls in flight; a pool limit below it could only deadlock
         # against the standalone event streams, which hold a socket for as long as the session lives.

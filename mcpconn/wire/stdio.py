@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -76,35 +76,41 @@ class Child:
         if rest.strip():
             self.stderr.append(rest.decode("utf-8", "replace").rstrip()[:STDERR_WIDTH])
 
-    async def exited(self, timeout: float) -> bool:
-        """Whether the process ended within so many seconds."""
-        with anyio.move_on_after(timeout):
-            while self.process.returncode is None:  # noqa: ASYNC110 - there is no event to wait for, see POLL
-                await anyio.sleep(POLL)
-        return self.process.returncode is not None
+    async def exited(self, timeout: float | None = None, *, family: bool = False) -> bool:
+        """Whether the process ended within so many seconds, or its grace; with `family`, its descendants too."""
 
-    def signal_group(self, number: int) -> None:
-        """Send a signal to the child and all its descendants."""
+        def lives() -> bool:
+            return self.process.returncode is None or (family and self.signal_group(0))
+
+        began = anyio.current_time()
+        # The grace is looked at again each time: the connection may be closed while its child is being ended.
+        while lives() and anyio.current_time() - began < (timeout or self.watch.grace):  # noqa: ASYNC110 - see POLL
+            await anyio.sleep(POLL)
+        return not lives()
+
+    def signal_group(self, number: int) -> bool:
+        """Send a signal to the child and all its descendants; 0 only asks. Whether there was anybody."""
         with suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":  # pragma: no cover - no process groups to signal there
-                self.process.kill()
-            else:
+            if sys.platform != "win32":
                 os.killpg(self.process.pid, number)
+                return True
+            if number:  # pragma: no cover - no process groups to signal there
+                self.process.kill()
+        return False
 
     async def stop(self) -> None:
         """End the child: close its stdin, wait, SIGTERM, wait, SIGKILL (specification, lifecycle, shutdown)."""
         assert self.process.stdin is not None
         with suppress(*GONE):
             await self.process.stdin.aclose()
-        grace = self.watch.grace
-        if not await self.exited(grace):
+        if not await self.exited() or self.signal_group(0):
+            # It hangs, or it is gone and has left descendants behind.
             self.signal_group(signal.SIGTERM)
-            if not await self.exited(min(FORCE_AFTER, grace)):
+            if not await self.exited(min(FORCE_AFTER, self.watch.grace), family=True):
                 self.signal_group(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
                 await self.exited(FORCE_AFTER)
-        elif self.process.returncode:
-            # It died of itself; its descendants may not have.
-            self.signal_group(signal.SIGTERM)
+                # Nobody survives that. Where no init collects orphans, they stay in the list for ever.
+                await self.exited(0.1, family=True)
         for stream in (self.process.stdout, self.process.stderr):
             with suppress(*GONE):
                 if stream is not None:
@@ -117,15 +123,17 @@ class Child:
                 close()
 
 
-async def lines_of(stream: ByteReceiveStream, limit: int) -> AsyncIterator[bytes | Exception]:
+async def lines_of(stream: ByteReceiveStream, limit: int) -> AsyncGenerator[bytes | Exception, None]:
     """The lines of `stream`. One that is longer than `limit` is skipped, and an exception yielded for it."""
     buffer = bytearray()
     skipping = False
     async for chunk in stream:
+        searched = len(buffer)
         buffer += chunk
-        while (end := buffer.find(b"\n")) >= 0:
+        while (end := buffer.find(b"\n", searched)) >= 0:
             line = bytes(buffer[:end])
             del buffer[: end + 1]
+            searched = 0
             if not skipping and line.strip():
                 yield line
             skipping = False
@@ -151,14 +159,16 @@ async def stdio_transport(
     Raises:
         OSError: the command cannot be started.
     """
-    process = await anyio.open_process(
-        [command, *args],
-        env=get_default_environment() | dict(env or {}),
-        cwd=cwd,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    # No await between the start of the process and the block that ends it.
+    # Shielded, and no await between the start of the process and the block that ends it: a dial that is
+    # cancelled in this moment would leave a child behind that nobody knows.
+    with anyio.CancelScope(shield=True):
+        process = await anyio.open_process(
+            [command, *args],
+            env=get_default_environment() | dict(env or {}),
+            cwd=cwd,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
     child = Child(process, watch)
     to_session, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write, from_session = anyio.create_memory_object_stream[SessionMessage](0)
@@ -166,9 +176,11 @@ async def stdio_transport(
     async def read_stdout() -> None:
         assert process.stdout is not None
         async with to_session:
-            with suppress(*GONE):
-                async for line in lines_of(process.stdout, limit):
-                    await to_session.send(line if isinstance(line, Exception) else parse(line))
+            # trio wants a generator closed that is left in the middle.
+            async with aclosing(lines_of(process.stdout, limit)) as lines:
+                with suppress(*GONE):
+                    async for line in lines:
+                        await to_session.send(line if isinstance(line, Exception) else parse(line))
             # What it said last explains its end: give it the moment it needs to be read.
             await child.exited(1.0)
             with anyio.move_on_after(0.2):

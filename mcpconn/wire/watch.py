@@ -90,7 +90,11 @@ class WatchedRead:
             raise anyio.EndOfStream from None
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        """Nothing: the transport closes both streams at its own end.
+
+        Closed before, an answer that comes late would be an error in the SDK's transport, and would interrupt
+        its goodbye to the server.
+        """
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,7 +149,7 @@ class WatchedWrite:
             exchange.written = True
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        """Nothing; see `WatchedRead`."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -172,15 +176,17 @@ async def injectable(transport: AbstractAsyncContextManager[Any], watch: Watch) 
     Only the SSE transport needs it: there a request's refusal is seen by the POST, but its answer is
     awaited on the event stream, and the SDK connects the two no further than its log.
     """
-    send, receive = anyio.create_memory_object_stream[Any](64)
     async with transport as (read, write), anyio.create_task_group() as group:
+        send, receive = anyio.create_memory_object_stream[Any](64)
 
         async def pump() -> None:
             async with send:
                 try:
                     async for item in read:
                         if isinstance(item, Exception):
-                            watch.reason = item
+                            # Whatever cut the stream, it is the end of this transport. (Its own error would be a
+                            # suspicion: over plain HTTP a cut socket proves nothing.)
+                            watch.reason = anyio.EndOfStream(str(item) or type(item).__name__)
                         await send.send(item)
                 except anyio.BrokenResourceError:
                     return

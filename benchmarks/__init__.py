@@ -1,0 +1,1 @@
+"""What safety costs, measured on the machine this runs on: `python -m benchmarks`."""

@@ -1,0 +1,284 @@
+"""Many connections at once: how fast they start, what they weigh, what they cost while nobody calls."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import psutil
+from mcp import Client
+
+from benchmarks.calls import ARGUMENTS
+from benchmarks.measure import Report, ratio
+from benchmarks.recovery import listed
+from benchmarks.servers import running
+from mcpconn import Manager, Policy, State
+
+FLEET = 1000
+AT_ONCE = 50
+"""Bare clients opened at once; more than a listener's queue would only wait for each other's retries."""
+PATIENT = Policy(dials_per_origin=64)
+"""All connections of a benchmark go to one server, which stands for many."""
+
+
+def child(function: str, **options: Any) -> Any:
+    """Call a function of this module in a process of its own, so that nothing else is in its memory."""
+    line = f"from benchmarks import fleet; fleet.report_of({function!r}, {json.dumps(options)!r})"
+    done = subprocess.run([sys.executable, "-c", line], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report_of(function: str, options: str) -> None:
+    """In the child: call it, print what it returns."""
+    quiet_logs()
+    raise_file_limit()
+    print(json.dumps(anyio.run(lambda: globals()[function](**json.loads(options)))), flush=True)
+
+
+def quiet_logs() -> None:
+    """Failures are what is measured here; they need not be read as well."""
+    import logging
+
+    for name in ("mcpconn", "transitions", "mcp"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def raise_file_limit() -> None:
+    """A thousand connections are more sockets than many systems allow by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 8192 if hard == resource.RLIM_INFINITY else min(hard, 8192)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+# -- start
+
+
+async def start(quick: bool) -> Report:
+    """A hundred servers, one of them hanging and one refusing."""
+    report = Report()
+    good = 18 if quick else 98
+    with running("scripted", count=good) as servers, _hanging() as hanging, _refusing() as refusing:
+        times: dict[str, list[float]] = {"ours": [], "bare": []}
+        for turn in range(2 if quick else 5):
+            for side in ("ours", "bare") if turn % 2 else ("bare", "ours"):
+                gc.collect()
+                if side == "ours":
+                    times[side].append(await _start_manager([*servers.urls, hanging, refusing], good))
+                else:
+                    times[side].append(await _start_bare(servers.urls))
+    found = ratio(times["ours"], times["bare"])
+    report.add(
+        f"start of {good + 2} servers, one hanging, one refusing: {good} ready, against {good} bare clients",
+        found.figure,
+        "x",
+        target=0.12,
+        note=str(found),
+        spread=found.spread,
+    )
+    return report
+
+
+async def _start_manager(urls: list[str], good: int) -> float:
+    began = time.perf_counter()
+    ready = anyio.Event()
+    seen = 0
+
+    def count(change: Any) -> None:
+        nonlocal seen
+        seen += change.target is State.READY
+        if seen >= good:
+            ready.set()
+
+    manager = Manager({f"s{number}": {"url": url, "drain_timeout": 0.2} for number, url in enumerate(urls)})
+    manager.subscribe(count)
+    async with manager:
+        await ready.wait()
+        return time.perf_counter() - began
+
+
+async def _start_bare(urls: list[str]) -> float:
+    began = time.perf_counter()
+    async with AsyncExitStack() as stack:
+        clients: list[Client] = []
+
+        async def connect(url: str, *, task_status: Any) -> None:
+            async with Client(url) as client:
+                clients.append(client)
+                task_status.started()
+                await over.wait()
+
+        over = anyio.Event()
+        group = await stack.enter_async_context(anyio.create_task_group())
+        async with anyio.create_task_group() as together:
+            for url in urls:
+                together.start_soon(group.start, connect, url)
+        took = time.perf_counter() - began
+        over.set()
+    return took
+
+
+class _hanging:
+    """A server that takes connections and says nothing."""
+
+    def __enter__(self) -> str:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(64)
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/mcp"
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+class _refusing(_hanging):
+    """An address where nobody listens."""
+
+    def __enter__(self) -> str:
+        url = super().__enter__()
+        self._socket.close()
+        return url
+
+
+# -- memory and idle cost
+
+
+def rss() -> int:
+    """Bytes of memory this process holds."""
+    gc.collect()
+    return psutil.Process(os.getpid()).memory_info().rss
+
+
+async def ours_ready(url: str, count: int, idle: float = 0.0) -> dict[str, float]:
+    """Connections of one manager, ready; their weight, and what they cost while nobody calls."""
+    before = rss()
+    async with Manager({f"s{number}": {"url": url} for number in range(count)}, policy=PATIENT) as manager:
+        await manager.wait_ready()
+        for connection in manager.values():
+            await listed(connection)
+        weight = (rss() - before) / count
+        used = 0.0
+        if idle:
+            # Sockets that served the handshakes are given up after 4 s; that is not what is asked here.
+            await anyio.sleep(5)
+            began = time.process_time()
+            await anyio.sleep(idle)
+            used = (time.process_time() - began) / idle
+        assert all(connection.state is State.READY for connection in manager.values())
+    return {"bytes": weight, "cpu": used}
+
+
+async def bare_ready(url: str, count: int) -> dict[str, float]:
+    """The same number of bare clients."""
+    before = rss()
+    slots = anyio.CapacityLimiter(AT_ONCE)
+    over = anyio.Event()
+    open_now = 0
+    everybody = anyio.Event()
+
+    async def connect() -> None:
+        nonlocal open_now
+        async with AsyncExitStack() as stack:
+            async with slots:
+                client = await stack.enter_async_context(Client(url))
+                await client.list_tools()
+            open_now += 1
+            if open_now == count:
+                everybody.set()
+            await over.wait()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(connect)
+        await everybody.wait()
+        weight = (rss() - before) / count
+        over.set()
+    return {"bytes": weight}
+
+
+async def memory(quick: bool) -> Report:
+    """A thousand ready connections in one process, against a thousand bare clients; and their idle cost."""
+    report = Report()
+    count = 100 if quick else FLEET
+    with running("scripted") as servers:
+        ours = child("ours_ready", url=servers.url, count=count, idle=3 if quick else 10)
+    with running("scripted") as servers:
+        bare = child("bare_ready", url=servers.url, count=count)
+    report.add(
+        f"memory of {count} ready HTTP connections, against bare clients",
+        ours["bytes"] / bare["bytes"],
+        "x",
+        target=0.10,
+        note=f"{ours['bytes'] / 1024:.0f} KiB a connection against {bare['bytes'] / 1024:.0f} KiB",
+    )
+    report.add(f"idle cost of {count} ready connections", ours["cpu"] * 100, "% of a core", target=0.5)
+    return report
+
+
+# -- growth
+
+
+async def ours_growth(url: str, count: int, calls: int) -> dict[str, float]:
+    """Calls a second over all of many connections, and the weight of one."""
+    before = rss()
+    async with Manager({f"s{number}": {"url": url} for number in range(count)}, policy=PATIENT) as manager:
+        await manager.wait_ready()
+        for connection in manager.values():
+            await listed(connection)
+        weight = (rss() - before) / count
+        names = list(manager)
+        turn = 0
+
+        async def caller(until: int) -> None:
+            nonlocal turn
+            while turn < until:
+                turn += 1
+                await manager.call_tool(names[turn % count], "add", ARGUMENTS)
+
+        rates = []
+        for part in range(4):
+            # The first round opens the sockets that the others use.
+            share = max(calls // 4, count if part == 0 else 0)
+            turn, began = 0, time.perf_counter()
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(caller, share)
+            rates.append(share / (time.perf_counter() - began))
+    return {"rate": statistics.median(rates[1:]), "bytes": weight}
+
+
+async def growth(quick: bool) -> Report:
+    """Ten, a hundred, a thousand connections: what changes for each."""
+    report = Report()
+    counts = (10, 100) if quick else (10, 100, 1000)
+    repeats = 1 if quick else 3
+    rates: dict[int, list[float]] = {count: [] for count in counts}
+    weights: dict[int, list[float]] = {count: [] for count in counts}
+    for turn in range(repeats):
+        for count in counts if turn % 2 else reversed(counts):
+            with running("scripted") as servers:
+                found = child("ours_growth", url=servers.url, count=count, calls=400 if quick else 4000)
+            rates[count].append(found["rate"])
+            weights[count].append(found["bytes"])
+    rate = {count: statistics.median(found) for count, found in rates.items()}
+    weight = {count: statistics.median(found) for count, found in weights.items()}
+    for name, by, unit in (("calls/s", rate, 1.0), ("KiB a connection", weight, 1024.0)):
+        listing = ", ".join(f"{by[count] / unit:.0f} at {count}" for count in counts)
+        worst = by[counts[0]] / by[counts[-1]] if by is rate else by[counts[-1]] / by[counts[0]]
+        report.add(f"growth, {name}: {counts[-1]} against {counts[0]}", worst, "x", target=1.10, note=listing)
+    report.series["growth"] = {"rate": rate, "bytes": weight}
+    return report
+
+
+GROUPS: dict[str, Callable[[bool], Any]] = {"start": start, "memory": memory, "growth": growth}

@@ -1,0 +1,31 @@
+"""Credentials for HTTP servers: given to `ServerConfig.auth`, put on every request, renewed when refused.
+
+`ServerConfig.auth` takes a bearer token, a `Credentials`, a callable, a provider of `mcp.client.auth`, or any
+`httpx2.Auth`.
+"""
+
+from mcpconn.auth.bearing import Bearing, as_credentials
+from mcpconn.auth.credentials import (
+    Credentials,
+    CredentialsRefused,
+    CredentialsUnavailable,
+    FromCallable,
+    StaticBearer,
+)
+from mcpconn.auth.filelock import FileLock
+from mcpconn.auth.oauth import OAuth
+from mcpconn.auth.storage import FileTokenStorage, TokenFileError
+
+__all__ = [
+    "Bearing",
+    "Credentials",
+    "CredentialsRefused",
+    "CredentialsUnavailable",
+    "FileLock",
+    "FileTokenStorage",
+    "FromCallable",
+    "OAuth",
+    "StaticBearer",
+    "TokenFileError",
+    "as_credentials",
+]

@@ -1,0 +1,201 @@
+"""Between credentials and a connection: on each request below, and to be renewed by the supervisor above."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import httpx2
+from mcp.client.auth import OAuthClientProvider
+from mcp.client.auth.utils import extract_field_from_www_auth
+
+from mcpconn.auth.credentials import (
+    Credentials,
+    CredentialsRefused,
+    CredentialsUnavailable,
+    FromCallable,
+    StaticBearer,
+)
+from mcpconn.auth.exchange import VERSION_HEADER, Fetch
+from mcpconn.auth.flight import SingleFlight
+from mcpconn.auth.oauth import OAuth
+from mcpconn.redact import Redactor
+
+Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
+
+_FLIGHTS: WeakKeyDictionary[Any, SingleFlight[tuple[bool, bool]]] = WeakKeyDictionary()
+"""The renewal that is under way, for credentials that serve several connections."""
+
+
+class Bearing(httpx2.Auth):
+    """The credentials of one connection: it puts them on requests, and knows which of them were refused.
+
+    The credentials themselves may serve many connections. Where another one has renewed them already, there is
+    nothing left to renew here.
+    """
+
+    def __init__(self, auth: Any, *, redact: Redactor, fetch: Fetch | None = None) -> None:
+        """
+        Args:
+            auth: What a configuration gives: see `as_credentials`.
+            redact: Told of every secret that is sent, for servers that say it back.
+            fetch: Sends the requests of an OAuth flow.
+
+        Raises:
+            TypeError: `auth` is nothing that could be used.
+        """
+        self.credentials = as_credentials(auth)
+        """What is used: credentials, or an `httpx2.Auth` that runs as it is."""
+        self._redact = redact
+        self._fetch = fetch
+        self._served: Mapping[str, str] | None = None
+        self._refused: Mapping[str, str] | None = None
+        self._version: str | None = None
+        self.found = False
+        """The last renewal found that others had renewed, and did nothing itself."""
+
+    @property
+    def renewable(self) -> bool:
+        """Whether a refusal can be answered by a renewal at all."""
+        renewable: bool = getattr(self.credentials, "renewable", True)
+        return renewable and not isinstance(self.credentials, httpx2.Auth)
+
+    def replace(self, auth: Any) -> None:
+        """Use other credentials from now on."""
+        self.credentials = as_credentials(auth)
+
+    def forget(self) -> None:
+        """Somebody has renewed the credentials at their source: what was kept of them is out of date."""
+        forget = getattr(self.credentials, "forget", None)
+        if callable(forget):
+            forget()
+
+    # -- for the supervisor
+
+    async def refresh(self, challenge: str | None) -> bool:
+        """Renew the credentials, unless another connection has done it since they were refused here.
+
+        Raises:
+            CredentialsRefused: a person has to do something.
+            CredentialsUnavailable: it could not be tried now.
+        """
+        auth = self.credentials
+        if isinstance(auth, httpx2.Auth):
+            return False
+        try:
+            if self._refused is not None and dict(await self._headers(auth)) != self._refused:
+                self.found = True
+                return True
+            renewed, self.found = await _flight_of(auth).run(lambda: self._renew(auth, challenge))
+            return renewed
+        except (CredentialsRefused, CredentialsUnavailable):
+            raise
+        except Exception as error:  # credentials are host code
+            raise CredentialsUnavailable(self._words("the credentials cannot be renewed now", error)) from error
+
+    async def _renew(self, auth: Credentials, challenge: str | None) -> tuple[bool, bool]:
+        if isinstance(auth, OAuth):
+            return True, not await auth.renew(challenge, version=self._version, fetch=self._fetch)
+        return await auth.refresh(challenge), False
+
+    # -- for requests
+
+    async def async_auth_flow(self, request: httpx2.Request) -> Flow:
+        """Put the credentials on a request; note whether they were refused."""
+        auth = self.credentials
+        flow = self._theirs(auth, request) if isinstance(auth, httpx2.Auth) else self._ours(auth, request)
+        try:
+            outgoing = await flow.__anext__()
+            while True:
+                response = yield outgoing
+                outgoing = await flow.asend(response)
+        except StopAsyncIteration:
+            return
+        finally:
+            await flow.aclose()
+
+    async def _ours(self, auth: Credentials, request: httpx2.Request) -> Flow:
+        try:
+            headers = dict(await self._headers(auth))
+        except CredentialsUnavailable:
+            raise
+        except Exception as error:  # credentials are host code
+            raise CredentialsUnavailable(self._words("there are no credentials now", error)) from error
+        self._put(request, headers)
+        response = yield request
+        challenge = response.headers.get("www-authenticate")
+        if response.status_code == 401 and headers == self._served:
+            self._refused = headers
+            self._version = request.headers.get(VERSION_HEADER)
+        elif response.status_code == 403 and isinstance(auth, OAuth) and challenge is not None:
+            if extract_field_from_www_auth(response, "error") != "insufficient_scope":
+                return
+            version = request.headers.get(VERSION_HEADER)
+            if await auth.step_up(challenge, version=version, fetch=self._fetch):
+                self._put(request, dict(await auth.headers()))
+                yield request
+
+    async def _theirs(self, auth: httpx2.Auth, request: httpx2.Request) -> Flow:
+        """An `httpx2.Auth` runs as it is. What it sends is noted as secret."""
+        flow = auth.async_auth_flow(request)
+        try:
+            outgoing = await flow.__anext__()
+            while True:
+                self._redact.learn(outgoing.headers.get("authorization", ""))
+                response = yield outgoing
+                outgoing = await flow.asend(response)
+        except StopAsyncIteration:
+            return
+        finally:
+            await flow.aclose()
+
+    async def _headers(self, auth: Credentials) -> Mapping[str, str]:
+        return await auth.headers(fetch=self._fetch) if isinstance(auth, OAuth) else await auth.headers()
+
+    def _put(self, request: httpx2.Request, headers: dict[str, str]) -> None:
+        if headers != self._served:
+            self._served = headers
+            for value in headers.values():
+                self._redact.learn(value)
+        request.headers.update(headers)
+
+    def _words(self, what: str, error: Exception) -> str:
+        return self._redact(f"{what}: {error}" if str(error) else f"{what}: {type(error).__name__}")
+
+
+def as_credentials(auth: Any) -> Credentials | httpx2.Auth:
+    """What a configuration gives as `auth`, in one of the two forms that requests understand.
+
+    A string is a bearer token. A provider of the SDK is wrapped in `OAuth`, unless its class has a flow of its
+    own: that one, and any other `httpx2.Auth`, runs as it is. A callable is wrapped in `FromCallable`.
+
+    Raises:
+        TypeError: none of these.
+    """
+    if isinstance(auth, str):
+        return StaticBearer(auth)
+    if isinstance(auth, OAuthClientProvider) and _has_sdk_flow(type(auth)):
+        # One wrapper for a provider, wherever it is given: it is the wrapper that keeps renewals apart.
+        wrapper: OAuth = auth.__dict__.setdefault("_mcpconn_oauth", OAuth(auth))
+        return wrapper
+    if isinstance(auth, (httpx2.Auth, Credentials)):
+        return auth
+    if callable(auth):
+        return FromCallable(auth)
+    raise TypeError(f"auth must be a token, credentials, a callable or an httpx2.Auth, not {type(auth).__name__}")
+
+
+def _flight_of(auth: Credentials) -> SingleFlight[tuple[bool, bool]]:
+    try:
+        return _FLIGHTS.setdefault(auth, SingleFlight())
+    except TypeError:
+        # It cannot be a key (no hash, or no weak references): then it is on its own.
+        return SingleFlight()
+
+
+def _has_sdk_flow(kind: type[OAuthClientProvider]) -> bool:
+    return (
+        kind._auth_flow is OAuthClientProvider._auth_flow
+        and kind.async_auth_flow is OAuthClientProvider.async_auth_flow
+    )

@@ -1,0 +1,5 @@
+"""The command line: `mcpconn check`, `call`, `tools`, `watch`, `diagram`, `demo`. Needs the extra `mcpconn[cli]`."""
+
+from mcpconn.cli.entry import main
+
+__all__ = ["main"]

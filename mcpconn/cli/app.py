@@ -1,0 +1,316 @@
+"""The commands and their options. What they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import anyio
+import typer
+import typer.core
+
+from mcpconn import diagram as pictures
+from mcpconn.cli import config as configuration
+from mcpconn.cli.call import arguments_of
+from mcpconn.cli.call import call as call_once
+from mcpconn.cli.connect import TIMEOUT
+from mcpconn.cli.connect import check as check_all
+from mcpconn.cli.errors import FAILED, INTERRUPTED, USAGE, Trouble, explain
+from mcpconn.cli.output import clean, complain, print_json, say
+from mcpconn.cli.tables import print_checks, print_tools
+from mcpconn.cli.watch import watch as watch_all
+
+T = TypeVar("T")
+
+
+class Shell(typer.core.TyperGroup):
+    """Ends with one line and an exit status, whatever happens."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run a command. Completion and help are typer's."""
+        _quiet()
+        _Debug.on = False
+        options["standalone_mode"] = False
+        try:
+            status = super().main(args, *rest, **options)
+        except Exception as error:
+            if _Debug.on:
+                raise
+            status = _complain(error)
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+class _Debug:
+    on = False
+
+
+def _complain(error: Exception) -> int:
+    # Errors of usage are typer's own, and the classes are where its version keeps them.
+    format_message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
+    if callable(format_message) and type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(format_message() + "\n")
+        return USAGE
+    if callable(format_message):
+        path = getattr(context, "command_path", "mcpconn")
+        message = format_message().rstrip(".")
+        complain(f"{message}{'' if message.endswith('?') else ';'} see {path} --help")
+        return int(getattr(error, "exit_code", USAGE))
+    if type(error).__name__ == "Abort":
+        return INTERRUPTED
+    message, status = explain(error)
+    complain(message)
+    return status
+
+
+def _quiet() -> None:
+    """No log lines between the lines of a command: what they say is said by the commands."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())
+
+
+def _debug(value: bool) -> bool:
+    if value:
+        _Debug.on = True
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s", force=True
+        )
+        logging.getLogger("mcpconn").setLevel(logging.DEBUG)
+        logging.getLogger("transitions").setLevel(logging.WARNING)
+    return value
+
+
+def _version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"mcpconn {version('mcpconn')}\n")
+        raise typer.Exit
+
+
+def _run(function: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+    return anyio.run(partial(function, *args, **options))
+
+
+app = typer.Typer(
+    cls=Shell,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Connects to MCP servers, and tells the truth about them.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_debug, help="Show log lines, and a traceback where something fails.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="The configuration file.  [default: $MCPCONN_CONFIG, else ./mcp.json]"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long a server may take to answer.")
+]
+Wait = Annotated[
+    float,
+    typer.Option("--wait", min=0, metavar="SECONDS", help="How long to keep trying a server that is not there yet."),
+]
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Connects to MCP servers, and tells the truth about them."""
+
+
+@app.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="The configuration file.  [default: as --config]")] = None,
+    config: Config = None,
+    timeout: Timeout = TIMEOUT,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Connect to every server and say what came of it.
+
+    Exit status: 0 all are ready; 1 one failed; 2 the configuration cannot be used.
+    """
+    results = _run(check_all, configuration.load(file or config), timeout=timeout, wait=wait)
+    failed = [result for result in results if not result.ok]
+    if as_json:
+        print_json({"ok": not failed, "servers": {result.name: result.as_json() for result in results}})
+    else:
+        print_checks(results)
+    raise typer.Exit(FAILED if failed else 0)
+
+
+@app.command()
+def tools(
+    servers: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of servers.  [default: all]", autocompletion=configuration.complete_server),
+    ] = None,
+    config: Config = None,
+    timeout: Timeout = TIMEOUT,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List what tools the servers have.
+
+    Exit status: 0 all answered; 1 one failed.
+    """
+    chosen = configuration.pick(configuration.load(config), servers or [])
+    results = _run(check_all, chosen, timeout=timeout, wait=wait)
+    if as_json:
+        dumped = {
+            each.name: [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in each.tools or []]
+            for each in results
+            if each.ok
+        }
+        print_json(dumped)
+    else:
+        print_tools(results)
+    failed = [each for each in results if not each.ok]
+    for each in failed:
+        complain(f"{each.name}: {each.why}; {each.fix}" if each.fix else f"{each.name}: {each.why}")
+    raise typer.Exit(FAILED if failed else 0)
+
+
+@app.command()
+def call(
+    server: Annotated[str, typer.Argument(help="The server's name.", autocompletion=configuration.complete_server)],
+    tool: Annotated[str, typer.Argument(help="The tool's name.")],
+    arguments: Annotated[str, typer.Argument(help="A JSON object; - reads it from standard input.")] = "{}",
+    config: Config = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long all of it may take.")
+    ] = 60.0,
+    wait: Wait = 0.0,
+    idempotent: Annotated[
+        bool, typer.Option("--idempotent", help="Running it twice is harmless: try again if no answer comes.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Call a tool and print its answer.
+
+    Exit status: 0 it answered; 1 it failed; 3 no answer came, and the tool may have run.
+    """
+    chosen = configuration.pick(configuration.load(config), [server])
+    status = _run(
+        call_once,
+        server,
+        chosen[server],
+        tool,
+        arguments_of(arguments),
+        timeout=timeout,
+        wait=wait,
+        idempotent=True if idempotent else None,
+        as_json=as_json,
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+def watch(
+    config: Config = None,
+    probe: Annotated[
+        float, typer.Option("--probe", min=0.1, metavar="SECONDS", help="Quiet after which a server is probed.")
+    ] = 5.0,
+    duration: Annotated[
+        float | None,
+        typer.Option("--for", min=0, metavar="SECONDS", help="How long to watch.  [default: until Ctrl-C]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each transition.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Watch all connections, live."""
+    path = configuration.path_of(config)
+    servers = {name: each for name, each in configuration.load(path).items() if not each.disabled}
+    try:
+        _run(watch_all, servers, path, probe=probe, duration=duration, as_json=as_json)
+    except KeyboardInterrupt:
+        # The way to end it, and no failure.
+        raise typer.Exit from None
+
+
+class Format(str, Enum):
+    """What `mcpconn diagram` can print."""
+
+    mermaid = "mermaid"
+    dot = "dot"
+    svg = "svg"
+    markdown = "markdown"
+
+
+@app.command()
+def diagram(
+    form: Annotated[Format, typer.Option("--format", "-f", help="What to print.")] = Format.mermaid,
+    highlight: Annotated[str | None, typer.Option("--highlight", help="A state to mark.")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Rewrite what stands between the markers of a file or folder.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Exit with 1 if `--write` would change the file or folder.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", help="Exit with 1 if a drawn Mermaid diagram is not the machine.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option("--ignore", help="With --compare: an event not drawn.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Print the state machine, or keep pictures of it true."""
+    chosen = [each for each in (write, check, compare) if each is not None]
+    if len(chosen) > 1:
+        raise Trouble("--write, --check and --compare exclude each other; give one", USAGE)
+    try:
+        if write is not None:
+            for path in pictures.write(write):
+                say(f"{path}: rewritten")
+        elif check is not None:
+            _report([str(drift) for drift in pictures.check(check)])
+        elif compare is not None:
+            _report([f"{compare}: {each}" for each in pictures.compare(compare, ignore=ignore or ())])
+        else:
+            make = {"markdown": pictures.markdown_table}.get(form.value) or getattr(pictures, form.value)
+            sys.stdout.write(make(highlight))
+    except ValueError as error:
+        raise Trouble(str(error), USAGE) from error
+
+
+def _report(lines: list[str]) -> None:
+    for line in lines:
+        sys.stdout.write(clean(line) + "\n")
+    if lines:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def demo(
+    duration: Annotated[
+        float | None, typer.Option("--seconds", min=1, metavar="SECONDS", help="How long to go on.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option("--log", help="Write the library's log lines to this file.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Watch calls survive two servers that are broken again and again."""
+    # Imported here: it is a program of its own, and the other commands do without it.
+    from mcpconn.demo import main
+
+    arguments = [] if duration is None else ["--seconds", f"{duration:g}"]
+    raise typer.Exit(main([*arguments, *([] if log is None else ["--log", str(log)])]))

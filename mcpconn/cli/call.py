@@ -1,0 +1,124 @@
+"""`mcpconn call`: one tool, once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from difflib import get_close_matches
+from typing import Any
+
+import mcp_types as types
+from mcp.shared.exceptions import MCPError
+
+from mcpconn.cli.connect import list_tools, managed, once
+from mcpconn.cli.errors import FAILED, UNKNOWN, USAGE, Trouble, explain
+from mcpconn.cli.output import clean, complain, print_json
+from mcpconn.config import ServerConfig
+from mcpconn.connection import Connection
+from mcpconn.errors import CallFailed
+from mcpconn.handlers.errors import REFUSED_CODES
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """The arguments of a tool from the command line; `-` reads them from standard input.
+
+    Raises:
+        Trouble: they are no JSON object.
+    """
+    source = "ARGUMENTS" if text != "-" else "standard input"
+    example = """; write a JSON object, in single quotes: '{"a": 1}'"""
+    try:
+        value = json.loads(sys.stdin.read() if text == "-" else text)
+    except json.JSONDecodeError as error:
+        raise Trouble(f"{source} is not JSON ({error.msg} at character {error.pos + 1}){example}", USAGE) from None
+    if not isinstance(value, dict):
+        raise Trouble(f"{source} is JSON, but no object{example}", USAGE)
+    return value
+
+
+async def call(
+    name: str,
+    config: ServerConfig,
+    tool: str,
+    arguments: dict[str, Any],
+    *,
+    timeout: float,
+    wait: float,
+    idempotent: bool | None,
+    as_json: bool,
+) -> int:
+    """Call a tool and print what it answered; returns the exit status."""
+    async with managed({name: config}, once(timeout, wait)) as manager:
+        connection = manager[name]
+        try:
+            result = await connection.call_tool(tool, arguments, timeout=timeout, idempotent=idempotent)
+        except CallFailed as error:
+            if not as_json:
+                raise
+            print_json(_failure(error))
+            return UNKNOWN if error.outcome == "unknown" else FAILED
+        except MCPError as error:
+            unknown = await _unknown_tool(connection, tool)
+            message = unknown or explain(error)[0]
+            if as_json:
+                outcome = "not_run" if error.code in REFUSED_CODES else "unknown"
+                print_json({"error": message, "kind": "application", "code": error.code, "outcome": outcome})
+                return FAILED
+            raise Trouble(f"{name}: {message}") from error
+        unknown = await _unknown_tool(connection, tool) if result.is_error else None
+    if as_json:
+        print_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
+    elif result.is_error:
+        complain(f"{name}: {unknown}" if unknown else f"{name}: {tool} failed: {text_of(result)}")
+    else:
+        sys.stdout.write(_for_terminal(text_of(result)) + "\n")
+    return FAILED if result.is_error else 0
+
+
+def _failure(error: CallFailed) -> dict[str, Any]:
+    return {
+        "error": str(error),
+        "kind": error.failure.kind.value,
+        "state": error.state.value,
+        "outcome": error.outcome,
+        "retry_in": error.retry_in,
+    }
+
+
+async def _unknown_tool(connection: Connection, tool: str) -> str | None:
+    """A message where the server has no such tool; None where it has, or does not say."""
+    try:
+        names = [each.name for each in await list_tools(connection)]
+    except MCPError:
+        return None
+    if not names or tool in names:
+        return None
+    close = get_close_matches(tool, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "its tools are: " + ", ".join(sorted(names)[:10])
+    return f"there is no tool {tool!r}; {hint}"
+
+
+def text_of(result: types.CallToolResult) -> str:
+    """What a tool answered, as text; what is no text is described."""
+    pieces = [_block(block) for block in result.content]
+    if not pieces and result.structured_content is not None:
+        pieces = [json.dumps(result.structured_content, indent=2, ensure_ascii=False)]
+    return "\n".join(pieces)
+
+
+def _block(block: types.ContentBlock) -> str:
+    if isinstance(block, types.TextContent):
+        return block.text
+    if isinstance(block, (types.ImageContent, types.AudioContent)):
+        return f"[{block.mime_type}, {len(block.data) * 3 // 4:,} bytes; --json shows the data]"
+    if isinstance(block, types.ResourceLink):
+        return f"[{block.name}: {block.uri}]"
+    resource = block.resource
+    if isinstance(resource, types.TextResourceContents):
+        return resource.text
+    return f"[{resource.uri}, {len(resource.blob) * 3 // 4:,} bytes; --json shows the data]"
+
+
+def _for_terminal(text: str) -> str:
+    """A file gets what the tool said; a terminal gets nothing that would command it."""
+    return clean(text) if sys.stdout.isatty() else text

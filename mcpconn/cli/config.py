@@ -1,0 +1,73 @@
+"""Which configuration file is meant, and what is in it."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from mcpconn import mcpjson
+from mcpconn.cli.errors import USAGE, Trouble
+from mcpconn.config import ServerConfig
+
+VARIABLE = "MCPCONN_CONFIG"
+DEFAULT = Path("mcp.json")
+ELSEWHERE = (".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json")
+"""Where editors keep theirs. Not read unasked: what they start may not be what is meant."""
+
+
+def path_of(given: Path | None) -> Path:
+    """The file that was given, or the one of MCPCONN_CONFIG, or mcp.json.
+
+    Raises:
+        Trouble: it does not exist; the message says how to name another.
+    """
+    path = given or Path(os.environ.get(VARIABLE) or DEFAULT)
+    if path.is_file():
+        return path
+    if given is not None or os.environ.get(VARIABLE):
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        origin = "" if given is not None else f" (from {VARIABLE})"
+        raise Trouble(f"the configuration file {path}{origin} {what}", USAGE)
+    found = next((each for each in ELSEWHERE if Path(each).is_file()), None)
+    hint = f"there is {found}: name it" if found else "name one"
+    raise Trouble(f"there is no mcp.json here; {hint} with --config FILE, or set {VARIABLE}", USAGE)
+
+
+def load(given: Path | None) -> dict[str, ServerConfig]:
+    """The servers of the file, disabled ones included.
+
+    Raises:
+        Trouble: there is no file, or no server in it.
+        ConfigError: it cannot be used.
+    """
+    path = path_of(given)
+    servers = mcpjson.load(path)
+    if not servers:
+        raise Trouble(f"{path}: there are no servers in it", USAGE)
+    return servers
+
+
+def pick(servers: dict[str, ServerConfig], names: list[str]) -> dict[str, ServerConfig]:
+    """The servers of these names; all where none is given.
+
+    Raises:
+        Trouble: one is not there, or is disabled.
+    """
+    for name in names:
+        if name not in servers:
+            close = get_close_matches(name, servers, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known servers: {', '.join(sorted(servers))}"
+            raise Trouble(f"no server named {name!r}; {hint}", USAGE)
+        if servers[name].disabled:
+            raise Trouble(f"server {name!r} is disabled in the configuration; remove `disabled` to use it", USAGE)
+    return {name: servers[name] for name in names} if names else servers
+
+
+def complete_server(ctx: object, incomplete: str) -> list[str]:
+    """Names of servers, for the shell's completion. Never an error: there is nobody to read it."""
+    given = getattr(ctx, "params", {}).get("config")
+    try:
+        return [name for name in load(given) if name.startswith(incomplete)]
+    except Exception:
+        return []

@@ -1,0 +1,176 @@
+"""Connects to servers once, as a person at a terminal wants it: soon, and with the reason where it fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import mcp_types as types
+from mcp.shared.exceptions import MCPError
+from rich.text import Text
+
+from mcpconn.cli.errors import fix
+from mcpconn.cli.output import one_line, stderr
+from mcpconn.config import ServerConfig
+from mcpconn.connection import Connection
+from mcpconn.core.states import Event, State
+from mcpconn.errors import CallFailed
+from mcpconn.manager import Manager
+from mcpconn.policy import Policy
+from mcpconn.runtime.journal import Change
+
+TIMEOUT = 20.0
+"""Seconds for a dial, and for a listing: the library's own connect timeout."""
+DRAIN = 1.0
+"""Seconds for goodbyes. Nobody who has pressed Ctrl-C wants to wait for a server that is slow to end."""
+PAGES = 100
+"""Pages of a listing. A server whose paging never ends must not hang a command."""
+
+
+@dataclass
+class Checked:
+    """What came of connecting to one server."""
+
+    name: str
+    config: ServerConfig
+    state: str
+    era: str | None = None
+    version: str | None = None
+    server: types.Implementation | None = None
+    tools: list[types.Tool] | None = None
+    """None: the server offers none, or was not asked."""
+    connected_in: float | None = None
+    """Seconds from the first dial to the end of the handshake."""
+    why: str | None = None
+    """Why it did not work, in words."""
+    kind: str | None = None
+    fix: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing went wrong; a disabled server is all right."""
+        return self.why is None
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "state": self.state,
+            "transport": self.config.kind,
+            "address": self.config.address,
+            "era": self.era,
+            "protocol_version": self.version,
+            "server": {"name": self.server.name, "version": self.server.version} if self.server else None,
+            "tools": len(self.tools) if self.tools is not None else None,
+            "connect_seconds": round(self.connected_in, 3) if self.connected_in is not None else None,
+            "failure": {"kind": self.kind, "summary": self.why, "fix": self.fix} if self.why else None,
+        }
+
+
+def once(timeout: float, wait: float) -> Policy:
+    """A policy for connecting now or not at all.
+
+    Args:
+        timeout: Seconds for a dial, and for a call that lists.
+        wait: Seconds to keep trying; 0 means one attempt.
+    """
+    return Policy(
+        connect_timeout=timeout,
+        call_timeout=timeout,
+        patience=max(wait, 1e-6),
+        min_attempts=1,
+        drain_timeout=DRAIN,
+    )
+
+
+@asynccontextmanager
+async def managed(servers: Mapping[str, ServerConfig], policy: Policy, **options: Any) -> AsyncIterator[Manager]:
+    """A manager for these servers, with the progress of their connecting on a terminal."""
+    manager = Manager(servers, policy=policy, **options)
+    with progress(manager):
+        async with manager:
+            yield manager
+
+
+@contextmanager
+def progress(manager: Manager) -> Any:
+    """Show which servers are still waited for; on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    console = stderr()
+    with console.status("") as status:
+
+        def update(_: object = None) -> None:
+            waiting = [name for name, each in manager.items() if each.state not in (State.READY, State.FAILED)]
+            done = len(manager) - len(waiting)
+            shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
+            what = f"connecting: {done} of {len(manager)}; waiting for {one_line(shown)}" if waiting else "asking"
+            # Not a str, which would be markup: a server may be called "[red]".
+            status.update(Text(what))
+
+        update()
+        end = manager.subscribe(update)
+        try:
+            yield
+        finally:
+            end()
+
+
+async def check(servers: Mapping[str, ServerConfig], *, timeout: float = TIMEOUT, wait: float = 0.0) -> list[Checked]:
+    """Connect to all servers at once, and list their tools.
+
+    Args:
+        servers: By name.
+        timeout: Seconds for a dial, and for the listing.
+        wait: Seconds to keep trying; 0 means one attempt.
+    """
+    results = {
+        name: Checked(name, config, "disabled" if config.disabled else "idle") for name, config in servers.items()
+    }
+    connected: dict[str, float] = {}
+
+    def note(change: Change) -> None:
+        if change.event is Event.ESTABLISHED:
+            connected.setdefault(change.server, change.elapsed)
+
+    async with managed(servers, once(timeout, wait)) as manager:
+        manager.subscribe(note)
+        async with anyio.create_task_group() as group:
+            for name, connection in manager.items():
+                group.start_soon(_check, connection, results[name])
+    for name, elapsed in connected.items():
+        results[name].connected_in = elapsed
+    return list(results.values())
+
+
+async def _check(connection: Connection, result: Checked) -> None:
+    try:
+        await connection.wait_ready()
+        status = connection.status()
+        result.era, result.version = status["era"], status["protocol_version"]
+        result.server = connection.server_info
+        if connection.server_capabilities.tools is not None:
+            result.tools = await list_tools(connection)
+    except CallFailed as error:
+        result.why, result.kind = one_line(error.failure.summary), error.failure.kind.value
+        result.fix = fix(error.failure)
+    except MCPError as error:
+        result.why, result.kind = one_line(f"tools/list: {error}"), "application"
+    result.state = connection.state.value
+
+
+async def list_tools(connection: Connection) -> list[types.Tool]:
+    """All pages of a server's tools."""
+    tools: list[types.Tool] = []
+    cursor: str | None = None
+    for _ in range(PAGES):
+        page = await connection.list_tools(cursor=cursor)
+        tools += page.tools
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return tools

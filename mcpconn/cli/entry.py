@@ -1,0 +1,22 @@
+"""Where the console script begins. It says how to install what is missing, rather than fail at an import."""
+
+from __future__ import annotations
+
+import sys
+
+NEEDED = ("typer", "rich")
+MISSING = "mcpconn: the command line needs {name}, which is not installed; pip install 'mcpconn[cli]'"
+
+
+def main() -> int:
+    """Run the command line; returns its exit status."""
+    try:
+        from mcpconn.cli.app import app
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in NEEDED:
+            raise
+        sys.stderr.write(MISSING.format(name=name) + "\n")
+        return 1
+    app(prog_name="mcpconn")
+    return 0

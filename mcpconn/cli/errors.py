@@ -1,0 +1,59 @@
+"""From an exception to one line with the fix, and to an exit status."""
+
+from __future__ import annotations
+
+from mcp.shared.exceptions import MCPError
+
+from mcpconn.core.failures import Failure, FailureKind
+from mcpconn.errors import CallFailed, ConnectionFailed, McpConnError
+
+FAILED, USAGE, UNKNOWN, INTERRUPTED = 1, 2, 3, 130
+"""Exit status: it failed; the command or the configuration makes no sense; the tool may have run; Ctrl-C."""
+
+
+class Trouble(Exception):
+    """An error whose text is all that a person needs."""
+
+    def __init__(self, message: str, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def fix(failure: Failure) -> str:
+    """What a person at a terminal can do about a connection that failed."""
+    return {
+        FailureKind.AUTH: "log in again, or give it other credentials (headers, env) in the configuration",
+        FailureKind.CONFIG: "mend its entry in the configuration",
+        FailureKind.PROTOCOL: "is this an MCP server, and of a version that is understood here?",
+        FailureKind.UNAVAILABLE: "is it running? --wait 30 keeps trying for 30 s",
+        FailureKind.TIMEOUT: "give it longer with --timeout, or keep trying with --wait 30",
+        FailureKind.RATE_LIMITED: "wait, then try again",
+    }.get(failure.kind, "try again; --debug shows what happened")
+
+
+def leaf(error: BaseException) -> BaseException:
+    """The first exception of a group that holds one."""
+    while True:
+        inner = getattr(error, "exceptions", None)
+        if not inner:
+            return error
+        error = inner[0]
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line, and the exit status."""
+    error = leaf(error)
+    if isinstance(error, Trouble):
+        return str(error), error.status
+    if isinstance(error, ConnectionFailed):
+        # The command ends here, so the connection's own next try is of no interest.
+        return f"{error.server}: {error.failure.summary}; {fix(error.failure)}", FAILED
+    if isinstance(error, CallFailed):
+        return str(error), UNKNOWN if error.outcome == "unknown" else FAILED
+    if isinstance(error, McpConnError):
+        return str(error), USAGE
+    if isinstance(error, MCPError):
+        return f"the server answered with an error: {error} (JSON-RPC {error.code})", FAILED
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), FAILED
+    return f"{type(error).__name__}: {error}; this is a fault of mcpconn, --debug shows where", FAILED

@@ -1,0 +1,32 @@
+"""Pictures and tables of the machine, made from `TRANSITIONS`; and pictures by others, compared with it.
+
+    diagram.mermaid(highlight=connection)     a Mermaid state diagram, the connection's state marked
+    diagram.dot()  diagram.svg()  diagram.markdown_table()
+    diagram.write("docs/")                    rewrites what stands between the markers of Markdown files
+    diagram.check("docs/")                    says what has drifted
+    diagram.compare("docs/host.md")           a picture drawn by hand, against the machine, edge by edge
+
+Nothing here draws from memory: a state, an event or an edge that is not in the table is in no picture.
+"""
+
+from mcpconn.diagram.drawing import svg
+from mcpconn.diagram.markers import Drift, check, write
+from mcpconn.diagram.reading import Difference, compare, read_mermaid
+from mcpconn.diagram.render import dot, markdown_table, mermaid
+from mcpconn.diagram.tables import events_table, failures_table, rules_table
+
+__all__ = [
+    "Difference",
+    "Drift",
+    "check",
+    "compare",
+    "dot",
+    "events_table",
+    "failures_table",
+    "markdown_table",
+    "mermaid",
+    "read_mermaid",
+    "rules_table",
+    "svg",
+    "write",
+]

@@ -1,0 +1,181 @@
+"""One connection of a `SyncManager`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+import mcp_types as types
+
+from mcpconn.callbacks import WITH_CONTEXT, WITHOUT_CONTEXT
+from mcpconn.catalog import Catalog
+from mcpconn.config import ServerConfig
+from mcpconn.connection import Connection
+from mcpconn.core.failures import Failure
+from mcpconn.core.states import State
+from mcpconn.runtime.background import Background
+
+T = TypeVar("T")
+
+
+class SyncConnection:
+    """A connection of a `SyncManager`: `Connection`'s methods, callable from any thread."""
+
+    def __init__(self, connection: Connection, background: Background, owner: object) -> None:
+        """Made by `SyncManager`, `owner`, which ends when nobody refers to it any more."""
+        self._connection = connection
+        self._background = background
+        self._owner = owner
+
+    @property
+    def name(self) -> str:
+        """What logs and errors call it."""
+        return self._connection.name
+
+    @property
+    def config(self) -> ServerConfig:
+        """Its configuration."""
+        return self._connection.config
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the server offers. For reading and `subscribe`; its listeners run in the loop's thread."""
+        return self._connection.catalog
+
+    @property
+    def state(self) -> State:
+        """Where the connection is."""
+        return self._here.state
+
+    @property
+    def epoch(self) -> int:
+        """Number of the current session; 0 before the first."""
+        return self._here.epoch
+
+    @property
+    def last_failure(self) -> Failure | None:
+        """The last failure that had consequences for the connection."""
+        return self._here.last_failure
+
+    @property
+    def server_info(self) -> types.Implementation | None:
+        """What the server calls itself."""
+        return self._here.server_info
+
+    @property
+    def server_capabilities(self) -> types.ServerCapabilities:
+        """What the server can do."""
+        return self._here.server_capabilities
+
+    @property
+    def instructions(self) -> str | None:
+        """How the server wants to be used."""
+        return self._here.instructions
+
+    @property
+    def protocol_version(self) -> str:
+        """The protocol version of the present session."""
+        return self._here.protocol_version
+
+    @property
+    def _here(self) -> Connection:
+        # A forked child knows nothing of the connection's state, and must not take its parent's for its own.
+        if self._background.forked:
+            self._background.check()
+        return self._connection
+
+    def status(self) -> dict[str, Any]:
+        """Everything an operator asks for, as plain data."""
+        return self._background.look(self._connection.status)
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """As `Connection.wait_ready`."""
+        self._call(self._connection.wait_ready, timeout)
+
+    def reconnect(self, timeout: float | None = None) -> None:
+        """As `Connection.reconnect`."""
+        self._call(self._connection.reconnect, timeout)
+
+    def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
+        """As `Connection.authenticated`."""
+        self._call(self._connection.authenticated, auth, timeout)
+
+    def call_tool(self, name: str, arguments: dict[str, Any] | None = None, **options: Any) -> types.CallToolResult:
+        """As `Connection.call_tool`. A plain `progress_callback` is called in a worker thread."""
+        return self._call(self._connection.call_tool, name, arguments, **async_options(options))
+
+    def list_tools(self, **options: Any) -> types.ListToolsResult:
+        """As `Connection.list_tools`."""
+        return self._call(self._connection.list_tools, **options)
+
+    def list_resources(self, **options: Any) -> types.ListResourcesResult:
+        """As `Connection.list_resources`."""
+        return self._call(self._connection.list_resources, **options)
+
+    def list_resource_templates(self, **options: Any) -> types.ListResourceTemplatesResult:
+        """As `Connection.list_resource_templates`."""
+        return self._call(self._connection.list_resource_templates, **options)
+
+    def read_resource(self, uri: str, **options: Any) -> types.ReadResourceResult:
+        """As `Connection.read_resource`."""
+        return self._call(self._connection.read_resource, uri, **options)
+
+    def list_prompts(self, **options: Any) -> types.ListPromptsResult:
+        """As `Connection.list_prompts`."""
+        return self._call(self._connection.list_prompts, **options)
+
+    def get_prompt(self, name: str, arguments: dict[str, str] | None = None, **options: Any) -> types.GetPromptResult:
+        """As `Connection.get_prompt`."""
+        return self._call(self._connection.get_prompt, name, arguments, **options)
+
+    def complete(
+        self,
+        ref: types.ResourceTemplateReference | types.PromptReference,
+        argument: dict[str, str],
+        context_arguments: dict[str, str] | None = None,
+        **options: Any,
+    ) -> types.CompleteResult:
+        """As `Connection.complete`."""
+        return self._call(self._connection.complete, ref, argument, context_arguments, **options)
+
+    def send_ping(self, **options: Any) -> types.EmptyResult:
+        """As `Connection.send_ping`."""
+        return self._call(self._connection.send_ping, **options)
+
+    def set_logging_level(self, level: types.LoggingLevel, **options: Any) -> types.EmptyResult:
+        """As `Connection.set_logging_level`."""
+        return self._call(self._connection.set_logging_level, level, **options)
+
+    def subscribe_resource(self, uri: str, **options: Any) -> types.EmptyResult:
+        """As `Connection.subscribe_resource`."""
+        return self._call(self._connection.subscribe_resource, uri, **options)
+
+    def unsubscribe_resource(self, uri: str, **options: Any) -> types.EmptyResult:
+        """As `Connection.unsubscribe_resource`."""
+        return self._call(self._connection.unsubscribe_resource, uri, **options)
+
+    def __repr__(self) -> str:
+        return f"<SyncConnection of {self._connection!r}>"
+
+    def _call(self, method: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+        return self._background.run(partial(method, *args, **options))
+
+
+def async_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options`, their plain callbacks made async."""
+    callbacks = ("progress_callback", *WITH_CONTEXT, *WITHOUT_CONTEXT)
+    return {key: _in_thread(value) if key in callbacks and value else value for key, value in options.items()}
+
+
+def _in_thread(callback: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    if inspect.iscoroutinefunction(callback):
+        return callback
+
+    async def call(*args: Any) -> Any:
+        result = await anyio.to_thread.run_sync(callback, *args)
+        return await result if inspect.isawaitable(result) else result
+
+    return call

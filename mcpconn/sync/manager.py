@@ -1,0 +1,201 @@
+"""`SyncManager`: many named connections, for programs without an event loop."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import mcp_types as types
+from typing_extensions import Self
+
+from mcpconn import mcpjson
+from mcpconn.connection import Connection
+from mcpconn.core.classify import Rule
+from mcpconn.manager import Manager
+from mcpconn.policy import Policy
+from mcpconn.runtime.background import Background, without_loop
+from mcpconn.runtime.journal import Change, Notice
+from mcpconn.sync.connection import SyncConnection, async_options
+
+
+class SyncManager(Mapping[str, SyncConnection]):
+    """`Manager`, its event loop in a background thread, its methods plain and callable from any thread.
+
+        with SyncManager({"fs": {"command": "npx", "args": [...]}}) as manager:
+            result = manager.call_tool("fs", "read_file", {"path": "notes.txt"})
+
+    Ctrl-C in a calling thread cancels the call that waits there, and no other. A program that forgets to
+    close the manager still exits, and its servers with it. A forked child has to make a manager of its own.
+    `Manager.changes` and `Manager.listen` have no counterpart: use `subscribe`, and that of a connection's
+    `catalog`.
+    """
+
+    def __init__(
+        self,
+        servers: Mapping[str, Any] | None = None,
+        *,
+        policy: Policy | None = None,
+        rules: Iterable[Rule] = (),
+        backend: str = "asyncio",
+        backend_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            servers: As for `Manager`.
+            policy: As for `Manager`.
+            rules: As for `Manager`.
+            backend: The event loop of the background thread: `asyncio` or `trio`.
+            backend_options: Of `anyio.run`, such as `{"use_uvloop": True}`.
+            options: As for `Manager`. Callbacks may be plain functions, which are called in a worker thread.
+
+        Raises:
+            ConfigError: as `Manager`. Nothing has been started.
+        """
+        make = partial(Manager, servers, policy=policy, rules=rules, **async_options(options))
+        self._manager = without_loop(make)
+        self._background = Background(backend, backend_options)
+        # One that is dropped without being closed ends as well, and keeps nobody waiting.
+        weakref.finalize(self, self._background.end).atexit = False
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """As `Manager.from_file`."""
+        return cls(mcpjson.load(path), **options)
+
+    # -- life
+
+    def start(self) -> Self:
+        """Start the thread and the connections, and return; it does not wait for servers. `with` does it, too.
+
+        Raises:
+            NotRunning: it was started before.
+        """
+        self._background.start(self._manager)
+        return self
+
+    def close(self) -> None:
+        """End all connections and the thread. Calls that wait fail at once, those in flight get the drain timeout.
+
+        Can be called more than once, and from any thread.
+        """
+        self._background.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, name: str, entry: Any) -> SyncConnection:
+        """As `Manager.add`."""
+        return self._view(self._background.apply(partial(self._manager.add, name, entry)))
+
+    def remove(self, name: str) -> None:
+        """As `Manager.remove`."""
+        self._background.apply(partial(self._manager.remove, name))
+
+    def reload(self, path: str | os.PathLike[str]) -> dict[str, list[str]]:
+        """As `Manager.reload`."""
+        return self._background.apply(partial(self._manager.reload, path))
+
+    # -- the mapping
+
+    def __getitem__(self, name: str) -> SyncConnection:
+        return self._view(self._manager[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._manager
+
+    def __iter__(self) -> Iterator[str]:
+        # A copy: other threads may add and remove.
+        return iter(tuple(self._manager))
+
+    def __len__(self) -> int:
+        return len(self._manager)
+
+    def __repr__(self) -> str:
+        return f"<SyncManager of {self._manager!r}>"
+
+    def _view(self, connection: Connection) -> SyncConnection:
+        return SyncConnection(connection, self._background, self)
+
+    # -- what happens
+
+    def status(self) -> dict[str, Any]:
+        """As `Manager.status`."""
+        return self._background.look(self._manager.status)
+
+    def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """As `Manager.subscribe`: the listener is called in the loop's thread, and must not block."""
+        return self._manager.subscribe(listener)
+
+    def observe(self, listener: Callable[[Notice], None]) -> Callable[[], None]:
+        """As `Manager.observe`: the listener is called in the loop's thread, and must not block."""
+        return self._manager.observe(listener)
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """As `Manager.wait_ready`."""
+        self._background.run(partial(self._manager.wait_ready, timeout))
+
+    # -- calls
+
+    def call_tool(
+        self, server: str, name: str, arguments: dict[str, Any] | None = None, **options: Any
+    ) -> types.CallToolResult:
+        """As `Manager.call_tool`. A plain `progress_callback` is called in a worker thread."""
+        return self[server].call_tool(name, arguments, **options)
+
+    def list_tools(self, server: str, **options: Any) -> types.ListToolsResult:
+        """As `Manager.list_tools`."""
+        return self[server].list_tools(**options)
+
+    def list_resources(self, server: str, **options: Any) -> types.ListResourcesResult:
+        """As `Manager.list_resources`."""
+        return self[server].list_resources(**options)
+
+    def list_resource_templates(self, server: str, **options: Any) -> types.ListResourceTemplatesResult:
+        """As `Manager.list_resource_templates`."""
+        return self[server].list_resource_templates(**options)
+
+    def read_resource(self, server: str, uri: str, **options: Any) -> types.ReadResourceResult:
+        """As `Manager.read_resource`."""
+        return self[server].read_resource(uri, **options)
+
+    def list_prompts(self, server: str, **options: Any) -> types.ListPromptsResult:
+        """As `Manager.list_prompts`."""
+        return self[server].list_prompts(**options)
+
+    def get_prompt(
+        self, server: str, name: str, arguments: dict[str, str] | None = None, **options: Any
+    ) -> types.GetPromptResult:
+        """As `Manager.get_prompt`."""
+        return self[server].get_prompt(name, arguments, **options)
+
+    def complete(
+        self,
+        server: str,
+        ref: types.ResourceTemplateReference | types.PromptReference,
+        argument: dict[str, str],
+        **options: Any,
+    ) -> types.CompleteResult:
+        """As `Manager.complete`."""
+        return self[server].complete(ref, argument, **options)
+
+    def set_logging_level(self, server: str, level: types.LoggingLevel, **options: Any) -> types.EmptyResult:
+        """As `Manager.set_logging_level`."""
+        return self[server].set_logging_level(level, **options)
+
+    def subscribe_resource(self, server: str, uri: str, **options: Any) -> types.EmptyResult:
+        """As `Manager.subscribe_resource`."""
+        return self[server].subscribe_resource(uri, **options)
+
+    def unsubscribe_resource(self, server: str, uri: str, **options: Any) -> types.EmptyResult:
+        """As `Manager.unsubscribe_resource`."""
+        return self[server].unsubscribe_resource(uri, **options)

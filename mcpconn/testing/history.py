@@ -1,0 +1,200 @@
+"""Was every call run as often as its caller was told? A record of calls, held against what the servers ran.
+
+    history = History()
+    with history.call("charge", {"amount": 5}) as call:
+        call.answer = await manager.call_tool("shop", call.tool, call.arguments)
+    history.check(script)
+
+Each call carries an id of its own in its arguments, and the server notes with what arguments it ran a tool.
+The rules that `check` applies, by name:
+
+    ran at most once      a call that is not safe to repeat ran at most once
+    not run               a call that failed as NOT_SENT or REJECTED ran zero times
+    no answer invented    a call that was answered ran
+    no answer mixed up    the answer is that of this very call, where the tool repeats the id
+    no answer lost        a call that the server answered to the end did not fail, unless its time was up
+    no call forgotten     every call has ended
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol
+
+from mcp import MCPError
+from typing_extensions import Self
+
+from mcpconn.core.failures import Delivery
+from mcpconn.errors import CallFailed, CallTimeout
+from mcpconn.testing.records import Execution
+
+__all__ = ["Call", "History", "HistoryError", "Violation"]
+
+PENDING = object()
+"""Stands for an answer that has not come."""
+
+
+class Server(Protocol):
+    """What a history is held against. A `Script` is one."""
+
+    @property
+    def calls(self) -> list[Execution]:
+        """Every run of a tool."""
+
+    @property
+    def answered(self) -> list[Execution]:
+        """The runs whose answer was taken to its end by the other side."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A call that was not told the truth."""
+
+    rule: str
+    """The rule that was broken; see the module."""
+    call: Call
+    ran: int
+    """How often the servers ran it."""
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.call}, and it ran {self.ran} times"
+
+
+class HistoryError(AssertionError):
+    """A history that breaks the rules."""
+
+    def __init__(self, violations: Iterable[Violation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("\n".join(map(str, self.violations)))
+
+
+@dataclass(eq=False)
+class Call:
+    """One call, from its caller's side."""
+
+    id: str
+    tool: str
+    arguments: dict[str, Any]
+    """What to call the tool with. The id is among them."""
+    safe: bool
+    """Running it twice does no harm."""
+    answer: Any = field(default=PENDING, repr=False)
+    """What came back; set it inside the `with` block."""
+    error: BaseException | None = None
+    """What was raised instead."""
+    ended: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.error = exc
+        self.ended = True
+
+    @property
+    def outcome(self) -> str:
+        """`pending`, `answered`, `error` (the application's), `not_run`, `unknown` or `cancelled`."""
+        if not self.ended:
+            return "pending"
+        if self.error is None:
+            return "answered" if self.answer is not PENDING else "unknown"
+        if isinstance(self.error, CallFailed):
+            return self.error.outcome
+        if isinstance(self.error, MCPError):
+            return "error"
+        return "unknown" if isinstance(self.error, Exception) else "cancelled"
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """What its failure says about the request, where it failed."""
+        return self.error.failure.delivery if isinstance(self.error, CallFailed) else None
+
+    def __str__(self) -> str:
+        why = f" ({self.error!r})" if self.error is not None else ""
+        safe = "safe" if self.safe else "not safe"
+        return f"call {self.id} of {self.tool}, {safe} to repeat, ended as {self.outcome}{why}"
+
+
+class History:
+    """Calls and what became of them."""
+
+    def __init__(self, *, key: str = "call_id", prefix: str = "call-") -> None:
+        """
+        Args:
+            key: The argument that carries a call's id.
+            prefix: What ids begin with; several histories of one server need different ones.
+        """
+        self.key = key
+        self.calls: list[Call] = []
+        self._prefix = prefix
+
+    def call(self, tool: str, arguments: Mapping[str, Any] | None = None, *, safe: bool = False) -> Call:
+        """A call to be made inside a `with` block. What the block raises is recorded, and raised.
+
+        Args:
+            tool: What is called.
+            arguments: Its arguments; the call's id is added to them.
+            safe: Running it twice does no harm: it is annotated so, or `idempotent=True` is said with it.
+        """
+        name = f"{self._prefix}{len(self.calls) + 1}"
+        call = Call(name, tool, {**(arguments or {}), self.key: name}, safe)
+        self.calls.append(call)
+        return call
+
+    def violations(self, *servers: Server, pending: bool = False) -> list[Violation]:
+        """Every call that breaks a rule.
+
+        Args:
+            servers: All servers that the calls could have reached.
+            pending: Calls may still be under way.
+        """
+        ran = self._by_id(each for server in servers for each in server.calls)
+        answered = self._by_id(each for server in servers for each in server.answered)
+        return [
+            Violation(rule, call, ran[call.id])
+            for call in self.calls
+            for rule in _broken(call, ran[call.id], answered[call.id], pending=pending, key=self.key)
+        ]
+
+    def check(self, *servers: Server, pending: bool = False) -> None:
+        """As `violations`.
+
+        Raises:
+            HistoryError: there are some.
+        """
+        if found := self.violations(*servers, pending=pending):
+            raise HistoryError(found)
+
+    def outcomes(self) -> Counter[str]:
+        """How many calls ended how."""
+        return Counter(call.outcome for call in self.calls)
+
+    def _by_id(self, executions: Iterable[Execution]) -> Counter[str]:
+        return Counter(str(each.arguments[self.key]) for each in executions if self.key in each.arguments)
+
+
+def _broken(call: Call, ran: int, answered: int, *, pending: bool, key: str) -> Iterator[str]:
+    outcome = call.outcome
+    if ran > 1 and not call.safe:
+        yield "ran at most once"
+    if ran and (outcome == "not_run" or call.delivery in (Delivery.NOT_SENT, Delivery.REJECTED)):
+        yield "not run"
+    if outcome == "answered" and not ran:
+        yield "no answer invented"
+    if outcome == "answered" and (told := _told(call.answer, key)) is not None and told != call.id:
+        yield "no answer mixed up"
+    if answered and isinstance(call.error, CallFailed) and not isinstance(call.error, CallTimeout):
+        yield "no answer lost"
+    if outcome == "pending" and not pending:
+        yield "no call forgotten"
+
+
+def _told(answer: Any, key: str) -> str | None:
+    """The id that an answer repeats in its structured content, where it does."""
+    structured = getattr(answer, "structured_content", None)
+    return str(structured[key]) if isinstance(structured, Mapping) and key in structured else None

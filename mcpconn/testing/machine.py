@@ -1,0 +1,227 @@
+"""A hypothesis state machine that looks for the sequence of faults that your handler does not survive.
+
+    class MyHandler(HandlerMachine):
+        async def handle(self, manager, server, tool, arguments):
+            return await my_handler(manager, server, tool, arguments)
+
+    TestMyHandler = MyHandler.TestCase
+
+It runs a real `Manager` with your handler on scripted servers in virtual time, breaks them in every way that
+`FAULTS` knows, and holds what the handler said of each call against how often the server ran it. What it finds
+is shrunk to the shortest sequence that shows it. Docs: "Test your handlers".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from mcpconn.policy import Policy
+from mcpconn.testing.clock import VirtualLoop
+from mcpconn.testing.sandbox import FAULTS, Handler, Sandbox
+from mcpconn.testing.script import Script
+
+try:
+    from hypothesis import Phase, settings
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, rule
+except ImportError as error:  # pragma: no cover - seen in an environment without it, see tests/properties
+    raise ImportError("mcpconn.testing.machine needs hypothesis: pip install hypothesis") from error
+
+__all__ = ["SETTINGS", "HandlerMachine", "SandboxMachine"]
+
+T = TypeVar("T")
+
+SETTINGS = settings(
+    max_examples=50,
+    stateful_step_count=20,
+    deadline=None,
+    report_multiple_bugs=False,
+    # Without the phase that explains: it traces every line, and these examples have many.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+)
+"""Settings for such a machine: about ten seconds where nothing is found."""
+
+SERVERS = st.integers(0, 7)
+"""A server, by its number counted round and round."""
+TIMES = st.sampled_from([1, 2, 5])
+
+
+class SandboxMachine(RuleBasedStateMachine):
+    """A state machine around a `Sandbox`, without any rules yet.
+
+    An asyncio event loop with virtual time runs from one rule to the next: calls stay under way while other
+    things happen to them. `act` has the sandbox do something, and `wait` runs a coroutine to its end.
+    """
+
+    servers: ClassVar[tuple[str, ...]] = ("server",)
+    """Names of the servers."""
+    policy: ClassVar[Policy] = Policy(max_message_size=65536)
+    """The manager's."""
+    config: ClassVar[Mapping[str, Any]] = {}
+    """More entries for the servers' configurations: `keepalive`, `lazy` and so on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = VirtualLoop()
+        self.sandbox = Sandbox(
+            {name: self.script(name) for name in self.servers},
+            handler=self.handler(),
+            policy=self.policy,
+            config=self.config,
+        )
+        self._begun = asyncio.Event()
+        self._over = asyncio.Event()
+        # The manager's task group belongs to the task that enters it, so one task holds it open.
+        self._home = self._loop.create_task(self._live())
+        self.wait(self._begun.wait())
+        self.wait(self.sandbox.settle())
+
+    # -- what a subclass says
+
+    def script(self, name: str) -> Script:
+        """The server of this name."""
+        return Script()
+
+    def handler(self) -> Handler | None:
+        """What makes the calls; None: `manager.call_tool`."""
+        return None
+
+    # -- how it runs
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end, and everything else meanwhile."""
+        if self._home.done() and not self._over.is_set():
+            # What ended it is what went wrong.
+            coroutine.close()
+            self._home.result()
+        return self._loop.run_until_complete(coroutine)
+
+    async def _live(self) -> None:
+        async with self.sandbox:
+            self._begun.set()
+            await self._over.wait()
+
+    def _name(self, number: int) -> str:
+        return self.servers[number % len(self.servers)]
+
+    def act(self, verb: str, *args: Any, **options: Any) -> None:
+        """Have the sandbox do something, and check what follows at once."""
+        self.wait(self.sandbox.perform(verb, *args, **options))
+
+    def teardown(self) -> None:
+        """End the trouble, and see that every connection recovers, leaves nothing behind, and told the truth."""
+        try:
+            # Not where something was found already, or hypothesis has seen enough.
+            if sys.exc_info()[0] is None:
+                self.wait(self.sandbox.recover())
+                self._over.set()
+                self._loop.run_until_complete(self._home)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End everything as it is, unchecked."""
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks))
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+
+class HandlerMachine(SandboxMachine):
+    """Calls a handler while its servers fail. Subclass it and override `handle`.
+
+    Add rules of your own with `hypothesis.stateful.rule`.
+    """
+
+    tools: ClassVar[tuple[str, ...]] = ("add", "charge", "slow", "slow_charge")
+    """Tools to call. Those that are annotated readOnlyHint or idempotentHint may run twice, others may not."""
+
+    async def handle(self, manager: Any, server: str, tool: str, arguments: dict[str, Any]) -> Any:
+        """Make one call, as your program does.
+
+        Return what came of it. Raise a `CallFailed` (or let it pass) where the call failed: what it says about
+        whether the tool ran is held against the truth. Where your handler reports failures in what it returns,
+        raise here what it says, so that it can be checked.
+        """
+        return await manager.call_tool(server, tool, arguments)
+
+    def arguments(self, tool: str, seconds: float) -> dict[str, Any]:
+        """Arguments for a tool; the id of the call is added to them."""
+        return {"a": 1, "b": 2, "seconds": seconds}
+
+    def handler(self) -> Handler | None:
+        return self.handle
+
+    # -- what can happen
+
+    @rule(server=SERVERS, tool=st.integers(0, 15), seconds=st.sampled_from([1, 30]))
+    def call(self, server: int, tool: int, seconds: float) -> None:
+        """A call is made; it goes on while other things happen."""
+        name = self.tools[tool % len(self.tools)]
+        self.act("call", self._name(server), name, self.arguments(name, seconds))
+
+    @rule(count=st.integers(2, 8), server=SERVERS)
+    def call_at_once(self, count: int, server: int) -> None:
+        """Several calls are made at the same moment."""
+        for number in range(count):
+            name = self.tools[number % len(self.tools)]
+            self.act("call", self._name(server), name, self.arguments(name, 1))
+
+    @rule(number=st.integers(0, 7))
+    def cancel(self, number: int) -> None:
+        """A caller loses its patience."""
+        self.act("cancel", number)
+
+    @rule(server=SERVERS, fault=st.sampled_from(list(FAULTS)), times=TIMES)
+    def fail_calls(self, server: int, fault: str, times: int) -> None:
+        """The next tool calls meet a fault."""
+        self.act("inject", self._name(server), fault, times=times)
+
+    @rule(server=SERVERS, fault=st.sampled_from(list(FAULTS)), times=TIMES)
+    def fail_requests(self, server: int, fault: str, times: int) -> None:
+        """The next requests meet a fault, handshakes and probes among them."""
+        self.act("inject", self._name(server), fault, times=times, method=None)
+
+    @rule(server=SERVERS)
+    def forget(self, server: int) -> None:
+        """The server forgets its sessions."""
+        self.act("forget", self._name(server))
+
+    @rule(server=SERVERS)
+    def restart(self, server: int) -> None:
+        """The server drops whatever it is doing, and forgets its sessions."""
+        self.act("restart", self._name(server))
+
+    @rule(server=SERVERS)
+    def take_down(self, server: int) -> None:
+        """The server goes down."""
+        self.act("take_down", self._name(server))
+
+    @rule(server=SERVERS)
+    def bring_up(self, server: int) -> None:
+        """The server is back."""
+        self.act("bring_up", self._name(server))
+
+    @rule(server=SERVERS)
+    def reconnect(self, server: int) -> None:
+        """Somebody asks for a new session."""
+        self.act("reconnect", self._name(server))
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0]))
+    def advance(self, seconds: float) -> None:
+        """A little time passes."""
+        self.act("advance", seconds)
+
+    @rule(seconds=st.sampled_from([31.0, 65.0, 310.0]))
+    def wait_long(self, seconds: float) -> None:
+        """Time passes: longer than patience, a deadline, or every cool-down."""
+        self.act("advance", seconds)

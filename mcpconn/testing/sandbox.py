@@ -1,0 +1,346 @@
+"""A manager, its scripted servers and its callers in virtual time, moved one action at a time.
+
+`Sandbox` is what the state machine of `mcpconn.testing.machine` drives, and what strategies make lists of actions
+for. After every action it holds what it sees against what a connection promises (`Sandbox.check`), and at the
+end against what everybody was told (`mcpconn.testing.history`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from mcp import MCPError
+
+from mcpconn.core.states import TRANSITIONS, Event, State
+from mcpconn.testing import faults, hostile
+from mcpconn.testing.clock import settle, virtual_clock
+from mcpconn.testing.faults import Exchange, Fault
+from mcpconn.testing.history import Call, History
+from mcpconn.testing.inproc import ScriptTransport
+from mcpconn.testing.script import Script
+from mcpconn.testing.steps import Reply
+
+__all__ = ["FAULTS", "Broken", "Caller", "Handler", "Sandbox"]
+
+Handler = Callable[[Any, str, str, dict[str, Any]], Awaitable[Any]]
+"""Makes one call: manager, name of the server, name of the tool, arguments. Raises what its caller should see."""
+
+OVERTIME = 0.5
+"""Seconds that a call may end after its deadline."""
+
+
+def _for_tools(fault: Fault) -> Fault:
+    """`fault` for tools alone: what a tool says, a ping does not."""
+
+    def plan(exchange: Exchange) -> Reply:
+        return fault.plan(exchange) if exchange.message.get("method") == "tools/call" else exchange.answer
+
+    return replace(fault, plan=plan)
+
+
+FAULTS: Mapping[str, Callable[[], Fault]] = {
+    "drop before": faults.drop_before,
+    "drop after": faults.drop_after,
+    "cut stream": faults.cut_stream,
+    "cut stream, cleanly": lambda: faults.cut_stream(clean=True),
+    "hang": faults.hang,
+    "hang after": faults.hang_after,
+    "slow": lambda: faults.slow(3),
+    "garbage": hostile.garbage,
+    "web page": hostile.html_200,
+    "invalid utf-8": hostile.invalid_utf8,
+    "wrong id": hostile.wrong_id,
+    "wrong shape": hostile.wrong_shape,
+    "too large": lambda: hostile.huge_body(100_000),
+    "forged evidence": hostile.forged_evidence,
+    "202": faults.accepted_202,
+    "401": faults.unauthorized,
+    "403": faults.forbidden,
+    "404 as a web page": faults.not_found_html,
+    "404": faults.expired_404,
+    "429": lambda: faults.rate_limited(2),
+    "429 without Retry-After": lambda: faults.rate_limited(None),
+    "500 after it ran": lambda: faults.server_error(ran=True),
+    "502": faults.bad_gateway,
+    "503": lambda: faults.unavailable(2),
+    "503 after it ran": lambda: faults.unavailable(ran=True),
+    "expired, 200": faults.expired_200,
+    "expired, 400": faults.expired_400,
+    "expired, 400 without id": lambda: faults.expired_400(with_id=False),
+    "application error": lambda: _for_tools(faults.rpc_error(-32603, "Tool failed: the shop's session expired")),
+}
+"""What can go wrong with one request, by name."""
+
+
+class Broken(AssertionError):
+    """A connection did something that it promises never to do."""
+
+
+@dataclass
+class Caller:
+    """A call under way."""
+
+    call: Call
+    server: str
+    due: float | None
+    """When it must have ended, by the clock of the loop."""
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+
+class Sandbox:
+    """Servers, a manager and callers. Enter it in virtual time (`mcpconn.testing.clock`)."""
+
+    def __init__(
+        self,
+        scripts: Mapping[str, Script],
+        *,
+        handler: Handler | None = None,
+        config: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            scripts: The servers, by name.
+            handler: Makes the calls; `manager.call_tool` by default.
+            config: More entries for the configuration of every server.
+            seed: Where the manager's jitter comes from.
+            options: More arguments for the `Manager`: `policy` and so on.
+        """
+        # Late, because the package imports its test tools before its manager.
+        from mcpconn.manager import Manager
+
+        self.scripts = dict(scripts)
+        self.transports = {name: ScriptTransport(script) for name, script in self.scripts.items()}
+        self._config = dict(config or {})
+        self.manager = Manager({name: self._entry(name) for name in self.scripts}, clock=virtual_clock(seed), **options)
+        self.history = History()
+        self.callers: list[Caller] = []
+        self._handler = handler
+        self._epochs = dict.fromkeys(self.scripts, 0)
+        self._states = dict.fromkeys(self.scripts, State.IDLE)
+        self._losses: dict[tuple[str, int], int] = {}
+        self._complaints: list[str] = []
+        self._stack = AsyncExitStack()
+        self._group: TaskGroup | None = None
+        self._tasks = 0
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        return {"url": f"http://{name}.test/mcp", "http_transport": self.transports[name], **self._config}
+
+    async def __aenter__(self) -> Sandbox:
+        self._tasks = len(anyio.get_running_tasks())
+        self.manager.subscribe(self._watch)
+        await self._stack.enter_async_context(self.manager)
+        self._group = await self._stack.enter_async_context(anyio.create_task_group())
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close the manager. If nothing is wrong already: nothing may be left behind, and everybody told the truth."""
+        assert self._group is not None
+        self._group.cancel_scope.cancel()
+        await self._stack.aclose()
+        if exc is None:
+            await settle()
+            if len(left := anyio.get_running_tasks()) > self._tasks:
+                raise Broken(f"tasks left behind, among them: {left}")
+            self.history.check(*self.scripts.values())
+
+    # -- callers
+
+    def call(
+        self,
+        server: str,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Call:
+        """Begin a call. It goes on while other actions are taken.
+
+        Args:
+            server: Name of the server.
+            tool: Name of the tool.
+            arguments: Its arguments.
+            timeout: Its deadline in seconds; the policy's where not given. Not for a handler.
+            options: More arguments for `call_tool`. Not for a handler.
+        """
+        assert self._group is not None
+        annotations = self.scripts[server].tools[tool].annotations
+        hinted = bool(annotations.get("readOnlyHint") or annotations.get("idempotentHint"))
+        safe = hinted if options.get("idempotent") is None else bool(options["idempotent"])
+        due = None
+        if self._handler is None:
+            seconds = timeout if timeout is not None else self.manager[server].policy.call_timeout
+            due = anyio.current_time() + seconds if seconds is not None else None
+            options["timeout"] = seconds
+        begun = self.history.call(tool, arguments, safe=safe)
+        caller = Caller(begun, server, due)
+        self.callers.append(caller)
+        self._group.start_soon(self._make, caller, options)
+        return begun
+
+    async def _make(self, caller: Caller, options: dict[str, Any]) -> None:
+        call = caller.call
+        with caller.scope:
+            try:
+                with call:
+                    if self._handler is not None:
+                        call.answer = await self._handler(self.manager, caller.server, call.tool, call.arguments)
+                    else:
+                        call.answer = await self.manager.call_tool(caller.server, call.tool, call.arguments, **options)
+            except AssertionError:
+                raise
+            except Exception:  # recorded, and whose it is, `check` says
+                return
+
+    def cancel(self, index: int) -> None:
+        """Cancel one of the calls under way: the one with this number, counted round and round."""
+        pending = self.pending
+        if pending:
+            pending[index % len(pending)].scope.cancel()
+
+    @property
+    def pending(self) -> list[Caller]:
+        """The calls under way, in the order in which they were begun."""
+        return [caller for caller in self.callers if not caller.call.ended]
+
+    # -- servers
+
+    def inject(self, server: str, fault: str, **options: Any) -> None:
+        """Arm a fault of `FAULTS` by its name; options as for `Script.inject`."""
+        self.scripts[server].inject(FAULTS[fault](), **options)
+
+    def forget(self, server: str) -> None:
+        """The server forgets its sessions."""
+        self.scripts[server].forget_sessions()
+
+    def restart(self, server: str) -> None:
+        """The server drops whatever it is doing, and forgets its sessions."""
+        self.scripts[server].streams.close()
+        self.transports[server].drop()
+        self.forget(server)
+
+    def take_down(self, server: str) -> None:
+        """The server ends; its port refuses."""
+        self.transports[server].down = True
+        self.restart(server)
+
+    def bring_up(self, server: str) -> None:
+        """The server is back."""
+        self.transports[server].down = False
+
+    def heal(self) -> None:
+        """End every trouble."""
+        for name, script in self.scripts.items():
+            script.clear()
+            self.bring_up(name)
+
+    # -- the manager
+
+    def reconnect(self, server: str) -> None:
+        """Have a new session opened."""
+        assert self._group is not None
+        self._group.start_soon(self._reconnect, server)
+
+    async def _reconnect(self, server: str) -> None:
+        try:
+            await self.manager[server].reconnect(60)
+        except MCPError:
+            return
+
+    def replace(self, server: str) -> None:
+        """Take the server out of the manager, and add it again."""
+        self.manager.remove(server)
+        self._epochs[server] = 0
+        self._states[server] = State.IDLE
+        self._losses = {key: count for key, count in self._losses.items() if key[0] != server}
+        self.manager.add(server, self._entry(server))
+
+    # -- one after another
+
+    async def perform(self, verb: str, *args: Any, **options: Any) -> None:
+        """Do one of the above by its name, let everything happen that needs no time, and check."""
+        done = getattr(self, verb)(*args, **options)
+        if done is not None and hasattr(done, "__await__"):
+            await done
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let everything happen that needs no time, and check."""
+        await settle()
+        self.check()
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, and check."""
+        await anyio.sleep(seconds)
+        await self.settle()
+
+    # -- promises
+
+    def _watch(self, change: Any) -> None:
+        """Hold a transition against the table, the one before it, and its epoch."""
+        name = change.server
+        if (change.source, change.event, change.target) not in _ROWS:
+            self._complaints.append(f"{change}: not in the table")
+        if change.source is not self._states[name]:
+            self._complaints.append(f"{change}: but it was {self._states[name]}")
+        grown = change.epoch - self._epochs[name]
+        if grown != (change.event is Event.ESTABLISHED):
+            self._complaints.append(f"{change}: the epoch grew by {grown}")
+        self._states[name], self._epochs[name] = change.target, change.epoch
+        if change.source is State.READY and change.target is not State.READY:
+            key = (name, change.epoch)
+            self._losses[key] = self._losses.get(key, 0) + 1
+            if self._losses[key] > 1:
+                self._complaints.append(f"{change}: epoch {change.epoch} ended twice")
+
+    def check(self) -> None:
+        """Hold everything against the promises.
+
+        Raises:
+            Broken: a connection has broken one.
+            HistoryError: a caller was not told the truth.
+        """
+        complaints, now = self._complaints, anyio.current_time()
+        for name, connection in self.manager.items():
+            status = connection.status()
+            state = connection.state
+            if status["waiting"] and state in (State.FAILED, State.CLOSED):
+                complaints.append(f"{name}: {status['waiting']} calls wait for a {state} connection")
+            if status["waiting"] and state is State.READY and status["in_flight"] < connection.policy.max_in_flight:
+                complaints.append(f"{name}: {status['waiting']} calls wait for a connection that is ready")
+            if status["in_flight"] < 0 or status["in_flight"] > connection.policy.max_in_flight:
+                complaints.append(f"{name}: {status['in_flight']} calls in flight")
+        for caller in self.pending:
+            if caller.due is not None and now > caller.due + OVERTIME:
+                complaints.append(f"{caller.server}: {caller.call.id} should have ended {now - caller.due:g} s ago")
+        if complaints:
+            raise Broken("\n".join(complaints))
+        self.history.check(*self.scripts.values(), pending=True)
+
+    async def recover(self) -> None:
+        """End the trouble: every connection that is not closed must answer again, or say that it needs a person."""
+        self.heal()
+        # Longer than any deadline, probe, and cool-down.
+        await self.advance(400)
+        for connection in tuple(self.manager.values()):
+            if connection.state is State.FAILED and connection.status()["retry_in"] is None:
+                await connection.reconnect(60)
+            if connection.state is not State.CLOSED:
+                await connection.list_tools(cache_mode="refresh", timeout=60)
+            if len(connection._supervisor._sessions) > 1:
+                self._complaints.append(f"{connection.name}: an old session has not ended")
+        self.check()
+
+
+_ROWS = frozenset((row.source, row.event, row.target) for row in TRANSITIONS)

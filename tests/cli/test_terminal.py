@@ -1,0 +1,149 @@
+"""The command line as a process: in a terminal, interrupted, and without what it needs."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import REFUSED, stdio
+
+Config = Callable[..., Path]
+COMMAND = [sys.executable, "-m", "mcpconn.cli"]
+SAFETY = 60.0
+
+WITHOUT = """
+import sys
+sys.modules[{name!r}] = None
+sys.argv = ["mcpconn", "check"]
+from mcpconn.cli import main
+sys.exit(main())
+"""
+
+GATED = """
+import runpy, sys
+open(sys.argv[1]).read()
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""A server that begins when somebody has opened the pipe and closed it again."""
+
+
+def gated(pipe: Path) -> dict[str, Any]:
+    os.mkfifo(pipe)
+    inner = stdio()
+    return {"command": inner["command"], "args": ["-c", GATED, str(pipe), *inner["args"]]}
+
+
+class Screen:
+    """A terminal and the process in it."""
+
+    def __init__(self, process: subprocess.Popen[str], master: int) -> None:
+        self.process = process
+        self._master = master
+        self.text = ""
+
+    def read_until(self, wanted: str) -> None:
+        """Read what is written to the terminal until it holds `wanted`."""
+        while wanted not in self.text:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:
+                data = b""
+            assert data, f"the process ended without {wanted!r}: {self.text!r}"
+            self.text += data.decode("utf-8", "replace")
+
+
+@contextmanager
+def terminal(*arguments: object, stream: str) -> Iterator[Screen]:
+    """Run the command line with one of its streams, `stdout` or `stderr`, a terminal of 100 x 30."""
+    master, slave = pty.openpty()
+    other = "stderr" if stream == "stdout" else "stdout"
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+        text=True,
+        **{stream: slave, other: subprocess.PIPE},  # type: ignore[call-overload]
+    )
+    os.close(slave)
+    try:
+        yield Screen(process, master)
+    finally:
+        process.kill()
+        process.communicate(timeout=SAFETY)
+        os.close(master)
+
+
+def test_progress_is_shown_while_a_slow_server_connects(config: Config, tmp_path: Path) -> None:
+    pipe = tmp_path / "gate"
+    path = config(quick=stdio(), slow=gated(pipe))
+    with terminal("check", path, stream="stderr") as screen:
+        screen.read_until("connecting: 1 of 2; waiting for slow")
+        pipe.write_text("go", encoding="utf-8")
+        out, _ = screen.process.communicate(timeout=SAFETY)
+        assert screen.process.returncode == 0, out
+        assert out.count("● ready") == 2
+
+
+def test_no_progress_is_written_to_a_file(config: Config) -> None:
+    run = subprocess.run([*COMMAND, "check", str(config(srv=stdio()))], capture_output=True, text=True, timeout=SAFETY)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(config: Config, tmp_path: Path) -> None:
+    path = config(slow=gated(tmp_path / "gate"))
+    with terminal("check", path, stream="stderr") as screen:
+        screen.read_until("waiting for slow")
+        screen.process.send_signal(signal.SIGINT)
+        out, _ = screen.process.communicate(timeout=SAFETY)
+        assert (screen.process.returncode, out) == (130, "")
+        assert "Traceback" not in screen.text
+
+
+def test_watch_shows_the_connections_until_ctrl_c(config: Config) -> None:
+    path = config(srv=stdio(), down=REFUSED)
+    with terminal("watch", "--config", path, stream="stdout") as screen:
+        screen.read_until("1 of 2 ready")
+        assert "transitions" in screen.text
+        screen.process.send_signal(signal.SIGINT)
+        _, errors = screen.process.communicate(timeout=SAFETY)
+        assert (screen.process.returncode, errors) == (0, "")
+
+
+def test_a_traceback_is_shown_on_request_alone(config: Config) -> None:
+    arguments = [*COMMAND, "call", "down", "add", "--config", str(config(down=REFUSED))]
+    quiet = subprocess.run(arguments, capture_output=True, text=True, timeout=SAFETY)
+    assert quiet.returncode == 1
+    assert quiet.stderr.count("\n") == 1
+    loud = subprocess.run([*arguments, "--debug"], capture_output=True, text=True, timeout=SAFETY)
+    assert loud.returncode == 1
+    assert "Traceback (most recent call last)" in loud.stderr
+    assert "mcpconn.errors.ConnectionFailed: down: the server cannot be reached" in loud.stderr
+    assert "ERROR mcpconn connection.failed" in loud.stderr
+
+
+@pytest.mark.parametrize("name", ["typer", "rich"])
+def test_without_its_extra_it_says_how_to_install_it(name: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(name=name)], capture_output=True, text=True, timeout=SAFETY
+    )
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr == (
+        f"mcpconn: the command line needs {name}, which is not installed; pip install 'mcpconn[cli]'\n"
+    )
+
+
+def test_the_package_itself_needs_neither_typer_nor_rich() -> None:
+    program = "import sys; sys.modules.update(typer=None, rich=None); import mcpconn, mcpconn.diagram"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SAFETY)
+    assert run.returncode == 0, run.stderr

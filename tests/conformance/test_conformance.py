@@ -1,0 +1,66 @@
+"""The official conformance suite, against a client written on `Connection`.
+
+Its scenarios for servers of 2026-07-28 come with a later version of the suite; see docs/conformance.md for all
+results, beside those of the SDK's own client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conformance.suite import Suite
+
+SCENARIOS = (
+    "initialize",
+    "tools_call",
+    "elicitation-sep1034-client-defaults",
+    "sse-retry",
+    "auth/metadata-default",
+    "auth/metadata-var1",
+    "auth/metadata-var2",
+    "auth/metadata-var3",
+    "auth/basic-cimd",
+    "auth/scope-from-www-authenticate",
+    "auth/scope-from-scopes-supported",
+    "auth/scope-omitted-when-undefined",
+    "auth/scope-step-up",
+    "auth/scope-retry-limit",
+    "auth/token-endpoint-auth-basic",
+    "auth/token-endpoint-auth-post",
+    "auth/token-endpoint-auth-none",
+    "auth/pre-registration",
+    "auth/2025-03-26-oauth-endpoint-fallback",
+    "auth/resource-mismatch",
+    "auth/offline-access-scope",
+    "auth/offline-access-not-supported",
+    "auth/client-credentials-jwt",
+    "auth/client-credentials-basic",
+    "auth/cross-app-access-complete-flow",
+)
+
+REFUSED_BY_THE_SDK = {
+    "auth/2025-03-26-oauth-metadata-backcompat": "its metadata name another issuer than the server that serves them, "
+    "which RFC 8414, 3.3 forbids",
+}
+
+
+@pytest.fixture(scope="session")
+def suite() -> Iterator[Suite]:
+    try:
+        suite = Suite.find()
+    except LookupError as error:
+        pytest.skip(str(error))
+    with suite.ready():
+        yield suite
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_scenario_that_the_sdks_own_client_passes_is_passed(scenario: str, suite: Suite) -> None:
+    result = suite.run(scenario)
+    assert result.passed, result.output
+
+
+def test_no_scenario_is_left_out(suite: Suite) -> None:
+    assert set(suite.scenarios()) == {*SCENARIOS, *REFUSED_BY_THE_SDK}

@@ -1,0 +1,275 @@
+"""The demo: what it counts, what it prints, how it ends; and the README's example."""
+
+from __future__ import annotations
+
+import io
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mcpconn import diagram
+from mcpconn.core import Event, Failure, FailureKind, State
+from mcpconn.core.failures import Delivery
+from mcpconn.demo import summary, tally
+from mcpconn.demo.summary import Outcome
+from mcpconn.demo.tally import Call, Recovery, breaches
+from mcpconn.demo.timeline import Timeline
+from mcpconn.runtime.journal import Change
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = [sys.executable, "-m", "mcpconn.demo"]
+QUICKSTART = ROOT / "examples" / "quickstart.py"
+README = ROOT / "README.md"
+LIMIT = 100
+"""Seconds after which a child process that says nothing is ended."""
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A child process, killed at the end of the block with all that it started."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            descendants = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            for each in descendants:
+                each.kill()
+        process.wait(LIMIT)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def read_until(process: subprocess.Popen[str], *wanted: str) -> list[str]:
+    """Lines of output, up to the one by which each of `wanted` has been said in turn."""
+    lines: list[str] = []
+    assert process.stdout is not None
+    remaining = list(wanted)
+    for line in process.stdout:
+        lines.append(line)
+        if remaining[0] in line:
+            del remaining[0]
+            if not remaining:
+                return lines
+    raise AssertionError(f"{remaining[0]!r} was never said:\n{''.join(lines)}")
+
+
+# -- the whole
+
+
+def numbers(output: str, label: str) -> list[int]:
+    """The numbers of a row of the summary: http, stdio, all."""
+    match = re.search(rf"^{label} +(\d+) +(\d+) +(\d+)", output, re.MULTILINE)
+    assert match, f"no row {label!r} in:\n{output}"
+    return [int(group) for group in match.groups()]
+
+
+def test_the_demo_survives_all_faults_and_leaves_nothing_running() -> None:
+    run = subprocess.run(
+        [*DEMO, "--seconds", "1"], capture_output=True, text=True, cwd=ROOT, timeout=LIMIT, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stderr == "", "log lines clutter the demo"
+    assert "\x1b" not in run.stdout, "colours where there is no terminal"
+    calls, answered = numbers(run.stdout, "calls"), numbers(run.stdout, "answered")
+    unknown = numbers(run.stdout, "outcome unknown")
+    assert all(calls)
+    assert [all_ - got for all_, got in zip(calls, answered, strict=True)] == unknown
+    assert numbers(run.stdout, "executed twice") == [0, 0, 0]
+    assert numbers(run.stdout, "failed") == [0, 0, 0]
+    assert len(numbers(run.stdout, "replayed")) == 3
+    for cause, times in (
+        ("session expired", 1),
+        ("429 Too Many Requests", 1),
+        ("server killed", 1),
+        ("503 Service Unavailable", 1),
+        ("child killed", 1),
+    ):
+        assert re.search(rf"^{cause} +{times} ", run.stdout, re.MULTILINE), f"{cause}: not {times} times"
+    assert "The promise held" in run.stdout
+    killed, restarted = (int(pid) for pid in re.findall(r"process (\d+)", run.stdout))
+    assert killed != restarted
+    assert not is_demo_server(restarted)
+
+
+def is_demo_server(pid: int) -> bool:
+    """Whether the process is there, and is the demo's: a number may have been given to another since."""
+    try:
+        return any(part.endswith("server.py") for part in psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [(signal.SIGINT, "http    connecting -> ready"), (signal.SIGTERM, "Starting")],
+    ids=["Ctrl-C", "SIGTERM while it starts"],
+)
+def test_the_demo_is_ended_cleanly_by(number: signal.Signals, when: str) -> None:
+    with running([*DEMO, "--seconds", "600"]) as process:
+        read_until(process, when)
+        servers = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=LIMIT)
+        assert process.returncode == 128 + signal.SIGINT
+        assert output.endswith("Interrupted. Both servers have been ended.\n"), output
+        _, alive = psutil.wait_procs(servers, timeout=10)
+        assert alive == []
+
+
+# -- the judgement
+
+
+GOOD = [
+    Call("http", "add", "answered", 0.0, 1.0),
+    Call("http", "charge", "answered", 0.0, 1.0, "http-1"),
+    Call("http", "charge", "unknown", 0.0, 1.0, "http-2"),
+    Call("http", "charge", "unknown", 0.0, 1.0, "http-3"),
+]
+LEDGER = {"http-1": 1, "http-2": 1}
+RECOVERED = [Recovery("http", "session expired", 0.0, 0.0, 0.5, 1.0)]
+READY = {"http": "ready"}
+
+
+def test_a_charge_of_unknown_outcome_may_have_run_or_not() -> None:
+    assert breaches(GOOD, LEDGER, RECOVERED, READY) == []
+
+
+@pytest.mark.parametrize(
+    ("calls", "ledger", "recoveries", "states", "why"),
+    [
+        (GOOD, {**LEDGER, "http-1": 2}, RECOVERED, READY, "http-1 was executed 2 times"),
+        (GOOD, {**LEDGER, "http-3": 2}, RECOVERED, READY, "http-3 was executed 2 times"),
+        (GOOD, {"http-2": 1}, RECOVERED, READY, "http: http-1 was answered and never executed"),
+        (
+            [Call("http", "charge", "not_run", 0.0, 1.0, "http-1")],
+            {"http-1": 1},
+            RECOVERED,
+            READY,
+            "http: http-1 was said not to have run, and had",
+        ),
+        ([Call("http", "add", "not_run", 0.0, 1.0)], {}, RECOVERED, READY, "http: add was given up"),
+        ([Call("http", "add", "wrong", 0.0, 1.0)], {}, RECOVERED, READY, "http: add got a wrong answer"),
+        (
+            [Call("http", "add", "unknown", 0.0, 1.0)],
+            {},
+            RECOVERED,
+            READY,
+            "http: add may be repeated, and was left unanswered",
+        ),
+        (
+            GOOD,
+            LEDGER,
+            [Recovery("http", "server killed", 0.0, 1.0, None, None)],
+            READY,
+            "http did not recover: server killed",
+        ),
+        (GOOD, LEDGER, RECOVERED, {"http": "reconnecting"}, "http is reconnecting at the end"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_promise_is_broken_where(
+    calls: list[Call], ledger: dict[str, int], recoveries: list[Recovery], states: dict[str, str], why: str
+) -> None:
+    assert why in breaches(calls, ledger, recoveries, states)
+
+
+def test_the_longest_call_is_one_that_was_under_way_during_the_fault() -> None:
+    fault = Recovery("http", "server killed", 10.0, 1.0, 2.0, 12.0)
+    calls = [
+        Call("http", "add", "answered", 1.0, 9.0),
+        Call("http", "add", "answered", 9.5, 12.5),
+        Call("http", "add", "answered", 11.0, 11.5),
+        Call("http", "add", "answered", 13.0, 23.0),
+        Call("stdio", "add", "answered", 9.0, 19.0),
+    ]
+    assert tally.longest(calls, fault) == 3.0
+
+
+# -- what is printed
+
+
+class Terminal(io.StringIO):
+    """Text that goes to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def lost(why: str) -> Change:
+    failure = Failure(kind=FailureKind.TRANSPORT_LOST, delivery=Delivery.UNKNOWN, proof=True, summary=why)
+    return Change("http", 1, State.READY, Event.LOST, State.RECONNECTING, failure, 0.0, 1.0)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return monkeypatch
+
+
+def test_a_terminal_gets_colours_and_lines_that_fit(terminal: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    Timeline(out).change(lost("the server cannot be reached, and what is more, nobody knows where it has gone"))
+    text = out.getvalue()
+    assert "\x1b[31mready -> reconnecting" in text
+    lines = re.sub(r"\x1b\[\w*|\r", "", text).splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_can_be_declined_with(terminal: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    terminal.setenv(variable, value)
+    out = Terminal()
+    Timeline(out).change(lost("gone"))
+    assert "\x1b[31m" not in out.getvalue()
+    assert "ready -> reconnecting" in out.getvalue()
+
+
+def test_what_happens_to_many_calls_is_one_line_before_the_next_event() -> None:
+    out = io.StringIO()
+    timeline = Timeline(out)
+    for _ in range(3):
+        timeline.gather("http", "replay", "it had not left")
+    timeline.event("http", "reconnecting -> ready")
+    first, second = out.getvalue().splitlines()
+    assert re.search(r"http +3 x replay +it had not left$", first)
+    assert "reconnecting -> ready" in second
+
+
+def test_a_broken_promise_is_said_and_makes_the_exit_status() -> None:
+    out = io.StringIO()
+    twice = Outcome(GOOD, RECOVERED, {"http": 1}, Counter({**LEDGER, "http-1": 2}), READY)
+    assert summary.write(twice, Timeline(out)) is False
+    assert "The promise was broken:\n  http-1 was executed 2 times\n" in out.getvalue()
+    assert re.search(r"^executed twice +1 +1 ", out.getvalue(), re.MULTILINE)
+
+
+# -- the README
+
+
+def test_the_readme_shows_the_quickstart_as_it_is() -> None:
+    assert f"```python\n{QUICKSTART.read_text(encoding='utf-8')}```" in README.read_text(encoding="utf-8")
+
+
+def test_the_picture_in_the_readme_is_of_this_machine() -> None:
+    assert diagram.compare(README) == []
+
+
+def test_the_quickstart_goes_on_when_its_server_is_killed() -> None:
+    with running([sys.executable, "-u", str(QUICKSTART)]) as process:
+        read_until(process, "{'result': 1}")
+        (server,) = psutil.Process(process.pid).children()
+        server.kill()
+        read_until(process, "shop: ready --lost--> reconnecting", "reconnecting --established--> ready", "{'result'")

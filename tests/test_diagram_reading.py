@@ -1,0 +1,219 @@
+"""Pictures that others drew are read as Mermaid reads them, and compared with the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcpconn import diagram
+from mcpconn.core import TRANSITIONS, Event
+from mcpconn.diagram import Difference
+
+ROOT = Path(__file__).resolve().parent.parent
+EDGES = {(row.source.value, row.event.value, row.target.value) for row in TRANSITIONS}
+
+
+# -- Mermaid itself
+
+
+def mermaid_says(*texts: str) -> list[dict[str, Any]]:
+    """What Mermaid's own parser reads."""
+    modules = Path(os.environ.get("MCPCONN_NODE_DIR") or ROOT / ".node" / "node_modules")
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed, and Mermaid needs it")
+    if not (modules / "mermaid").is_dir():
+        pytest.skip(f"no mermaid in {modules}; .ci/run installs it")
+    run = subprocess.run(
+        ["node", str(ROOT / "tests" / "mermaid_edges.mjs"), str(modules)],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    answer: list[dict[str, Any]] = json.loads(run.stdout)
+    return answer
+
+
+def inner_edges(said: dict[str, Any]) -> set[tuple[str, str, str]]:
+    assert "error" not in said, said["error"]
+    ends = ("root_start", "root_end")
+    return {tuple(edge) for edge in said["edges"] if edge[0] not in ends and edge[2] not in ends}
+
+
+def test_mermaids_own_parser_reads_the_machine_out_of_the_diagram() -> None:
+    plain, marked, broken = mermaid_says(
+        diagram.mermaid(), diagram.mermaid("ready"), diagram.mermaid().replace("-->", "->")
+    )
+    assert inner_edges(plain) == inner_edges(marked) == EDGES
+    assert plain["marked"] == []
+    assert marked["marked"] == ["ready"]
+    assert "error" in broken, "a parser that accepts everything proves nothing"
+
+
+HAND_DRAWN = """\
+stateDiagram-v2
+    direction LR
+    %% drawn by hand
+    [*] --> idle
+    idle-->connecting : connect
+    connecting --> ready:::good: established
+    note right of ready
+        idle --> ready: not an edge
+    end note
+    note left of idle : waits --> here
+    state "Trying again" as trying
+    ready --> trying: lost
+    trying --> ready: established
+    classDef good fill:#dfd
+    ready --> [*]
+"""
+
+
+def test_it_reads_a_drawing_as_mermaids_own_parser_does() -> None:
+    expected = {
+        ("idle", "connect", "connecting"),
+        ("connecting", "established", "ready"),
+        ("ready", "lost", "trying"),
+        ("trying", "established", "ready"),
+    }
+    assert diagram.read_mermaid(HAND_DRAWN) == expected
+    (said,) = mermaid_says(HAND_DRAWN)
+    assert inner_edges(said) == expected
+
+
+# -- reading what others drew
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stateDiagram-v2\n a --> b: go",
+        "stateDiagram\n a --> b: go",
+        "# Title\n\n```mermaid\nstateDiagram-v2\n  a --> b: go\n```\n",
+        "~~~mermaid\nstateDiagram-v2\n  a --> b: go\n~~~\n",
+        "::: mermaid\nstateDiagram-v2\n  a --> b: go\n:::\n",
+        "- item\n\n  ```{.mermaid}\n  stateDiagram-v2\n    a --> b: go\n  ```\n",
+        "> ```mermaid\n> stateDiagram-v2\n> a --> b: go\n> ```\n",
+        "```mermaid\n---\ntitle: x --> y\n---\nstateDiagram-v2\n a --> b: go\n```\n",
+        "```mermaid\n%%{init: {\n'theme': 'dark'}}%%\nstateDiagram-v2\n a --> b: go\n```\n",
+    ],
+)
+def test_a_diagram_is_found_in_whatever_it_is_wrapped(text: str) -> None:
+    assert diagram.read_mermaid(text) == {("a", "go", "b")}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# no diagram", "```mermaid\nflowchart LR\n a --> b\n```", "```python\na --> b\n```"]
+)
+def test_what_is_no_state_diagram_has_no_edges(text: str) -> None:
+    assert diagram.read_mermaid(text) == set()
+
+
+@pytest.mark.parametrize(
+    ("label", "events"),
+    [
+        ("give_up", {"give_up"}),
+        ("Give up", {"give_up"}),
+        ("give-up", {"give_up"}),
+        ("GiveUp", {"give_up"}),
+        ("give_up (only a person can mend it, ever)", {"give_up"}),
+        ("give_up: only a person can mend it", {"give_up"}),
+        ("lost, give_up", {"lost", "give_up"}),
+        ("lost<br/>give_up", {"lost", "give_up"}),
+        (r"lost\ngive_up", {"lost", "give_up"}),
+        ("", {""}),
+        ("(for a reason)", {""}),
+    ],
+)
+def test_a_label_names_its_events(label: str, events: set[str]) -> None:
+    text = f"stateDiagram-v2\n a --> b{': ' + label if label else ''}"
+    assert {event for _, event, _ in diagram.read_mermaid(text)} == events
+
+
+def test_a_composite_state_stands_for_the_states_inside_it() -> None:
+    text = """stateDiagram-v2
+        state "In use" as open {
+            [*] --> idle
+            idle --> connecting: connect
+            state busy {
+                connecting --> ready: established
+            }
+        }
+        open --> closed: close
+        closed --> open: again
+    """
+    edges = diagram.read_mermaid(text)
+    assert {("idle", "close", "closed"), ("connecting", "close", "closed"), ("ready", "close", "closed")} <= edges
+    assert ("closed", "again", "idle") in edges
+    assert not any("open" in edge or "busy" in edge for edge in edges)
+
+
+def test_a_state_goes_by_its_text_where_the_text_is_the_machines_name() -> None:
+    text = 'stateDiagram-v2\n state "Idle" as s1\n s2: Connecting\n s1 --> s2: connect\n'
+    assert diagram.read_mermaid(text) == {("idle", "connect", "connecting")}
+
+
+def test_an_edge_that_cannot_be_read_is_an_error_and_not_left_out() -> None:
+    with pytest.raises(ValueError, match="cannot be read as an edge: 'a b --> c'"):
+        diagram.read_mermaid("stateDiagram-v2\n a b --> c\n")
+
+
+# -- comparing
+
+
+def test_the_machines_own_diagram_is_true() -> None:
+    assert diagram.compare(diagram.mermaid()) == []
+
+
+@pytest.mark.parametrize("row", TRANSITIONS, ids=lambda row: f"{row.source}-{row.event}")
+def test_every_edge_that_a_picture_lacks_is_told(row: Any) -> None:
+    line = f"    {row.source} --> {row.target}: {row.event}\n"
+    differences = diagram.compare(diagram.mermaid().replace(line, ""))
+    assert differences == [Difference("missing", row.source.value, row.event.value, row.target.value)]
+    assert str(differences[0]) == f"the picture lacks {row.source} --{row.event}--> {row.target}"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("ready --> idle: lost", "lost leads to reconnecting"),
+        ("idle --> ready: established", "established cannot happen in idle"),
+        ("ready --> away: lost", "there is no state 'away'"),
+        ("readdy --> failed: give_up", "there is no state 'readdy'; is ready meant?"),
+        ("ready --> failed: gave_up", "there is no event 'gave_up'; is give_up meant?"),
+        ("ready --> failed", "an edge needs an event"),
+    ],
+)
+def test_an_edge_that_the_machine_lacks_is_told_with_the_reason(line: str, why: str) -> None:
+    (difference,) = diagram.compare(f"{diagram.mermaid()}    {line}\n")
+    assert difference.kind == "extra"
+    assert str(difference).startswith("the machine has no ")
+    assert str(difference).endswith(f": {why}")
+
+
+def test_an_event_may_be_left_out_of_a_picture_on_request() -> None:
+    text = "".join(line for line in diagram.mermaid().splitlines(keepends=True) if ": close" not in line)
+    assert len(diagram.compare(text)) == 5
+    assert diagram.compare(text, ignore=[Event.CLOSE]) == diagram.compare(text, ignore=["Close"]) == []
+
+
+def test_of_several_diagrams_in_a_file_the_one_like_the_machine_is_meant(tmp_path: Path) -> None:
+    other = "```mermaid\nstateDiagram-v2\n red --> green: wait\n```\n"
+    page = tmp_path / "host.md"
+    page.write_text(f"# Host\n{other}\n```mermaid\n{diagram.mermaid()}```\n{other}", encoding="utf-8")
+    assert diagram.compare(page) == diagram.compare(str(page)) == []
+
+
+def test_a_page_without_a_diagram_is_not_a_true_one(tmp_path: Path) -> None:
+    page = tmp_path / "host.md"
+    page.write_text("# Host\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no Mermaid state diagram"):
+        diagram.compare(page)

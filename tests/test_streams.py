@@ -1,0 +1,145 @@
+"""Event streams: the standalone one, and answers that can be resumed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import anyio
+import pytest
+
+from mcpconn import Connection, FailureKind, OutcomeUnknown, State
+from mcpconn.testing import HttpServer, Script, faults
+from tests.support import SAFETY, UNFINISHED_STREAMS, Arrivals, Requests, Seen, quiet, served, text_of, until
+
+pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
+
+
+async def test_a_server_that_closes_its_standalone_stream_again_and_again_is_healthy() -> None:
+    script = Script(get_stream="closing", retry_ms=10)
+    async with served(script, warm=False) as (connection, _):
+        requests, seen = Requests(script), Seen(connection)
+        await requests.reach("GET", 12)
+        assert text_of(await connection.call_tool("charge")) == "charged 1"
+        assert seen.events == []
+        assert script.count("initialize") == 1
+        # And it is still being opened.
+        await requests.reach("GET", 14)
+
+
+async def test_a_stream_answered_404_is_proof_that_the_session_is_gone_before_any_call_fails() -> None:
+    script = Script(retry_ms=10)
+    async with served(script) as (connection, _):
+        requests, seen = Requests(script), Seen(connection)
+        gets = script.count("GET")
+        script.forget_sessions()
+        script.streams.close()
+        await requests.reach("GET", gets + 1)
+        await until(connection, lambda: connection.epoch == 2)
+        assert seen.events == ["lost", "established"]
+        assert connection.last_failure is not None
+        assert connection.last_failure.kind is FailureKind.SESSION_EXPIRED
+        assert text_of(await connection.call_tool("charge")) == "charged 1"
+        assert (script.executions["charge"], script.count("initialize")) == (1, 2)
+        assert connection.status()["counts"].get("replayed", 0) == 0
+
+
+@pytest.mark.parametrize("cut", [faults.cut_stream(), faults.cut_stream(clean=True), faults.cut_stream(reset=True)])
+@pytest.mark.parametrize("tool", ["add", "charge"])
+async def test_an_answer_cut_after_an_event_with_an_id_is_resumed_and_not_made_again(
+    tool: str, cut: faults.Fault
+) -> None:
+    script = Script(answer="sse", event_ids=True, retry_ms=10)
+    async with served(script) as (connection, _):
+        seen, ran, posts = Seen(connection), script.executions[tool], script.count("tools/call")
+        # The answer is recorded by the server, which plays it again to the GET that names the last event.
+        script.inject(recorded(cut))
+        result = await connection.call_tool(tool, {"a": 2, "b": 3, "amount": 5})
+        assert text_of(result) in ("5", "charged 5")
+        assert script.executions[tool] - ran == 1
+        assert script.count("tools/call") - posts == 1
+        assert seen.events == []
+        assert connection.status()["counts"].get("replayed", 0) == 0
+
+
+def recorded(cut: faults.Fault) -> faults.Fault:
+    """The same cut, by a server that works the answer out all the same, and keeps it."""
+
+    def plan(exchange: faults.Exchange) -> Any:
+        kept = list(exchange.answer.steps)
+        assert kept
+        return cut.plan(exchange)
+
+    return faults.Fault(cut.name, plan, after=True)
+
+
+async def test_an_answer_that_cannot_be_resumed_is_lost_like_any_other() -> None:
+    script = Script(answer="sse", event_ids=True, retry_ms=10)
+    async with served(script) as (connection, _):
+        script.inject(recorded(faults.cut_stream()), tool="charge")
+        script.inject(faults.bad_gateway(), method="GET", times=None)
+        with pytest.raises(OutcomeUnknown, match="event stream ended before the answer"):
+            await connection.call_tool("charge")
+        await quiet(connection)
+        assert script.executions["charge"] == 1
+        assert (connection.state, connection.epoch) == (State.READY, 1)
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_progress_reaches_the_caller_over_an_event_stream(era: Literal["legacy", "modern"]) -> None:
+    script = Script(era=era, answer="sse")
+    async with served(script) as (connection, _):
+        reports: list[float] = []
+
+        async def progress(progress: float, total: float | None, message: str | None) -> None:
+            reports.append(progress)
+
+        result = await connection.call_tool("progress", {"steps": 3}, progress_callback=progress)
+        assert text_of(result) == "3 steps done"
+        assert reports == [1, 2, 3]
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_call_that_reported_progress_is_not_made_again_when_it_is_refused_later(
+    era: Literal["legacy", "modern"],
+) -> None:
+    script = Script(era=era, answer="sse")
+    async with served(script) as (connection, _):
+
+        def plan(exchange: faults.Exchange) -> Any:
+            steps = iter(exchange.answer.steps)
+            answer = exchange.answer
+            # The first report, and then the end of the stream.
+            return type(answer)(answer.status, answer.headers, (step for step, _ in zip(steps, range(2), strict=False)))
+
+        script.inject(faults.Fault("cut after progress", plan, after=True), times=1)
+        seen: list[float] = []
+
+        async def progress(progress: float, total: float | None, message: str | None) -> None:
+            seen.append(progress)
+
+        with pytest.raises(OutcomeUnknown):
+            await connection.call_tool("progress", {"steps": 3}, progress_callback=progress, idempotent=False)
+        assert seen == [1]
+        assert script.executions["progress"] == 1
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize(("answer", "event_ids"), [("json", False), ("sse", False), ("sse", True)])
+async def test_a_cancelled_call_does_not_hold_its_socket_for_as_long_as_the_session_lives(
+    answer: Literal["json", "sse"], event_ids: bool, era: Literal["legacy", "modern"]
+) -> None:
+    script = Script(era=era, answer=answer, event_ids=event_ids, retry_ms=1)
+    with anyio.fail_after(SAFETY):
+        async with HttpServer(script) as server, Connection(server.url) as connection:
+            await connection.call_tool("add", {"a": 1, "b": 1})
+            await quiet(connection)
+            arrivals = Arrivals(script)
+            for number in range(10):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(connection.call_tool, "slow_charge", {"seconds": 1000})
+                    await arrivals.reach(number + 1)
+                    group.cancel_scope.cancel()
+            await connection.call_tool("add", {"a": 1, "b": 1})
+            # The standing stream, the call, and perhaps one or two that are being closed.
+            assert server.open_connections <= 4
+            assert connection.epoch == 1

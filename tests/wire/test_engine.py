@@ -1,0 +1,332 @@
+"""The engines under the lens, byte by byte: `httpx` is what `direct` has to match."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from mcpconn import ConfigError, ServerConfig
+from mcpconn.wire.engine import Engine
+from mcpconn.wire.network import Network
+from tests.certificates import certificate
+from tests.support import SAFETY, UNFINISHED_STREAMS
+from tests.wire.sockets import OK, Name, Reply, Server, client, free_port, listening
+
+pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
+
+
+@pytest.fixture(params=["direct", "httpx"])
+def engine(request: pytest.FixtureRequest) -> Name:
+    return request.param  # type: ignore[no-any-return]
+
+
+# -- what is sent and what is read
+
+
+async def test_a_request_is_sent_as_it_was_built(engine: Name) -> None:
+    async with listening(Reply()) as server, client(engine) as http:
+        response = await http.post(server.url + "?a=1%202", content=b"abc", headers={"X-One": "1"})
+    assert (response.status_code, response.text) == (200, "hello")
+    head = server.heads[0].split(b"\r\n")
+    assert head[0] == b"POST /mcp?a=1%202 HTTP/1.1"
+    assert {b"X-One: 1", b"Content-Length: 3", f"Host: 127.0.0.1:{server.port}".encode()} <= set(head)
+    assert server.bodies == [b"abc"]
+
+
+async def test_the_direct_engine_sends_a_small_request_in_one_packet() -> None:
+    async with listening(Reply(read=False)) as server, client("direct") as http:
+        await http.post(server.url, content=b"abc")
+    assert server.bodies == [b"abc"]
+
+
+BODIES = {
+    "length": (b"content-length: 5\r\n\r\nhello", "keep"),
+    "chunked": (b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", "keep"),
+    "until the end": (b"\r\nhello", "close"),
+}
+
+
+@pytest.mark.parametrize("framing", BODIES)
+async def test_every_framing_of_a_body_is_read(framing: str, engine: Name) -> None:
+    rest, then = BODIES[framing]
+    async with listening(Reply(b"HTTP/1.1 200 OK\r\n" + rest, then)) as server, client(engine) as http:  # type: ignore[arg-type]
+        assert (await http.get(server.url)).content == b"hello"
+
+
+async def test_a_compressed_body_is_read(engine: Name) -> None:
+    packed = gzip.compress(b"hello")
+    reply = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed)
+    async with listening(Reply(reply + packed)) as server, client(engine) as http:
+        assert (await http.get(server.url)).content == b"hello"
+
+
+async def test_large_bodies_go_both_ways(engine: Name) -> None:
+    size = 3_000_000
+    reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size
+    async with listening(Reply(reply + b"b" * size)) as server, client(engine) as http:
+        response = await http.post(server.url, content=b"a" * size)
+    assert server.bodies == [b"a" * size]
+    assert response.content == b"b" * size
+
+
+async def test_a_stream_is_read_while_it_is_sent(engine: Name) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n"
+    async with listening(Reply(head, "hang")) as server, client(engine) as http:
+        async with http.stream("GET", server.url) as response:
+            async for chunk in response.aiter_bytes():
+                assert chunk == b"first"
+                await server.hanging.wait()
+                break
+        await server.gone.wait()
+
+
+async def test_an_early_hint_is_no_answer(engine: Name) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    async with listening(Reply(hint + OK)) as server, client(engine) as http:
+        assert (await http.get(server.url)).status_code == 200
+
+
+async def test_cookies_are_kept_for_balancers(engine: Name) -> None:
+    cookie = b"HTTP/1.1 200 OK\r\nset-cookie: node=7\r\ncontent-length: 0\r\n\r\n"
+    async with listening(Reply(cookie), Reply()) as server, client(engine) as http:
+        await http.get(server.url)
+        await http.get(server.url)
+    assert b"cookie: node=7" in server.heads[1].lower()
+
+
+# -- sockets
+
+
+async def test_a_socket_is_used_again(engine: Name) -> None:
+    async with listening(Reply(), Reply()) as server, client(engine) as http:
+        await http.get(server.url)
+        await http.get(server.url)
+    assert server.accepted == 1
+
+
+async def test_requests_at_the_same_time_have_a_socket_each(engine: Name) -> None:
+    async with listening(*[Reply()] * 5) as server, client(engine) as http, anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(http.get, server.url)
+    assert server.accepted == 5
+
+
+async def test_a_socket_unused_for_too_long_is_not_used_again(engine: Name) -> None:
+    async with listening(Reply(), Reply()) as server, client(engine, expiry=0.0) as http:
+        await http.get(server.url)
+        await http.get(server.url)
+    assert server.accepted == 2
+
+
+async def test_a_socket_that_the_server_closed_meanwhile_is_not_used_again(engine: Name) -> None:
+    async with listening(Reply(then="close"), Reply()) as server, client(engine) as http:
+        await http.get(server.url)
+        await server.gone.wait()
+        assert (await http.get(server.url)).text == "hello"
+    assert server.accepted == 2
+
+
+async def test_a_server_that_says_close_is_taken_at_its_word(engine: Name) -> None:
+    close = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    async with listening(Reply(close), Reply()) as server, client(engine) as http:
+        await http.get(server.url)
+        await server.gone.wait()
+        await http.get(server.url)
+    assert server.accepted == 2
+
+
+async def test_a_cancelled_request_closes_its_socket(engine: Name) -> None:
+    async with listening(Reply(b"", "hang")) as server, client(engine) as http:
+        async with anyio.create_task_group() as group:
+            group.start_soon(http.get, server.url)
+            await server.hanging.wait()
+            group.cancel_scope.cancel()
+        await server.gone.wait()
+
+
+async def test_closing_the_client_closes_idle_sockets(engine: Name) -> None:
+    async with listening(Reply()) as server:
+        async with client(engine) as http:
+            await http.get(server.url)
+        await server.gone.wait()
+
+
+# -- failures: before anything was written, and after
+
+CUT = {
+    "no answer": Reply(b"", "close"),
+    "half a head": Reply(b"HTTP/1.1 200 OK\r\ncontent-le", "close"),
+    "half a body": Reply(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", "close"),
+    "half a chunk": Reply(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nhello", "close"),
+    "no HTTP": Reply(b"220 mail.example.com ESMTP\r\n", "close"),
+}
+BEFORE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+
+
+@pytest.mark.parametrize("how", CUT)
+async def test_an_answer_that_ends_early_is_a_protocol_error(how: str, engine: Name) -> None:
+    async with listening(CUT[how]) as server, client(engine) as http:
+        with pytest.raises(httpx2.RemoteProtocolError) as caught:
+            await http.get(server.url)
+    assert not isinstance(caught.value, BEFORE)
+
+
+async def test_a_server_that_wants_another_protocol_is_a_protocol_error() -> None:
+    # httpx2 offers such a socket to its caller. Nobody here would take it.
+    switch = Reply(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n")
+    async with listening(switch) as server, client("direct") as http:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await http.get(server.url)
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello"], ids=["head", "body"])
+async def test_a_reset_after_the_request_is_a_read_error(sent: bytes, engine: Name) -> None:
+    async with listening(Reply(sent, "reset")) as server, client(engine) as http:
+        with pytest.raises(httpx2.ReadError) as caught:
+            await http.get(server.url)
+    # Of the socket that broke nothing is in the chain: it would pass for the end of the session.
+    assert caught.value.__cause__ is None or engine == "httpx"
+
+
+async def test_a_refusal_is_read_although_the_server_took_only_a_part_of_the_request(engine: Name) -> None:
+    refusal = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    async with listening(Reply(refusal, "hang", read=False)) as server, client(engine) as http:
+        assert (await http.post(server.url, content=b"a" * 30_000)).status_code == 413
+
+
+async def test_a_port_that_refuses_is_a_connect_error(engine: Name) -> None:
+    port = await free_port()
+    async with client(engine) as http:
+        with pytest.raises(httpx2.ConnectError, match=r"."):
+            await http.get(f"http://127.0.0.1:{port}/")
+
+
+async def test_a_name_that_nobody_knows_is_a_connect_error(engine: Name) -> None:
+    async with client(engine) as http:
+        with pytest.raises(httpx2.ConnectError):
+            await http.get("http://nobody.invalid/")
+
+
+async def test_a_header_that_would_be_two_is_refused_before_it_is_written(engine: Name) -> None:
+    async with listening(Reply()) as server, client(engine) as http:
+        with pytest.raises(httpx2.LocalProtocolError):
+            await http.get(server.url, headers={"x": "a\r\ny: b"})
+        assert server.heads == []
+
+
+async def test_a_scheme_that_is_not_http_is_refused(engine: Name) -> None:
+    async with client(engine) as http:
+        with pytest.raises(httpx2.UnsupportedProtocol):
+            await http.get("ftp://127.0.0.1/")
+
+
+async def test_a_server_that_does_not_answer_in_time_is_a_read_timeout(engine: Name) -> None:
+    async with listening(Reply(b"", "hang")) as server:
+        async with client(engine, timeout=httpx2.Timeout(None, read=0.05)) as http:
+            with pytest.raises(httpx2.ReadTimeout):
+                await http.get(server.url)
+        await server.gone.wait()
+
+
+async def test_a_server_that_does_not_read_in_time_is_a_write_timeout(engine: Name) -> None:
+    limit = httpx2.Timeout(None, write=0.05)
+    async with listening(Reply(b"", "stall", read=False)) as server, client(engine, timeout=limit) as http:
+        # More than sockets hold.
+        with pytest.raises(httpx2.WriteTimeout):
+            await http.post(server.url, content=b"a" * 20_000_000)
+
+
+async def test_a_connect_that_takes_too_long_is_a_connect_timeout(engine: Name) -> None:
+    full = socket.socket()
+    waiting: list[socket.socket] = []
+    try:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            # The queue of a listener that accepts nobody is soon full; then a connect gets no answer.
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(full.getsockname())
+        async with client(engine, timeout=httpx2.Timeout(None, connect=0.1)) as http:
+            with anyio.fail_after(SAFETY), pytest.raises(httpx2.ConnectTimeout):
+                await http.get(f"http://127.0.0.1:{full.getsockname()[1]}/")
+    finally:
+        for each in (full, *waiting):
+            each.close()
+
+
+# -- TLS
+
+
+@asynccontextmanager
+async def secured(engine: Name, *replies: Reply, trusted: bool = True) -> AsyncIterator[tuple[Server, Any]]:
+    serving, trusting = certificate()
+    context = trusting if trusted else ssl.create_default_context()
+    async with listening(*replies, tls=serving) as server, client(engine, tls=context) as http:
+        yield server, http
+
+
+async def test_a_server_with_a_trusted_certificate_is_spoken_to(engine: Name) -> None:
+    async with secured(engine, Reply(), Reply()) as (server, http):
+        assert (await http.get(server.url)).text == "hello"
+        assert (await http.get(server.url)).text == "hello"
+
+
+async def test_a_certificate_that_is_not_trusted_is_a_connect_error(
+    engine: Name,
+) -> None:
+    async with secured(engine, trusted=False) as (server, http):
+        with pytest.raises(httpx2.ConnectError) as caught:
+            await http.get(server.url)
+    assert engine == "httpx" or "CERTIFICATE_VERIFY_FAILED" in str(caught.value)
+
+
+async def test_a_server_that_speaks_no_tls_is_a_connect_error(engine: Name) -> None:
+    _, trusting = certificate()
+    async with listening() as server, client(engine, tls=trusting) as http:
+        server.greeting = b"220 mail.example.com ESMTP\r\n"
+        with pytest.raises(httpx2.ConnectError):
+            await http.get(server.url.replace("http:", "https:"))
+
+
+async def test_no_tls_context_is_made_for_plain_http() -> None:
+    network = Network()
+    async with listening(Reply()) as server, httpx2.AsyncClient(transport=network.transport(server.url)) as http:
+        assert (await http.get(server.url)).text == "hello"
+    assert "tls" not in vars(network)
+
+
+# -- which engine
+
+
+def transport(monkeypatch: pytest.MonkeyPatch, engine: str, **environment: str) -> httpx2.AsyncBaseTransport:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Network().transport("http://server.example/mcp", engine)
+
+
+async def test_the_engine_is_the_one_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(transport(monkeypatch, "direct"), Engine)
+    assert isinstance(transport(monkeypatch, "httpx"), httpx2.AsyncHTTPTransport)
+
+
+async def test_proxies_are_left_to_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = "http://proxy.example:3128"
+    assert isinstance(transport(monkeypatch, "direct", HTTP_PROXY=proxy), httpx2.AsyncHTTPTransport)
+    assert isinstance(transport(monkeypatch, "direct", HTTP_PROXY=proxy, NO_PROXY="server.example"), Engine)
+
+
+async def test_an_engine_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown engine 'curl'; known: direct, httpx"):
+        ServerConfig(name="srv", url="http://server.example/mcp", engine="curl")

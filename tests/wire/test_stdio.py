@@ -1,0 +1,140 @@
+"""The pieces of the stdio transport: lines, last words, exit statuses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCRequest
+
+from mcpconn.wire.stdio import STDERR_LINES, STDERR_WIDTH, Child, ChildExited, lines_of, parse
+from mcpconn.wire.watch import Watch
+
+pytestmark = pytest.mark.anyio
+
+
+class Chunks:
+    """A byte stream that arrives in these pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop(0)
+
+
+async def lines(*pieces: bytes, limit: int = 100) -> list[bytes | str]:
+    stream: Any = Chunks(*pieces)
+    return [line if isinstance(line, bytes) else str(line) async for line in lines_of(stream, limit)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+async def test_lines_are_put_together_however_they_arrive(size: int) -> None:
+    data = b'{"a": 1}\n\n  \n{"b": 2}\r\nlast\nno end'
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    assert await lines(*pieces) == [b'{"a": 1}', b'{"b": 2}\r', b"last"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+async def test_a_line_over_the_limit_is_skipped_and_reported_once_and_the_next_is_read(size: int) -> None:
+    data = b"before\n" + b"x" * 950 + b"\nafter\n"
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    found = await lines(*pieces, limit=100)
+    if size == 1000:
+        # It came in one piece, so nothing had to be kept that was not there already.
+        assert (found[0], found[-1]) == (b"before", b"after")
+    else:
+        assert found == [b"before", "a line of output is longer than 100 bytes; it was skipped", b"after"]
+
+
+async def test_no_more_is_kept_of_an_endless_line_than_the_limit_and_one_piece() -> None:
+    found = await lines(*[b"x" * 1000] * 10_000, limit=5000)
+    assert found == ["a line of output is longer than 5000 bytes; it was skipped"]
+
+
+def test_a_line_is_a_message_or_an_error() -> None:
+    message = parse(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
+    assert isinstance(message, SessionMessage)
+    assert isinstance(message.message, JSONRPCRequest)
+    for line in (b"Listening on stdio", b'{"jsonrpc": "2.0"', b"[]", b"\xff\xfe", b"1" * 100_000):
+        assert isinstance(parse(line), ValueError)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "stderr", "text"),
+    [
+        (0, [], "exited with 0"),
+        (
+            1,
+            ["Traceback", "  File x", "KeyError: no", ""],
+            "exited with 1: KeyError: no",
+        ),
+        (-9, ["something"], "killed by SIGKILL"),
+        (-15, [], "killed by SIGTERM"),
+        (-250, ["last"], "killed by signal 250: last"),
+        (None, ["still here"], "closed its output: still here"),
+    ],
+)
+def test_the_end_of_a_child_is_told_in_words(returncode: int | None, stderr: list[str], text: str) -> None:
+    error = ChildExited(returncode, stderr)
+    assert str(error) == text
+    assert error.stderr == tuple(stderr)
+
+
+async def child(code: str) -> Child:
+    process = await anyio.open_process([sys.executable, "-c", code], start_new_session=True)
+    return Child(process, Watch(lambda _: None))
+
+
+async def test_the_last_lines_of_stderr_are_kept_and_no_more() -> None:
+    one = await child(
+        """
+import sys
+for n in range(1000):
+    print('line', n, 'x' * n, file=sys.stderr)
+sys.stderr.write('end')
+"""
+    )
+    with anyio.fail_after(20):
+        await one.drain_stderr()
+    assert len(one.stderr) == STDERR_LINES
+    assert one.stderr[-1] == "end"
+    assert one.stderr[-2].startswith("line 999 xxx")
+    assert all(len(line) <= STDERR_WIDTH for line in one.stderr)
+    await one.stop()
+
+
+async def test_stderr_without_any_line_end_takes_no_memory() -> None:
+    one = await child("import sys\nfor _ in range(200): sys.stderr.write('x' * 65536)")
+    with anyio.fail_after(20):
+        await one.drain_stderr()
+    assert sum(map(len, one.stderr)) <= STDERR_WIDTH
+    await one.stop()
+
+
+async def test_stopping_a_child_that_has_ended_already_is_quick_and_certain() -> None:
+    one = await child("pass")
+    with anyio.fail_after(20):
+        assert await one.exited(10)
+        await one.stop()
+        await one.stop()
+    assert one.process.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
+async def test_a_child_that_reads_on_gets_its_grace_and_then_a_signal() -> None:
+    one = await child("import signal; signal.pause()")
+    one.watch.grace = 0.05
+    with anyio.fail_after(20):
+        await one.stop()
+    assert one.process.returncode == -15
