@@ -158,9 +158,9 @@ async def test_a_second_failure_is_the_callers(tool: str, era: Era) -> None:
 
 @pytest.mark.parametrize("fault", [faults.rate_limited(0.05), faults.unavailable(0.05)], ids=["429", "503"])
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_retry_after_is_waited_for_and_never_cut_short(tool: str, fault: Fault, era: Era, answer: Answer) -> None:
+async def test_retry_after_is_waited_for_and_never_cut_short(tool: str, fault: Fault, era: Era) -> None:
     # Whole seconds are tried in virtual time, in test_timing.py.
-    script = Script(era=era, answer=answer)
+    script = Script(era=era)
     async with served(script) as (connection, _):
         before = handshakes(script)
         script.inject(fault)
@@ -179,10 +179,8 @@ async def test_retry_after_is_waited_for_and_never_cut_short(tool: str, fault: F
 
 
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_a_401_with_nothing_to_refresh_fails_the_connection_and_nobody_dials(
-    tool: str, era: Era, answer: Answer
-) -> None:
-    script = Script(era=era, answer=answer)
+async def test_a_401_with_nothing_to_refresh_fails_the_connection_and_nobody_dials(tool: str, era: Era) -> None:
+    script = Script(era=era)
     async with served(script) as (connection, _):
         seen, before = Seen(connection), handshakes(script)
         script.inject(faults.unauthorized(), method=None, times=None)
@@ -234,9 +232,9 @@ async def test_a_403_is_that_calls_alone(tool: str, era: Era, answer: Answer) ->
 @pytest.mark.parametrize("fault", [faults.hang, faults.hang_after], ids=["not run", "run"])
 @pytest.mark.parametrize("tool", ["add", "charge"])
 async def test_without_an_answer_a_call_ends_at_its_deadline_and_a_probe_clears_the_connection(
-    tool: str, fault: Callable[[], Fault], era: Era, answer: Answer
+    tool: str, fault: Callable[[], Fault], era: Era
 ) -> None:
-    script = Script(era=era, answer=answer)
+    script = Script(era=era)
     probe = "ping" if era == "legacy" else "server/discover"
     async with served(script) as (connection, _):
         seen, probes, ran = Seen(connection), script.count(probe), script.executions[tool]
@@ -288,10 +286,8 @@ async def test_an_applications_error_that_sounds_like_an_expired_session_is_prob
     ("code", "message"),
     [(-32602, "Unknown tool: nothing"), (-32000, "Tool failed to execute"), (-32603, "Missing parameter"), (1, "")],
 )
-async def test_an_applications_error_arrives_untouched_and_nothing_happens(
-    code: int, message: str, era: Era, answer: Answer
-) -> None:
-    script = Script(era=era, answer=answer)
+async def test_an_applications_error_arrives_untouched_and_nothing_happens(code: int, message: str, era: Era) -> None:
+    script = Script(era=era)
     async with served(script) as (connection, _):
         seen = Seen(connection)
         script.inject(faults.rpc_error(code, message, {"hint": [1]}))
@@ -324,8 +320,8 @@ METHODS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_every_method_is_kept_alive_by_the_same_rules(method: str, era: Era, answer: Answer) -> None:
-    script = Script(era=era, answer=answer)
+async def test_every_method_is_kept_alive_by_the_same_rules(method: str, era: Era) -> None:
+    script = Script(era=era)
     async with served(script) as (connection, _):
         before = script.count(method)
         script.inject(faults.drop_after(), method=method)

@@ -61,6 +61,11 @@ class _Call(Generic[T]):
         if self._scope is not None:
             self._scope.cancel()
 
+    def abandon(self) -> None:
+        """End the call, and leave whoever waits waiting."""
+        self.future = Future()
+        self.cancel()
+
     def fail(self, why: str) -> None:
         """Answer whoever waits, if nothing else has."""
         if not self.future.done():
@@ -87,7 +92,7 @@ class Background:
         self._done: Future[None]
         self._stack = ExitStack()
         self._waiting: set[_Call[Any]] = set()
-        self._hurry = False
+        self._at_exit = False
         self._closing = False
         self._ended = False
         self._entered = False
@@ -131,7 +136,7 @@ class Background:
             self._portal = stack.enter_context(start_blocking_portal(self._backend, self._options))
             self._done, _ = self._portal.start_task(self._main, resource)
             # At exit, not before: threads that are no daemons may go on calling after the main thread's end.
-            atexit.register(self.close, hurry=True)
+            atexit.register(self.close, at_exit=True)
             self._entered = True
             self._stack = stack.pop_all()
 
@@ -196,15 +201,16 @@ class Background:
         self._closing = True
         self._post_quietly(self._wake)
 
-    def close(self, *, hurry: bool = False) -> None:
+    def close(self, *, at_exit: bool = False) -> None:
         """Leave the resource, end the thread, and return when that is done. Does nothing in a forked child.
 
         Args:
-            hurry: Cancel the calls under way, instead of leaving them to the resource.
+            at_exit: Drop the calls under way, instead of leaving them to the resource. Those who wait for them
+                are daemon threads, which end with the process, and for which an error would be noise.
         """
         if not self._entered or self.forked:
             return
-        self._hurry = hurry or self._hurry
+        self._at_exit = at_exit or self._at_exit
         self.end()
         if self._thread == threading.get_ident():
             return
@@ -254,9 +260,9 @@ class Background:
                 context, call = self._queue.popleft()
                 # A task takes over the context it is started in: the caller's.
                 context.run(group.start_soon, call.run)
-        if self._hurry:
+        if self._at_exit:
             for call in tuple(self._waiting):
-                call.cancel()
+                call.abandon()
 
     def _wake(self) -> None:
         self._news.set()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -16,6 +14,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from mcpconn.testing.script import Script
+from mcpconn.testing.sockets import arm_reset, listen, ready
 from mcpconn.testing.steps import Close, Feed, Follow, Hang, Reply, Reset, Send, Sleep
 
 if TYPE_CHECKING:
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["HttpServer"]
 
 _RECEIVE = 64 * 1024
-# On close, discard unsent data and send a reset instead of an orderly end of the connection.
-_LINGER_NONE = struct.pack("ii", 1, 0)
-_PATIENCE = 5.0
-_T = TypeVar("_T")
 
 
 class _GoneError(Exception):
@@ -114,7 +109,8 @@ class HttpServer:
 
     async def _serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Listen until cancelled; every connection is a task of its own."""
-        listener = await self._listen()
+        listener = await listen(self.port)
+        self.port = listener.getsockname()[1]
         self._stopped = anyio.Event()
         try:
             with anyio.CancelScope() as self._serving, listener:
@@ -123,31 +119,12 @@ class HttpServer:
                     while True:
                         # A client may be gone before its connection is accepted.
                         with suppress(ConnectionAbortedError):
-                            peer, _ = await _ready(listener, anyio.wait_readable, listener.accept)
+                            peer, _ = await ready(listener, anyio.wait_readable, listener.accept)
                             self.accepted += 1
                             connections.start_soon(self._handle, peer)
         finally:
             self._serving = None
             self._stopped.set()
-
-    async def _listen(self) -> socket.socket:
-        """A listening socket; the port may take a moment to become free again."""
-        deadline = anyio.current_time() + _PATIENCE
-        while True:
-            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            try:
-                listener.setblocking(False)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(("127.0.0.1", self.port))
-                listener.listen(128)
-            except OSError as exc:
-                listener.close()
-                if exc.errno != errno.EADDRINUSE or anyio.current_time() >= deadline:
-                    raise
-                await anyio.sleep(0.02)
-            else:
-                self.port = listener.getsockname()[1]
-                return listener
 
     async def _handle(self, peer: socket.socket) -> None:
         connection = _Connection(peer, self.script)
@@ -180,7 +157,7 @@ class _Connection:
             except (_GoneError, OSError, h11.RemoteProtocolError):
                 return
             except BaseException:
-                self._arm_reset()
+                arm_reset(self._peer)
                 raise
 
     async def _serve_one(self) -> bool:
@@ -222,7 +199,7 @@ class _Connection:
             elif isinstance(step, Follow):
                 await self._follow(step.feed)
             elif isinstance(step, Reset):
-                self._arm_reset()
+                arm_reset(self._peer)
                 raise _GoneError
             elif isinstance(step, Close):
                 raise _GoneError
@@ -270,28 +247,14 @@ class _Connection:
             raise _GoneError
 
     async def _receive(self) -> bytes:
-        return await _ready(self._peer, anyio.wait_readable, lambda: self._peer.recv(_RECEIVE))
+        return await ready(self._peer, anyio.wait_readable, lambda: self._peer.recv(_RECEIVE))
 
     async def _send(self, event: h11.Event) -> None:
         data = memoryview(self._http.send(event) or b"")
         await anyio.lowlevel.checkpoint()
         while data:
-            data = data[await _ready(self._peer, anyio.wait_writable, partial(self._peer.send, data)) :]
-
-    def _arm_reset(self) -> None:
-        self._peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+            data = data[await ready(self._peer, anyio.wait_writable, partial(self._peer.send, data)) :]
 
 
 def _sleeper(seconds: float) -> Callable[[], Awaitable[None]]:
     return lambda: anyio.sleep(seconds)
-
-
-async def _ready(
-    sock: socket.socket, wait: Callable[[socket.socket], Awaitable[None]], attempt: Callable[[], _T]
-) -> _T:
-    """Retry a socket operation until the socket is ready for it."""
-    while True:
-        try:
-            return attempt()
-        except (BlockingIOError, InterruptedError):
-            await wait(sock)

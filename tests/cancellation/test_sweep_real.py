@@ -14,13 +14,15 @@ import psutil
 import pytest
 
 from mcpconn import Connection, Policy
+from mcpconn.core.backoff import Backoff
 from mcpconn.testing import STDIO_SERVER, HttpServer, Script
 from tests.cancellation.sweep import Cut, every_checkpoint
 from tests.support import SAFETY, UNFINISHED_STREAMS, warmed
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
-POLICY = Policy(drain_timeout=1)
+# A session that is forgotten young again and again is dialled more slowly each time; not here.
+POLICY = Policy(drain_timeout=1, backoff=Backoff(initial=0.001, maximum=0.001))
 PROCESS = psutil.Process()
 
 
@@ -49,6 +51,11 @@ def entered(entry: dict[str, Any]) -> Callable[[Cut], Awaitable[None]]:
     return make
 
 
+async def untouched(make: Callable[[Cut], Awaitable[None]]) -> None:
+    """Do it once, to its end: what an event loop opens with the first socket or child, it keeps."""
+    await make(Cut(0, anyio.CancelScope()))
+
+
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[Script, HttpServer]]:
     script = Script()
@@ -59,19 +66,22 @@ async def served() -> AsyncIterator[tuple[Script, HttpServer]]:
 
 async def test_no_socket_is_left_behind_by_entering_calling_and_leaving() -> None:
     async with served() as (script, server):
+        make = entered({"url": server.url})
+        await untouched(make)
+        await until(lambda: server.open_connections == 0)
         before = open_files()
 
         async def clean(at: int) -> None:
             await until(lambda: server.open_connections == 0)
             assert open_files() == before, f"cancelled at {at}"
 
-        assert await every_checkpoint(entered({"url": server.url}), after=clean) > 3
+        assert await every_checkpoint(make, after=clean) > 3
         assert script.executions["charge"] >= 1
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
 async def test_a_call_cancelled_anywhere_does_not_disturb_its_neighbours_on_real_sockets(forgotten: bool) -> None:
-    async with served() as (script, server), Connection({"url": server.url}, name="srv") as connection:
+    async with served() as (script, server), Connection({"url": server.url}, name="srv", policy=POLICY) as connection:
         await warmed(connection)
 
         async def begin() -> None:
@@ -92,16 +102,15 @@ async def test_a_call_cancelled_anywhere_does_not_disturb_its_neighbours_on_real
 async def test_no_child_and_no_pipe_is_left_behind_by_entering_calling_and_leaving(tmp_path: Path) -> None:
     count = tmp_path / "count"
     entry = {"command": sys.executable, "args": [str(STDIO_SERVER), "--count-file", str(count)]}
-    before = 0
+    make = entered(entry)
 
     async def clean(at: int) -> None:
-        nonlocal before
         children = PROCESS.children(recursive=True)
         assert not [child for child in children if str(STDIO_SERVER) in child.cmdline()], f"cancelled at {at}"
-        # What the event loop needs to watch over children it opens with the first one, and keeps.
-        before = before or open_files()
         assert open_files() == before, f"cancelled at {at}"
 
     with anyio.fail_after(SAFETY):
-        assert await every_checkpoint(entered(entry), after=clean) > 3
+        await untouched(make)
+        before = open_files()
+        assert await every_checkpoint(make, after=clean) > 3
     assert count.read_text().split().count("charge") >= 1

@@ -41,11 +41,6 @@ pytestmark = [
 POST = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(params=["http", "inproc"])
 def wire(request: pytest.FixtureRequest) -> str:
     return str(request.param)

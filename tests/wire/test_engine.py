@@ -237,11 +237,18 @@ async def test_a_server_that_does_not_answer_in_time_is_a_read_timeout(engine: N
 
 
 async def test_a_server_that_does_not_read_in_time_is_a_write_timeout(engine: Name) -> None:
-    limit = httpx2.Timeout(None, write=0.05)
-    async with listening(Reply(b"", "stall", read=False)) as server, client(engine, timeout=limit) as http:
-        # More than sockets hold.
-        with pytest.raises(httpx2.WriteTimeout):
-            await http.post(server.url, content=b"a" * 20_000_000)
+    async def pieces() -> AsyncIterator[bytes]:
+        # More than sockets hold; and not all at once, which uvloop would take without a wait.
+        for _ in range(20):
+            yield b"a" * 1_000_000
+
+    with socket.socket() as server:
+        # The system accepts, and nobody reads.
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        async with client(engine, timeout=httpx2.Timeout(None, write=0.05)) as http:
+            with anyio.fail_after(SAFETY), pytest.raises(httpx2.WriteTimeout):
+                await http.post(f"http://127.0.0.1:{server.getsockname()[1]}/", content=pieces())
 
 
 async def test_a_connect_that_takes_too_long_is_a_connect_timeout(engine: Name) -> None:

@@ -1,0 +1,183 @@
+"""Ten thousand connections of one manager lose their servers for ten minutes, in virtual time.
+
+Everything but the wire is the real thing: manager, supervisors, pace, gates, limits, journal. A dial takes as
+long as a handshake over a wide-area network does, or is refused; nothing is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from mcp_types import ServerCapabilities
+
+from benchmarks.measure import Report, span
+from mcpconn import Evidence, Manager, Policy, State
+from mcpconn.core.exchange import Exchange
+from mcpconn.core.failures import Phase
+from mcpconn.testing import clock
+
+FLEET = 10_000
+ORIGINS = 1_000
+"""Hosts that they are spread over."""
+HANDSHAKE = 1.0
+"""Seconds: TLS, discover, initialize, initialized and the listings, at 200 ms a round trip."""
+REFUSED = 0.05
+"""Seconds until a connect is refused."""
+OUTAGE = 600.0
+POLICY = Policy()
+
+
+class World:
+    """All the servers, and what was asked of them."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.dials: list[float] = []
+        self.under_way = 0
+        self.most = 0
+        """Dials under way at once, at the worst moment."""
+        self.links: set[Link] = set()
+
+    def go_down(self) -> None:
+        """End every session at once."""
+        self.up = False
+        links, self.links = self.links, set()
+        for link in links:
+            link.ended = anyio.EndOfStream()
+            link.sign(Evidence(exception=link.ended, from_wire=False, phase="idle"))
+
+
+class Refused(Exception):
+    """A dial that came to nothing."""
+
+    evidence = Evidence(exception=ConnectionRefusedError("refused"), written=False, phase="dial")
+
+
+class Link:
+    """A session without a server."""
+
+    version = "2025-11-25"
+    era = "legacy"
+    client: Any = None
+    server_info = None
+    capabilities = ServerCapabilities()
+
+    def __init__(self, sign: Callable[[Evidence], None]) -> None:
+        self.sign = sign
+        self.ended: BaseException | None = None
+
+    def exchange(self, phase: Phase) -> Exchange:
+        """As every link does."""
+        return Exchange(phase, "legacy")
+
+    def seed(self, tools: object) -> None:
+        """Nothing to hand on."""
+
+    doom = hurry = lambda self: None
+
+
+class Dialer:
+    """Dials in the world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @asynccontextmanager
+    async def open(self, sign: Callable[[Evidence], None]) -> AsyncIterator[Link]:
+        """A dial, and a session while the block lasts."""
+        world = self._world
+        world.dials.append(anyio.current_time())
+        world.under_way += 1
+        world.most = max(world.most, world.under_way)
+        try:
+            await anyio.sleep(HANDSHAKE if world.up else REFUSED)
+        finally:
+            world.under_way -= 1
+        if not world.up:
+            raise Refused
+        link = Link(sign)
+        world.links.add(link)
+        yield link
+        world.links.discard(link)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+async def fleet(quick: bool) -> Report:
+    """Not run in this loop, but in a virtual one."""
+    count = FLEET // 10 if quick else FLEET
+    began = time.perf_counter()
+    seen = await anyio.to_thread.run_sync(lambda: clock.run(_outage, count, seed=1))
+    real = time.perf_counter() - began
+    report = Report()
+    bound = POLICY.dials
+    minimum = count * HANDSHAKE / bound
+    report.add(
+        f"fleet of {count:,}, {OUTAGE / 60:.0f} minutes' outage: dials/s at the worst second after",
+        seen["worst"],
+        "",
+        target=bound / HANDSHAKE * 1.05,
+        note=f"the limit is {bound} at once, of {HANDSHAKE:g} s each; at most {seen['most']} were under way",
+    )
+    report.add(
+        f"fleet of {count:,}: time until 99 % are ready, against what the limits allow",
+        seen["ready_99"] / minimum,
+        "x",
+        target=2.0,
+        note=f"{span(seen['ready_99'])} against {span(minimum)}; the first after {span(seen['ready_first'])}",
+    )
+    report.add(f"fleet of {count:,}: dials while the servers were away", seen["during"] / count, "a connection")
+    report.add(f"fleet of {count:,}: real time of the simulation", real, "s", target=60.0)
+    report.series["fleet"] = seen["series"]
+    return report
+
+
+async def _outage(count: int) -> dict[str, Any]:
+    world = World()
+    origins = max(1, count * ORIGINS // FLEET)
+    config = {f"s{number}": {"url": f"http://host{number % origins}/mcp"} for number in range(count)}
+    manager = Manager(config, policy=POLICY, clock=clock.virtual_clock(1))
+    for connection in manager.values():
+        connection._supervisor._dialer = Dialer(world)  # type: ignore[assignment]
+    ready: list[float] = []
+
+    async with manager:
+        await manager.wait_ready()
+        away = anyio.current_time()
+        world.go_down()
+        await anyio.sleep(OUTAGE)
+        world.up = True
+        back = anyio.current_time()
+        manager.subscribe(lambda change: ready.append(anyio.current_time() - back) if _restored(change) else None)
+        enough = int(count * 0.99)
+        while len(ready) < enough and anyio.current_time() < back + 3600:  # noqa: ASYNC110 - virtual time
+            await anyio.sleep(1)
+        assert len(ready) >= enough, f"only {len(ready)} came back"
+        after = Counter(int(at - back) for at in world.dials if at >= back)
+        seconds = range(int(ready[enough - 1]) + 2)
+        series = {
+            "seconds": list(seconds),
+            "dials": [after[second] for second in seconds],
+            "ready": [sum(at <= second for at in ready) for second in seconds],
+        }
+    return {
+        "worst": max(after.values()),
+        "most": world.most,
+        "ready_first": ready[0],
+        "ready_99": ready[enough - 1],
+        "during": sum(away <= at < back for at in world.dials),
+        "series": series,
+    }
+
+
+def _restored(change: Any) -> bool:
+    return bool(change.target is State.READY and change.source is State.RECONNECTING)
+
+
+GROUPS: dict[str, Callable[[bool], Any]] = {"simulated": fleet}

@@ -1,0 +1,207 @@
+"""A TCP proxy that treats the connections through it badly, on command."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Protocol
+
+import anyio
+import anyio.abc
+
+from mcpconn.testing.sockets import arm_reset, listen, ready
+
+__all__ = ["FaultProxy"]
+
+_PIECE = 16 * 1024
+
+
+class _Server(Protocol):
+    @property
+    def port(self) -> int: ...
+
+
+class FaultProxy:
+    """Stands between a client and a server on this machine.
+
+        async with HttpServer(script) as server, FaultProxy(server) as proxy:
+            async with Connection(proxy.url) as connection:
+                proxy.truncate = 200
+
+    What is set below counts from then on, for the connections there are and for new ones.
+    """
+
+    def __init__(self, server: _Server, *, path: str = "/mcp") -> None:
+        """
+        Args:
+            server: Where connections lead to: anything with a `port`, asked anew for each connection.
+            path: What `url` ends with.
+        """
+        self._server = server
+        self._path = path
+        self.port = 0
+        """The port served."""
+        self.latency = 0.0
+        """Seconds for which each piece is held back, in either direction."""
+        self.bandwidth: float | None = None
+        """Bytes a second from the server to the client, for each connection; None for no limit."""
+        self.truncate: int | None = None
+        """Bytes of answers, counted from when this is set, after which a connection is closed in an orderly way."""
+        self.slow_close = 0.0
+        """Seconds for which the end of one side is kept from the other."""
+        self.refusing = False
+        """Reset whoever connects."""
+        self.accepted = 0
+        """How many connections have been accepted so far."""
+        self._connections: set[_Connection] = set()
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of the endpoint behind the proxy."""
+        return f"http://127.0.0.1:{self.port}{self._path}"
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections go through the proxy now."""
+        return len(self._connections)
+
+    async def __aenter__(self) -> FaultProxy:
+        tasks = anyio.create_task_group()
+        self._tasks = await tasks.__aenter__()
+        listener = await listen(self.port)
+        self.port = listener.getsockname()[1]
+        self._tasks.start_soon(self._serve, listener)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._tasks is not None
+        self._tasks.cancel_scope.cancel()
+        # The task group is not told of the exception, which it would wrap in a group.
+        await self._tasks.__aexit__(None, None, None)
+
+    def reset(self) -> None:
+        """Reset every connection, towards both sides."""
+        for connection in tuple(self._connections):
+            connection.scope.cancel()
+
+    def half_open(self) -> None:
+        """Carry nothing more over the connections there are, and tell neither side: a peer that lost its power."""
+        for connection in self._connections:
+            connection.silent = True
+
+    def mark(self) -> None:
+        """Count bytes for `truncate` anew."""
+        for connection in self._connections:
+            connection.answered = 0
+
+    async def _serve(self, listener: socket.socket) -> None:
+        assert self._tasks is not None
+        with listener:
+            while True:
+                peer, _ = await ready(listener, anyio.wait_readable, listener.accept)
+                self.accepted += 1
+                self._tasks.start_soon(self._handle, peer)
+
+    async def _handle(self, peer: socket.socket) -> None:
+        connection = _Connection(self, peer)
+        self._connections.add(connection)
+        try:
+            await connection.run(self._server.port)
+        finally:
+            self._connections.discard(connection)
+
+
+class _Connection:
+    """One connection through the proxy."""
+
+    def __init__(self, proxy: FaultProxy, client: socket.socket) -> None:
+        self.proxy = proxy
+        self.client = client
+        self.server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        for end in (self.client, self.server):
+            end.setblocking(False)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.scope = anyio.CancelScope()
+        self.silent = False
+        self.answered = 0
+        """Bytes sent to the client."""
+
+    async def run(self, port: int) -> None:
+        """Carry bytes both ways until both sides have ended; reset both where anything else ends it."""
+        with self.client, self.server, self.scope:
+            try:
+                if self.proxy.refusing:
+                    raise ConnectionRefusedError
+                await ready(self.server, anyio.wait_writable, partial(_connect, self.server, port))
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._pump, self.client, self.server, self._ask, group)
+                    group.start_soon(self._pump, self.server, self.client, self._answer, group)
+            except OSError:
+                # One side is gone, and the other learns of it in the same way.
+                arm_reset(self.client)
+                arm_reset(self.server)
+            except BaseException:
+                arm_reset(self.client)
+                arm_reset(self.server)
+                raise
+
+    async def _pump(
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        shape: Callable[[int], int | None],
+        group: anyio.abc.TaskGroup,
+    ) -> None:
+        try:
+            while data := await ready(source, anyio.wait_readable, partial(source.recv, _PIECE)):
+                if self.proxy.latency:
+                    await anyio.sleep(self.proxy.latency)
+                if self.silent:
+                    await anyio.sleep_forever()
+                allowed = shape(len(data))
+                await self._send(target, data[:allowed], source is self.server)
+                if allowed is not None:
+                    # The rest is never sent.
+                    group.cancel_scope.cancel()
+                    return
+            await anyio.sleep(self.proxy.slow_close)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            arm_reset(self.client)
+            arm_reset(self.server)
+            group.cancel_scope.cancel()
+
+    def _ask(self, size: int) -> None:
+        return None
+
+    def _answer(self, size: int) -> int | None:
+        """How many of so many bytes may be sent; None for all, and more after them."""
+        before, self.answered = self.answered, self.answered + size
+        limit = self.proxy.truncate
+        return None if limit is None or self.answered < limit else max(0, limit - before)
+
+    async def _send(self, target: socket.socket, data: bytes, answer: bool) -> None:
+        rest = memoryview(data)
+        while rest:
+            piece = rest
+            if answer and self.proxy.bandwidth is not None:
+                # A twentieth of a second's worth at a time.
+                piece = rest[: max(1, int(self.proxy.bandwidth / 20))]
+                await anyio.sleep(len(piece) / self.proxy.bandwidth)
+            rest = rest[await ready(target, anyio.wait_writable, partial(target.send, piece)) :]
+
+
+def _connect(sock: socket.socket, port: int) -> None:
+    """Connect, in as many attempts as it takes: of a connection under way, the second says that it is there."""
+    try:
+        sock.connect(("127.0.0.1", port))
+    except OSError as error:
+        if error.errno == errno.EISCONN:
+            return
+        raise
