@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from mcpconn.testing import HttpServer, Script
+from mcpconn.testing import HttpServer, Script, faults
 
 
 class Servers:
@@ -43,8 +44,9 @@ class Servers:
         """Have the scripted servers do something.
 
         Args:
-            command: `forget` their sessions, `stop`, `start`, or tell the `requests` received since last asked.
-                All but the last return the monotonic time at which it was done.
+            command: `forget` their sessions, `stop`, `start`, `inject FAULT` into the next call of a tool, `clear`
+                such faults: these return the monotonic time at which it was done. Or tell the `requests`
+                received since last asked, or the `executions` of each tool.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -88,18 +90,30 @@ async def _scripted(count: int = 1, **options: Any) -> None:
         servers = [await stack.enter_async_context(HttpServer(Script(**options))) for _ in range(count)]
         print(json.dumps([server.port for server in servers]), flush=True)
         while command := (await anyio.to_thread.run_sync(sys.stdin.readline)).strip():
-            if command == "requests":
-                seen = [one.rpc_method or one.http_method for server in servers for one in server.script.requests]
-                for server in servers:
-                    server.script.requests.clear()
-                print(json.dumps(seen), flush=True)
-                continue
-            for server in servers:
-                if command == "forget":
-                    server.script.forget_sessions()
-                else:
-                    await {"stop": server.stop, "start": server.start}[command]()
-            print(json.dumps(time.monotonic()), flush=True)
+            print(json.dumps(await _obey(command, servers)), flush=True)
+
+
+async def _obey(command: str, servers: list[HttpServer]) -> Any:
+    name, _, argument = command.partition(" ")
+    scripts = [server.script for server in servers]
+    if name == "requests":
+        seen = [received.rpc_method or received.http_method for script in scripts for received in script.requests]
+        for script in scripts:
+            script.requests.clear()
+        return seen
+    if name == "executions":
+        return dict(sum((script.executions for script in scripts), Counter[str]()))
+    for server in servers:
+        if name == "forget":
+            server.script.forget_sessions()
+        elif name == "inject":
+            server.script.inject(getattr(faults, argument)(), tool="charge")
+        elif name == "clear":
+            server.script.clear()
+        else:
+            await {"stop": server.stop, "start": server.start}[name]()
+            server.script.forget_sessions()
+    return time.monotonic()
 
 
 def _sdk(answer: str = "json") -> None:

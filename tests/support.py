@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mcpconn import Change, Connection, State
 from mcpconn.testing import HttpServer, Received, Script, ScriptTransport
@@ -105,6 +106,12 @@ class Arrivals:
         while self.count < count:
             self._changed = anyio.Event()
             await self._changed.wait()
+
+
+async def sockets_closed(server: HttpServer, *, but: int) -> None:
+    """Wait until no more connections than these are open: a server learns later than its client of an end."""
+    while server.open_connections > but:
+        await checkpoint()
 
 
 @asynccontextmanager

@@ -15,9 +15,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -89,7 +90,8 @@ class Background:
         self._portal: BlockingPortal
         self._queue: deque[tuple[Context, _Call[Any]]] = deque()
         self._news: anyio.Event
-        self._done: Future[None]
+        self._done = threading.Event()
+        self._failure: BaseException | None = None
         self._stack = ExitStack()
         self._waiting: set[_Call[Any]] = set()
         self._at_exit = False
@@ -134,10 +136,9 @@ class Background:
         self._process = os.getpid()
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal(self._backend, self._options))
-            self._done, _ = self._portal.start_task(self._main, resource)
+            self._portal.start_task(self._main, resource)
             # At exit, not before: threads that are no daemons may go on calling after the main thread's end.
             atexit.register(self.close, at_exit=True)
-            self._entered = True
             self._stack = stack.pop_all()
 
     def run(self, func: Callable[[], Awaitable[T]]) -> T:
@@ -171,17 +172,17 @@ class Background:
             del call
 
     def apply(self, func: Callable[[], T]) -> T:
-        """Call a plain function that changes the resource: in the loop, or, before `start`, where there is none.
+        """Call a plain function that changes the resource: in the loop, or, before `start`, in one for the purpose.
 
         Raises:
             NotRunning: there is no loop any more.
         """
-        if self._process is None:
-            return without_loop(func)
 
         async def call() -> T:
             return func()
 
+        if self._process is None:
+            return elsewhere(partial(anyio.run, call, backend=self._backend, backend_options=self._options))
         return self.run(call)
 
     def look(self, func: Callable[[], T]) -> T:
@@ -207,6 +208,9 @@ class Background:
         Args:
             at_exit: Drop the calls under way, instead of leaving them to the resource. Those who wait for them
                 are daemon threads, which end with the process, and for which an error would be noise.
+
+        Raises:
+            Exception: what ended the loop before its time, if anything did.
         """
         if not self._entered or self.forked:
             return
@@ -214,10 +218,11 @@ class Background:
         self.end()
         if self._thread == threading.get_ident():
             return
-        wait([self._done])
+        self._done.wait()
         atexit.unregister(self.close)
         self._stack.close()
-        self._done.result()
+        if self._failure is not None:
+            raise self._failure
 
     def _post_quietly(self, func: Callable[[], object]) -> None:
         # RuntimeError: the loop has ended, and all that ran in it.
@@ -240,16 +245,21 @@ class Background:
             async with anyio.create_task_group() as group:
                 async with resource:
                     self._thread = threading.get_ident()
+                    self._entered = True
                     task_status.started()
                     await self._serve(group)
                 # Whoever still runs has been told, and may say so; nobody waits for ever.
                 group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
+        except BaseException as error:
+            self._failure = error
+            raise
         finally:
             self._ended = True
             for call in tuple(self._waiting):
                 call.fail(self._why_not())
             # For the case that nobody waits in `close`.
             await self._portal.stop()
+            self._done.set()
 
     async def _serve(self, group: TaskGroup) -> None:
         """Start the calls that other threads make, until the end is asked for."""
@@ -277,7 +287,7 @@ def _poster(backend: str) -> Callable[..., object]:
     return asyncio.get_running_loop().call_soon_threadsafe
 
 
-def without_loop(func: Callable[[], T]) -> T:
+def elsewhere(func: Callable[[], T]) -> T:
     """Call `func` in a thread of its own: what it makes must not be tied to a loop that runs in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(func).result()

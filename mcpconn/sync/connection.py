@@ -175,7 +175,8 @@ def _in_thread(callback: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return callback
 
     async def call(*args: Any) -> Any:
-        result = await anyio.to_thread.run_sync(callback, *args)
+        # Wrapped: trio takes no coroutine from a thread, and a callback may return one (a partial, a lambda).
+        (result,) = await anyio.to_thread.run_sync(lambda: (callback(*args),))
         return await result if inspect.isawaitable(result) else result
 
     return call

@@ -11,6 +11,7 @@ from mcpconn.testing.faults import Exchange, Fault
 from mcpconn.testing.http import HttpServer
 from mcpconn.testing.inproc import ScriptTransport
 from mcpconn.testing.paths import STDIO_SERVER
+from mcpconn.testing.proxy import FaultProxy
 from mcpconn.testing.records import Armed, Execution, Received, SessionState
 from mcpconn.testing.refusals import Expiry
 from mcpconn.testing.script import Script
@@ -25,6 +26,7 @@ __all__ = [
     "Execution",
     "Expiry",
     "Fault",
+    "FaultProxy",
     "Feed",
     "Follow",
     "Hang",

@@ -29,9 +29,9 @@ class FaultProxy:
 
         async with HttpServer(script) as server, FaultProxy(server) as proxy:
             async with Connection(proxy.url) as connection:
-                proxy.truncate = 200
+                proxy.latency = 0.05
 
-    What is set below counts from then on, for the connections there are and for new ones.
+    What is set counts from then on, for the connections there are and for new ones.
     """
 
     def __init__(self, server: _Server, *, path: str = "/mcp") -> None:
@@ -48,10 +48,11 @@ class FaultProxy:
         """Seconds for which each piece is held back, in either direction."""
         self.bandwidth: float | None = None
         """Bytes a second from the server to the client, for each connection; None for no limit."""
-        self.truncate: int | None = None
-        """Bytes of answers, counted from when this is set, after which a connection is closed in an orderly way."""
+        self._truncate: int | None = None
         self.slow_close = 0.0
         """Seconds for which the end of one side is kept from the other."""
+        self.silent = False
+        """Let whoever connects connect, and carry nothing: as `half_open`, for new connections."""
         self.refusing = False
         """Reset whoever connects."""
         self.accepted = 0
@@ -63,6 +64,20 @@ class FaultProxy:
     def url(self) -> str:
         """The address of the endpoint behind the proxy."""
         return f"http://127.0.0.1:{self.port}{self._path}"
+
+    @property
+    def truncate(self) -> int | None:
+        """Bytes towards the client, counted from when this is set, after which a connection is closed; None for never.
+
+        The close is orderly: what ends is the answer, not the connection.
+        """
+        return self._truncate
+
+    @truncate.setter
+    def truncate(self, value: int | None) -> None:
+        self._truncate = value
+        for connection in self._connections:
+            connection.answered = 0
 
     @property
     def open_connections(self) -> int:
@@ -95,11 +110,6 @@ class FaultProxy:
         for connection in self._connections:
             connection.silent = True
 
-    def mark(self) -> None:
-        """Count bytes for `truncate` anew."""
-        for connection in self._connections:
-            connection.answered = 0
-
     async def _serve(self, listener: socket.socket) -> None:
         assert self._tasks is not None
         with listener:
@@ -128,7 +138,7 @@ class _Connection:
             end.setblocking(False)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.scope = anyio.CancelScope()
-        self.silent = False
+        self.silent = proxy.silent
         self.answered = 0
         """Bytes sent to the client."""
 

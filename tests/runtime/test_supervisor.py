@@ -499,3 +499,40 @@ async def test_every_state_can_be_closed(state: State) -> None:
     assert rig.supervisor.state is State.CLOSED
     assert rig.events.count("close") == 1
     assert Event.CLOSE.value == rig.events[-1]
+
+
+@pytest.mark.parametrize("complaint", [False, True])
+async def test_an_unanswered_keepalive_is_proof_where_a_call_complains_meanwhile(complaint: bool) -> None:
+    rig = Rig(Policy(keepalive=30, probe_timeout=5))
+    async with rig.running():
+        await rig.call("answer")
+        rig.link.on_probe = anyio.sleep_forever
+        await anyio.sleep(31)
+        assert rig.link.probes == 1
+        if complaint:
+            rig.supervisor.report(1, classify(CUT))
+        await anyio.sleep(10)
+        # By itself it is not: a busy server gets more than one chance.
+        assert rig.supervisor.epoch == (2 if complaint else 1)
+
+
+async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_more_than_once() -> None:
+    rig = Rig()
+    async with rig.running():
+        for _ in range(3):
+            await rig.call(Trouble(GONE), "answer")
+        assert rig.supervisor.pace.scattered
+        epoch, answers = rig.supervisor.epoch, [True, False, True, True]
+
+        async def probe() -> None:
+            if answers.pop():
+                raise Trouble(GONE)
+
+        rig.link.on_probe = probe
+        # One replica says that the session is gone, another knows it.
+        assert await rig.call(Trouble(GONE), "answer") == "answer"
+        assert (rig.supervisor.epoch, rig.link.probes, answers) == (epoch, 3, [True])
+        answers += [True, True, True, True]
+        assert await rig.call(Trouble(GONE), "answer") == "answer"
+        assert rig.supervisor.epoch == epoch + 1
+        assert failed_once(rig).summary.endswith("several replicas behind a balancer without sticky sessions")
