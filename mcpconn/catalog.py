@@ -72,8 +72,14 @@ class Lister(Protocol):
 class Catalog:
     """What one server offers, as its latest session listed it."""
 
-    def __init__(self, of: Lister) -> None:
+    def __init__(self, of: Lister, report: Callable[[str, Exception], None] = lambda *_: None) -> None:
+        """
+        Args:
+            of: Lists what its server offers.
+            report: Told when a listener raised.
+        """
         self._of = of
+        self._report = report
         self._entries: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         self._dirty: set[str] = set()
         self._debouncing = False
@@ -213,7 +219,10 @@ class Catalog:
         )
         if change.added or change.removed or change.changed:
             for listener in tuple(self._listeners):
-                listener(change)
+                try:
+                    listener(change)
+                except Exception as error:  # a listener is host code
+                    self._report("listener", error)
 
     # -- being told
 

@@ -94,9 +94,9 @@ class Connection(Methods):
         self.policy = self.config.policy(self._shared.policy)
         self._redact = self.config.redactor
         prepare()
-        self.journal = Journal(lambda error: log.error("listener.raised", connection=self.name, error=repr(error)))
+        self.journal = Journal(self._contain)
         self.journal.subscribe(log_notice, bored=silent)
-        self.catalog = Catalog(self)
+        self.catalog = Catalog(self, self._contain)
         self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
         self._dialer = Dialer(
             self.config,
@@ -199,7 +199,6 @@ class Connection(Methods):
             ConnectionClosed: it is `closed`.
             NotRunning: it was never entered.
         """
-
         self._check_running()
         await self._calls.ready(timeout)
 
@@ -346,6 +345,10 @@ class Connection(Methods):
         failure = classify(evidence, self._shared.rules)
         return replace(failure, summary=self._redact(failure.summary))
 
+    def _contain(self, what: str, error: Exception) -> None:
+        """Log what went wrong beside the connection, and is not its fault or must not be its end."""
+        log.error(f"{what}.raised", connection=self.name, error=self._redact(repr(error)))
+
     async def _restore(self, link: Link) -> None:
         """Bring a new session into the state of the last one, before calls are let through."""
         client: Client = link.client
@@ -367,7 +370,7 @@ class Connection(Methods):
                 try:
                     await handler(types.ResourceUpdatedNotification(params=params))
                 except Exception as error:  # a handler is host code
-                    log.error("handler.raised", connection=self.name, error=repr(error))
+                    self._contain("handler", error)
         await self.catalog.attend(session, busy=self._supervisor.gate.in_flight > 0)
 
     def present(self) -> Session | None:

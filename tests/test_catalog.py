@@ -47,6 +47,24 @@ def echo(name: str, **annotations: Any) -> ScriptedTool:
     return ScriptedTool(name, lambda arguments: "ok", annotations)
 
 
+async def test_a_listener_that_raises_keeps_nothing_from_being_listed_or_announced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(change: CatalogChange) -> None:
+        raise ValueError("listener")
+
+    async with HttpServer(Script()) as server:
+        connection = Connection({"url": server.url})
+        connection.catalog.subscribe(broken)
+        announced = Announced(connection.catalog)
+        with anyio.fail_after(SAFETY):
+            async with connection:
+                await announced.until(lambda change: change.kind == "tools")
+                await connection.catalog.refresh()
+                assert not connection.catalog.stale
+    assert "listener.raised" in caplog.text
+
+
 async def test_all_pages_are_listed_and_announced_as_added() -> None:
     script = Script(page_size=2)
     async with HttpServer(script) as server:

@@ -76,15 +76,15 @@ Notice = Change | Replay | Finished
 class Journal:
     """Keeps what `status()` shows, and passes everything on to listeners."""
 
-    def __init__(self, report: Callable[[Exception], None] = lambda _: None) -> None:
+    def __init__(self, report: Callable[[str, Exception], None] = lambda *_: None) -> None:
         """
         Args:
-            report: Told when a listener raised. A listener's fault is never the connection's.
+            report: Told what raised that must not end the connection: a `listener`, an `errand`.
         """
+        self.report = report
         self.changes: deque[Change] = deque(maxlen=KEPT)
         self.counts: Counter[str] = Counter()
         self._listeners: list[tuple[Callable[[Notice], None], Callable[[], bool]]] = []
-        self._report = report
 
     def subscribe(
         self, listener: Callable[[Notice], None], *, bored: Callable[[], bool] = lambda: False
@@ -128,4 +128,4 @@ class Journal:
             try:
                 listener(notice)
             except Exception as error:  # a listener is host code
-                self._report(error)
+                self.report("listener", error)

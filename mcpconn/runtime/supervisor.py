@@ -79,7 +79,10 @@ class Supervisor(Lifecycle):
         self._errands: set[anyio.CancelScope] = set()
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Run `task` beside the connection, for no longer than it lives. False where it does not live."""
+        """Run `task` beside the connection, for no longer than it lives. False where it does not live.
+
+        An exception that it raises is logged: what runs beside a connection must not be its end.
+        """
         if self._group is None or self.state is State.CLOSED:
             return False
         self._group.start_soon(self._beside, task)
@@ -90,6 +93,8 @@ class Supervisor(Lifecycle):
             self._errands.add(scope)
             try:
                 await task()
+            except Exception as error:
+                self._journal.report("errand", error)
             finally:
                 self._errands.discard(scope)
 

@@ -55,11 +55,12 @@ class Link:
 
     def __init__(self, client: Client, watch: Watch, *, tracked: bool) -> None:
         self.client = client
+        # Kept here, because the client raises when it is asked after its end, and ends while others look.
+        self._session = client.session
         self._watch = watch
         self._tracked = tracked
         version = client.protocol_version
         self.version: str = version
-        # Kept here, because the client raises when it is asked after its end, and ends while others look.
         self.server_info: Implementation | None = client.server_info
         """What the server calls itself."""
         self.capabilities: ServerCapabilities = client.server_capabilities
@@ -85,7 +86,7 @@ class Link:
         Without this, the first call of every session costs a tools/list. The method is the SDK's own but
         not a public one; where it is missing, the listing is made, and nothing else changes.
         """
-        absorb = getattr(self.client.session, "_absorb_tool_listing", None)
+        absorb = getattr(self._session, "_absorb_tool_listing", None)
         if callable(absorb) and tools:
             absorb(ListToolsResult(tools=list(tools)), complete=True)
 
@@ -103,7 +104,7 @@ class Link:
         Raises:
             Exception: it does not, or nobody can say.
         """
-        session = self.client.session
+        session = self._session
         if self.era == "modern":
             await session.send_discover(self.version)
             return
@@ -123,7 +124,8 @@ def explain(error: BaseException, exchange: Exchange, watch: Watch) -> Evidence:
     if isinstance(error, MCPError):
         if exchange.from_wire is None:
             exchange.code, exchange.message = error.code, error.message
-            exchange.from_wire = _from_wire(error, watch)
+            # What was not written cannot have been answered.
+            exchange.from_wire = exchange.written is not False and _from_wire(error, watch)
         if watch.ended and exchange.from_wire is False and watch.reason is not None:
             exchange.code, exchange.message = None, None
             exchange.exception = watch.reason

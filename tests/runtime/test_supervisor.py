@@ -73,6 +73,21 @@ async def test_a_transport_that_ends_right_after_the_handshake_is_a_lost_session
         assert rig.dialer.at[1] - rig.dialer.at[0] >= 0.8
 
 
+async def test_what_runs_beside_a_connection_and_raises_is_reported_and_is_not_its_end() -> None:
+    rig = Rig()
+    told: list[tuple[str, str]] = []
+    rig.journal.report = lambda what, error: told.append((what, str(error)))
+
+    async def broken(session: Session) -> None:
+        raise ValueError("mistaken")
+
+    rig.supervisor._established = broken
+    async with rig.running():
+        await rig.call("answer")
+        assert told == [("errand", "mistaken")]
+        assert (rig.supervisor.state, rig.supervisor.epoch) == (State.READY, 1)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("odd"), ValueError("session expired"), ConnectionRefusedError()])
 async def test_a_session_that_breaks_down_from_within_is_lost_whatever_broke_it(error: Exception) -> None:
     rig = Rig()
