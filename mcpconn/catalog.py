@@ -7,8 +7,9 @@ announced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ PAGES = 100
 """Pages read of one listing. A server whose paging never ends must not hang its client."""
 COURTESY = 0.1
 """Seconds that the listing of a new session lets a call go first which has waited for the session."""
+CROWD_COURTESY = 1.0
+"""Seconds that it lets the dials of other connections go first: a host that starts a hundred is waiting for those."""
 DEBOUNCE = 0.2
 """Seconds from a notification to the listing. Servers that load plugins send one for each."""
 RELISTEN_MAXIMUM = 60.0
@@ -72,13 +75,17 @@ class Lister(Protocol):
 class Catalog:
     """What one server offers, as its latest session listed it."""
 
-    def __init__(self, of: Lister, report: Callable[[str, Exception], None] = lambda *_: None) -> None:
+    def __init__(
+        self, of: Lister, *, calm: Callable[[], Awaitable[None]], report: Callable[[str, Exception], None]
+    ) -> None:
         """
         Args:
             of: Lists what its server offers.
+            calm: Returns when no connection of the manager is being opened.
             report: Told when a listener raised.
         """
         self._of = of
+        self._calm = calm
         self._report = report
         self._entries: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         self._dirty: set[str] = set()
@@ -145,18 +152,27 @@ class Catalog:
             session: The present session.
             busy: Calls have waited for it. The first of them goes before the listing.
         """
-        await self.refresh(after=session.answered if busy else None)
+        await self.refresh(after=partial(self._let_others_go, session, busy))
         if session.link is not None and session.link.era == "modern":
             await self._listen(session)
 
-    async def refresh(self, kinds: Sequence[str] = KINDS, *, after: anyio.Event | None = None) -> None:
+    async def _let_others_go(self, session: Session, busy: bool) -> None:
+        with anyio.move_on_after(CROWD_COURTESY):
+            await self._calm()
+        if busy:
+            with anyio.move_on_after(COURTESY):
+                await session.answered.wait()
+
+    async def refresh(
+        self, kinds: Sequence[str] = KINDS, *, after: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """List anew what the server advertises, and announce the differences.
 
         A listing that fails leaves what was known as it was; the connection has dealt with the failure.
 
         Args:
             kinds: What to list.
-            after: Waited for first, but not for long.
+            after: Awaited first.
         """
         while self._refreshing is not None:
             await self._refreshing.wait()
@@ -168,8 +184,7 @@ class Catalog:
         self._refreshing = anyio.Event()
         try:
             if after is not None:
-                with anyio.move_on_after(COURTESY):
-                    await after.wait()
+                await after()
             advertised = _advertised(session.link.capabilities)
             for kind in kinds:
                 self._dirty.discard(kind)

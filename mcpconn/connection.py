@@ -28,7 +28,7 @@ from mcpconn.errors import NotRunning
 from mcpconn.methods import DEFAULT, Methods
 from mcpconn.observe import log, log_notice, prepare, silent
 from mcpconn.policy import Policy
-from mcpconn.runtime import Calls, Clock, Deadlines, DialSlots, Journal, Supervisor, refusals
+from mcpconn.runtime import Calls, Clock, Deadlines, Dials, Journal, Supervisor, refusals
 from mcpconn.runtime.protocols import Link
 from mcpconn.runtime.session import Session
 from mcpconn.status import connection_status
@@ -46,7 +46,7 @@ class Shared:
         self.clock = clock or Clock()
         self.rules: tuple[Rule, ...] = (*rules, *DEFAULT_RULES)
         self.network = Network()
-        self.slots = DialSlots(policy)
+        self.dials = Dials(policy)
         self.budget = ReplayBudget(policy.replay_ratio, policy.replay_reserve)
         self.deadlines = Deadlines(self.clock.now)
 
@@ -96,7 +96,7 @@ class Connection(Methods):
         prepare()
         self.journal = Journal(self._contain)
         self.journal.subscribe(log_notice, bored=silent)
-        self.catalog = Catalog(self, self._contain)
+        self.catalog = Catalog(self, calm=self._shared.dials.calm, report=self._contain)
         self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
         self._dialer = Dialer(
             self.config,
@@ -114,7 +114,7 @@ class Connection(Methods):
             classify=self._classify,
             clock=self._shared.clock,
             journal=self.journal,
-            slots=self._shared.slots,
+            dials=self._shared.dials,
             origin=self.config.origin,
             lazy=self.config.lazy,
             credentials=self._bearing if self._bearing is not None and self._bearing.renewable else None,

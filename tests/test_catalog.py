@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import mcp_types as types
 import pytest
 from trio.testing import MockClock
 
-from mcpconn import CatalogChange, Connection, Policy, State
-from mcpconn.catalog import PAGES, Catalog
-from mcpconn.testing import HttpServer, Script, ScriptedTool, ScriptTransport, default_tools
+from mcpconn import CatalogChange, Connection, Manager, Policy, State
+from mcpconn.catalog import CROWD_COURTESY, PAGES, Catalog
+from mcpconn.testing import HttpServer, Script, ScriptedTool, ScriptTransport, clock, default_tools, faults
 from tests.support import SAFETY, served
 
 pytestmark = [
@@ -88,7 +89,8 @@ async def test_a_server_whose_paging_never_ends_is_left_after_a_hundred_pages() 
             return types.ListToolsResult(tools=[tool], next_cursor=f"page{self.pages}")
 
     lister = Endless()
-    found = await Catalog(lister)._list("tools")  # type: ignore[arg-type]
+    catalog = Catalog(lister, calm=anyio.lowlevel.checkpoint, report=print)  # type: ignore[arg-type]
+    found = await catalog._list("tools")
     assert lister.pages == len(found) == PAGES
 
 
@@ -233,3 +235,23 @@ def test_a_lost_event_stream_is_opened_again_and_what_was_missed_is_listed() -> 
             await announced.until(lambda change: change.added == ("heard",))
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_listing_lets_the_dials_of_other_connections_go_first_but_not_for_long(backend: str) -> None:
+    async def main() -> None:
+        quick, stuck = Script(), Script()
+        stuck.inject(faults.hang(), method="initialize", times=None)
+        entries = {
+            name: {"url": f"http://{name}.test/mcp", "http_transport": ScriptTransport(script), "mode": "legacy"}
+            for name, script in (("quick", quick), ("stuck", stuck))
+        }
+        with anyio.fail_after(3600):
+            async with Manager(entries) as manager:
+                await manager["quick"].wait_ready()
+                began = anyio.current_time()
+                announced = Announced(manager["quick"].catalog)
+                await announced.until(lambda change: change.kind == "tools")
+                assert anyio.current_time() - began == pytest.approx(CROWD_COURTESY, abs=0.2)
+
+    clock.run(main, backend=backend)

@@ -3,9 +3,9 @@
 from mcpconn.runtime.calls import Calls
 from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.deadlines import Deadlines
+from mcpconn.runtime.dials import Dials
 from mcpconn.runtime.gate import Gate
 from mcpconn.runtime.journal import Change, Journal
-from mcpconn.runtime.pace import DialSlots
 from mcpconn.runtime.supervisor import Supervisor
 
-__all__ = ["Calls", "Change", "Clock", "Deadlines", "DialSlots", "Gate", "Journal", "Supervisor"]
+__all__ = ["Calls", "Change", "Clock", "Deadlines", "Dials", "Gate", "Journal", "Supervisor"]

@@ -148,6 +148,11 @@ class Lifecycle(ABC):
                 self._dial_scope.cancel()
             self._wake.set()
 
+    def _encouraged(self) -> None:
+        """Another connection has found that the server is back."""
+        if self.pace.encouraged(self.last_failure):
+            self._wake.set()
+
     def close(self) -> None:
         """End the connection. Calls that wait fail at once; those in flight get the drain timeout."""
         if self.state is State.CLOSED:

@@ -1,12 +1,8 @@
-"""When to dial: attempts, backoff, cool-down, and how many dials there may be at once."""
+"""When to dial: attempts, backoff, cool-down."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-
-import anyio
 
 from mcpconn.core.failures import Delivery, Failure, FailureKind
 from mcpconn.policy import Policy
@@ -15,27 +11,6 @@ from mcpconn.runtime.clock import Clock
 FREE_SHORT_LIVES = 2
 """Sessions in a row that may be forgotten young before dialling slows down. One is a restart, two are a
 restart met by two calls; three are a pattern."""
-
-
-class DialSlots:
-    """At most so many dials at once, to one origin and in all. Dials that wait are served in order."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self._total: anyio.CapacityLimiter | None = None
-        self._origins: dict[str, anyio.CapacityLimiter] = {}
-
-    @asynccontextmanager
-    async def take(self, origin: str) -> AsyncIterator[None]:
-        """Hold one slot. The origin's comes first: those who wait for one busy server keep no other waiting."""
-        if self._total is None:
-            # Made here, where an event loop runs.
-            self._total = anyio.CapacityLimiter(self._policy.dials)
-        limiter = self._origins.get(origin)
-        if limiter is None:
-            limiter = self._origins[origin] = anyio.CapacityLimiter(self._policy.dials_per_origin)
-        async with limiter, self._total:
-            yield
 
 
 class Pace:
@@ -131,17 +106,22 @@ class Pace:
     def hastened(self, failure: Failure | None, *, waiting: bool) -> float:
         """`due`, or earlier where a call waits for a server whose port refuses."""
         assert self.due is not None
-        refused = (
-            failure is not None
-            and failure.kind is FailureKind.UNAVAILABLE
-            and failure.delivery is Delivery.NOT_SENT
-            and failure.retry_after is None
-        )
-        if not (waiting and refused):
+        if not (waiting and _refused(failure)):
             return self.due
         jitter = 1 + self._policy.backoff.jitter * (2 * self._clock.rng.random() - 1)
         self.due = min(self.due, self.dialled + self._policy.waiting_ceiling * jitter)
         return self.due
+
+    def encouraged(self, failure: Failure | None) -> bool:
+        """The port that refused is open again, another connection has found. Whether that changes `due`: to now.
+
+        A port that refuses is the one trouble that connections to the same server have in common, and cannot
+        have one by one: any other may be this one's own, and its backoff stays what it is.
+        """
+        if self.due is None or not _refused(failure):
+            return False
+        self.due = min(self.due, self._clock.now())
+        return True
 
     def cool_down(self, *, forever: bool) -> None:
         """The connection failed: set `due` for its next probe, or leave it to a person."""
@@ -153,3 +133,13 @@ class Pace:
         jitter = 1 + policy.backoff.jitter * (2 * self._clock.rng.random() - 1)
         self.cool_downs += 1
         self.due = self._clock.now() + base * jitter
+
+
+def _refused(failure: Failure | None) -> bool:
+    """Whether nobody listened, or nobody could be reached, and no wait was asked for."""
+    return (
+        failure is not None
+        and failure.kind is FailureKind.UNAVAILABLE
+        and failure.delivery is Delivery.NOT_SENT
+        and failure.retry_after is None
+    )

@@ -17,9 +17,9 @@ from mcpconn.core.states import Event, State
 from mcpconn.policy import Policy
 from mcpconn.runtime import upkeep
 from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.dials import Dials
 from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.lifecycle import Lifecycle
-from mcpconn.runtime.pace import DialSlots
 from mcpconn.runtime.protocols import Credentials, Dialer, Link
 from mcpconn.runtime.session import Session
 
@@ -43,7 +43,7 @@ class Supervisor(Lifecycle):
         classify: Callable[[Evidence], Failure],
         clock: Clock,
         journal: Journal,
-        slots: DialSlots,
+        dials: Dials,
         origin: str = "",
         lazy: bool = False,
         credentials: Credentials | None = None,
@@ -59,8 +59,8 @@ class Supervisor(Lifecycle):
             classify: From evidence to failure, with the user's rules.
             clock: Time and randomness.
             journal: Told of every transition.
-            slots: Bounds dials over all connections of a manager.
-            origin: What the dials are bounded by.
+            dials: What the connections of a manager know of each other's dials.
+            origin: Host and port of the server; connections to the same one have its troubles in common.
             lazy: Wait for the first call before dialling.
             credentials: Renewed once when a session or dial is refused for them.
             tools: What is known of the server's tools, for a new session.
@@ -70,12 +70,14 @@ class Supervisor(Lifecycle):
         super().__init__(name, policy, clock=clock, journal=journal, lazy=lazy, credentials=credentials)
         self._dialer = dialer
         self._classify = classify
-        self._slots = slots
+        self._dials = dials
         self._origin = origin
         self._tools = tools
         self._prepare = prepare
         self._established = established
         self._sessions: set[Session] = set()
+        self._away = False
+        """A dial has failed since the last session."""
         self._errands: set[anyio.CancelScope] = set()
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
@@ -103,6 +105,7 @@ class Supervisor(Lifecycle):
     async def run(self) -> None:
         """Own the connection until it is closed."""
         self.since = self._clock.now()
+        leave = self._dials.join(self._origin, self._encouraged)
         try:
             async with anyio.create_task_group() as self._group:
                 try:
@@ -117,6 +120,7 @@ class Supervisor(Lifecycle):
                     await self._wind_up()
                     self._group.cancel_scope.cancel()
         finally:
+            leave()
             self._group = None
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._dialer.aclose()
@@ -208,7 +212,7 @@ class Supervisor(Lifecycle):
             # Before a slot is taken, and without the dial's timeout: a person may have to log in for it.
             failure = await self.renewal.run(self._classify)
             if failure is None:
-                async with self._slots.take(self._origin):
+                async with self._dials.take(self._origin):
                     failure = await self._attempt()
         self._dial_scope = None
         if self.state not in DIALLING or failure is None:
@@ -228,6 +232,7 @@ class Supervisor(Lifecycle):
             self.renewal.refusal = failure
             self.fire(event, failure)
             return
+        self._away = True
         self.pace.attempts += 1
         if event is Event.GIVE_UP:
             self._give_up(failure)
@@ -259,7 +264,10 @@ class Supervisor(Lifecycle):
         session.link.seed(self._tools())
         self.session = session
         self._half_open = False
+        away, self._away = self._away, False
         self.fire(Event.ESTABLISHED)
+        if away:
+            self._dials.back(self._origin)
         if self._established is not None:
             self.spawn(partial(self._established, session))
         return None

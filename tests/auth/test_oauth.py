@@ -350,8 +350,8 @@ async def test_a_login_may_take_longer_than_a_dial_and_does_not_hold_its_slot() 
         waiting.start(group)
         await anyio.sleep(200)
         assert waiting.state is State.CONNECTING
-        assert waiting._shared.slots._total is not None
-        assert waiting._shared.slots._total.borrowed_tokens == 0
+        assert waiting._shared.dials._total is not None
+        assert waiting._shared.dials._total.borrowed_tokens == 0
         waiting.close()
         group.cancel_scope.cancel()
 

@@ -15,7 +15,7 @@ from mcpconn import Change, Policy, classify
 from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
-from mcpconn.runtime import Calls, Clock, DialSlots, Journal, Supervisor
+from mcpconn.runtime import Calls, Clock, Dials, Journal, Supervisor
 from mcpconn.testing.clock import settle
 
 GONE = Evidence(http_status=404, code=-32600, message="Session not found", session_sent=True, from_wire=True)
@@ -177,7 +177,7 @@ def failing(evidence: Evidence) -> Callable[[FakeLink], Awaitable[None]]:
 class Rig:
     """A supervisor, its calls, and everything they said."""
 
-    def __init__(self, policy: Policy | None = None, **options: Any) -> None:
+    def __init__(self, policy: Policy | None = None, *, dials: Dials | None = None, **options: Any) -> None:
         self.policy = policy or Policy()
         self.dialer = FakeDialer()
         self.journal = Journal()
@@ -192,7 +192,7 @@ class Rig:
             classify=classify,
             clock=self.clock,
             journal=self.journal,
-            slots=DialSlots(self.policy),
+            dials=dials or Dials(self.policy),
             **options,
         )
         self.calls = Calls(

@@ -1,19 +1,15 @@
-"""When to dial, and how many dials at once."""
+"""When to dial."""
 
 from __future__ import annotations
 
 import random
 
-import anyio
 import pytest
 
 from mcpconn import Delivery, Failure, FailureKind, Policy
 from mcpconn.core.backoff import Backoff
 from mcpconn.runtime.clock import Clock
-from mcpconn.runtime.pace import FREE_SHORT_LIVES, DialSlots, Pace
-from mcpconn.testing.clock import settle
-
-pytestmark = pytest.mark.anyio
+from mcpconn.runtime.pace import FREE_SHORT_LIVES, Pace
 
 K = FailureKind
 
@@ -141,6 +137,25 @@ def test_a_waiting_call_hastens_the_dial_of_a_server_whose_port_refuses(pace: Pa
     assert pace.hastened(REFUSED, waiting=True) == time.now + 0.3
 
 
+def test_news_that_the_server_is_back_makes_the_next_dial_due_where_its_port_refused_and_nowhere_else(
+    pace: Pace, time: Time
+) -> None:
+    # Nothing is due: a dial is under way, or a person is waited for.
+    assert not pace.encouraged(REFUSED)
+    pace.cool_down(forever=False)
+    due = pace.due
+    for other in (
+        None,
+        LOST,
+        failure(K.UNAVAILABLE),
+        failure(K.UNAVAILABLE, delivery=Delivery.NOT_SENT, retry_after=5),
+    ):
+        assert not pace.encouraged(other)
+        assert pace.due == due
+    assert pace.encouraged(REFUSED)
+    assert pace.due == time.now
+
+
 def test_cool_downs_double_up_to_their_maximum_and_a_person_is_waited_for_without_end(pace: Pace, time: Time) -> None:
     waits = []
     for _ in range(6):
@@ -159,45 +174,3 @@ def test_a_fresh_start_forgets_everything_and_a_probe_after_a_cool_down_all_but_
         pace.fresh(keep_cool_down=keep)
         assert (pace.attempts, pace.due, pace.floor, pace.began) == (0, None, None, time.now)
         assert pace.cool_downs == (5 if keep else 0)
-
-
-async def test_no_more_dials_at_once_than_the_limits_say() -> None:
-    slots = DialSlots(Policy(dials_per_origin=2, dials=3))
-    now, most = {"a": 0, "b": 0}, {"a": 0, "b": 0, "all": 0}
-
-    async def dial(origin: str) -> None:
-        async with slots.take(origin):
-            now[origin] += 1
-            most[origin] = max(most[origin], now[origin])
-            most["all"] = max(most["all"], sum(now.values()))
-            await anyio.sleep(1)
-            now[origin] -= 1
-
-    async with anyio.create_task_group() as group:
-        for number in range(20):
-            group.start_soon(dial, "ab"[number % 2])
-    assert most == {"a": 2, "b": 2, "all": 3}
-
-
-async def test_a_dial_that_is_given_up_while_it_waits_gives_its_place_back() -> None:
-    slots = DialSlots(Policy(dials_per_origin=1, dials=1))
-
-    async def hold() -> None:
-        async with slots.take("a"):
-            await anyio.sleep(10)
-
-    async def give_up(origin: str) -> None:
-        with anyio.move_on_after(1) as scope:
-            async with slots.take(origin):
-                raise AssertionError("there was no place")
-        assert scope.cancelled_caught
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(hold)
-        await settle()
-        group.start_soon(give_up, "a")
-        group.start_soon(give_up, "b")
-    for origin in ("a", "b"):
-        with anyio.fail_after(1):
-            async with slots.take(origin):
-                pass

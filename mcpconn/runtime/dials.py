@@ -1,0 +1,74 @@
+"""What the connections of one manager have to do with each other's dials: limits, and news of a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from mcpconn.policy import Policy
+
+
+class Dials:
+    """The dials of one manager: at most so many at once, to one origin and in all. Those that wait go in order."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._total: anyio.CapacityLimiter | None = None
+        self._origins: dict[str, anyio.CapacityLimiter] = {}
+        self._members: dict[str, dict[object, Callable[[], None]]] = {}
+        self._under_way = 0
+        self._calm: anyio.Event | None = None
+
+    @asynccontextmanager
+    async def take(self, origin: str) -> AsyncIterator[None]:
+        """Hold one slot. The origin's comes first: those who wait for one busy server keep no other waiting."""
+        if self._total is None:
+            # Made here, where an event loop runs.
+            self._total = anyio.CapacityLimiter(self._policy.dials)
+        limiter = self._origins.get(origin)
+        if limiter is None:
+            limiter = self._origins[origin] = anyio.CapacityLimiter(self._policy.dials_per_origin)
+        self._under_way += 1
+        try:
+            async with limiter, self._total:
+                yield
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0 and self._calm is not None:
+                self._calm.set()
+                self._calm = None
+
+    async def calm(self) -> None:
+        """Return when nobody dials."""
+        while self._under_way:
+            if self._calm is None:
+                self._calm = anyio.Event()
+            await self._calm.wait()
+
+    def join(self, origin: str, encourage: Callable[[], None]) -> Callable[[], None]:
+        """Be told when a server that refused is back.
+
+        Args:
+            origin: Its host and port.
+            encourage: Told so; it must not raise.
+
+        Returns:
+            A function that ends it.
+        """
+        key = object()
+        members = self._members.setdefault(origin, {})
+        members[key] = encourage
+
+        def leave() -> None:
+            members.pop(key, None)
+            if not members and self._members.get(origin) is members:
+                del self._members[origin]
+
+        return leave
+
+    def back(self, origin: str) -> None:
+        """A dial succeeded after others to the same origin had failed: whoever waits for it need not wait longer."""
+        for encourage in tuple(self._members.get(origin, {}).values()):
+            encourage()
