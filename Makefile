@@ -92,7 +92,7 @@ test-all: $(INSTALLED)
 demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(USABLE))
 	$(BIN)/python -m mcpconn.demo
 
-bench: $(INSTALLED)
+bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
 soak: $(INSTALLED)

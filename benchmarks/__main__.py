@@ -7,31 +7,26 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import anyio
 
-from benchmarks import calls, fleet, machine, recovery, simulated
+from benchmarks import calls, fleet, machine, peers, recovery, safeties, simulated
 from benchmarks.measure import Report, Row
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 PAGE = ROOT / "docs" / "performance.md"
 GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
-    "in_process": calls.in_process,
-    "loopback": calls.loopback,
-    "throughput": calls.throughput,
-    "expired": recovery.expired,
-    "restarted": recovery.restarted,
-    "stampede": recovery.stampede,
-    "outage": recovery.outage,
-    "start": fleet.start,
-    "memory": fleet.memory,
-    "growth": fleet.growth,
-    "transitions": machine.transitions,
-    "imports": machine.imports,
-    "fleet": simulated.fleet,
+    **calls.GROUPS,
+    **recovery.GROUPS,
+    **fleet.GROUPS,
+    **machine.GROUPS,
+    **simulated.GROUPS,
+    **safeties.GROUPS,
+    **peers.GROUPS,
 }
 
 
@@ -47,8 +42,23 @@ def target(row: Row) -> str:
     return " and ".join(parts) or "reported"
 
 
-def page(reports: dict[str, Report], quick: bool) -> str:
+def merged(reports: Mapping[str, Report]) -> dict[str, Any]:
+    """The series of all groups; those that several have a part of are put together."""
+    found: dict[str, Any] = {}
+    for report in reports.values():
+        for name, data in report.series.items():
+            if isinstance(data, dict) and isinstance(found.get(name), dict):
+                found[name] |= data
+            elif isinstance(data, list) and isinstance(found.get(name), list):
+                found[name] = found[name] + data
+            else:
+                found[name] = data
+    return found
+
+
+def page(reports: Mapping[str, Report], plots: list[Path], quick: bool) -> str:
     """docs/performance.md."""
+    series = merged(reports)
     lines = [
         "# Performance",
         "",
@@ -61,14 +71,24 @@ def page(reports: dict[str, Report], quick: bool) -> str:
         "| what | figure | target | | behind it |",
         "|---|---|---|---|---|",
     ]
-    for report in reports.values():
-        lines += [
-            f"| {row.name} | {row.figure:.4g} {row.unit} | {target(row)} | {verdict(row)} | {row.note} |"
-            for row in report.rows
-        ]
+    rows = [row for report in reports.values() for row in report.rows]
+    lines += [
+        f"| {row.name} | {row.figure:.4g} {row.unit} | {target(row)} | {verdict(row)} | {row.note} |" for row in rows
+    ]
+    for plot in plots:
+        lines += ["", f"![{plot.stem.partition('-')[2]}](assets/{plot.name})"]
     notes = [note for report in reports.values() for note in report.notes]
-    for note in notes:
-        lines += ["", note]
+    lines += ["", "## Where the time goes", ""]
+    lines += ["Shares of the measuring process's own processor time, from a profile.", ""]
+    lines += [f"- {note}" for note in notes]
+    if missed := [row for row in rows if row.met is False]:
+        lines += ["", "## What was missed", ""]
+        lines += [f"- {row.name}: {row.figure:.4g} {row.unit}, {target(row)} asked for." for row in missed]
+        if (remarks := Path(__file__).with_name("remarks.md")).exists():
+            lines += ["", remarks.read_text(encoding="utf-8").strip()]
+    lines += ["", "## What each safety costs", "", (safeties.__doc__ or "").partition("\n\n")[2].strip(), ""]
+    lines += [series.get("safeties", "Not measured in this run.")]
+    lines += ["", "## The same faults, other clients", "", *peers.table(series.get("peers", {}))]
     lines += [
         "",
         "## Repeat it",
@@ -89,6 +109,8 @@ def main(argv: list[str] | None = None) -> int:
     unknown = set(options.names) - GROUPS.keys()
     if unknown:
         parser.error(f"no group named {sorted(unknown)[0]!r}; there are: {', '.join(GROUPS)}")
+    fleet.quiet_logs()
+    fleet.raise_file_limit()
     reports: dict[str, Report] = {}
     failed = False
     for name in options.names or GROUPS:
@@ -101,12 +123,21 @@ def main(argv: list[str] | None = None) -> int:
         for row in reports[name].rows:
             print(f"{row.name:<60} {row.figure:>10.4g} {row.unit:<6} {target(row):<12} {verdict(row):<7} {row.note}")
         sys.stdout.flush()
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: {"rows": [row.plain() for row in each.rows], "notes": each.notes} for name, each in reports.items()}
-    RESULTS.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     if not options.names:
-        PAGE.write_text(page(reports, options.quick), encoding="utf-8")
+        write(reports, options.quick)
     return int(failed)
+
+
+def write(reports: Mapping[str, Report], quick: bool) -> None:
+    """The page, its plots, and the figures for programs."""
+    from benchmarks.plots import draw
+
+    series = merged(reports)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: [row.plain() for row in report.rows] for name, report in reports.items()}
+    everything = {"figures": plain, "peers": series.get("peers", {})}
+    RESULTS.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    PAGE.write_text(page(reports, draw(series, PAGE.parent / "assets"), quick), encoding="utf-8")
 
 
 if __name__ == "__main__":

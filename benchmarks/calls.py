@@ -12,7 +12,7 @@ import anyio
 from mcp import Client
 from mcp.server import MCPServer
 
-from benchmarks.measure import Ratio, Report, Work, alternate, ratio
+from benchmarks.measure import Ratio, Report, Work, alternate, ratio, shares
 from benchmarks.servers import one
 from mcpconn import Connection
 
@@ -54,6 +54,7 @@ async def in_process(quick: bool) -> Report:
     async with Client(server) as bare, Connection(server) as ours:
         await warm(bare, ours)
         took = await alternate({"bare": work(bare), "ours": work(ours)}, calls=400 if quick else 4000, rounds=8)
+        report.notes.append(f"A call of a server in this process, both ends of it: {await shares(work(ours), 300)}.")
     found = ratio(took["ours"], took["bare"])
     report.add("a call, in-process server", found.figure, "x", target=1.05, note=str(found), spread=found.spread)
     report.add("a call, in-process server: more", found.more * 1e6, "µs", target=25.0)
@@ -81,8 +82,24 @@ async def loopback(quick: bool) -> Report:
                     spread=found.spread,
                 )
             overhead.append([where, direct.theirs, direct.ours, httpx.ours])
+    report.notes += await _profiles()
     report.series["overhead"] = overhead
     return report
+
+
+async def _profiles() -> list[str]:
+    """Where a client's time goes: the bare one's, and ours with either engine."""
+    notes = []
+    with one("scripted") as servers:
+        async with (
+            Client(servers.url, mode="legacy") as bare,
+            Connection({"url": servers.url, "mode": "legacy"}) as direct,
+            Connection({"url": servers.url, "mode": "legacy", "engine": "httpx"}) as httpx,
+        ):
+            await warm(bare, direct, httpx)
+            for name, client in (("`mcp.Client`", bare), ("mcpconn", direct), ("mcpconn with httpx2", httpx)):
+                notes.append(f"A call over HTTP, {name}: {await shares(work(client), 200)}.")
+    return notes
 
 
 async def _over_http(kind: str, answer: str, era: str, mode: str, quick: bool) -> tuple[Ratio, Ratio]:

@@ -15,7 +15,7 @@ from mcp import Client
 from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 from benchmarks.calls import ARGUMENTS, warm, work
-from benchmarks.measure import Report, Work, alternate, ratio, span
+from benchmarks.measure import Report, Work, alternate, ratio, shares, span
 from benchmarks.servers import one, running
 from mcpconn import Connection, Manager, Policy
 
@@ -74,6 +74,12 @@ async def expired(quick: bool) -> Report:
                 calls=40 if quick else 320,
                 rounds=8,
                 before=forget,
+            )
+            live = await alternate({"live": work(ours)}, calls=400, rounds=8)
+            report.notes.append(
+                f"Recovery of an expired session, on the client's side: {await shares(work(ours), 50, before=forget)}. "
+                f"A call on a live session takes {span(statistics.median(live['live']))}, the four requests by "
+                f"themselves {span(statistics.median(took['requests']))}."
             )
     against_hand, against_requests = ratio(took["ours"], took["by hand"]), ratio(took["ours"], took["requests"])
     report.add(

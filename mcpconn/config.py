@@ -178,6 +178,13 @@ class ServerConfig:
         return self.command or f"in-process {type(self.server).__name__}"
 
     @property
+    def label(self) -> str:
+        """A name for a server that has none: its host, or its program."""
+        if self.url is not None:
+            return self.address.partition("://")[2].partition("/")[0]
+        return (self.command or "in-process").replace("\\", "/").rpartition("/")[2]
+
+    @property
     def redactor(self) -> Redactor:
         """Hides everything in this configuration that may be secret."""
         secrets = set(secrets_of_url(self.url)) if self.url else set()

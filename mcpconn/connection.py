@@ -88,7 +88,7 @@ class Connection(Methods):
         """
         super().__init__()
         parsed = ServerConfig.parse(name, config)
-        self.config = parsed if parsed.name else replace(parsed, name=_name_of(parsed))
+        self.config = parsed if parsed.name else replace(parsed, name=parsed.label)
         self.name = self.config.name
         self._shared = shared or Shared(policy or Policy(), clock=clock, rules=rules)
         self.policy = self.config.policy(self._shared.policy)
@@ -393,9 +393,3 @@ async def _harmful() -> bool:
 async def _recorded(call: Awaitable[T], span: Span) -> T:
     with within(span):
         return await call
-
-
-def _name_of(config: ServerConfig) -> str:
-    if config.url is not None:
-        return config.address.partition("://")[2].partition("/")[0]
-    return (config.command or "in-process").replace("\\", "/").rpartition("/")[2]

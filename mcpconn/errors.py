@@ -80,6 +80,9 @@ class UnknownServer(McpConnError, KeyError):
 class NotRunning(McpConnError, RuntimeError):
     """The manager or the connection has not been entered (`async with`), or has been left."""
 
+    outcome: Literal["not_run", "unknown"] = "not_run"
+    """`unknown` where the loop of a `SyncManager` ended under the call: the tool may have run."""
+
 
 class CallFailed(McpConnError, MCPError):
     """A call that was not answered, for a reason that lies in the connection.

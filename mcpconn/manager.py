@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -64,6 +65,7 @@ class Manager(Mapping[str, Connection]):
         self._listeners: list[Callable[[Notice], None]] = []
         self._group: TaskGroup | None = None
         self._entered = False
+        self._thread: int | None = None
         self._readers: set[_Reader] = set()
         for name, entry in (servers or {}).items():
             config = ServerConfig.parse(name, entry)
@@ -126,6 +128,7 @@ class Manager(Mapping[str, Connection]):
         if self._entered:
             raise NotRunning("the manager has been entered already; a Manager is entered once")
         self._entered = True
+        self._thread = threading.get_ident()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         for connection in self._connections.values():
@@ -248,6 +251,11 @@ class Manager(Mapping[str, Connection]):
         if self._group is None:
             when = "was left" if self._entered else "is not entered: async with Manager(...) as manager"
             raise NotRunning(f"{server}: the manager {when}")
+        if self._thread != threading.get_ident():
+            # Events of one loop, set from another, crash both.
+            raise NotRunning(
+                f"{server}: the manager's event loop runs in another thread; use a SyncManager where threads call"
+            )
         return connection
 
     async def call_tool(

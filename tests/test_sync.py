@@ -277,6 +277,14 @@ def test_a_call_cancelled_before_the_loop_came_to_it_is_not_made(backend: str) -
 # -- the life of the thread
 
 
+def test_one_thread_serves_all_connections_and_ends_with_them(backend: str) -> None:
+    before = set(threading.enumerate())
+    with SyncManager({name: scripted() for name in "abc"}, backend=backend) as manager:
+        manager.wait_ready(SAFETY)
+        assert len(set(threading.enumerate()) - before) == 1
+    assert set(threading.enumerate()) <= before
+
+
 def test_before_it_is_started_calls_say_so_and_servers_can_be_added() -> None:
     manager = SyncManager({"one": scripted()})
     with pytest.raises(NotRunning, match="not started: with SyncManager"):
@@ -538,10 +546,11 @@ def test_nobody_waits_for_a_loop_that_has_died(backend: str) -> None:
         call = pool.submit(background.run, wait)
         assert waiting.wait(SAFETY)
         background.run(crash)
-        with pytest.raises(NotRunning):
+        with pytest.raises(NotRunning) as under:
             call.result(SAFETY)
-    with pytest.raises(NotRunning, match="loop has ended"):
+    with pytest.raises(NotRunning, match="loop has ended") as after:
         background.run(crash)
+    assert (under.value.outcome, after.value.outcome) == ("unknown", "not_run")
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, or what is in it
         background.close()
     assert "ZeroDivisionError" in repr(caught.value)

@@ -5,7 +5,8 @@
 
 They are async for a `Manager` and plain for a `SyncManager`. They wait for ready, issue and replay as every
 call does, always answer within `timeout`, and never raise: `handlers.results` says what success looks like,
-`handlers.errors` what failure does. A cancellation and a KeyboardInterrupt are no failures, and pass.
+`handlers.errors` what failure does. A cancellation and a KeyboardInterrupt are no failures, and pass;
+an InterruptedError is answered with the kind `cancelled`.
 """
 
 from mcpconn.handlers.make import (

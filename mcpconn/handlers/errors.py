@@ -82,9 +82,8 @@ def problem(error: Exception, *, server: str, state: str | None, runs: bool, red
     if isinstance(error, UnknownServer):
         return Problem(_joined(said, "Do not try again under this name."), FailureKind.CONFIG, "not_run")
     if isinstance(error, NotRunning):
-        why = "Do not try again: the host has not started its connections, or has ended them."
-        text = _joined(f"MCP server {server!r} cannot be used: {said}", why, "Go on without this server.")
-        return Problem(text, FailureKind.UNAVAILABLE, "not_run", state)
+        text = _joined(f"MCP server {server!r} cannot be used: {said}", _fate(error.outcome, runs), _HOST)
+        return Problem(text, FailureKind.UNAVAILABLE, error.outcome, state)
     if isinstance(error, BadArguments):
         text = _joined(said, f"Nothing was sent to MCP server {server!r}. Correct the arguments and try again.")
         return Problem(text, FailureKind.APPLICATION, "not_run", state)
@@ -134,6 +133,7 @@ def _advice(error: CallFailed, runs: bool) -> str:
     return f"You may try again{soon}. If it fails again, go on without this server."
 
 
+_HOST = "Do not try again: only the program that you run in can mend this. Go on without this server."
 _SAME_AGAIN = "The same call will most likely fail again: change the arguments, or use another tool."
 _REFUSED = {
     -32601: "This server cannot do that: do not try again.",
@@ -161,7 +161,7 @@ def redacted(value: Any, redact: Redact) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {key: redacted(item, redact) for key, item in value.items()}
+        return {redact(key) if isinstance(key, str) else key: redacted(item, redact) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [redacted(item, redact) for item in value]
     return value

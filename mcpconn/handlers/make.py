@@ -82,13 +82,13 @@ class _Answer:
 
     def to_error(self, error: Exception) -> str:
         """The answer to whatever was raised."""
-        said = problem(
-            error,
-            server=self._server,
-            state=self._state(),
-            runs=self._operation.runs,
-            redact=self._redactor(),
-        )
+        state = self._state()
+        try:
+            said = problem(error, server=self._server, state=state, runs=self._operation.runs, redact=self._redactor())
+        except Exception:
+            # An error whose own text cannot be made, or whose data has no end.
+            what = f"The call to MCP server {self._server!r} failed, and the error cannot be shown."
+            said = Problem(f"{what} {type(error).__name__}.", FailureKind.APPLICATION, "unknown", state)
         try:
             return encode(said.payload())
         except Exception:
@@ -162,10 +162,13 @@ def _checked(model: type[BaseModel], args: dict[str, Any], *known: str) -> dict[
     if unknown := [str(key) for key in args if key not in known]:
         raise BadArguments(f"unknown argument {unknown[0]!r}; known: {', '.join(known)}")
     try:
-        model.model_validate(args)
+        # What cannot be written as JSON is found out here, while it is certain that nothing was sent.
+        model.model_validate(args).model_dump_json(by_alias=True)
     except ValidationError as error:
         wrong = (f"{'.'.join(str(step) for step in each['loc'])}: {each['msg']}" for each in error.errors())
         raise BadArguments(f"the arguments cannot be used: {'; '.join(wrong)}") from None
+    except Exception as error:
+        raise BadArguments(f"the arguments are no JSON: {error}") from None
     return args
 
 
@@ -214,7 +217,7 @@ def call_tool(
     """
 
     def prepare(args: dict[str, Any]) -> dict[str, Any]:
-        return {"name": tool, "arguments": args}
+        return _checked(types.CallToolRequestParams, {"name": tool, "arguments": args}, "name", "arguments")
 
     make = _Maker(_Operation("call_tool", prepare, tool_payload, runs=True, name=tool))
     return make(manager, server, timeout=timeout)

@@ -3,7 +3,8 @@
     tool        result: its text blocks, joined by newlines; structuredContent, where there is some;
                 content: the blocks that are more than text (images, audio, links, embedded resources, text
                 with annotations), whole
-    resource    result: its text parts, joined; content: every part, of text parts all but the text
+    resource    result: its text parts, joined; content: every part, whole, but that of a single text part the
+                text is not repeated
     all others  result: the answer as it is
 
 `_meta` is beside them where the server sent any, but for the server's name and version, with which a modern
@@ -48,7 +49,11 @@ def resource_payload(result: types.ReadResourceResult) -> Payload:
     """The parts of a resource."""
     data = plain(result)
     parts: list[Payload] = data.pop("contents", [])
-    texts = [str(part.pop("text")) for part in parts if "text" in part]
+    written = [part for part in parts if "text" in part]
+    texts = [str(part["text"]) for part in written]
+    if len(written) == 1:
+        # Where there are more, what belongs to which is in the parts alone.
+        del written[0]["text"]
     return {"result": "\n".join(texts), "content": parts} | data
 
 

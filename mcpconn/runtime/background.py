@@ -70,7 +70,10 @@ class _Call(Generic[T]):
     def fail(self, why: str) -> None:
         """Answer whoever waits, if nothing else has."""
         if not self.future.done():
-            self.future.set_exception(NotRunning(why))
+            error = NotRunning(why)
+            if self._scope is not None:
+                error.outcome = "unknown"
+            self.future.set_exception(error)
 
 
 class Background:

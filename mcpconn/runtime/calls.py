@@ -215,6 +215,9 @@ class Calls:
         call.exchange = None
         # Where the wire caught an exception, `error` is only its stand-in, and no application said it.
         spoken = exchange.exception is None or exchange.exception is error
+        if failure.kind is FailureKind.CANCELLED and not spoken and isinstance(exchange.exception, Exception):
+            # The caller's own interrupt, not what the wire made of it.
+            raise exchange.exception
         if failure.kind is FailureKind.CANCELLED or (failure.kind is FailureKind.APPLICATION and spoken):
             raise error
         if failure.kind is FailureKind.PROTOCOL and failure.evidence.from_wire:

@@ -120,6 +120,8 @@ class WatchedWrite:
 
     async def send(self, item: SessionMessage) -> None:
         message = item.message
+        if not isinstance(message, JSONRPCError):
+            _encodable(message)
         token = OUTBOUND.set(message)
         try:
             if isinstance(message, JSONRPCRequest):
@@ -158,6 +160,20 @@ class WatchedWrite:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _encodable(message: JSONRPCMessage) -> None:
+    """Return if `message` can be sent. A transport that finds out by itself ends, and its session with it.
+
+    Raises:
+        ValueError: half a surrogate pair is in one of its texts, which is no JSON. Nothing was written.
+    """
+    try:
+        message.model_dump_json()
+    except ValueError:
+        raise ValueError(
+            "the message cannot be sent: one of its texts is no valid Unicode (half a surrogate pair)"
+        ) from None
 
 
 @asynccontextmanager

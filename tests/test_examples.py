@@ -1,0 +1,212 @@
+"""The examples, as the programs that they are: real processes, and real servers that misbehave on command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import psutil
+import pytest
+from anyio.abc import ByteReceiveStream, Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from mcpconn import Connection, State
+from mcpconn.testing import STDIO_SERVER, HttpServer, Script, faults
+from tests.support import UNFINISHED_STREAMS, text_of
+
+pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+SAFETY = 60.0
+"""Seconds: these programs import much before they say a word."""
+STDIO = {"command": sys.executable, "args": [str(STDIO_SERVER)]}
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    # The examples choose their own loops.
+    return "asyncio"
+
+
+class Lines:
+    """A stream, line by line."""
+
+    def __init__(self, stream: ByteReceiveStream | None) -> None:
+        assert stream is not None
+        self._stream = BufferedByteReceiveStream(stream)
+
+    async def next(self) -> str:
+        return (await self._stream.receive_until(b"\n", 1_000_000)).decode()
+
+    async def matching(self, pattern: str) -> re.Match[str]:
+        """The first line that matches."""
+        seen = ""
+        while True:
+            try:
+                line = await self.next()
+            except anyio.IncompleteRead:
+                raise AssertionError(f"{pattern!r} was never said:\n{seen}") from None
+            seen += line
+            if found := re.search(pattern, line):
+                return found
+
+
+@asynccontextmanager
+async def running(*command: str, folder: Path, **environment: str) -> AsyncIterator[Process]:
+    """A program, ended at the end of the block."""
+    process = await anyio.open_process(command, cwd=folder, env={**os.environ, **environment})
+    try:
+        with anyio.fail_after(SAFETY):
+            yield process
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+
+
+@asynccontextmanager
+async def application(name: str, folder: Path) -> AsyncIterator[tuple[str, Process]]:
+    """An ASGI application under uvicorn, at its address; asked to end at the end of the block, and ended then."""
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), f"{name}:app", "--port", "0"]
+    async with running(*command, folder=folder, MCP_CONFIG="mcp.json") as process:
+        errors = Lines(process.stderr)
+        url = (await errors.matching(r"Uvicorn running on (http://\S+)")).group(1)
+        yield url, process
+        children = psutil.Process(process.pid).children()
+        process.terminate()
+        await errors.matching(r"Application shutdown complete")
+        await process.wait()
+        assert not [child for child in children if child.is_running()]
+
+
+def configure(folder: Path, **servers: Any) -> str:
+    path = folder / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": servers}), encoding="utf-8")
+    return str(path)
+
+
+async def test_the_gateway_offers_the_tools_of_all_servers_and_survives_with_them(tmp_path: Path) -> None:
+    script = Script()
+    async with HttpServer(script) as shop:
+        configure(tmp_path, shop={"url": shop.url}, child=STDIO, gone={"url": "http://127.0.0.1:1/mcp"})
+        async with application("gateway", tmp_path) as (url, _), Connection(f"{url}/mcp") as gateway:
+            listed = {tool.name: tool for tool in (await gateway.list_tools(timeout=SAFETY)).tools}
+            assert {name.partition("__")[0] for name in listed} == {"shop", "child"}
+            assert listed["shop__add"].annotations is not None
+            assert listed["shop__add"].annotations.read_only_hint
+            for server in ("shop", "child"):
+                assert text_of(await gateway.call_tool(f"{server}__add", {"a": 1, "b": 2})) == "3"
+
+            script.forget_sessions()
+            assert text_of(await gateway.call_tool("shop__charge", {"amount": 5})) == "charged 5"
+            assert script.executions["charge"] == 1
+
+            script.inject(faults.drop_after())
+            cut = await gateway.call_tool("shop__charge", {"amount": 6})
+            assert cut.is_error
+            assert "the tool may have run" in text_of(cut)
+            assert script.executions["charge"] == 2
+
+            unknown = await gateway.call_tool("zoo__feed")
+            assert unknown.is_error
+            assert "no server named 'zoo'; known servers: child, gone, shop" in text_of(unknown)
+            assert (gateway.state, gateway.epoch) == (State.READY, 1)
+
+            await shop.stop()
+            assert "shop__add" in {tool.name for tool in (await gateway.list_tools()).tools}
+
+
+async def test_the_agent_host_tells_its_model_what_became_of_each_call(tmp_path: Path) -> None:
+    script = Script()
+    async with HttpServer(script) as shop:
+        config = configure(tmp_path, shop={"url": shop.url}, child=STDIO)
+        program = str(EXAMPLES / "agent_host.py")
+        async with running(sys.executable, program, config, folder=tmp_path) as process:
+            assert process.stdin is not None
+            lines = Lines(process.stdout)
+
+            async def turn(*calls: tuple[str, Any]) -> Any:
+                assert process.stdin is not None
+                asked = [{"tool": tool, "arguments": arguments} for tool, arguments in calls]
+                await process.stdin.send(json.dumps(asked).encode() + b"\n")
+                return json.loads(await lines.next())
+
+            sums: Iterable[tuple[str, Any]] = [("shop__add", {"a": n, "b": 1}) for n in range(20)]
+            assert await turn(*sums, ("child__add", {"a": 1, "b": 2})) == [
+                *({"result": str(n + 1)} for n in range(20)),
+                {"result": "3"},
+            ]
+            script.forget_sessions()
+            assert await turn(("shop__charge", {"amount": 5})) == [{"result": "charged 5"}]
+            script.inject(faults.drop_after())
+            (cut,) = await turn(("shop__charge", {"amount": 6}))
+            assert cut["outcome"] == "unknown"
+            assert "find out first whether it took effect" in cut["error"]
+            (missing,) = await turn(("shop__fly", {}))
+            assert missing["error"].startswith("There is no tool 'shop__fly'. There are: child__add, ")
+            # What appears later is registered, and what goes is not offered any more.
+            new = script.tools.pop("progress")
+            script.tools["fly"] = type(new)("fly", lambda _: "away")
+            script.notify("notifications/tools/list_changed")
+            while "error" in (answer := (await turn(("shop__fly", {})))[0]):
+                pass
+            assert answer == {"result": "away"}
+            assert "shop__progress" not in (await turn(("shop__no", {})))[0]["error"]
+            assert script.executions["charge"] == 2
+
+            await process.stdin.aclose()
+            assert await process.wait() == 0
+
+
+async def test_the_web_application_serves_while_its_server_comes_and_goes(tmp_path: Path) -> None:
+    script = Script()
+    async with HttpServer(script) as shop:
+        configure(tmp_path, shop={"url": shop.url, "headers": {"Authorization": "Bearer a-long-secret"}})
+        await shop.stop()
+        async with (
+            application("asgi_lifespan", tmp_path) as (url, _),
+            httpx2.AsyncClient(base_url=url, timeout=SAFETY) as client,
+        ):
+            down = await client.get("/ready")
+            assert (down.status_code, down.json()) == (503, {"shop": "connecting"})
+
+            # A request that comes while the server is down waits for it.
+            async with anyio.create_task_group() as group:
+                answers: list[Any] = []
+
+                async def add() -> None:
+                    answers.append(await client.post("/sums", json={"a": 1, "b": 2}))
+
+                group.start_soon(add)
+                await shop.start()
+            assert answers[0].json()["answer"]["content"][0]["text"] == "3.0"
+            up = await client.get("/ready")
+            assert (up.status_code, up.json()) == (200, {"shop": "ready"})
+
+            script.forget_sessions()
+            assert (await client.post("/sums", json={"a": 2, "b": 2})).status_code == 200
+
+            script.inject(faults.rate_limited(30), times=None)
+            refused = await client.post("/sums", json={"a": 2, "b": 2})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+            assert refused.json()["outcome"] == "not_run"
+            script.clear()
+
+            script.inject(faults.drop_after(), times=None)
+            cut = await client.post("/sums", json={"a": 2, "b": 2})
+            assert (cut.status_code, cut.json()["outcome"]) == (504, "unknown")
+            script.clear()
+
+            status = (await client.get("/status")).text
+            assert '"epoch":2' in status
+            assert "a-long-secret" not in status
