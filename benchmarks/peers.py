@@ -49,7 +49,8 @@ class Driver:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.running = "ready" in self._answer()
+        self.running = True
+        self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -58,6 +59,7 @@ class Driver:
             if line.startswith("{"):
                 found: dict[str, Any] = json.loads(line)
                 return found
+        self.running = False
         return {"problem": "the client's process ended", "took": 0.0}
 
     def call(self, tool: str, **arguments: int) -> dict[str, Any]:
@@ -69,9 +71,7 @@ class Driver:
             self._process.stdin.flush()
         except OSError:
             self.running = False
-        answer = self._answer()
-        self.running = self.running and "ended" not in answer["problem"]
-        return answer
+        return self._answer()
 
     def close(self) -> None:
         """End the process."""
@@ -100,8 +100,9 @@ def try_fault(python: str, peer: str, servers: Servers, commands: tuple[str, ...
             problem = problem or answer["problem"]
             recovered = not answer["problem"]
             while not (recovered or time.perf_counter() - began > PATIENCE):
-                time.sleep(0.1)
                 recovered = not driver.call("add", a=1, b=1)["problem"]
+                if not recovered:
+                    time.sleep(0.1)
             if recovered:
                 recoveries.append(time.perf_counter() - began)
             servers.ask("clear")
@@ -136,9 +137,19 @@ def install(peer: str) -> tuple[str, str]:
         if done.returncode == 0:
             shown = subprocess.run([*pip, "show", peer], capture_output=True, text=True, check=True).stdout
             return str(python), next(line[9:] for line in shown.splitlines() if line.startswith("Version: "))
-        reasons = [line.strip() for line in done.stderr.splitlines() if " depends on mcp" in line]
-        reasons = reasons or [line.strip() for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    return "", reasons[0] if reasons else "pip found no way"
+    return "", _demand(pip, wanted[1])
+
+
+def _demand(pip: list[str], peer: str) -> str:
+    """What a release asks of mcp, in its own words."""
+    look = [*pip, "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", peer]
+    done = subprocess.run(look, capture_output=True, text=True, check=False)
+    try:
+        asked = json.loads(done.stdout)["install"][0]["metadata"]["requires_dist"]
+    except (ValueError, LookupError):
+        return "pip found no way"
+    found = [line for line in asked if line.partition(";")[0].strip().startswith("mcp") and "extra" not in line]
+    return f"{peer} requires {', '.join(found)}" if found else "pip found no way"
 
 
 async def peers(quick: bool) -> Report:

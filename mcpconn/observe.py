@@ -84,6 +84,9 @@ def log_notice(notice: Notice) -> None:
 
 
 def _log_change(change: Change) -> None:
+    level, name = _line(change)
+    if not logger.isEnabledFor(level):
+        return
     fields: dict[str, Any] = {
         "connection": change.server,
         "epoch": change.epoch,
@@ -103,15 +106,20 @@ def _log_change(change: Change) -> None:
             "why": change.failure.summary,
         }
     if change.target is State.FAILED:
-        log.error("connection.failed", **fields, do=advice(change.failure, change.wait))
-    elif change.event is Event.ESTABLISHED and change.source is State.RECONNECTING:
-        log.info("connection.recovered", **fields)
-    elif change.target is State.RECONNECTING or change.event is Event.ATTEMPT_FAILED:
-        log.warning("connection.reconnecting", **fields)
-    elif change.event is Event.ESTABLISHED:
-        log.info("connection.ready", **fields)
-    else:
-        log.debug(f"connection.{change.event.value}", **fields)
+        fields["do"] = advice(change.failure, change.wait)
+    log.log(level, name, **fields)
+
+
+def _line(change: Change) -> tuple[int, str]:
+    """How much a transition matters to a person, and the name of its line."""
+    if change.target is State.FAILED:
+        return logging.ERROR, "connection.failed"
+    if change.event is Event.ESTABLISHED:
+        recovered = change.source is State.RECONNECTING
+        return logging.INFO, "connection.recovered" if recovered else "connection.ready"
+    if change.target is State.RECONNECTING or change.event is Event.ATTEMPT_FAILED:
+        return logging.WARNING, "connection.reconnecting"
+    return logging.DEBUG, f"connection.{change.event.value}"
 
 
 def _log_finished(call: Finished) -> None:

@@ -65,7 +65,7 @@ class Lifecycle(ABC):
         """The probe under way is a keepalive: one that is not answered is not yet proof."""
         self._half_open = False
         self._wake = anyio.Event()
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
         self._dial_scope: anyio.CancelScope | None = None
         self._group: TaskGroup | None = None
         self._closing_by = math.inf
@@ -118,7 +118,9 @@ class Lifecycle(ABC):
 
     async def changed(self) -> None:
         """Return at the next transition."""
-        await self._changed.wait()
+        # Made for those who wait: most transitions have no witness.
+        changed = self._changed = self._changed or anyio.Event()
+        await changed.wait()
 
     def reconnect(self) -> None:
         """Open a new session now: at the next look of the task, without any wait.
@@ -199,8 +201,9 @@ class Lifecycle(ABC):
             )
         )
         self._wake.set()
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _suspect(self, session: Session, failure: Failure) -> None:
         if self._probing is not None or self._group is None:
