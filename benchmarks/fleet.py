@@ -7,17 +7,20 @@ import json
 import os
 import resource
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+import httpx2
 import psutil
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from benchmarks.calls import ARGUMENTS
 from benchmarks.measure import Report, ratio
@@ -70,14 +73,17 @@ async def start(quick: bool) -> Report:
     report = Report()
     good = 18 if quick else 98
     with running("scripted", count=good) as servers, _hanging() as hanging, _refusing() as refusing:
-        times: dict[str, list[float]] = {"ours": [], "bare": []}
-        for turn in range(2 if quick else 5):
-            for side in ("ours", "bare") if turn % 2 else ("bare", "ours"):
+        sides: dict[str, Callable[[], Awaitable[float]]] = {
+            "ours": lambda: _start_manager([*servers.urls, hanging, refusing], good),
+            "bare": lambda: _start_bare(servers.urls),
+            # What is left of a bare client's start where it does not make a TLS context of its own.
+            "frugal": lambda: _start_bare(servers.urls, tls=httpx2.create_ssl_context()),
+        }
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(2 if quick else 6):
+            for name in sorted(sides, reverse=turn % 2 == 1):
                 gc.collect()
-                if side == "ours":
-                    times[side].append(await _start_manager([*servers.urls, hanging, refusing], good))
-                else:
-                    times[side].append(await _start_bare(servers.urls))
+                times[name].append(await sides[name]())
     found = ratio(times["ours"], times["bare"])
     report.add(
         f"start of {good + 2} servers, one hanging, one refusing: {good} ready, against {good} bare clients",
@@ -86,6 +92,14 @@ async def start(quick: bool) -> Report:
         target=0.12,
         note=str(found),
         spread=found.spread,
+    )
+    frugal = ratio(times["ours"], times["frugal"])
+    report.add(
+        "the same, against bare clients that share one TLS context",
+        frugal.figure,
+        "x",
+        note=str(frugal),
+        spread=frugal.spread,
     )
     return report
 
@@ -108,14 +122,18 @@ async def _start_manager(urls: list[str], good: int) -> float:
         return time.perf_counter() - began
 
 
-async def _start_bare(urls: list[str]) -> float:
+async def _start_bare(urls: list[str], tls: ssl.SSLContext | None = None) -> float:
     began = time.perf_counter()
     async with AsyncExitStack() as stack:
         clients: list[Client] = []
 
         async def connect(url: str, *, task_status: Any) -> None:
-            async with Client(url) as client:
-                clients.append(client)
+            async with AsyncExitStack() as own:
+                server: Any = url
+                if tls is not None:
+                    http = await own.enter_async_context(httpx2.AsyncClient(verify=tls, timeout=60))
+                    server = streamable_http_client(url, http_client=http)
+                clients.append(await own.enter_async_context(Client(server)))
                 task_status.started()
                 await over.wait()
 
