@@ -20,12 +20,21 @@ import anyio
 
 from mcpconn.runtime.clock import Clock
 
-__all__ = ["VirtualLoop", "run", "settle", "virtual_backend", "virtual_clock"]
+__all__ = ["Spinning", "VirtualLoop", "run", "settle", "virtual_backend", "virtual_clock"]
 
 T = TypeVar("T")
 
+ROUNDS = 10_000
+"""Rounds of the event loop in which no time passes, before somebody is said to spin."""
 MIDNIGHT = 1_767_225_600.0
 """2026-01-01 00:00 UTC: what the wall clock of `virtual_clock` says at the beginning."""
+
+
+class Spinning(AssertionError):
+    """Something is done again and again without any wait, so that no time can ever pass.
+
+    In real time that is a busy processor and a hammered server.
+    """
 
 
 class _VirtualSelector(selectors.DefaultSelector):
@@ -35,11 +44,17 @@ class _VirtualSelector(selectors.DefaultSelector):
         super().__init__()
         self.now = 0.0
         self.settling: list[asyncio.Future[None]] = []
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
         if events or timeout == 0:
+            self._rounds += 1
+            if self._rounds > ROUNDS:
+                self._rounds = 0
+                raise Spinning(f"{ROUNDS:,} rounds of the event loop, and no time passes: something never waits")
             return events
+        self._rounds = 0
         # Nobody can run: everything waits for a timer, or for something outside.
         settling, self.settling = self.settling, []
         if settling:

@@ -25,8 +25,10 @@ class ScriptTransport(httpx2.AsyncBaseTransport):
         self.script = script
         self.down = False
         """While true, no connection can be made. Exchanges under way go on; see `drop`."""
+        self.refusing = 0
+        """So many of the next requests find no connection: they fail before they are written."""
         self.refused = 0
-        """How many requests have found the server down."""
+        """How many requests have found no connection."""
         self._waits: set[anyio.CancelScope] = set()
 
     @property
@@ -43,8 +45,9 @@ class ScriptTransport(httpx2.AsyncBaseTransport):
         """Answer one request."""
         body = await request.aread()
         await anyio.lowlevel.checkpoint()
-        if self.down:
+        if self.down or self.refusing:
             self.refused += 1
+            self.refusing = max(0, self.refusing - 1)
             raise httpx2.ConnectError("All connection attempts failed", request=request)
         reply = self.script.decide(request.method, dict(request.headers), body)
         exchange = _Exchange(reply, request, self._waits)

@@ -42,7 +42,7 @@ SETTINGS = settings(
     # Without the phase that explains: it traces every line, and these examples have many.
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
 )
-"""Settings for such a machine: about ten seconds where nothing is found."""
+"""Settings of such a machine's `TestCase`: five to ten seconds where nothing is found, a minute where something is."""
 
 SERVERS = st.integers(0, 7)
 """A server, by its number counted round and round."""
@@ -62,6 +62,10 @@ class SandboxMachine(RuleBasedStateMachine):
     """The manager's."""
     config: ClassVar[Mapping[str, Any]] = {}
     """More entries for the servers' configurations: `keepalive`, `lazy` and so on."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.TestCase.settings = SETTINGS
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,6 +195,11 @@ class HandlerMachine(SandboxMachine):
         """The next requests meet a fault, handshakes and probes among them."""
         self.act("inject", self._name(server), fault, times=times, method=None)
 
+    @rule(server=SERVERS, times=TIMES)
+    def refuse(self, server: int, times: int) -> None:
+        """The next requests find no connection."""
+        self.act("refuse", self._name(server), times)
+
     @rule(server=SERVERS)
     def forget(self, server: int) -> None:
         """The server forgets its sessions."""
@@ -215,6 +224,11 @@ class HandlerMachine(SandboxMachine):
     def reconnect(self, server: int) -> None:
         """Somebody asks for a new session."""
         self.act("reconnect", self._name(server))
+
+    @rule(server=SERVERS)
+    def replace(self, server: int) -> None:
+        """The connection is closed, and another takes its place in the manager."""
+        self.act("replace", self._name(server))
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 6.0]))
     def advance(self, seconds: float) -> None:

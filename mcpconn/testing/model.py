@@ -9,7 +9,7 @@ is, and `mcpconn.testing.invariants` says what must hold in each.
 What cannot be known from inside is chosen freely: whether a dial succeeds, which fault meets a call, whether
 patience is spent. Beside what a client knows, a world holds the truth: whether a request left, and whether the
 server may have run it. One assumption: a tool does not use its server's own words for an unknown session at
-the very moment at which the server forgets that session.
+the very moment at which the server forgets that session. Here its words are always others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mcpconn.core.decide import PATIENCE, needs_person
 from mcpconn.core.failures import Delivery, Failure, FailureKind
 from mcpconn.core.machine import IllegalTransition
 from mcpconn.core.states import TRANSITIONS, Event, State, Transition
-from mcpconn.testing.worlds import FAULTS, OVER, PHRASE, Caller, Outcome, Phase, Step, World, name, session
+from mcpconn.testing.worlds import FAULTS, OVER, Caller, Outcome, Phase, Step, World, name, session
 
 __all__ = ["FAULTS", "Caller", "Model", "Outcome", "Phase", "Step", "World"]
 
@@ -113,11 +113,8 @@ class Model:
         """How a probe of the session of `epoch` can end."""
         probe = f"the probe of {session(epoch, world)}"
         yield Step(f"{probe} is answered", self.probe_answered(world, epoch), epoch)
-        tool = any(caller.fault and FAULTS[caller.fault].tool for caller in world.callers)
         for words in PROBE_FAULTS:
-            # Not both at once: that is the assumption of the docstring.
-            if not (tool and FAULTS[words].evidence is PHRASE):
-                yield Step(f"{probe} fails ({words})", self.probe_fails(world, epoch, words), epoch)
+            yield Step(f"{probe} fails ({words})", self.probe_fails(world, epoch, words), epoch)
 
     def caller_steps(self, world: World, i: int, caller: Caller) -> Iterator[Step]:
         """What can happen to one caller."""
@@ -245,6 +242,8 @@ class Model:
         """A failure on the session of `epoch` is told to the connection. A stale one changes nothing."""
         if not self.is_current(world, epoch):
             return world
+        if FAULTS[words].doubted:
+            failure = replace(failure, proof=False)
         event = self.decide(world.state, failure, refreshable=world.renewals > 0)
         if event is Event.SUSPECTED:
             return self.suspect(world)

@@ -239,10 +239,15 @@ class Sandbox:
         """The server is back."""
         self.transports[server].down = False
 
+    def refuse(self, server: str, times: int = 1) -> None:
+        """The next requests find no connection: they are dropped before they are written."""
+        self.transports[server].refusing += times
+
     def heal(self) -> None:
         """End every trouble."""
         for name, script in self.scripts.items():
             script.clear()
+            self.transports[name].refusing = 0
             self.bring_up(name)
 
     # -- the manager

@@ -165,6 +165,7 @@ def actions(sandbox: Sandbox | None = None, *, servers: tuple[str, ...] = ("serv
             st.sampled_from([1, 2, 5]),
             method,
         ),
+        st.builds(lambda s, n: ("refuse", (s, n), {}), server, st.sampled_from([1, 2, 5])),
         st.builds(lambda n: ("cancel", (n,), {}), st.integers(0, 5)),
         st.builds(
             lambda verb, s: (verb, (s,), {}),

@@ -92,14 +92,19 @@ class Fault(NamedTuple):
     """The truth: the server may have run the request."""
     tool: bool = False
     """The truth: the words are a tool's, not the server's."""
+    doubted: bool = False
+    """What would be proof elsewhere proves nothing here, and a probe is asked."""
 
 
+GONE = Evidence(http_status=404, session_sent=True, content_type="")
 CLOSED = Evidence(code=-32000, message="Connection closed", from_wire=False)
 PHRASE = Evidence(http_status=200, code=-32602, message="Invalid params: Invalid or expired session", from_wire=True)
 FAULTS = {
     "nobody listens at the server's port": Fault(Evidence(exception=ConnectionRefusedError()), written=False),
     "the transport ends before the request is written": Fault(replace(CLOSED, written=False), written=False),
-    "the session is answered with 404": Fault(Evidence(http_status=404, session_sent=True, content_type="")),
+    "the session is answered with 404": Fault(GONE),
+    # After several sessions that were forgotten soon: replicas that do not share their sessions look like that.
+    "one of several replicas answers with 404": Fault(GONE, doubted=True),
     "the server says 'expired session'": Fault(PHRASE),
     "a tool says 'session expired'": Fault(replace(PHRASE, message="Shop session expired"), ran=True, tool=True),
     "429": Fault(Evidence(http_status=429)),
