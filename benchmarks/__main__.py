@@ -18,6 +18,7 @@ from benchmarks.measure import Report, Row
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
+README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "performance.md"
 GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
     **calls.GROUPS,
@@ -129,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write(reports: Mapping[str, Report], quick: bool) -> None:
-    """The page, its plots, and the figures for programs."""
+    """The page, its plots, the comparison in the README, and the figures for programs."""
     from benchmarks.plots import draw
 
     series = merged(reports)
@@ -138,6 +139,12 @@ def write(reports: Mapping[str, Report], quick: bool) -> None:
     everything = {"figures": plain, "peers": series.get("peers", {})}
     RESULTS.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
     PAGE.write_text(page(reports, draw(series, PAGE.parent / "assets"), quick), encoding="utf-8")
+    if not quick:
+        before, rest = README.read_text(encoding="utf-8").split("<!-- comparison -->\n")
+        after = rest.partition("<!-- /comparison -->")[2]
+        compared = "\n".join(peers.table(series.get("peers", {})))
+        whole = f"{before}<!-- comparison -->\n{compared}\n<!-- /comparison -->{after}"
+        README.write_text(whole, encoding="utf-8")
 
 
 if __name__ == "__main__":
