@@ -8,6 +8,8 @@ USABLE := $(VENV)/.usable
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # More for pytest: make test PYTEST_ARGS="-k backoff"
 PYTEST_ARGS ?=
+# Where pyenv holds the other Pythons, all of them are made visible, and not the default one alone.
+NOX = $(if $(shell command -v pyenv),PYENV_VERSION="$$(pyenv versions --bare | grep -E '^3\.1[0-9]+\.[0-9]+$$' | paste -sd :)" )$(BIN)/nox --reuse-existing-virtualenvs
 # What make soak does: make soak SOAK_ARGS="--seeds 100 --backend trio"
 SOAK_ARGS ?= --seeds 1000
 
@@ -83,11 +85,12 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# On one of the Pythons that measure truly: see the noxfile.
 cover: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-report=html $(PYTEST_ARGS)
+	$(NOX) --error-on-missing-interpreters -s cover -- $(PYTEST_ARGS)
 
 test-all: $(INSTALLED)
-	$(BIN)/nox
+	$(NOX) -- $(PYTEST_ARGS)
 
 demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(USABLE))
 	$(BIN)/python -m mcpconn.demo

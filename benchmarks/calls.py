@@ -72,7 +72,7 @@ async def loopback(quick: bool) -> Report:
             where = f"{kind} server, {era}, {answer}"
             # The server's own time is the same on both sides; only where it is small can the client's be halved.
             bound = 0.75 if kind == "scripted" else 1.0
-            for engine, found, target in (("direct", direct, bound), ("httpx", httpx, 1.0)):
+            for engine, found, target in (("default", direct, bound), ("httpx", httpx, None)):
                 report.add(
                     f"a call, {where}, {engine} engine",
                     found.figure,

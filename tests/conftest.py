@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import mcp.client.stdio
 import pytest
 from hypothesis import settings
 
@@ -18,6 +19,10 @@ EVERYTHING = "@modelcontextprotocol/server-everything"
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile("dev", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+# The SDK hands few variables on to the processes it starts. This one tells them that they are measured.
+if "COVERAGE_PROCESS_CONFIG" in os.environ:
+    mcp.client.stdio.DEFAULT_INHERITED_ENV_VARS.append("COVERAGE_PROCESS_CONFIG")
 
 EVENT_LOOPS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),

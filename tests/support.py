@@ -116,13 +116,13 @@ async def sockets_closed(server: HttpServer, *, but: int) -> None:
 
 @asynccontextmanager
 async def served(
-    script: Script, *, warm: bool = True, config: Mapping[str, Any] | None = None, **options: Any
+    script: Script, *, name: str = "srv", warm: bool = True, config: Mapping[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[Connection, HttpServer]]:
     """A connection to the script over a real socket; it has made a call unless told otherwise."""
     with anyio.fail_after(SAFETY):
         async with (
             HttpServer(script) as server,
-            Connection({"url": server.url, **(config or {})}, name="srv", **options) as connection,
+            Connection({"url": server.url, **(config or {})}, name=name, **options) as connection,
         ):
             if warm:
                 await warmed(connection)

@@ -173,12 +173,15 @@ async def test_metrics_and_spans_tell_the_story_of_a_call(
 ) -> None:
     reader, exporter = readers
     script = Script()
-    async with served(script) as (connection, _):
+    # A name of its own: connections of other tests are watched until nobody holds them any more.
+    async with served(script, name="measured") as (connection, _):
         exporter.clear()
         script.forget_sessions()
         await connection.call_tool("charge", {"amount": 1})
         found = points(reader)
-        (state,) = [point for point in found["mcpconn.connection.state"] if point.attributes["connection"] == "srv"]
+        (state,) = [
+            point for point in found["mcpconn.connection.state"] if point.attributes["connection"] == "measured"
+        ]
         assert state.attributes["state"] == "ready"
         assert any(point.attributes["event"] == "lost" for point in found["mcpconn.connection.transitions"])
         assert any(point.attributes["kind"] == "session_expired" for point in found["mcpconn.connection.recovery"])

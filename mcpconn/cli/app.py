@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -95,7 +96,11 @@ def _version(value: bool) -> None:
 
 
 def _run(function: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
-    return anyio.run(partial(function, *args, **options))
+    try:
+        return anyio.run(partial(function, *args, **options))
+    except asyncio.CancelledError as error:
+        # On Python 3.10, what ends an interrupted loop is the cancellation itself.
+        raise KeyboardInterrupt from error
 
 
 app = typer.Typer(

@@ -54,6 +54,8 @@ class Show:
         """When each connection became ready last."""
         self._answered = dict.fromkeys(manager, 0.0)
         """When the latest call that was answered began."""
+        self._under_way: dict[str, list[float]] = {server: [] for server in manager}
+        """When the calls began that have not ended."""
         self._news = anyio.Event()
         manager.observe(self._noticed)
 
@@ -92,6 +94,7 @@ class Show:
 
     async def _call(self, server: str, tool: str, arguments: dict[str, Any], right: Any) -> None:
         began = self._timeline.now()
+        self._under_way[server].append(began)
         try:
             result = await self._manager.call_tool(server, tool, arguments)
         except CallFailed as error:
@@ -105,7 +108,8 @@ class Show:
         self.calls.append(Call(server, tool, outcome, began, self._timeline.now(), arguments.get("order", "")))
         if outcome == ANSWERED:
             self._answered[server] = max(self._answered[server], began)
-            self._tell()
+        self._under_way[server].remove(began)
+        self._tell()
 
     # -- faults
 
@@ -127,6 +131,9 @@ class Show:
         with anyio.move_on_after(PATIENCE):
             # A call begun after the fault and answered: no old session, and no killed process, can have done that.
             while self._answered[server] < inflicted and self._manager[server].state is not State.CLOSED:
+                await self._news.wait()
+            # Nor does the next fault meet a call that is being replayed because of this one: it is replayed once.
+            while any(call < inflicted for call in self._under_way[server]):
                 await self._news.wait()
         if self._answered[server] >= inflicted:
             over = self._timeline.now()

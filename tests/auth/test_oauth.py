@@ -75,10 +75,10 @@ class Person:
         return AuthorizationCodeResult(code=f"code:{self._scope}", state=self._state)
 
 
-def provider(storage: Any, person: Person | None = None) -> OAuthClientProvider:
+def provider(storage: Any, person: Person | None = None, url: str = f"{ORIGIN}/mcp") -> OAuthClientProvider:
     metadata = OAuthClientMetadata(client_name="tests", redirect_uris=[AnyUrl("http://localhost:1/callback")])
     return OAuthClientProvider(
-        f"{ORIGIN}/mcp",
+        url,
         metadata,
         storage,
         redirect_handler=person.redirect if person else None,

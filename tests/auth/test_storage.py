@@ -8,16 +8,17 @@ import stat
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 from mcp.client.auth import TokenStorage
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from mcpconn import Connection, FailureKind, State
-from mcpconn.auth import FileLock, FileTokenStorage, TokenFileError
+from mcpconn.auth import FileLock, FileTokenStorage, OAuth, TokenFileError
 from mcpconn.errors import ConnectionFailed
 from mcpconn.testing import Script, ScriptTransport
-from tests.auth.servers import ORIGIN, AuthServer, Guarded
-from tests.auth.test_oauth import provider
+from tests.auth.servers import ORIGIN, AuthServer, Guarded, ServedAuth
+from tests.auth.test_oauth import Memory, Person, provider
 from tests.support import SAFETY
 
 pytestmark = pytest.mark.anyio
@@ -242,3 +243,15 @@ async def test_a_damaged_file_fails_the_connection_with_its_name_until_it_is_men
             await FileTokenStorage(path).set_tokens(OAuthToken.model_validate(auth.issue()))
             await connection.authenticated()
             assert connection.state is State.READY
+
+
+async def test_one_set_of_credentials_can_be_renewed_without_a_connection() -> None:
+    person, server = Person(), AuthServer()
+    with ServedAuth(server, Script()):
+        own = OAuth(provider(Memory(), person, f"{server.origin}/mcp"))
+        challenge = f'Bearer resource_metadata="{server.origin}/.well-known/oauth-protected-resource"'
+        assert await own.refresh(challenge)
+        async with httpx2.AsyncClient(headers=dict(await own.headers())) as client:
+            refused = await client.post(f"{server.origin}/mcp", content=b"no message")
+        # The guard has let it pass, and the MCP server has read it.
+        assert (refused.status_code, person.logins) == (400, 1)
