@@ -29,7 +29,8 @@ def overhead(axes: Axes, rows: list[list[Any]]) -> None:
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.set_xlabel("milliseconds a call, median")
     axes.set_title("A call over loopback HTTP")
-    axes.legend(frameon=False, loc="lower right")
+    # Below the plot: wherever it is inside, there is a bar.
+    axes.figure.legend(frameon=False, loc="outside lower center", ncols=3)
 
 
 def recovery(axes: Axes, times: Mapping[str, float]) -> None:
@@ -64,6 +65,8 @@ def fleet(axes: Axes, seen: Mapping[str, list[float]]) -> None:
     axes.set_xlabel("seconds since the servers are back")
     axes.set_ylabel("connections ready", color=OURS)
     beside = axes.twinx()
+    axes.set_zorder(beside.get_zorder() + 1)
+    axes.patch.set_visible(False)
     beside.bar(seen["seconds"], seen["dials"], 1.0, color=THEIRS, alpha=0.5)
     beside.set_ylabel("dials a second", color="#616161")
     axes.set_title("A fleet after ten minutes without servers (simulated)")
