@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -54,3 +55,9 @@ def everything_server_js() -> Path:
     if not entry.is_file():
         pytest.skip(f"no {EVERYTHING} in {modules}; .ci/run installs it")
     return entry
+
+
+def pytest_collection_finish() -> None:
+    """Five thousand collected tests need not be looked at by every garbage collection of theirs."""
+    gc.collect()
+    gc.freeze()

@@ -56,9 +56,21 @@ def suite() -> Iterator[Suite]:
         yield suite
 
 
+def raced(output: str) -> bool:
+    """Whether the suite took the session's own event stream for the reconnection that it waits for.
+
+    It tells the two apart by their order alone, and the SDK opens the first beside the calls: where that GET
+    comes after the call, the suite has measured nothing.
+    """
+    call, stream = output.find("(method: tools/call)"), output.find("Received GET request")
+    return 0 <= call < stream and "Could not measure timing" in output
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_scenario_that_the_sdks_own_client_passes_is_passed(scenario: str, suite: Suite) -> None:
     result = suite.run(scenario)
+    while scenario == "sse-retry" and not result.passed and raced(result.output):
+        result = suite.run(scenario)
     assert result.passed, result.output
 
 
