@@ -20,9 +20,10 @@ from mcpconn.callbacks import bind
 from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
 from mcpconn.core.backoff import ReplayBudget
-from mcpconn.core.classify import DEFAULT_RULES, Rule, classify
+from mcpconn.core.classify import DEFAULT_RULES, classify
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Evidence, Failure
+from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
 from mcpconn.errors import NotRunning
 from mcpconn.methods import DEFAULT, Methods

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from mcpconn import mcpjson
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection, Shared
-from mcpconn.core.classify import Rule
+from mcpconn.core.rule import Rule
 from mcpconn.errors import ConfigError, NotRunning, UnknownServer
 from mcpconn.policy import Policy
 from mcpconn.runtime import Change, Clock

@@ -10,50 +10,14 @@ is not, though a "connection refused" be found among its errors: that may be the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
+from mcpconn.core.rule import Rule, proof, suspicion
 from mcpconn.core.seen import Seen
-
-K, D = FailureKind, Delivery
 
 SUMMARY_LIMIT = 300
 """Characters of a server's own words that go into a summary. A server can send megabytes."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One row: if `matches`, then a failure of this kind and delivery.
-
-    Put your own in front: `classify(evidence, rules=(Rule(...), *DEFAULT_RULES))`, or
-    `Manager(..., rules=[Rule(...)])`.
-    """
-
-    because: str
-    """What it means, in words; the beginning of the failure's summary."""
-    kind: FailureKind
-    delivery: Delivery
-    proof: bool
-    """False makes it a suspicion, which a probe must confirm before anything is concluded."""
-    matches: Callable[[Seen], bool]
-    quote: bool = True
-    """Whether the error's own words belong in the summary. A parser's hold pieces of somebody's data."""
-
-    @classmethod
-    def phrase(
-        cls,
-        text: str,
-        kind: FailureKind = FailureKind.SESSION_EXPIRED,
-        *,
-        delivery: Delivery = Delivery.REJECTED,
-        because: str | None = None,
-    ) -> Rule:
-        """A rule for a server's odd phrase, in any case, in a JSON-RPC error or an exception. Never proof."""
-        wanted = text.strip().lower()
-        if not wanted:
-            raise ValueError("Rule.phrase needs a text: an empty one would match every error")
-        return cls(because or f"the server said {text!r}", kind, delivery, False, lambda seen: wanted in seen.text)
 
 
 def _refused_for_session(seen: Seen) -> bool:
@@ -98,239 +62,246 @@ PROTOCOL_CODES = (-32020, -32021, -32022)
 """Header mismatch, missing client capability, unsupported protocol version (2026-07-28)."""
 
 CANCELLATION: tuple[Rule, ...] = (
-    Rule("cancelled", K.CANCELLED, D.UNKNOWN, True, lambda s: s.cancelled),
-    Rule(
+    proof("cancelled", FailureKind.CANCELLED, Delivery.UNKNOWN, lambda seen: seen.cancelled),
+    proof(
         "cancelled on this side",
-        K.CANCELLED,
-        D.UNKNOWN,
-        True,
-        lambda s: s.local and not s.status and s.text in ("request cancelled", "request was cancelled"),
+        FailureKind.CANCELLED,
+        Delivery.UNKNOWN,
+        lambda seen: seen.local and not seen.status and seen.text in ("request cancelled", "request was cancelled"),
     ),
 )
 
 HTTP: tuple[Rule, ...] = (
     # In front: whatever the status, these words say that the request was running.
-    Rule(
+    proof(
         "the session ended while the request was running",
-        K.TRANSPORT_LOST,
-        D.UNKNOWN,
-        True,
-        lambda s: s.text == "session terminated before the request completed",
+        FailureKind.TRANSPORT_LOST,
+        Delivery.UNKNOWN,
+        lambda seen: seen.text == "session terminated before the request completed",
     ),
-    Rule("the server no longer knows the session", K.SESSION_EXPIRED, D.REJECTED, True, _expired_by_status),
-    Rule(
+    proof("the server no longer knows the session", FailureKind.SESSION_EXPIRED, Delivery.REJECTED, _expired_by_status),
+    suspicion(
         "the server says it does not know the session",
-        K.SESSION_EXPIRED,
-        D.REJECTED,
-        False,
-        lambda s: _refused_for_session(s) or (s.status >= 400 and s.code is not None and s.names_session),
+        FailureKind.SESSION_EXPIRED,
+        Delivery.REJECTED,
+        lambda seen: (
+            _refused_for_session(seen) or (seen.status >= 400 and seen.code is not None and seen.names_session)
+        ),
     ),
-    Rule(
+    suspicion(
         "the authorization server refused the credentials",
-        K.AUTH,
-        D.REJECTED,
-        False,
-        lambda s: s.status in (400, 404) and s.code is None and any(word in s.text for word in OAUTH_WORDS),
+        FailureKind.AUTH,
+        Delivery.REJECTED,
+        lambda seen: seen.status in (400, 404) and seen.code is None and any(word in seen.text for word in OAUTH_WORDS),
     ),
-    Rule("the server refused the credentials", K.AUTH, D.REJECTED, False, lambda s: s.status == 401),
-    Rule("the credentials do not allow this call", K.AUTH, D.REJECTED, True, lambda s: s.status == 403),
-    Rule("too many requests", K.RATE_LIMITED, D.REJECTED, True, lambda s: s.status == 429),
-    Rule("the server does not know this method", K.APPLICATION, D.REJECTED, True, _unknown_method),
-    Rule(
+    suspicion(
+        "the server refused the credentials", FailureKind.AUTH, Delivery.REJECTED, lambda seen: seen.status == 401
+    ),
+    proof(
+        "the credentials do not allow this call", FailureKind.AUTH, Delivery.REJECTED, lambda seen: seen.status == 403
+    ),
+    proof("too many requests", FailureKind.RATE_LIMITED, Delivery.REJECTED, lambda seen: seen.status == 429),
+    proof("the server does not know this method", FailureKind.APPLICATION, Delivery.REJECTED, _unknown_method),
+    suspicion(
         "a proxy has no route to the server",
-        K.UNAVAILABLE,
-        D.UNKNOWN,
-        False,
-        lambda s: s.status == 404 and (bool(s.evidence.session_sent) or "page not found" in s.text),
+        FailureKind.UNAVAILABLE,
+        Delivery.UNKNOWN,
+        lambda seen: seen.status == 404 and (bool(seen.evidence.session_sent) or "page not found" in seen.text),
     ),
-    Rule(
+    suspicion(
         "nothing is there any more",
-        K.UNAVAILABLE,
-        D.UNKNOWN,
-        False,
-        lambda s: s.status == 404 and s.evidence.phase in ("call", "probe", "idle"),
+        FailureKind.UNAVAILABLE,
+        Delivery.UNKNOWN,
+        lambda seen: seen.status == 404 and seen.evidence.phase in ("call", "probe", "idle"),
     ),
-    Rule("there is no MCP server at this URL", K.CONFIG, D.REJECTED, True, lambda s: s.status == 404),
-    Rule("the server gave up waiting", K.TIMEOUT, D.UNKNOWN, False, lambda s: s.status == 408),
-    Rule(
+    proof("there is no MCP server at this URL", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: seen.status == 404),
+    suspicion("the server gave up waiting", FailureKind.TIMEOUT, Delivery.UNKNOWN, lambda seen: seen.status == 408),
+    proof(
         "the server reported an internal error",
-        K.APPLICATION,
-        D.UNKNOWN,
-        True,
-        lambda s: s.status == 500 and s.code is not None and s.evidence.from_wire is True,
+        FailureKind.APPLICATION,
+        Delivery.UNKNOWN,
+        lambda seen: seen.status == 500 and seen.code is not None and seen.evidence.from_wire is True,
     ),
-    Rule("the server cannot answer now", K.UNAVAILABLE, D.UNKNOWN, False, lambda s: s.status >= 500),
-    Rule(
+    suspicion(
+        "the server cannot answer now", FailureKind.UNAVAILABLE, Delivery.UNKNOWN, lambda seen: seen.status >= 500
+    ),
+    proof(
         "the server answered a request with 202 Accepted",
-        K.PROTOCOL,
-        D.UNKNOWN,
-        True,
-        lambda s: s.status == 202,
+        FailureKind.PROTOCOL,
+        Delivery.UNKNOWN,
+        lambda seen: seen.status == 202,
     ),
-    Rule("the URL redirects elsewhere", K.CONFIG, D.REJECTED, True, lambda s: 300 <= s.status < 400),
-    Rule(
+    proof("the URL redirects elsewhere", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: 300 <= seen.status < 400),
+    proof(
         "the server refused the request as malformed",
-        K.PROTOCOL,
-        D.REJECTED,
-        True,
-        lambda s: s.status >= 400 and (s.code is None or s.code in (-32600, -32000, -32700, *PROTOCOL_CODES)),
+        FailureKind.PROTOCOL,
+        Delivery.REJECTED,
+        lambda seen: (
+            seen.status >= 400 and (seen.code is None or seen.code in (-32600, -32000, -32700, *PROTOCOL_CODES))
+        ),
     ),
-    Rule("the server refused the request", K.APPLICATION, D.REJECTED, True, lambda s: s.status >= 400),
-    Rule(
+    proof(
+        "the server refused the request", FailureKind.APPLICATION, Delivery.REJECTED, lambda seen: seen.status >= 400
+    ),
+    proof(
         "what answered is a web page, not an MCP server",
-        K.CONFIG,
-        D.UNKNOWN,
-        True,
-        lambda s: (
-            (200 <= s.status < 300 and s.media_type not in ("", "application/json", "text/event-stream"))
-            or (s.local and s.text.startswith("unexpected content type"))
+        FailureKind.CONFIG,
+        Delivery.UNKNOWN,
+        lambda seen: (
+            (200 <= seen.status < 300 and seen.media_type not in ("", "application/json", "text/event-stream"))
+            or (seen.local and seen.text.startswith("unexpected content type"))
         ),
     ),
 )
 
 JSONRPC: tuple[Rule, ...] = (
-    Rule(
+    suspicion(
         "the server says it does not know the session",
-        K.SESSION_EXPIRED,
-        D.REJECTED,
-        False,
-        lambda s: s.code is not None and s.names_session,
+        FailureKind.SESSION_EXPIRED,
+        Delivery.REJECTED,
+        lambda seen: seen.code is not None and seen.names_session,
     ),
     # -32000 "Connection closed" is the SDK's own word for the end of a transport; a server that is shutting
     # down sends the very same to the requests it drops, and then it is no proof.
-    Rule(
+    proof(
         "the transport ended",
-        K.TRANSPORT_LOST,
-        D.UNKNOWN,
-        True,
-        lambda s: s.local and s.text.removeprefix("mcp error -32000: ") == "connection closed",
+        FailureKind.TRANSPORT_LOST,
+        Delivery.UNKNOWN,
+        lambda seen: seen.local and seen.text.removeprefix("mcp error -32000: ") == "connection closed",
     ),
-    Rule(
+    suspicion(
         "the server dropped the request",
-        K.TRANSPORT_LOST,
-        D.UNKNOWN,
-        False,
-        lambda s: s.text in ("connection closed", "transport closed"),
+        FailureKind.TRANSPORT_LOST,
+        Delivery.UNKNOWN,
+        lambda seen: seen.text in ("connection closed", "transport closed"),
     ),
-    Rule(
+    suspicion(
         "the event stream ended before the answer",
-        K.TRANSPORT_LOST,
-        D.UNKNOWN,
-        False,
-        lambda s: s.code == -32000 and s.text.startswith("sse stream"),
+        FailureKind.TRANSPORT_LOST,
+        Delivery.UNKNOWN,
+        lambda seen: seen.code == -32000 and seen.text.startswith("sse stream"),
     ),
-    Rule(
+    suspicion(
         "no answer in time",
-        K.TIMEOUT,
-        D.UNKNOWN,
-        False,
+        FailureKind.TIMEOUT,
+        Delivery.UNKNOWN,
         # -32001 is "Session not found" from a server and "timed out" from the SDK; 408 was SDK 1.x's code.
-        lambda s: s.local and s.code in (-32001, 408),
+        lambda seen: seen.local and seen.code in (-32001, 408),
     ),
-    Rule(
+    proof(
         "the answer could not be read",
-        K.PROTOCOL,
-        D.UNKNOWN,
-        True,
-        lambda s: s.local and s.code in (-32700, -32600) and s.text.startswith(("failed to parse", "server answered")),
+        FailureKind.PROTOCOL,
+        Delivery.UNKNOWN,
+        lambda seen: (
+            seen.local
+            and seen.code in (-32700, -32600)
+            and seen.text.startswith(("failed to parse", "server answered"))
+        ),
         quote=False,
     ),
-    Rule(
+    proof(
         "the URL redirects elsewhere",
-        K.CONFIG,
-        D.REJECTED,
-        True,
-        lambda s: s.local and s.code == -32600 and s.text.startswith("redirect to"),
+        FailureKind.CONFIG,
+        Delivery.REJECTED,
+        lambda seen: seen.local and seen.code == -32600 and seen.text.startswith("redirect to"),
     ),
-    Rule(
+    suspicion(
         "the server answered with an error that nobody could read",
-        K.UNAVAILABLE,
-        D.UNKNOWN,
-        False,
-        lambda s: s.local and s.code == -32603 and s.text == "server returned an error response",
+        FailureKind.UNAVAILABLE,
+        Delivery.UNKNOWN,
+        lambda seen: seen.local and seen.code == -32603 and seen.text == "server returned an error response",
     ),
-    Rule("the versions do not fit", K.PROTOCOL, D.REJECTED, True, lambda s: s.code in PROTOCOL_CODES),
-    Rule("the server answered with an error", K.APPLICATION, D.UNKNOWN, True, lambda s: s.code is not None),
+    proof("the versions do not fit", FailureKind.PROTOCOL, Delivery.REJECTED, lambda seen: seen.code in PROTOCOL_CODES),
+    proof(
+        "the server answered with an error",
+        FailureKind.APPLICATION,
+        Delivery.UNKNOWN,
+        lambda seen: seen.code is not None,
+    ),
 )
 
 LOCAL: tuple[Rule, ...] = (
-    Rule(
+    proof(
         "the server's certificate is not trusted",
-        K.CONFIG,
-        D.NOT_SENT,
-        True,
-        lambda s: s.is_a("SSLCertVerificationError"),
+        FailureKind.CONFIG,
+        Delivery.NOT_SENT,
+        lambda seen: seen.is_a("SSLCertVerificationError"),
     ),
-    Rule(
+    suspicion(
         "the credentials cannot be had now",
-        K.UNAVAILABLE,
-        D.NOT_SENT,
-        False,
-        lambda s: s.is_a("CredentialsUnavailable"),
+        FailureKind.UNAVAILABLE,
+        Delivery.NOT_SENT,
+        lambda seen: seen.is_a("CredentialsUnavailable"),
     ),
-    Rule("the server cannot be reached", K.UNAVAILABLE, D.NOT_SENT, False, lambda s: s.is_a(*NOT_SENT_ERRORS)),
-    Rule(
+    suspicion(
+        "the server cannot be reached",
+        FailureKind.UNAVAILABLE,
+        Delivery.NOT_SENT,
+        lambda seen: seen.is_a(*NOT_SENT_ERRORS),
+    ),
+    proof(
         "the URL cannot be used",
-        K.CONFIG,
-        D.NOT_SENT,
-        True,
-        lambda s: s.is_a("UnsupportedProtocol", "InvalidURL"),
+        FailureKind.CONFIG,
+        Delivery.NOT_SENT,
+        lambda seen: seen.is_a("UnsupportedProtocol", "InvalidURL"),
     ),
-    Rule(
+    proof(
         "the request could not be written",
-        K.PROTOCOL,
-        D.NOT_SENT,
-        True,
-        lambda s: s.is_a("LocalProtocolError"),
+        FailureKind.PROTOCOL,
+        Delivery.NOT_SENT,
+        lambda seen: seen.is_a("LocalProtocolError"),
     ),
-    Rule(
+    proof(
         "the server process exited before the handshake",
-        K.CONFIG,
-        D.NOT_SENT,
-        True,
-        lambda s: s.is_a("ChildExited") and s.evidence.phase == "dial",
+        FailureKind.CONFIG,
+        Delivery.NOT_SENT,
+        lambda seen: seen.is_a("ChildExited") and seen.evidence.phase == "dial",
     ),
-    Rule("the transport ended", K.TRANSPORT_LOST, D.UNKNOWN, True, lambda s: s.is_a(*ENDED_ERRORS)),
-    Rule("the connection was cut", K.TRANSPORT_LOST, D.UNKNOWN, False, lambda s: s.is_a(*CUT_ERRORS)),
-    Rule(
+    proof("the transport ended", FailureKind.TRANSPORT_LOST, Delivery.UNKNOWN, lambda seen: seen.is_a(*ENDED_ERRORS)),
+    suspicion(
+        "the connection was cut", FailureKind.TRANSPORT_LOST, Delivery.UNKNOWN, lambda seen: seen.is_a(*CUT_ERRORS)
+    ),
+    proof(
         "the authorization failed",
-        K.AUTH,
-        D.REJECTED,
-        True,
+        FailureKind.AUTH,
+        Delivery.REJECTED,
         # The SDK's other OAuth errors are subclasses of its OAuthFlowError.
-        lambda s: s.is_a("OAuthFlowError", "CredentialsRefused"),
+        lambda seen: seen.is_a("OAuthFlowError", "CredentialsRefused"),
     ),
-    Rule("no answer in time", K.TIMEOUT, D.UNKNOWN, False, lambda s: s.is_a("TimeoutError", "TimeoutException")),
-    Rule(
+    suspicion(
+        "no answer in time",
+        FailureKind.TIMEOUT,
+        Delivery.UNKNOWN,
+        lambda seen: seen.is_a("TimeoutError", "TimeoutException"),
+    ),
+    proof(
         "the answer cannot be used",
-        K.PROTOCOL,
-        D.UNKNOWN,
-        True,
+        FailureKind.PROTOCOL,
+        Delivery.UNKNOWN,
         # Too large, wrongly compressed, ...: HTTP errors that none of the rules above knows.
-        lambda s: s.is_a("MessageTooLarge", "RequestError", "StreamError"),
+        lambda seen: seen.is_a("MessageTooLarge", "RequestError", "StreamError"),
     ),
-    Rule(
+    proof(
         "the command cannot be started",
-        K.CONFIG,
-        D.NOT_SENT,
-        True,
-        lambda s: s.evidence.phase in ("dial", None) and any(isinstance(e, SPAWN_ERRORS) for e in s.errors),
+        FailureKind.CONFIG,
+        Delivery.NOT_SENT,
+        lambda seen: (
+            seen.evidence.phase in ("dial", None) and any(isinstance(error, SPAWN_ERRORS) for error in seen.errors)
+        ),
     ),
-    Rule(
+    suspicion(
         "an error says the session is not known",
-        K.SESSION_EXPIRED,
-        D.REJECTED,
-        False,
-        lambda s: _speaks(s) and s.names_session,
+        FailureKind.SESSION_EXPIRED,
+        Delivery.REJECTED,
+        lambda seen: _speaks(seen) and seen.names_session,
     ),
-    Rule(
+    proof(
         "the handshake failed",
-        K.PROTOCOL,
-        D.UNKNOWN,
-        True,
-        lambda s: bool(s.errors) and s.evidence.phase == "dial",
+        FailureKind.PROTOCOL,
+        Delivery.UNKNOWN,
+        lambda seen: bool(seen.errors) and seen.evidence.phase == "dial",
     ),
-    Rule("the call failed", K.APPLICATION, D.UNKNOWN, True, lambda s: True),
+    proof("the call failed", FailureKind.APPLICATION, Delivery.UNKNOWN, lambda seen: True),
 )
 
 
@@ -367,9 +338,9 @@ def classify(evidence: Evidence, rules: Iterable[Rule] = DEFAULT_RULES) -> Failu
 
 def _delivery(rule: Rule, evidence: Evidence) -> Delivery:
     if evidence.written is False:
-        return D.NOT_SENT
-    if evidence.written and rule.delivery is D.NOT_SENT:
-        return D.UNKNOWN
+        return Delivery.NOT_SENT
+    if evidence.written and rule.delivery is Delivery.NOT_SENT:
+        return Delivery.UNKNOWN
     return rule.delivery
 
 

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from mcpconn import mcpjson
 from mcpconn.connection import Connection
-from mcpconn.core.classify import Rule
+from mcpconn.core.rule import Rule
 from mcpconn.manager import Manager
 from mcpconn.policy import Policy
 from mcpconn.runtime.background import Background, elsewhere

@@ -180,7 +180,7 @@ def conditions() -> list[ast.Lambda]:
     assert module is not None
     found: list[ast.Lambda] = []
     for node in ast.walk(ast.parse(Path(module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Rule":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("proof", "suspicion"):
             found += [
                 each for each in (*node.args, *(key.value for key in node.keywords)) if isinstance(each, ast.Lambda)
             ]
@@ -188,10 +188,10 @@ def conditions() -> list[ast.Lambda]:
 
 
 EQUIVALENT = {
-    4: ("s.status > 400", "s.status >= 401"),  # a 400 is among the statuses of _refused_for_session already
-    18: ("s.status >= 399",),  # 300 to 399 are redirects, two rules above
-    19: ("s.status >= 399",),  # likewise
-    20: ("s.status <= 300", "s.status < 301"),  # likewise
+    4: ("seen.status > 400", "seen.status >= 401"),  # a 400 is among the statuses of _refused_for_session already
+    18: ("seen.status >= 399",),  # 300 to 399 are redirects, two rules above
+    19: ("seen.status >= 399",),  # likewise
+    20: ("seen.status <= 300", "seen.status < 301"),  # likewise
 }
 """Changes that change nothing, by rule, and why."""
 
