@@ -13,16 +13,7 @@ NOX = $(if $(shell command -v pyenv),PYENV_VERSION="$$(pyenv versions --bare | g
 # What make soak does: make soak SOAK_ARGS="--seeds 100 --backend trio"
 SOAK_ARGS ?= --seeds 1000
 
-TYPED := mcpconn tests noxfile.py
-ifneq ($(wildcard examples/*.py),)
-TYPED += examples
-endif
-ifneq ($(wildcard docs_src),)
-TYPED += docs_src
-endif
-ifneq ($(wildcard benchmarks/*.py),)
-TYPED += benchmarks
-endif
+TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -18,6 +18,7 @@ from benchmarks.measure import Report, Row
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
+REMARKS = ROOT / "benchmarks" / "remarks.md"
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "performance.md"
 GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
@@ -85,8 +86,7 @@ def page(reports: Mapping[str, Report], plots: list[Path], quick: bool) -> str:
     if missed := [row for row in rows if row.met is False]:
         lines += ["", "## What was missed", ""]
         lines += [f"- {row.name}: {row.figure:.4g} {row.unit}, {target(row)} asked for." for row in missed]
-        if (remarks := Path(__file__).with_name("remarks.md")).exists():
-            lines += ["", remarks.read_text(encoding="utf-8").strip()]
+        lines += ["", REMARKS.read_text(encoding="utf-8").strip()]
     lines += ["", "## What each safety costs", "", (safeties.__doc__ or "").partition("\n\n")[2].strip(), ""]
     lines += [series.get("safeties", "Not measured in this run.")]
     lines += ["", "## The same faults, other clients", "", *peers.table(series.get("peers", {}))]

@@ -56,7 +56,7 @@ async def in_process(quick: bool) -> Report:
         took = await alternate({"bare": work(bare), "ours": work(ours)}, calls=400 if quick else 4000, rounds=8)
         report.notes.append(f"A call of a server in this process, both ends of it: {await shares(work(ours), 300)}.")
     found = ratio(took["ours"], took["bare"])
-    report.add("a call, in-process server", found.figure, "x", target=1.05, note=str(found), spread=found.spread)
+    report.compare("a call, in-process server", found, target=1.05)
     report.add("a call, in-process server: more", found.more * 1e6, "µs", target=25.0)
     report.series["overhead"] = [["in process", found.theirs, found.ours]]
     return report
@@ -73,14 +73,7 @@ async def loopback(quick: bool) -> Report:
             # The server's own time is the same on both sides; only where it is small can the client's be halved.
             bound = 0.75 if kind == "scripted" else 1.0
             for engine, found, target in (("default", direct, bound), ("httpx", httpx, None)):
-                report.add(
-                    f"a call, {where}, {engine} engine",
-                    found.figure,
-                    "x",
-                    target=target,
-                    note=str(found),
-                    spread=found.spread,
-                )
+                report.compare(f"a call, {where}, {engine} engine", found, target=target)
             overhead.append([where, direct.theirs, direct.ours, httpx.ours])
     report.notes += await _profiles()
     report.series["overhead"] = overhead

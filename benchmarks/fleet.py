@@ -12,8 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -84,23 +84,12 @@ async def start(quick: bool) -> Report:
             for name in sorted(sides, reverse=turn % 2 == 1):
                 gc.collect()
                 times[name].append(await sides[name]())
-    found = ratio(times["ours"], times["bare"])
-    report.add(
+    report.compare(
         f"start of {good + 2} servers, one hanging, one refusing: {good} ready, against {good} bare clients",
-        found.figure,
-        "x",
+        ratio(times["ours"], times["bare"]),
         target=0.12,
-        note=str(found),
-        spread=found.spread,
     )
-    frugal = ratio(times["ours"], times["frugal"])
-    report.add(
-        "the same, against bare clients that share one TLS context",
-        frugal.figure,
-        "x",
-        note=str(frugal),
-        spread=frugal.spread,
-    )
+    report.compare("the same, against bare clients that share one TLS context", ratio(times["ours"], times["frugal"]))
     return report
 
 
@@ -182,17 +171,23 @@ def rss() -> int:
     return psutil.Process(os.getpid()).memory_info().rss
 
 
-async def ours_ready(url: str, count: int, idle: float = 0.0) -> dict[str, float]:
-    """Connections of one manager, ready; their weight, and what they cost while nobody calls."""
+@asynccontextmanager
+async def ready(url: str, count: int) -> AsyncIterator[tuple[Manager, float]]:
+    """Connections of one manager, ready and listed, and the bytes that each of them holds."""
     before = rss()
     async with Manager({f"s{number}": {"url": url} for number in range(count)}, policy=PATIENT) as manager:
         await manager.wait_ready()
         for connection in manager.values():
             await listed(connection)
-        weight = (rss() - before) / count
+        yield manager, (rss() - before) / count
+
+
+async def ours_ready(url: str, count: int, idle: float = 0.0) -> dict[str, float]:
+    """The weight of connections, and what they cost while nobody calls."""
+    async with ready(url, count) as (manager, weight):
         used = 0.0
         if idle:
-            # Sockets that served the handshakes are given up after 4 s; that is not what is asked here.
+            # The server closes the sockets of the handshakes after a while; that is not what is asked here.
             await anyio.sleep(5)
             began = time.process_time()
             await anyio.sleep(idle)
@@ -260,12 +255,7 @@ async def memory(quick: bool) -> Report:
 
 async def ours_growth(url: str, count: int, calls: int) -> dict[str, float]:
     """Calls a second over all of many connections, and the weight of one."""
-    before = rss()
-    async with Manager({f"s{number}": {"url": url} for number in range(count)}, policy=PATIENT) as manager:
-        await manager.wait_ready()
-        for connection in manager.values():
-            await listed(connection)
-        weight = (rss() - before) / count
+    async with ready(url, count) as (manager, weight):
         names = list(manager)
         turn = 0
 

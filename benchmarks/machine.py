@@ -57,9 +57,7 @@ async def imports(quick: bool) -> Report:
             took[name].append(_import(name))
     # The first of each may have read from the disk.
     found = ratio(took["mcpconn"][1:], took["mcp"][1:])
-    report.add(
-        "import mcpconn against import mcp", found.figure, "x", target=1.10, note=str(found), spread=found.spread
-    )
+    report.compare("import mcpconn against import mcp", found, target=1.10)
     return report
 
 

@@ -58,6 +58,10 @@ class Report:
         """Add a row."""
         self.rows.append(Row(name, figure, unit, **more))
 
+    def compare(self, name: str, found: Ratio, *, target: float | None = None, note: str = "") -> None:
+        """Add a row for a ratio; the absolute figures are its note, unless another is given."""
+        self.add(name, found.figure, "x", target=target, note=note or str(found), spread=found.spread)
+
 
 async def alternate(
     sides: Mapping[str, Work], *, calls: int, rounds: int, before: Work | None = None

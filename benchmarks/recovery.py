@@ -82,22 +82,8 @@ async def expired(quick: bool) -> Report:
                 f"themselves {span(statistics.median(took['requests']))}."
             )
     against_hand, against_requests = ratio(took["ours"], took["by hand"]), ratio(took["ours"], took["requests"])
-    report.add(
-        "recovery, expired session: time against a new bare client",
-        against_hand.figure,
-        "x",
-        target=0.35,
-        note=str(against_hand),
-        spread=against_hand.spread,
-    )
-    report.add(
-        "recovery, expired session: time against its four bare requests",
-        against_requests.figure,
-        "x",
-        target=1.3,
-        note=str(against_requests),
-        spread=against_requests.spread,
-    )
+    report.compare("recovery, expired session: time against a new bare client", against_hand, target=0.35)
+    report.compare("recovery, expired session: time against its four bare requests", against_requests, target=1.3)
     report.series["recovery"] = {"expired session": against_hand.ours, "the same by hand": against_hand.theirs}
     return report
 
@@ -194,13 +180,11 @@ async def stampede(quick: bool) -> Report:
     handshake = statistics.median(handshakes)
     allowed = [seconds + handshake for seconds in live]
     found = ratio(dead, allowed)
-    report.add(
+    report.compare(
         f"stampede of {crowd}: time against a live session and one handshake",
-        found.figure,
-        "x",
+        found,
         target=1.25,
         note=f"{found}, of which {span(handshake)} are the handshake",
-        spread=found.spread,
     )
     report.series["stampede"] = {"expired": ends, "live": live_ends}
     return report

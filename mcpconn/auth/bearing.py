@@ -104,10 +104,14 @@ class Bearing(httpx2.Auth):
     async def async_auth_flow(self, request: httpx2.Request) -> Flow:
         """Put the credentials on a request; note whether they were refused."""
         auth = self.credentials
-        flow = self._theirs(auth, request) if isinstance(auth, httpx2.Auth) else self._ours(auth, request)
+        foreign = isinstance(auth, httpx2.Auth)
+        flow = auth.async_auth_flow(request) if isinstance(auth, httpx2.Auth) else self._ours(auth, request)
         try:
             outgoing = await flow.__anext__()
             while True:
+                if foreign:
+                    # It runs as it is; what it sends is noted as secret.
+                    self._redact.learn(outgoing.headers.get("authorization", ""))
                 response = yield outgoing
                 outgoing = await flow.asend(response)
         except StopAsyncIteration:
@@ -135,20 +139,6 @@ class Bearing(httpx2.Auth):
             if await auth.step_up(challenge, version=version, fetch=self._fetch):
                 self._put(request, dict(await auth.headers()))
                 yield request
-
-    async def _theirs(self, auth: httpx2.Auth, request: httpx2.Request) -> Flow:
-        """An `httpx2.Auth` runs as it is. What it sends is noted as secret."""
-        flow = auth.async_auth_flow(request)
-        try:
-            outgoing = await flow.__anext__()
-            while True:
-                self._redact.learn(outgoing.headers.get("authorization", ""))
-                response = yield outgoing
-                outgoing = await flow.asend(response)
-        except StopAsyncIteration:
-            return
-        finally:
-            await flow.aclose()
 
     async def _headers(self, auth: Credentials) -> Mapping[str, str]:
         return await auth.headers(fetch=self._fetch) if isinstance(auth, OAuth) else await auth.headers()

@@ -16,7 +16,7 @@ FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 TAKEN = (errno.EAGAIN, errno.EACCES)
 """What the systems say where somebody else holds it."""
 
-if sys.platform == "win32":  # pragma: no cover
+if sys.platform == "win32":  # pragma: no cover - locks of another kind, on another system
     import msvcrt
 
     def _take(descriptor: int) -> None:

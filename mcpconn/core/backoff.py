@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import random
+
+class Dice(Protocol):
+    """Where jitter comes from: a `random.Random`, or a test's own. The core throws none itself."""
+
+    def random(self) -> float:
+        """A number from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +30,7 @@ class Backoff:
     jitter: float = 0.2
     """Each delay is multiplied by a random number from 1 - jitter to 1 + jitter."""
 
-    def delay(
-        self, attempt: int, rng: random.Random, *, floor: float | None = None, ceiling: float | None = None
-    ) -> float:
+    def delay(self, attempt: int, rng: Dice, *, floor: float | None = None, ceiling: float | None = None) -> float:
         """Seconds to wait before attempt number `attempt`.
 
         Args:

@@ -56,9 +56,9 @@ class Dialer(Protocol):
 class Credentials(Protocol):
     """Credentials that can be renewed."""
 
-    async def refresh(self, challenge: str | None) -> bool:
-        """Renew them; False where only a person can. Raises where it cannot be tried now.
+    found: bool
+    """The last renewal found that others had renewed them already. Then those that are used now have not been
+    refused yet, and may be renewed if they are."""
 
-        An attribute `found` may say that others had renewed them already: then the credentials that are used
-        now have not been refused yet, and may be renewed if they are.
-        """
+    async def refresh(self, challenge: str | None) -> bool:
+        """Renew them; False where only a person can. Raises where it cannot be tried now."""

@@ -81,7 +81,7 @@ class Renewal:
             return failure
         finally:
             self.under_way = False
-        if getattr(self.credentials, "found", False):
+        if self.credentials.found:
             # What others have renewed may be refused as well; then it is our turn.
             self.refusal = None
             return None

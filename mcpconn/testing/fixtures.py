@@ -29,7 +29,7 @@ from mcpconn.testing.script import Script
 
 try:
     import pytest
-except ImportError as error:  # pragma: no cover - pytest loads this module, so it is there
+except ImportError as error:  # pragma: no cover - seen in a process without it: tests/testing/test_fixtures.py
     raise ImportError("mcpconn.testing.fixtures needs pytest: pip install pytest") from error
 
 __all__ = [

@@ -27,7 +27,7 @@ try:
     from hypothesis import Phase, settings
     from hypothesis import strategies as st
     from hypothesis.stateful import RuleBasedStateMachine, rule
-except ImportError as error:  # pragma: no cover - seen in an environment without it, see tests/properties
+except ImportError as error:  # pragma: no cover - seen in a process without it: tests/testing/test_fixtures.py
     raise ImportError("mcpconn.testing.machine needs hypothesis: pip install hypothesis") from error
 
 __all__ = ["SETTINGS", "HandlerMachine", "SandboxMachine"]

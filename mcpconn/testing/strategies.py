@@ -13,7 +13,7 @@ from mcpconn.testing.sandbox import FAULTS, Sandbox
 try:
     from hypothesis import strategies as st
     from hypothesis.strategies import SearchStrategy
-except ImportError as error:  # pragma: no cover - seen in an environment without it, see tests/properties
+except ImportError as error:  # pragma: no cover - seen in a process without it: tests/testing/test_fixtures.py
     raise ImportError("mcpconn.testing.strategies needs hypothesis: pip install hypothesis") from error
 
 __all__ = [

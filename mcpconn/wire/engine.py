@@ -40,7 +40,8 @@ class Engine(httpx2.AsyncBaseTransport):
         """
         Args:
             tls: The TLS context; asked for at the first https connect, and not before.
-            keepalive_expiry: Seconds an unused socket is kept.
+            keepalive_expiry: Seconds after which an unused socket is not used again, and is closed with the next
+                request.
         """
         self._tls = tls
         self._keepalive_expiry = keepalive_expiry

@@ -16,8 +16,8 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 KEEPALIVE_EXPIRY = 4.0
-"""Seconds an unused socket is kept. uvicorn and node close theirs after 5 s: a request that is written in
-that very moment is lost, and nobody can say whether it was. Closing first avoids it."""
+"""Seconds after which an unused socket is not used again. uvicorn and node close theirs after 5 s: a request that
+is written in that very moment is lost, and nobody can say whether it was. Giving the socket up first avoids it."""
 
 
 class Network:
