@@ -111,8 +111,9 @@ class Table:
         published: dict[str, str] = {}
         for name in names:
             public = self.name(server, name)
-            if split_name(public) is None and self._prefix:
-                if self._hashed.setdefault(public, (server, name)) != (server, name):
+            if self._prefix and split_name(public) is None:
+                taken_by = self._hashed.setdefault(public, (server, name))
+                if taken_by != (server, name):
                     continue
             published[name] = public
         return published

@@ -1,0 +1,11 @@
+"""Where a gateway keeps what must outlive a request: the ledger, deleted ids, sessions' extras, events, tokens.
+
+One protocol, several places: `MemoryStore` ends with the process (embedding, tests), `FileStore` is a SQLite file that
+several processes of one host share (the default of `mcpconn serve`).
+"""
+
+from mcpconn.gateway.store.base import Key, Record, Store, StoreFull, StoreUnavailable
+from mcpconn.gateway.store.file import FileStore
+from mcpconn.gateway.store.memory import MemoryStore
+
+__all__ = ["FileStore", "Key", "MemoryStore", "Record", "Store", "StoreFull", "StoreUnavailable"]

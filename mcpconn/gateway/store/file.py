@@ -1,0 +1,195 @@
+"""A store in a SQLite file, shared by the processes of one host. It survives them all, SIGKILL included.
+
+Write-ahead logging lets readers and one writer work at once; `synchronous=FULL` makes a write durable before it is
+answered, because the ledger is worth nothing without that (https://www.sqlite.org/pragma.html#pragma_synchronous).
+SQLite blocks, so each operation runs in a worker thread; one connection and one lock keep them in order.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import anyio.to_thread
+
+from mcpconn.errors import ConfigError
+from mcpconn.gateway.store.base import Key, Record, StoreFull, StoreUnavailable
+
+T = TypeVar("T")
+
+BUSY = 5.0
+"""Seconds to wait while another process writes. A write takes milliseconds; longer means that the disk is stuck."""
+SWEEP_EVERY = 60.0
+"""Seconds between deletions of what has expired."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    "group" TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL, expires REAL NOT NULL,
+    PRIMARY KEY ("group", name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_expire ON records (expires);
+CREATE TABLE IF NOT EXISTS versions (only INTEGER PRIMARY KEY CHECK (only = 1), last INTEGER NOT NULL);
+INSERT OR IGNORE INTO versions VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS logs (
+    "group" TEXT NOT NULL, name TEXT NOT NULL, last INTEGER NOT NULL, expires REAL NOT NULL,
+    PRIMARY KEY ("group", name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entries (
+    "group" TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY ("group", name, number)
+) WITHOUT ROWID;
+"""
+
+
+class FileStore:
+    """Records and logs in one SQLite file."""
+
+    def __init__(self, path: str | os.PathLike[str], *, wall: Callable[[], float] = time.time) -> None:
+        """
+        Args:
+            path: The file; made if it is missing, in a directory that only its owner can enter.
+            wall: Seconds since 1970, the same for all processes that share the file.
+
+        Raises:
+            ConfigError: the file cannot be used.
+        """
+        self.path = Path(path)
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._swept = 0.0
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Made here with its mode: SQLite would make it readable for all, and its journals take the mode over.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._database = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"{self.path}: the store cannot be opened: {error}", key="store") from None
+
+    async def get(self, key: Key) -> Record | None:
+        def read(database: sqlite3.Connection) -> Record | None:
+            row = database.execute(
+                'SELECT value, version FROM records WHERE "group" = ? AND name = ? AND expires > ?',
+                (*key, self._wall()),
+            ).fetchone()
+            return Record(*row) if row is not None else None
+
+        return await self._run(read, writes=False)
+
+    async def put(self, key: Key, value: bytes, *, ttl: float) -> int:
+        return await self._run(lambda database: self._write(database, key, value, ttl))
+
+    async def add(self, key: Key, value: bytes, *, ttl: float, limit: int | None = None) -> int | None:
+        def write(database: sqlite3.Connection) -> int | None:
+            if self._version_of(database, key) is not None:
+                return None
+            if limit is not None:
+                query = 'SELECT count(*) FROM records WHERE "group" = ? AND expires > ?'
+                (count,) = database.execute(query, (key.group, self._wall())).fetchone()
+                if count >= limit:
+                    raise StoreFull(f"{limit} records are kept already")
+            return self._write(database, key, value, ttl)
+
+        return await self._run(write)
+
+    async def swap(self, key: Key, version: int, value: bytes, *, ttl: float) -> int | None:
+        def write(database: sqlite3.Connection) -> int | None:
+            if self._version_of(database, key) != version:
+                return None
+            return self._write(database, key, value, ttl)
+
+        return await self._run(write)
+
+    async def delete(self, key: Key, *, version: int | None = None) -> bool:
+        def write(database: sqlite3.Connection) -> bool:
+            present = self._version_of(database, key)
+            if present is None or version not in (None, present):
+                return False
+            database.execute('DELETE FROM records WHERE "group" = ? AND name = ?', key)
+            return True
+
+        return await self._run(write)
+
+    async def append(self, key: Key, value: bytes, *, ttl: float, keep: int) -> int:
+        def write(database: sqlite3.Connection) -> int:
+            (number,) = database.execute(
+                'INSERT INTO logs VALUES (?, ?, 1, ?) ON CONFLICT ("group", name) '
+                "DO UPDATE SET last = last + 1, expires = excluded.expires RETURNING last",
+                (*key, self._wall() + ttl),
+            ).fetchone()
+            database.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", (*key, number, value))
+            database.execute(
+                'DELETE FROM entries WHERE "group" = ? AND name = ? AND number <= ?', (*key, number - keep)
+            )
+            return int(number)
+
+        return await self._run(write)
+
+    async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
+        def read(database: sqlite3.Connection) -> list[tuple[int, bytes]]:
+            rows = database.execute(
+                'SELECT number, value FROM entries JOIN logs USING ("group", name) '
+                'WHERE "group" = ? AND name = ? AND number > ? AND expires > ? ORDER BY number',
+                (*key, after, self._wall()),
+            )
+            return [(number, value) for number, value in rows]
+
+        return await self._run(read, writes=False)
+
+    async def aclose(self) -> None:
+        with self._lock:
+            self._database.close()
+
+    async def _run(self, operation: Callable[[sqlite3.Connection], T], *, writes: bool = True) -> T:
+        # Not abandoned on cancellation: the write happens or not, and the caller must not go on before it is known.
+        return await anyio.to_thread.run_sync(self._locked, operation, writes)
+
+    def _locked(self, operation: Callable[[sqlite3.Connection], T], writes: bool) -> T:
+        with self._lock:
+            try:
+                if not writes:
+                    return operation(self._database)
+                # IMMEDIATE takes the write lock at once: a transaction that reads first and then writes could find
+                # that another process wrote in between, and would have to be run again.
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    self._sweep()
+                    result = operation(self._database)
+                except BaseException:
+                    self._database.execute("ROLLBACK")
+                    raise
+                self._database.execute("COMMIT")
+                return result
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"the store {self.path} cannot be used now: {error}") from None
+
+    def _write(self, database: sqlite3.Connection, key: Key, value: bytes, ttl: float) -> int:
+        (version,) = database.execute("UPDATE versions SET last = last + 1 RETURNING last").fetchone()
+        database.execute(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", (*key, value, version, self._wall() + ttl)
+        )
+        return int(version)
+
+    def _version_of(self, database: sqlite3.Connection, key: Key) -> int | None:
+        query = 'SELECT version FROM records WHERE "group" = ? AND name = ? AND expires > ?'
+        row = database.execute(query, (*key, self._wall())).fetchone()
+        return int(row[0]) if row is not None else None
+
+    def _sweep(self) -> None:
+        now = self._wall()
+        if now - self._swept < SWEEP_EVERY:
+            return
+        self._swept = now
+        self._database.execute("DELETE FROM records WHERE expires <= ?", (now,))
+        # A log's number must not begin anew while a reader may still hold an old one, so the log goes as a whole.
+        self._database.execute(
+            'DELETE FROM entries WHERE ("group", name) IN (SELECT "group", name FROM logs WHERE expires <= ?)', (now,)
+        )
+        self._database.execute("DELETE FROM logs WHERE expires <= ?", (now,))

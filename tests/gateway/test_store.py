@@ -1,0 +1,177 @@
+"""What a store promises, for every store there is."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import anyio
+import pytest
+
+from mcpconn.errors import ConfigError
+from mcpconn.gateway.store import FileStore, Key, MemoryStore, StoreFull, StoreUnavailable
+
+pytestmark = pytest.mark.anyio
+
+KEY = Key("group", "name")
+
+
+class Time:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture(params=["memory", "file"])
+async def store(request, tmp_path, time):
+    made = MemoryStore(now=time) if request.param == "memory" else FileStore(tmp_path / "d" / "store.db", wall=time)
+    yield made
+    await made.aclose()
+
+
+async def test_what_is_put_is_got(store):
+    version = await store.put(KEY, b"one", ttl=10)
+    assert await store.get(KEY) == (b"one", version)
+    assert await store.get(Key("other", "name")) is None
+
+
+async def test_only_one_of_two_adds_succeeds(store):
+    assert await store.add(KEY, b"one", ttl=10) is not None
+    assert await store.add(KEY, b"two", ttl=10) is None
+    assert (await store.get(KEY)).value == b"one"
+
+
+async def test_a_swap_needs_the_present_version(store):
+    first = await store.put(KEY, b"one", ttl=10)
+    second = await store.swap(KEY, first, b"two", ttl=10)
+    assert second is not None
+    assert await store.swap(KEY, first, b"three", ttl=10) is None
+    assert await store.get(KEY) == (b"two", second)
+
+
+async def test_a_version_is_never_used_twice(store):
+    first = await store.put(KEY, b"one", ttl=10)
+    await store.delete(KEY)
+    assert await store.add(KEY, b"one", ttl=10) != first
+    assert await store.swap(KEY, first, b"two", ttl=10) is None
+
+
+async def test_delete_says_whether_it_deleted(store):
+    version = await store.put(KEY, b"one", ttl=10)
+    assert not await store.delete(KEY, version=version + 1)
+    assert await store.delete(KEY, version=version)
+    assert not await store.delete(KEY)
+
+
+async def test_what_has_expired_was_never_there(store, time):
+    version = await store.put(KEY, b"one", ttl=10)
+    time.now += 10
+    assert await store.get(KEY) is None
+    assert await store.swap(KEY, version, b"two", ttl=10) is None
+    assert not await store.delete(KEY)
+    assert await store.add(KEY, b"three", ttl=10) is not None
+
+
+async def test_writing_again_prolongs(store, time):
+    await store.put(KEY, b"one", ttl=10)
+    time.now += 8
+    await store.put(KEY, b"two", ttl=10)
+    time.now += 8
+    assert (await store.get(KEY)).value == b"two"
+
+
+async def test_a_full_group_refuses_and_evicts_nothing(store, time):
+    for name in "ab":
+        assert await store.add(Key("group", name), b"", ttl=10, limit=2)
+    with pytest.raises(StoreFull):
+        await store.add(Key("group", "c"), b"", ttl=10, limit=2)
+    assert await store.add(Key("other", "c"), b"", ttl=10, limit=2)
+    assert await store.add(Key("group", "a"), b"", ttl=10, limit=2) is None
+    time.now += 10
+    assert await store.add(Key("group", "c"), b"", ttl=10, limit=2)
+
+
+async def test_a_log_is_numbered_and_bounded(store):
+    assert [await store.append(KEY, bytes([n]), ttl=10, keep=3) for n in range(5)] == [1, 2, 3, 4, 5]
+    assert await store.entries(KEY, after=0) == [(3, b"\2"), (4, b"\3"), (5, b"\4")]
+    assert await store.entries(KEY, after=4) == [(5, b"\4")]
+    assert await store.entries(Key("group", "other"), after=0) == []
+
+
+async def test_a_log_expires_as_a_whole(store, time):
+    await store.append(KEY, b"one", ttl=10, keep=3)
+    time.now += 8
+    await store.append(KEY, b"two", ttl=10, keep=3)
+    time.now += 8
+    assert [value for _, value in await store.entries(KEY, after=0)] == [b"one", b"two"]
+    time.now += 10
+    assert await store.entries(KEY, after=0) == []
+
+
+async def test_a_file_outlives_its_process(tmp_path):
+    path = tmp_path / "store.db"
+    first = FileStore(path)
+    version = await first.put(KEY, b"one", ttl=60)
+    second = FileStore(path)  # as after SIGKILL: the first was never closed
+    assert await second.get(KEY) == (b"one", version)
+    assert await second.swap(KEY, version, b"two", ttl=60) is not None
+    assert await first.swap(KEY, version, b"three", ttl=60) is None
+    await first.aclose()
+    await second.aclose()
+
+
+ADDER = """
+import sys, anyio
+from mcpconn.gateway.store import FileStore, Key
+async def main():
+    store = FileStore(sys.argv[1])
+    won = 0
+    for n in range(100):
+        won += await store.add(Key("g", str(n)), b"", ttl=60) is not None
+    print(won)
+anyio.run(main)
+"""
+
+
+async def test_of_several_processes_one_wins(tmp_path):
+    command = [sys.executable, "-c", ADDER, str(tmp_path / "store.db")]
+
+    async def run(results):
+        results.append(int((await anyio.run_process(command)).stdout))
+
+    results: list[int] = []
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(run, results)
+    assert sum(results) == 100
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+async def test_only_the_owner_can_read_the_file(tmp_path):
+    store = FileStore(tmp_path / "d" / "store.db")
+    await store.put(KEY, b"secret", ttl=10)
+    modes = {each.name: each.stat().st_mode & 0o777 for each in (tmp_path / "d").iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+    assert (tmp_path / "d").stat().st_mode & 0o777 == 0o700
+    await store.aclose()
+
+
+async def test_a_file_that_is_no_store_is_named(tmp_path):
+    path = tmp_path / "store.db"
+    path.write_bytes(b"not a database, but long enough to be taken for one" * 100)
+    with pytest.raises(ConfigError, match=r"store\.db: the store cannot be opened"):
+        FileStore(path)
+
+
+async def test_a_closed_file_says_so(tmp_path):
+    store = FileStore(tmp_path / "store.db")
+    await store.aclose()
+    with pytest.raises(StoreUnavailable):
+        await store.get(KEY)
