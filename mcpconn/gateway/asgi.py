@@ -1,0 +1,132 @@
+"""Small pieces of ASGI that the layers of the gateway share: headers, bodies that are read twice, replies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import anyio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BodyTooLarge(Exception):
+    """A request body is longer than its limit."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The value of a request header; `name` in lower case, as ASGI has it."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
+def with_header(scope: Scope, name: bytes, value: str | None) -> Scope:
+    """A copy of `scope` with one header replaced, or removed if `value` is None."""
+    headers = [pair for pair in scope["headers"] if pair[0] != name]
+    if value is not None:
+        headers.append((name, value.encode("latin-1")))
+    return {**scope, "headers": headers}
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        BodyTooLarge: it is longer than `limit` bytes. No more than that was kept.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b"".join(chunks)
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body` first, and then what the server has to say (the client's disconnect)."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def on_start(send: Send, change: Callable[[Message], Message | None]) -> Send:
+    """A `send` that passes the start of a response through `change`; None drops the whole response."""
+    dropped = False
+
+    async def changed(message: Message) -> None:
+        nonlocal dropped
+        if message["type"] == "http.response.start":
+            replaced = change(message)
+            dropped = replaced is None
+            if replaced is not None:
+                await send(replaced)
+        elif not dropped:
+            await send(message)
+
+    return changed
+
+
+async def refuse(
+    send: Send, status: int, message: str, *, code: int = -32600, headers: tuple[tuple[str, str], ...] = ()
+) -> None:
+    """Answer with a JSON-RPC error that belongs to no request, as the SDK's own server does."""
+    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}).encode()
+    fields = (("content-type", "application/json"), ("content-length", str(len(body))), *headers)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def request(
+    app: ASGIApp, scope: Scope, *, method: str, headers: dict[bytes, str], body: bytes = b""
+) -> tuple[int, dict[bytes, str]]:
+    """Make a request to `app` in the place of a client, and read its answer to the end.
+
+    Args:
+        app: Who answers.
+        scope: A request of that client: path, address and user are taken from it.
+        method: The HTTP method.
+        headers: All headers but `host` and those of authentication, which come from `scope`.
+        body: The request's body.
+
+    Returns:
+        The status and the headers of the answer.
+    """
+    kept = [pair for pair in scope["headers"] if pair[0] in (b"host", b"authorization", b"origin")]
+    made = [*kept, *((name, value.encode("latin-1")) for name, value in headers.items())]
+    answered: tuple[int, dict[bytes, str]] = (500, {})
+    read = False
+
+    async def receive() -> Message:
+        nonlocal read
+        if read:
+            # Nobody disconnects: the answer is awaited to its end.
+            await anyio.sleep_forever()
+        read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal answered
+        if message["type"] == "http.response.start":
+            fields = {name.lower(): value.decode("latin-1") for name, value in message["headers"]}
+            answered = message["status"], fields
+
+    await app({**scope, "method": method, "headers": made}, receive, send)
+    return answered

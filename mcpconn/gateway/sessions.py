@@ -1,0 +1,387 @@
+"""Sessions of legacy clients that outlive the gateway's process.
+
+The SDK's server keeps a session in memory, and a client whose server forgot it gets "Session not found" for ever. So a
+layer in front of it hands out session ids of its own: what the client said in `initialize`, whom it is for and when,
+sealed (see `seal`). An id that this process does not know is opened, checked, and the handshake is made again with the
+SDK's server in the client's place. What came after the handshake (log level, subscriptions) is in the store.
+
+Every refusal is the same 404, as if the session had never been: a forged id, another principal's, an expired or a
+deleted one. Clients of the 2026-07-28 protocol keep no session and pass through.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcpconn.gateway.asgi import BodyTooLarge, header, on_start, read_body, refuse, replay, request, with_header
+from mcpconn.gateway.principals import Principal, principal_of
+from mcpconn.gateway.seal import NotSealedHere, Sealer
+from mcpconn.gateway.store import Key, Store
+
+SESSION_HEADER = b"mcp-session-id"
+VERSION_HEADER = b"mcp-protocol-version"
+SCOPE_KEY = "mcpconn.session"
+"""Where a request's session is left in its ASGI scope, for the handlers behind."""
+
+LONGEST_ID = 4096
+"""Characters of a session id. Servers refuse heads of more than 16 KiB; longer ids are refused before any crypto."""
+LONGEST_CONTENT = 2048
+"""Bytes of what is sealed into an id. What a client says beyond that is in the store."""
+LIFETIME = 30 * 86_400.0
+"""Seconds for which an id is good. A client does not initialize again by itself, so it is long."""
+IDLE = 30 * 60.0
+"""Seconds without a request after which a session is put away, as the SDK's server does. Its id stays good."""
+PER_PRINCIPAL = 1000
+"""Sessions of one principal held open at once; beyond it the one that was idle longest is put away."""
+BODY_LIMIT = 4 * 1024 * 1024
+"""Bytes of a request's body, the SDK's own default."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A downstream session, whatever process serves it."""
+
+    sid: str
+    """Random; names the session in the store. It never leaves the gateway."""
+    principal: Principal
+    view: str
+
+
+@dataclass(eq=False)
+class _Live:
+    """A session that this process holds open."""
+
+    session: Session
+    inner: str
+    """The id by which the SDK's server knows it."""
+    issued: float
+    requests: int = 0
+    """Requests being served, event streams included."""
+    streams: int = 0
+    """Event streams (GET) among them."""
+    used: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Sessions:
+    """The layer: an ASGI application in front of the SDK's."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        view: str,
+        sealer: Sealer,
+        store: Store,
+        opened: Callable[[Session], Awaitable[None]],
+        ended: Callable[[Session], Awaitable[None]],
+        per_principal: int = PER_PRINCIPAL,
+        idle: float = IDLE,
+        now: Callable[[], float] = anyio.current_time,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Args:
+            app: The SDK's server, without authentication and without an idle timeout of its own.
+            view: Name of the view it serves; an id of one view is nothing to another.
+            sealer: Seals session ids.
+            store: Deleted ids, and what an id has no room for.
+            opened: Told of a session before its first request, when it is new and when it is opened again.
+            ended: Told of a session that was put away or deleted.
+            per_principal: Sessions of one principal held open at once.
+            idle: Seconds without a request after which a session is put away.
+            now: Monotonic seconds.
+            wall: Seconds since 1970, the same for all processes of the gateway.
+        """
+        self._app = app
+        self._view = view
+        self._sealer = sealer
+        self._store = store
+        self._opened = opened
+        self._ended = ended
+        self._per_principal = per_principal
+        self._idle = idle
+        self._now = now
+        self._wall = wall
+        # In the order of their last use, oldest first.
+        self._live: OrderedDict[str, _Live] = OrderedDict()
+        self._counts: dict[Principal, int] = {}
+        self._opening: dict[str, anyio.Event] = {}
+
+    def __len__(self) -> int:
+        """Sessions held open by this process."""
+        return len(self._live)
+
+    def has_stream(self, sid: str) -> bool:
+        """Whether the session's client listens to its event stream now."""
+        live = self._live.get(sid)
+        return live is not None and live.streams > 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        version = header(scope, VERSION_HEADER)
+        if scope["type"] != "http" or (version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await read_body(receive, BODY_LIMIT) if scope["method"] == "POST" else b""
+        except BodyTooLarge:
+            await refuse(send, 413, f"The request is larger than {BODY_LIMIT} bytes")
+            return
+        again = replay(body, receive) if body else receive
+        sealed = header(scope, SESSION_HEADER)
+        if sealed is None:
+            await self._open(scope, again, send, body)
+        else:
+            await self._resume(scope, again, send, sealed, body)
+
+    # -- a new session
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        params = _initialize(body) if scope["method"] == "POST" else None
+        if params is None:
+            # Whatever else comes without an id: the SDK's server says what is wrong with it.
+            await self._app(scope, receive, send)
+            return
+        principal = principal_of(scope)
+        session = Session(secrets.token_urlsafe(18), principal, self._view)
+        live = _Live(session, "", self._wall())
+        text = await self._sealed(live, params)
+        await self._make_room(principal, scope)
+        await self._opened(session)
+
+        def change(message: Message) -> Message:
+            headers = [pair for pair in message["headers"] if pair[0].lower() != SESSION_HEADER]
+            inner = next((value for name, value in message["headers"] if name.lower() == SESSION_HEADER), None)
+            if inner is None or message["status"] >= 400:
+                return message
+            live.inner = inner.decode("latin-1")
+            self._hold(live)
+            return {**message, "headers": [*headers, (SESSION_HEADER, text.encode("ascii"))]}
+
+        try:
+            await self._app({**scope, SCOPE_KEY: session}, receive, on_start(send, change))
+        finally:
+            if not live.inner:
+                await self._ended(session)
+
+    async def _sealed(self, live: _Live, params: dict[str, Any]) -> str:
+        """The id for a session that was initialized with `params`."""
+        content = {"v": 1, "sid": live.session.sid, "at": live.issued, "params": params}
+        if len(packed := _packed(content)) > LONGEST_CONTENT:
+            await self._store.put(self._key("params", live.session.sid), _packed(params), ttl=LIFETIME)
+            packed = _packed({**content, "params": None})
+        return self._sealer.seal(packed, self._context(live.session.principal))
+
+    # -- a session that there is
+
+    async def _resume(self, scope: Scope, receive: Receive, send: Send, sealed: str, body: bytes) -> None:
+        principal = principal_of(scope)
+        content = self._unsealed(sealed, principal)
+        if content is None:
+            await _not_found(send)
+            return
+        if scope["method"] == "DELETE":
+            await self._delete(scope, send, content, principal)
+            return
+        # The SDK's server may have lost the session (it ends one that crashed): then it is opened again, once.
+        for last in (False, True):
+            live = await self._find(scope, content, principal)
+            if live is None:
+                await _not_found(send)
+                return
+            if await self._serve(live, scope, replay(body, receive) if body else receive, send, pass_404=last):
+                return
+            self._forget(live)
+            await self._ended(live.session)
+
+    def _unsealed(self, sealed: str, principal: Principal) -> dict[str, Any] | None:
+        """What an id holds; None if it is not this principal's, or has expired."""
+        if len(sealed) > LONGEST_ID:
+            return None
+        try:
+            content: dict[str, Any] = json.loads(self._sealer.open(sealed, self._context(principal)))
+        except NotSealedHere:
+            return None
+        return content if self._wall() < content["at"] + LIFETIME else None
+
+    async def _find(self, scope: Scope, content: dict[str, Any], principal: Principal) -> _Live | None:
+        """The session, opened again if this process does not hold it. None if it was deleted."""
+        sid = content["sid"]
+        while (opening := self._opening.get(sid)) is not None:
+            await opening.wait()
+        live = self._live.get(sid)
+        if live is not None:
+            return live
+        self._opening[sid] = anyio.Event()
+        try:
+            if await self._store.get(self._key("deleted", sid)) is not None:
+                return None
+            params = content["params"]
+            if params is None:
+                record = await self._store.get(self._key("params", sid))
+                if record is None:
+                    return None
+                params = json.loads(record.value)
+            await self._make_room(principal, scope)
+            return await self._handshake(scope, Session(sid, principal, self._view), content["at"], params)
+        finally:
+            self._opening.pop(sid).set()
+
+    async def _handshake(self, scope: Scope, session: Session, issued: float, params: Any) -> _Live | None:
+        """Initialize a session with the SDK's server, in the place of the client that did it once."""
+        await self._opened(session)
+        live = _Live(session, "", issued)
+        inside = {**scope, SCOPE_KEY: session}
+        headers = {b"content-type": "application/json", b"accept": "application/json, text/event-stream"}
+        try:
+            asked = _packed({"jsonrpc": "2.0", "id": "mcpconn-reopen", "method": "initialize", "params": params})
+            status, answered = await request(self._app, inside, method="POST", headers=headers, body=asked)
+            inner = answered.get(SESSION_HEADER)
+            if status < 400 and inner is not None:
+                live.inner = inner
+                told = _packed({"jsonrpc": "2.0", "method": "notifications/initialized"})
+                await request(self._app, inside, method="POST", headers={**headers, SESSION_HEADER: inner}, body=told)
+                self._hold(live)
+                return live
+            return None
+        finally:
+            if session.sid not in self._live:
+                await self._ended(session)
+
+    async def _serve(self, live: _Live, scope: Scope, receive: Receive, send: Send, *, pass_404: bool) -> bool:
+        """Pass a request on. False, and nothing was sent, if the SDK's server does not know the session."""
+        lost = False
+        stream = scope["method"] == "GET"
+
+        def change(message: Message) -> Message | None:
+            nonlocal lost
+            if message["status"] == 404 and not pass_404:
+                lost = True
+                return None
+            # The client keeps the id that it has; the SDK's own means nothing to it.
+            return {**message, "headers": [pair for pair in message["headers"] if pair[0].lower() != SESSION_HEADER]}
+
+        live.requests += 1
+        live.streams += stream
+        live.used = self._now()
+        self._live.move_to_end(live.session.sid)
+        inside = {**with_header(scope, SESSION_HEADER, live.inner), SCOPE_KEY: live.session}
+        try:
+            await self._app(inside, receive, on_start(send, change))
+        finally:
+            live.requests -= 1
+            live.streams -= stream
+            live.used = self._now()
+        return not lost
+
+    # -- the end of a session
+
+    async def _delete(self, scope: Scope, send: Send, content: dict[str, Any], principal: Principal) -> None:
+        sid = content["sid"]
+        if await self._store.get(self._key("deleted", sid)) is not None:
+            await _not_found(send)
+            return
+        # First in the store: a process that dies right after it must not bring the session back.
+        left = max(1.0, content["at"] + LIFETIME - self._wall())
+        await self._store.put(self._key("deleted", sid), b"", ttl=left)
+        for name in ("params", "extras"):
+            await self._store.delete(self._key(name, sid))
+        live = self._live.get(sid)
+        if live is not None:
+            await self._put_away(live, scope)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def sweep(self) -> None:
+        """Put away sessions that were idle for too long, for as long as the gateway runs."""
+        while True:
+            oldest = next(iter(self._live.values()), None)
+            await anyio.sleep(self._idle if oldest is None else max(1.0, oldest.used + self._idle - self._now()))
+            due = self._now() - self._idle
+            for live in [each for each in self._live.values() if each.requests == 0 and each.used <= due]:
+                await self._put_away(live, _BARE)
+
+    async def _make_room(self, principal: Principal, scope: Scope) -> None:
+        """Put away the principal's own session that was idle longest, if it has as many as it may."""
+        if self._counts.get(principal, 0) < self._per_principal:
+            return
+        own = (live for live in self._live.values() if live.session.principal == principal)
+        idle = next((live for live in own if live.requests == 0), None)
+        if idle is not None:
+            await self._put_away(idle, scope)
+
+    async def _put_away(self, live: _Live, scope: Scope) -> None:
+        """Close a session here. Its id stays good, unless it is marked as deleted in the store."""
+        self._forget(live)
+        with anyio.CancelScope(shield=True):
+            await request(
+                self._app, {**scope, SCOPE_KEY: live.session}, method="DELETE", headers={SESSION_HEADER: live.inner}
+            )
+            await self._ended(live.session)
+
+    def _hold(self, live: _Live) -> None:
+        live.used = self._now()
+        self._live[live.session.sid] = live
+        self._counts[live.session.principal] = self._counts.get(live.session.principal, 0) + 1
+
+    def _forget(self, live: _Live) -> None:
+        if self._live.pop(live.session.sid, None) is None:
+            return
+        principal = live.session.principal
+        self._counts[principal] -= 1
+        if not self._counts[principal]:
+            del self._counts[principal]
+
+    # -- texts
+
+    def _context(self, principal: Principal) -> str:
+        return f"{self._view}\n{principal.digest}"
+
+    @staticmethod
+    def _key(name: str, sid: str) -> Key:
+        return Key(f"session/{sid}", name)
+
+
+_BARE: Scope = {
+    "type": "http",
+    "method": "DELETE",
+    "path": "/",
+    "raw_path": b"/",
+    "query_string": b"",
+    "root_path": "",
+    "scheme": "http",
+    "headers": [(b"host", b"localhost")],
+    "client": None,
+    "server": None,
+}
+"""A request of nobody's, for what the gateway does of its own accord."""
+
+
+def _initialize(body: bytes) -> dict[str, Any] | None:
+    """The parameters of an `initialize` request; None if `body` is anything else."""
+    if b'"initialize"' not in body:
+        return None
+    try:
+        message = json.loads(body)
+        params = message["params"] if message["method"] == "initialize" and "id" in message else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return params if isinstance(params, dict) else None
+
+
+def _packed(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+async def _not_found(send: Send) -> None:
+    await refuse(send, 404, "Session not found")
