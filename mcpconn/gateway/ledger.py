@@ -1,0 +1,235 @@
+"""What became of each call that may not be repeated: at most one run, and its answer afterwards.
+
+A client that puts `mcpconn/idempotencyKey` into a call's `_meta` may send the call again after a lost answer. The
+ledger runs it once. For each key of each principal it keeps one record, changed by compare-and-set only:
+
+    (none) --send--> sent --answer--> answered      the answer is given to whoever asks again
+                     sent --drop----> (none)        it certainly did not run: the key is free again
+                     sent, and its owner is dead    the outcome is unknown until the record expires
+
+`send` is called after the wait for the server and immediately before the request goes to the transport, so that a call
+which was never sent leaves no record. Whoever loses that race joins the winner. An unexpired record is never evicted:
+a full ledger refuses calls with a key, clearly. What the store cannot answer is refused too, never guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import anyio
+
+from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.store import Key, Record, Store
+
+TTL = 3600.0
+"""Seconds a record is kept, counted from the end of its call. A client repeats within half of it."""
+ANSWER_LIMIT = 256 * 1024
+"""Bytes of an answer that is kept. Of a longer one the ledger knows only that the tool ran."""
+RECORDS = 10_000
+"""Records of one principal."""
+LONGEST_KEY = 256
+"""Characters of an idempotency key."""
+LEASE = 3.0
+"""Seconds after which a process that has stopped renewing its lease counts as dead."""
+LOOK = 0.1
+"""Seconds between looks at a call that another process runs."""
+
+
+class LedgerRefused(Exception):
+    """The key cannot be used for this call. The text says why; nothing was run."""
+
+
+class Outcome(Enum):
+    """What the ledger says about a call before anything is run."""
+
+    NEW = "new"
+    """Nothing is known of this key: the call may go on to `send`."""
+    ANSWERED = "answered"
+    """It ran, and here is its answer."""
+    ANSWER_LOST = "answer lost"
+    """It ran; its answer was too long to be kept."""
+    UNKNOWN = "unknown"
+    """It was sent, and whoever sent it is gone: it may have run."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer to a look at the ledger."""
+
+    outcome: Outcome
+    answer: Mapping[str, Any] | None = None
+    """The JSON-RPC result or error as it was given the first time: `{"result": ...}` or `{"error": ...}`."""
+
+
+class Entry:
+    """One call with a key, on its way through the gateway."""
+
+    def __init__(self, key: Key, fingerprint: str) -> None:
+        self.key = key
+        self.fingerprint = fingerprint
+        self.version: int | None = None
+        """Of the record, once this process wrote it: the token by which alone it may be changed."""
+        self.ended = anyio.Event()
+        """Set when the call is over in this process; who joins it here waits for that."""
+
+
+class Ledger:
+    """The ledger of one gateway process, on a store that it may share with others."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        ttl: float = TTL,
+        records: int = RECORDS,
+        sleep: Callable[[float], Any] = anyio.sleep,
+    ) -> None:
+        """
+        Args:
+            store: Keeps the records.
+            ttl: Seconds a record is kept after its call has ended.
+            records: Records of one principal; one more is refused.
+            sleep: Waits between looks; tests give their own.
+        """
+        self._store = store
+        self.ttl = ttl
+        self._records = records
+        self._sleep = sleep
+        self._owner = secrets.token_hex(8)
+        self._entries: dict[Key, Entry] = {}
+
+    async def identity(self) -> str:
+        """The ledger's id, which a client sees: the same as long as the store keeps its records."""
+        key = Key("ledger", "id")
+        await self._store.add(key, secrets.token_hex(8).encode(), ttl=10 * 365 * 86_400.0)
+        record = await self._store.get(key)
+        assert record is not None
+        return record.value.decode("ascii")
+
+    async def own(self) -> None:
+        """Keep this process's lease, for as long as it runs. Calls it has sent are `unknown` once the lease ends."""
+        while True:
+            await self._store.put(self._lease(self._owner), b"", ttl=LEASE)
+            await self._sleep(LEASE / 3)
+
+    async def look(self, principal: Principal, key: str, fingerprint: str) -> tuple[Entry, Found]:
+        """What is known of a call before it is run. One that is under way is awaited.
+
+        Args:
+            principal: Who calls. Another principal's use of the same key is another call.
+            key: The client's idempotency key.
+            fingerprint: Of what is called (see `fingerprint_of`).
+
+        Raises:
+            LedgerRefused: the key was used for another call, or is no key.
+            StoreUnavailable: nothing is known; nothing may be run.
+        """
+        if not 0 < len(key) <= LONGEST_KEY:
+            raise LedgerRefused(f"an idempotency key has 1 to {LONGEST_KEY} characters")
+        place = Key(f"ledger/{principal.digest}", hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
+        while True:
+            record = await self._store.get(place)
+            if record is None:
+                return Entry(place, fingerprint), Found(Outcome.NEW)
+            found = await self._read(place, record, fingerprint)
+            if found is not None:
+                return Entry(place, fingerprint), found
+
+    async def _read(self, place: Key, record: Record, fingerprint: str) -> Found | None:
+        """What a record says; None after a wait for the call that it is about."""
+        content = json.loads(record.value)
+        if content["fingerprint"] != fingerprint:
+            raise LedgerRefused(
+                "this idempotency key was used for another call (another tool, other arguments); use a new key"
+            )
+        if content["state"] == "answered":
+            answer = content["answer"]
+            return Found(Outcome.ANSWER_LOST) if answer is None else Found(Outcome.ANSWERED, answer)
+        if content["owner"] == self._owner:
+            entry = self._entries.get(place)
+            if entry is None or entry.version != record.version:
+                # It ended between the two looks, or its end could not be written.
+                fresh = await self._store.get(place)
+                return Found(Outcome.UNKNOWN) if fresh == record else None
+            await entry.ended.wait()
+            return None
+        if await self._store.get(self._lease(content["owner"])) is None:
+            # The record may have been written after it was read, in the last moment of its owner.
+            return Found(Outcome.UNKNOWN) if await self._store.get(place) == record else None
+        await self._sleep(LOOK)
+        return None
+
+    async def send(self, entry: Entry) -> bool:
+        """The request goes to the transport now. False: another sent it first; look again, and send nothing.
+
+        Calling it again for a retry of the same call changes nothing.
+
+        Raises:
+            LedgerRefused: the ledger is full.
+            StoreUnavailable: the record may or may not have been written; nothing may be sent.
+        """
+        if entry.version is not None:
+            return True
+        content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self._owner}
+        # The record outlives the longest call by far; its end sets the expiry anew.
+        entry.version = await self._store.add(entry.key, _packed(content), ttl=2 * self.ttl, limit=self._records)
+        if entry.version is None:
+            return False
+        self._entries[entry.key] = entry
+        return True
+
+    async def answer(self, entry: Entry, answer: Mapping[str, Any]) -> None:
+        """The call was answered: by a result, a tool's own error, or an error of the server's application."""
+        content: dict[str, Any] = {"state": "answered", "fingerprint": entry.fingerprint, "answer": answer}
+        packed = _packed(content)
+        if len(packed) > ANSWER_LIMIT:
+            packed = _packed({**content, "answer": None})
+        await self._close(entry, packed)
+
+    async def unknown(self, entry: Entry) -> None:
+        """The call was sent, and no answer will come: it may have run."""
+        await self._close(entry, _packed({"state": "sent", "fingerprint": entry.fingerprint, "owner": ""}))
+
+    async def drop(self, entry: Entry) -> None:
+        """It is certain that the call did not run: its key is free again."""
+        try:
+            if entry.version is not None:
+                await self._store.delete(entry.key, version=entry.version)
+        finally:
+            self._over(entry)
+
+    async def _close(self, entry: Entry, value: bytes) -> None:
+        try:
+            if entry.version is not None:
+                await self._store.swap(entry.key, entry.version, value, ttl=self.ttl)
+        finally:
+            self._over(entry)
+
+    def _over(self, entry: Entry) -> None:
+        if self._entries.get(entry.key) is entry:
+            del self._entries[entry.key]
+        entry.ended.set()
+
+    @staticmethod
+    def _lease(owner: str) -> Key:
+        return Key("ledger", f"owner/{owner}")
+
+
+def fingerprint_of(method: str, server: str, params: Mapping[str, Any]) -> str:
+    """What a call is, for comparison: server, name, arguments, and the answers to a server's questions.
+
+    `_meta` and the view it came through do not count. Arguments are compared as JSON values: the order of an object's
+    members means nothing.
+    """
+    salient = {key: params.get(key) for key in ("name", "uri", "arguments", "requestState", "inputResponses")}
+    return hashlib.sha256(_packed([method, server, salient], sort_keys=True)).hexdigest()
+
+
+def _packed(content: Any, *, sort_keys: bool = False) -> bytes:
+    return json.dumps(content, separators=(",", ":"), sort_keys=sort_keys).encode("ascii")
