@@ -3,86 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import field, fields, replace
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from pydantic import AfterValidator, BeforeValidator
+
+from mcpconn import checks
 from mcpconn.errors import ConfigError
 from mcpconn.policy import Policy
-from mcpconn.redact import Redactor, redact_url, secrets_of_url
-
-TRANSPORTS = {
-    "stdio": "stdio",
-    "http": "http",
-    "https": "http",
-    "streamable-http": "http",
-    "streamable_http": "http",
-    "streamablehttp": "http",
-    "sse": "sse",
-}
-"""Spellings of `type`/`transport` found in configuration files of hosts, in lower case, and what they mean."""
-
-ENGINES = ("direct", "httpx")
-"""What can send HTTP; see `mcpconn.wire.engine`."""
+from mcpconn.redact import (
+    Redactor,
+    redact_url,
+    secrets_of_args,
+    secrets_of_env,
+    secrets_of_headers,
+    secrets_of_url,
+)
+from mcpconn.validate import NEVER, Count, Limit, Seconds, Text, settings, unknown_key
 
 _SPELLINGS = {"type": "transport", "disable": "disabled"}
-_POLICY_KEYS = {
-    "timeout": "call_timeout",
-    "connect_timeout": "connect_timeout",
-    "probe_timeout": "probe_timeout",
-    "drain_timeout": "drain_timeout",
-    "keepalive": "keepalive",
-    "idle_timeout": "idle_timeout",
-    "max_lifetime": "max_lifetime",
-    "max_in_flight": "max_in_flight",
-    "max_waiting": "max_waiting",
-}
+_POLICY_NAMES = {"timeout": "call_timeout"}
+"""Fields of this class that have another name in `Policy`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ServerConfig:
     """One server. Exactly one of `url`, `command` and `server` says where it is.
 
+    Immutable; use `dataclasses.replace` for a variant.
+
     Raises:
-        ConfigError: neither or several of them, a URL that is not http(s), or a value that cannot be used.
+        ConfigError: neither or several of them, or a value that cannot be used. `server` and `key` say which.
     """
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(checks.url)] | None = None
     """Address of an MCP endpoint over Streamable HTTP, or SSE with `transport="sse"`."""
-    command: str | None = None
+    command: Annotated[Text, AfterValidator(checks.command)] | None = None
     """Program to run as a stdio server."""
     server: Any = None
     """A server object of the SDK (`mcp.server.Server` or `MCPServer`), to be run in this process."""
-    args: Sequence[str] = ()
+    args: Annotated[Sequence[Text], AfterValidator(tuple)] = ()
     """Arguments of `command`."""
-    env: Mapping[str, str] | None = None
+    env: Annotated[Mapping[Text, Text], AfterValidator(checks.environment)] | None = None
     """Environment of `command`, on top of the few variables the SDK passes on."""
-    cwd: str | None = None
+    cwd: Annotated[Text, BeforeValidator(checks.path)] | None = None
     """Directory to run `command` in."""
-    headers: Mapping[str, str] | None = None
+    headers: Annotated[Mapping[str, str], AfterValidator(checks.headers)] | None = None
     """HTTP headers for every request."""
-    auth: Any = None
-    """Credentials: see `mcpconn.auth`."""
-    transport: str | None = None
-    """`stdio`, `http` or `sse`; made out from `url` and `command` where not given."""
-    mode: str = "auto"
+    auth: Annotated[Any, AfterValidator(checks.auth)] = None
+    """Credentials: a bearer token, or what `mcpconn.auth` describes."""
+    transport: Annotated[str, AfterValidator(checks.transport)] | None = None
+    """`stdio`, `http` or `sse`; made out from `url` and `command` if it is not given."""
+    mode: Annotated[str, AfterValidator(checks.mode)] = "auto"
     """How to agree on a protocol version, as in `mcp.Client`: `auto`, `legacy`, or a modern version."""
     lazy: bool = False
     """Connect at the first call rather than at once."""
     disabled: bool = False
     """Leave this server out."""
-    timeout: float | None = None
-    """Deadline of a call in seconds, in place of the policy's."""
-    connect_timeout: float | None = None
-    probe_timeout: float | None = None
-    drain_timeout: float | None = None
-    keepalive: float | None = None
-    idle_timeout: float | None = None
-    max_lifetime: float | None = None
-    max_in_flight: int | None = None
-    max_waiting: int | None = None
-    engine: str = "direct"
-    """What sends HTTP: `direct`, the fast engine of this package, or `httpx`, httpx2's own."""
+    timeout: Limit | None = None
+    """Deadline of a call. See `Policy.call_timeout`; so for the fields below, which have the names of the policy's."""
+    connect_timeout: Seconds | None = None
+    probe_timeout: Seconds | None = None
+    drain_timeout: Seconds | None = None
+    keepalive: Limit | None = None
+    idle_timeout: Limit | None = None
+    max_lifetime: Limit | None = None
+    max_in_flight: Count | None = None
+    max_waiting: Count | None = None
+    engine: Literal["direct", "httpx"] = "direct"
+    """What sends HTTP: `direct`, the engine of this package, or `httpx`, httpx2's own."""
     http_transport: Any = None
     """An `httpx2.AsyncBaseTransport` in place of the network: another engine, or a test's script."""
     options: Mapping[str, Any] | None = None
@@ -95,72 +85,52 @@ class ServerConfig:
         if len(given) != 1:
             what = "neither a url nor a command" if not given else " and ".join(given)
             raise self.error(f"has {what}; give exactly one of url, command and server", given[0] if given else "url")
-        kind = TRANSPORTS.get(str(self.transport).lower()) if self.transport is not None else None
-        if self.transport is not None and kind is None:
-            raise self.error(f"unknown transport {self.transport!r}; known: stdio, http, sse", "transport")
-        if self.url is not None:
-            self._check_url(self.url)
-            if kind == "stdio":
-                raise self.error("transport is stdio, but a url is given; use http or sse", "transport")
-        elif self.command is not None:
-            if not self.command.strip():
-                raise self.error("the command is empty", "command")
-            if kind in ("http", "sse"):
-                raise self.error(f"transport is {kind}, but a command is given; use stdio", "transport")
-        if self.engine not in ENGINES:
-            raise self.error(f"unknown engine {self.engine!r}; known: {', '.join(ENGINES)}", "engine")
-        if isinstance(self.args, str):
-            raise self.error("args must be a list of strings, not one string", "args")
-        for key in ("env", "headers"):
-            self._check_texts(key)
-        object.__setattr__(self, "args", tuple(str(value) for value in self.args))
-        self.policy(Policy())
+        if self.url is not None and self.transport == "stdio":
+            raise self.error("transport is stdio, but a url is given; use http or sse", "transport")
+        if self.command is not None and self.transport in ("http", "sse"):
+            raise self.error(f"transport is {self.transport}, but a command is given; use stdio", "transport")
+        if self.url is None and self.auth is not None:
+            raise self.error("auth is for servers with a url; give others their secrets in env", "auth")
 
     @property
     def kind(self) -> str:
         """How the server is reached: `stdio`, `http`, `sse` or `memory`."""
         if self.transport is not None and self.server is None:
-            return TRANSPORTS[self.transport.lower()]
+            return self.transport
         return "http" if self.url is not None else "stdio" if self.command is not None else "memory"
 
     def error(self, what: str, key: str | None = None) -> ConfigError:
         """A `ConfigError` that names this server."""
         return ConfigError(f"server {self.name!r}: {what}", server=self.name, key=key)
 
-    def _check_url(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid:
-            # Nothing of the text is shown: what is no URL may be a pasted token.
-            raise self.error("url is not a valid http or https address", "url")
-
-    def _check_texts(self, key: str) -> None:
-        mapping = getattr(self, key)
-        if mapping is None:
-            return
-        if not isinstance(mapping, Mapping):
-            raise self.error(f"{key} must be a mapping of names to strings", key)
-        for name, value in mapping.items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise self.error(f"{key}.{name} must be a string, not {type(value).__name__}", key)
-
     def policy(self, base: Policy) -> Policy:
         """`base` with what this server says otherwise."""
-        changes = {target: getattr(self, key) for key, target in _POLICY_KEYS.items() if getattr(self, key) is not None}
-        for key, target in _POLICY_KEYS.items():
-            if target in changes and (
-                isinstance(changes[target], bool) or not isinstance(changes[target], (int, float))
-            ):
-                raise self.error(f"{key} must be a number of seconds", key)
-        try:
-            return replace(base, **changes) if changes else base
-        except ConfigError as error:
-            # By the name it has in this configuration.
-            key = next(key for key, target in _POLICY_KEYS.items() if target == error.key)
-            raise self.error(f"{key}{str(error).partition(str(error.key))[2]}", key) from None
+        changes: dict[str, Any] = {}
+        for item in fields(Policy):
+            own = next((key for key, name in _POLICY_NAMES.items() if name == item.name), item.name)
+            value = getattr(self, own, None)
+            if value is not None:
+                changes[item.name] = None if value == NEVER else value
+        return replace(base, **changes) if changes else base
+
+    # -- where it is
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that requests are sent to. The userinfo is not in it: HTTP libraries log the URL of each request."""
+        assert self.url is not None
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+
+    @property
+    def request_headers(self) -> dict[str, str]:
+        """The headers of every request: those that were given, and Basic credentials for the userinfo of the URL.
+
+        As in httpx2, the userinfo goes before an Authorization header.
+        """
+        credentials = checks.userinfo_headers(self.url or "")
+        given = {name: value for name, value in (self.headers or {}).items() if name.lower() != "authorization"}
+        return {**given, **credentials} if credentials else dict(self.headers or {})
 
     @property
     def origin(self) -> str:
@@ -184,15 +154,18 @@ class ServerConfig:
             return self.address.partition("://")[2].partition("/")[0]
         return (self.command or "in-process").replace("\\", "/").rpartition("/")[2]
 
+    # -- what is secret
+
     @property
     def redactor(self) -> Redactor:
-        """Hides everything in this configuration that may be secret."""
-        secrets = set(secrets_of_url(self.url)) if self.url else set()
-        secrets.update((self.headers or {}).values())
-        secrets.update((self.env or {}).values())
+        """A new redactor that knows everything in this configuration that may be secret."""
+        secrets = secrets_of_args(self.args)
+        if self.url is not None:
+            secrets |= secrets_of_url(self.url)
+            secrets |= secrets_of_headers(self.headers or {}) | secrets_of_headers(self.request_headers)
+        secrets |= secrets_of_env(self.env or {})
         if isinstance(self.auth, str):
             secrets.add(self.auth)
-        secrets.update(value.rpartition("=")[2] for value in self.args if len(value) >= 16 or "=" in value)
         return Redactor(secrets)
 
     def __repr__(self) -> str:
@@ -217,46 +190,21 @@ class ServerConfig:
         if isinstance(entry, str):
             return cls(name=name, url=entry)
         if hasattr(entry, "command") and hasattr(entry, "args"):
-            return cls(
-                name=name,
-                command=entry.command,
-                args=entry.args,
-                env=entry.env,
-                cwd=entry.cwd and str(entry.cwd),
-            )
+            return cls(name=name, command=entry.command, args=entry.args, env=entry.env, cwd=entry.cwd)
         if entry is not None and hasattr(entry, "run"):
             return cls(name=name, server=entry)
         raise ConfigError(f"server {name!r}: expected a mapping, not {type(entry).__name__}", server=name)
 
     @classmethod
     def _from_mapping(cls, name: str, entry: Mapping[str, Any]) -> ServerConfig:
-        known = {item.name for item in fields(cls) if item.default is not MISSING} - {"name"}
         values: dict[str, Any] = {}
+        known = [item.name for item in fields(cls) if item.name != "name"]
         for key, value in entry.items():
             target = _SPELLINGS.get(key, key)
             if target not in known:
-                from difflib import get_close_matches  # only ever needed here, for a mistake
-
-                close = get_close_matches(str(key), [*known, *_SPELLINGS], n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(sorted(known))}"
-                raise ConfigError(f"server {name!r}: unknown key {key!r}{hint}", server=name, key=str(key))
+                what = unknown_key(str(key), [*known, *_SPELLINGS])
+                raise ConfigError(f"server {name!r}: {what}", server=name, key=str(key))
             if target in values:
                 raise ConfigError(f"server {name!r}: {target} is given twice, as {key!r} too", server=name, key=key)
             values[target] = value
-        for key, kind in (
-            ("url", str),
-            ("command", str),
-            ("cwd", str),
-            ("lazy", bool),
-            ("disabled", bool),
-            ("mode", str),
-        ):
-            if values.get(key) is not None and not isinstance(values[key], kind):
-                raise ConfigError(
-                    f"server {name!r}: {key} must be {'true or false' if kind is bool else 'a string'}",
-                    server=name,
-                    key=key,
-                )
-        if not isinstance(values.get("args", ()), (list, tuple)):
-            raise ConfigError(f"server {name!r}: args must be a list of strings", server=name, key="args")
         return cls(name=name, **values)

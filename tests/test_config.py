@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 import sys
 from typing import Any
 
@@ -10,6 +12,7 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.server import MCPServer
 
 from mcpconn import ConfigError, Connection, Manager, McpConnError, Policy, ServerConfig
+from mcpconn.core import Backoff
 
 BAD: list[tuple[Any, str | None, str]] = [
     ({}, "url", "has neither a url nor a command"),
@@ -41,6 +44,31 @@ BAD: list[tuple[Any, str | None, str]] = [
     ({"url": "http://host/mcp", "keepalive": True}, "keepalive", "keepalive must be a number of seconds"),
     ({"url": "http://host/mcp", "timeout": float("nan")}, "timeout", ": timeout must be greater than zero"),
     ({"url": "http://host/mcp", "lazy": "yes"}, "lazy", "lazy must be true or false"),
+    ({"url": "http://host/mcp", "lazy": 1}, "lazy", "lazy must be true or false"),
+    ({"url": "http://host/mcp", "max_in_flight": 2.5}, "max_in_flight", "max_in_flight must be a whole number"),
+    ({"url": "http://host/mcp", "timeout": 10**400}, "timeout", "timeout is out of range"),
+    ({"url": "http://host/mcp", "mode": "2025-06-18"}, "mode", "must be one of auto, legacy, 2026-07-28"),
+    ({"url": "http://host/mcp", "headers": {"X-Key": "a\nb"}}, "headers", "'X-Key' contains a line break"),
+    ({"url": "http://host/mcp", "headers": {"X Key": "a"}}, "headers", "not the name of a header"),
+    ({"url": "http://host/mcp", "headers": {5: "a"}}, "headers", "a name must be a string, not int"),
+    ({"url": "http://host/mcp", "headers": {"X": "\ud800"}}, "headers", "not ASCII"),
+    ({"url": "http://ho\nst/mcp"}, "url", "not a valid http or https address"),
+    ({"url": "http://host/\0"}, "url", "not a valid http or https address"),
+    ({"url": "http://ho st/mcp"}, "url", "not a valid http or https address"),
+    ({"url": "http://\ud800/mcp"}, "url", "not a valid http or https address"),
+    ({"url": "http://host/" + "x" * 70_000}, "url", "not a valid http or https address"),
+    ({"url": "http://host/mcp", "auth": "a\nb"}, "auth", "'Authorization' contains a line break"),
+    ({"url": "http://host/mcp", "auth": " "}, "auth", "the token is empty"),
+    ({"command": "npx", "auth": "abc"}, "auth", "auth is for servers with a url"),
+    ({"command": "np\0x"}, "command", "contains a NUL character"),
+    ({"command": "npx", "args": ["a\0"]}, "args", "contains a NUL character"),
+    ({"command": "npx", "args": ["\ud800"]}, "args", "surrogate"),
+    ({"command": "npx", "args": ["a", 5]}, "args", "args must be a list of strings"),
+    ({"command": "npx", "env": {"A=B": "1"}}, "env", "must not be empty or contain ="),
+    ({"command": "npx", "env": {"": "1"}}, "env", "must not be empty or contain ="),
+    ({"command": "npx", "env": {"A": "\0"}}, "env", "contains a NUL character"),
+    ({"command": "npx", "cwd": "/tmp\0"}, "cwd", "contains a NUL character"),
+    ({"command": "npx", "cwd": 5}, "cwd", "cwd must be a string"),
     (["http://host/mcp"], None, "expected a mapping, not list"),
     (None, None, "expected a mapping, not NoneType"),
     (5, None, "expected a mapping, not int"),
@@ -84,6 +112,67 @@ def test_what_was_meant_to_be_a_url_is_not_shown(text: str) -> None:
 def test_a_url_can_be_given_in_three_ways(entry: Any) -> None:
     config = ServerConfig.parse("srv", entry)
     assert (config.name, config.kind, config.url) == ("srv", "http", "https://host/mcp")
+
+
+def test_spaces_and_newlines_around_values_are_not_meant() -> None:
+    config = ServerConfig(
+        name="srv", url=" https://host/mcp\n", headers={"X-Key": "abc\r\n"}, auth="Bearer abc\n", transport=" HTTP "
+    )
+    assert (config.url, config.headers, config.auth, config.kind) == (
+        "https://host/mcp",
+        {"X-Key": "abc"},
+        "abc",
+        "http",
+    )
+    assert ServerConfig(command=" npx ").command == "npx"
+
+
+def test_two_mistakes_are_told_together() -> None:
+    with pytest.raises(ConfigError, match=r"server 'srv': url must be a string; lazy must be true or false") as caught:
+        ServerConfig.parse("srv", {"url": 5, "lazy": "yes"})
+    assert caught.value.key == "url"
+
+
+def test_an_argument_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'timout'; did you mean 'timeout'"):
+        ServerConfig(name="srv", url="http://host/mcp", timout=3)  # type: ignore[call-arg]
+
+
+def test_a_variant_is_checked_and_equal_to_what_it_says() -> None:
+    config = ServerConfig(name="srv", url="http://host/mcp", headers={"A": "b"}, timeout=5)
+    assert dataclasses.replace(config, name="other") == config
+    assert dataclasses.replace(config, timeout=6).timeout == 6
+    assert pickle.loads(pickle.dumps(config)) == config
+    with pytest.raises(ConfigError, match="timeout must be greater than zero"):
+        dataclasses.replace(config, timeout=-1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.timeout = 7  # type: ignore[misc]
+
+
+def test_what_was_given_cannot_be_changed_from_outside() -> None:
+    env = {"A": "1"}
+    config = ServerConfig(command="npx", env=env, args=["x"])
+    env["B"] = "2"
+    assert (config.env, config.args) == ({"A": "1"}, ("x",))
+
+
+def test_false_is_no_limit_at_all() -> None:
+    config = ServerConfig(url="http://host/mcp", timeout=False, keepalive=False)
+    policy = config.policy(Policy(keepalive=9, idle_timeout=9))
+    assert (policy.call_timeout, policy.keepalive, policy.idle_timeout) == (None, None, 9)
+
+
+def test_the_userinfo_is_sent_as_a_header_and_not_in_the_url() -> None:
+    config = ServerConfig(url="http://me:p%40ss%2Fword@host:8/mcp?a=1#x", headers={"authorization": "Bearer abc"})
+    assert config.endpoint == "http://host:8/mcp?a=1"
+    assert config.request_headers == {"Authorization": "Basic bWU6cEBzcy93b3Jk"}
+    assert ServerConfig(url="http://host/mcp", headers={"authorization": "x"}).request_headers == {"authorization": "x"}
+
+
+def test_a_backoff_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ConfigError, match="backoff: needs initial") as caught:
+        Policy(backoff=Backoff(initial=0))
+    assert caught.value.key == "backoff"
 
 
 def test_what_mcp_client_takes_can_be_given_too() -> None:

@@ -20,7 +20,8 @@ from mcpconn.auth.credentials import (
 from mcpconn.auth.exchange import VERSION_HEADER, Fetch
 from mcpconn.auth.flight import SingleFlight
 from mcpconn.auth.oauth import OAuth
-from mcpconn.redact import Redactor
+from mcpconn.headers import BadHeader, checked_headers
+from mcpconn.redact import Redactor, secrets_of_headers
 
 Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
 
@@ -84,7 +85,7 @@ class Bearing(httpx2.Auth):
         if isinstance(auth, httpx2.Auth):
             return False
         try:
-            if self._refused is not None and dict(await self._headers(auth)) != self._refused:
+            if self._refused is not None and _sendable(await self._headers(auth)) != self._refused:
                 self.found = True
                 return True
             renewed, self.found = await _flight_of(auth).run(lambda: self._renew(auth, challenge))
@@ -112,6 +113,7 @@ class Bearing(httpx2.Auth):
                 if foreign:
                     # It runs as it is; what it sends is noted as secret.
                     self._redact.learn(outgoing.headers.get("authorization", ""))
+                    outgoing.headers.update(_sendable(dict(outgoing.headers.items()), framing=True))
                 response = yield outgoing
                 outgoing = await flow.asend(response)
         except StopAsyncIteration:
@@ -121,8 +123,8 @@ class Bearing(httpx2.Auth):
 
     async def _ours(self, auth: Credentials, request: httpx2.Request) -> Flow:
         try:
-            headers = dict(await self._headers(auth))
-        except CredentialsUnavailable:
+            headers = _sendable(await self._headers(auth))
+        except (CredentialsUnavailable, CredentialsRefused):
             raise
         except Exception as error:  # credentials are host code
             raise CredentialsUnavailable(self._words("there are no credentials now", error)) from error
@@ -137,7 +139,7 @@ class Bearing(httpx2.Auth):
                 return
             version = request.headers.get(VERSION_HEADER)
             if await auth.step_up(challenge, version=version, fetch=self._fetch):
-                self._put(request, dict(await auth.headers()))
+                self._put(request, _sendable(await auth.headers()))
                 yield request
 
     async def _headers(self, auth: Credentials) -> Mapping[str, str]:
@@ -146,8 +148,8 @@ class Bearing(httpx2.Auth):
     def _put(self, request: httpx2.Request, headers: dict[str, str]) -> None:
         if headers != self._served:
             self._served = headers
-            for value in headers.values():
-                self._redact.learn(value)
+            for secret in secrets_of_headers(headers):
+                self._redact.learn(secret)
         request.headers.update(headers)
 
     def _words(self, what: str, error: Exception) -> str:
@@ -174,6 +176,18 @@ def as_credentials(auth: Any) -> Credentials | httpx2.Auth:
     if callable(auth):
         return FromCallable(auth)
     raise TypeError(f"auth must be a token, credentials, a callable or an httpx2.Auth, not {type(auth).__name__}")
+
+
+def _sendable(headers: Mapping[str, str], *, framing: bool = False) -> dict[str, str]:
+    """Headers as a request can carry them. A library would quote the value of a bad one in its error.
+
+    Raises:
+        CredentialsRefused: it cannot carry them; only whoever supplies the credentials can change that.
+    """
+    try:
+        return checked_headers(headers, framing=framing)
+    except BadHeader as error:
+        raise CredentialsRefused(f"the credentials cannot be sent: {error}") from None
 
 
 def _flight_of(auth: Credentials) -> SingleFlight[tuple[bool, bool]]:

@@ -58,8 +58,16 @@ class CredentialsUnavailable(httpx2.ConnectError):
 
 
 def as_headers(given: Given) -> Mapping[str, str]:
-    """Headers for a token; headers as they are."""
-    return {"Authorization": f"Bearer {given}"} if isinstance(given, str) else dict(given)
+    """Headers for a token, which often comes from a file and ends in a newline; headers as they are.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(given, str):
+        return {"Authorization": f"Bearer {given.strip()}"}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"credentials must be a token or a mapping of headers, not {type(given).__name__}")
+    return dict(given)
 
 
 class StaticBearer:

@@ -271,7 +271,7 @@ class Dialer:
             limit=self._policy.max_message_size,
             sse=sse,
             transport=Borrowed(self._transport),
-            headers={**(self.config.headers or {}), **(headers or {})},
+            headers={**self.config.request_headers, **(headers or {})},
             auth=self.auth,
             # Reading has no limit of its own: a call has its deadline, and an event stream may be silent
             # for hours. (With the SDK's 300 s it gives such a stream up after the second silence.)
@@ -284,7 +284,7 @@ class Dialer:
         async with (
             self._lens(watch) as lens,
             streamable_http_client(
-                self.config.url, http_client=lens, max_sse_event_size=self._policy.max_message_size
+                self.config.endpoint, http_client=lens, max_sse_event_size=self._policy.max_message_size
             ) as streams,
         ):
             yield streams
@@ -295,4 +295,4 @@ class Dialer:
         def factory(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx2.AsyncClient:
             return self._lens(watch, sse=True, headers=headers)
 
-        return sse_client(self.config.url, httpx_client_factory=factory)
+        return sse_client(self.config.endpoint, httpx_client_factory=factory)

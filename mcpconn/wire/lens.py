@@ -20,7 +20,7 @@ from mcp_types import CONNECTION_CLOSED, ErrorData, JSONRPCError, JSONRPCNotific
 
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Evidence
-from mcpconn.redact import Redactor
+from mcpconn.redact import Redactor, is_secret_value, secrets_of_url
 from mcpconn.wire.watch import OUTBOUND, Watch
 
 SESSION_HEADER = "mcp-session-id"
@@ -73,6 +73,9 @@ class Lens(httpx2.AsyncClient):
             parsed = self._parsed.get(url)
             if parsed is None:
                 parsed = self._parsed[url] = httpx2.URL(url)
+                # The endpoint of an SSE server has the session id in its query.
+                for secret in secrets_of_url(url):
+                    self._redact.learn(secret)
             url = parsed
         return super().build_request(method, url, **options)
 
@@ -128,6 +131,10 @@ class Lens(httpx2.AsyncClient):
     ) -> httpx2.Response:
         status = exchange.http_status = response.status_code
         exchange.content_type = response.headers.get("content-type", "")
+        session_id = response.headers.get(SESSION_HEADER, "")
+        if session_id and is_secret_value("", session_id):
+            # Whoever has it can speak in this session. A plain word or number is hidden from no text.
+            self._redact.learn(session_id)
         if status >= 400:
             exchange.retry_after = retry_after(response.headers.get("retry-after"))
             exchange.challenge = response.headers.get("www-authenticate")
@@ -175,7 +182,8 @@ class Lens(httpx2.AsyncClient):
         if not body.strip():
             exchange.content_type = ""
         elif "html" not in (exchange.content_type or "").lower():
-            exchange.message = self._redact(body[:MESSAGE_LIMIT].decode("utf-8", "replace"))
+            # Redacted, then cut: a token that is cut first is not recognized, and most of it would be shown.
+            exchange.message = self._redact(body.decode("utf-8", "replace"))[:MESSAGE_LIMIT]
         return None
 
     def _stand_in(

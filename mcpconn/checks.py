@@ -1,0 +1,118 @@
+"""What the fields of a server's entry may hold. Each check returns the value as it is used, or raises `ValueError`.
+
+What passes here does not fail for its form at the dial, in a library that would quote it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpx2
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from mcpconn import headers as fields
+from mcpconn.redact.forms import basic
+
+MODES = ("auto", "legacy", *MODERN_PROTOCOL_VERSIONS)
+"""What `mcp.Client` takes as `mode`."""
+TRANSPORTS = {
+    "stdio": "stdio",
+    "local": "stdio",
+    "http": "http",
+    "https": "http",
+    "remote": "http",
+    "streaming": "http",
+    "httpstream": "http",
+    "httpstreamable": "http",
+    "streamablehttp": "http",
+    "sse": "sse",
+}
+"""Spellings of `type` and `transport` in the configuration files of hosts, in lower case and without `-` and `_`."""
+
+_HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%25[\w.-]+)?")
+"""A host's name after IDNA, or an address. `httpx2.URL` escapes anything else, into a name that DNS cannot know."""
+
+
+def url(text: str) -> str:
+    """An http(s) URL, without the spaces around it."""
+    stripped = text.strip(" \t\r\n\ufeff")
+    try:
+        parts = urlsplit(stripped)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # The library that sends the requests is stricter: control characters, names that IDNA does not know.
+        valid = valid and bool(_HOST.fullmatch(httpx2.URL(stripped).raw_host))
+        _ = unquote(parts.netloc, errors="strict").encode("utf-8")
+    except (ValueError, httpx2.InvalidURL):
+        valid = False
+    if not valid:
+        # Nothing of the text is shown: what is no URL may be a pasted token.
+        raise ValueError("not a valid http or https address")
+    return stripped
+
+
+def userinfo_headers(text: str) -> dict[str, str]:
+    """Basic credentials for the userinfo of a URL, as a header."""
+    parts = urlsplit(text)
+    if not (parts.username or parts.password):
+        return {}
+    return {"Authorization": basic(unquote(parts.username or ""), unquote(parts.password or ""))}
+
+
+def command(text: str) -> str:
+    """A program's name or path."""
+    if not text.strip():
+        raise ValueError("the command is empty")
+    return text.strip()
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables that an operating system takes."""
+    for name in env:
+        if not name or "=" in name:
+            raise ValueError(f"{name.partition('=')[0]!r}: a variable's name must not be empty or contain =")
+    return dict(env)
+
+
+def headers(given: Mapping[str, str]) -> dict[str, str]:
+    """Headers that HTTP can carry."""
+    return fields.checked_headers(given)
+
+
+def auth(given: Any) -> Any:
+    """A bearer token that a header can carry, or credentials of any other kind as they are."""
+    if not isinstance(given, str):
+        return given
+    token = given.strip()
+    # "Bearer abc" is what a header would hold; here the token is asked for.
+    if token[:7].lower() == "bearer ":
+        token = token[7:].strip()
+    if not token:
+        raise ValueError("the token is empty")
+    fields.checked_headers({"Authorization": f"Bearer {token}"})
+    return token
+
+
+def transport(text: str) -> str:
+    """`stdio`, `http` or `sse`, from whatever a host calls it."""
+    kind = TRANSPORTS.get(text.strip().lower().replace("-", "").replace("_", ""))
+    if kind is None:
+        raise ValueError("not known; known: stdio, http, sse")
+    return kind
+
+
+def mode(text: str) -> str:
+    """A mode of connecting that the SDK knows."""
+    if text not in MODES:
+        raise ValueError(f"must be one of {', '.join(MODES)}")
+    return text
+
+
+def path(given: Any) -> Any:
+    """A path, with `~` for the home directory."""
+    if isinstance(given, os.PathLike):
+        given = os.fspath(given)
+    return os.path.expanduser(given) if isinstance(given, str) else given

@@ -1,0 +1,78 @@
+"""HTTP header fields, checked before they reach a library that would quote the value of a bad one in its error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mcpconn.redact import HIDDEN, looks_like_token
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""A field's name: a token (RFC 9110, 5.6.2)."""
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+"""A field's value: visible ASCII, spaces and tabs (RFC 9110, 5.5). What is not ASCII has no agreed encoding, and
+httpx2 refuses to send it."""
+_AROUND = " \t\r\n\ufeff"
+"""Stripped from both ends of a value. A token that was read from a file ends in a newline, and nobody means it."""
+_FRAMING = frozenset({"content-length", "transfer-encoding", "mcp-session-id"})
+"""Fields that only the protocol itself can set: a fixed one would make every request unreadable to the server."""
+_SHOWN = 40
+"""Characters shown of a name."""
+
+
+class BadHeader(ValueError):
+    """A header that cannot be sent. The text says what is wrong with it, and does not show the value."""
+
+
+def checked_headers(headers: Mapping[Any, Any], *, framing: bool = False) -> dict[str, str]:
+    """`headers` as they can be sent: without the whitespace around values.
+
+    Args:
+        headers: What somebody wants to send.
+        framing: These are the headers of a whole request, the protocol's own included.
+
+    Raises:
+        BadHeader: a name or a value that no request can carry, or a field that is not the user's to set.
+    """
+    return {name: _checked(name, value, framing) for name, value in headers.items()}
+
+
+def _checked(name: Any, value: Any, framing: bool) -> str:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise BadHeader(f"header {_shown(name)} must be a string, not {type(value).__name__}")
+    if not _NAME.fullmatch(name):
+        raise BadHeader(f"{_shown(name)} is not the name of a header: it {_name_fault(name)}")
+    if not framing and name.lower() in _FRAMING:
+        raise BadHeader(f"header {name} is set by the protocol; remove it")
+    stripped = value.strip(_AROUND)
+    if not _VALUE.fullmatch(stripped):
+        raise BadHeader(f"the value of header {_shown(name)} {_value_fault(stripped)}")
+    return stripped
+
+
+def _shown(name: object) -> str:
+    """A name that may be anything, even a token that was pasted into the wrong place."""
+    text = str(name)
+    start = _NAME.match(text)
+    shown = start.group() if start else ""
+    if looks_like_token(shown):
+        return HIDDEN
+    return repr(shown + "..." if shown != text else shown) if len(shown) <= _SHOWN else repr(shown[:_SHOWN] + "...")
+
+
+def _name_fault(name: str) -> str:
+    if not name:
+        return "is empty"
+    for character, what in ((":", "contains a colon"), (" ", "contains a space")):
+        if character in name:
+            return what
+    return "contains a character that names cannot have"
+
+
+def _value_fault(value: str) -> str:
+    if "\n" in value or "\r" in value:
+        return "contains a line break"
+    if "\0" in value:
+        return "contains a NUL character"
+    return "contains a control character" if value.isascii() else "contains a character that is not ASCII"

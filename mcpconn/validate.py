@@ -1,0 +1,152 @@
+"""Settings that check themselves: frozen dataclasses on pydantic, with errors for people.
+
+pydantic's own error quotes the value, and a value may be a token in the wrong place. So each one is rebuilt as a
+`ConfigError` that names the server, the key and the fix, and shows nothing of what was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import field, fields
+from difflib import get_close_matches
+from functools import wraps
+from typing import Annotated, Any, TypeVar, cast, get_args
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.dataclasses import dataclass
+from typing_extensions import dataclass_transform
+
+from mcpconn.errors import ConfigError
+
+C = TypeVar("C", bound=type)
+
+_CONFIG = ConfigDict(strict=True, hide_input_in_errors=True, arbitrary_types_allowed=True, extra="forbid")
+NEVER = float("inf")
+"""A number of seconds that is no limit at all; `false` in a file."""
+
+
+def _unless_false(value: Any) -> Any:
+    return NEVER if value is False else value
+
+
+Seconds = Annotated[float, Field(gt=0)]
+"""A duration."""
+Limit = Annotated[
+    float,
+    BeforeValidator(_unless_false),
+    Field(gt=0),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": False}]}),
+]
+"""A duration, or False for "never"."""
+Amount = Annotated[float, Field(gt=0)]
+"""A number that is no duration."""
+Count = Annotated[int, Field(gt=0)]
+"""How many of something."""
+
+
+def _clean(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("contains a NUL character")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("contains half of a surrogate pair, which is no character") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_clean)]
+"""A string that an operating system takes: without NUL, and with no lone surrogates."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, Field))
+def settings(cls: C) -> C:
+    """Make a class a frozen dataclass that is checked when it is made. Unknown and wrong values are a `ConfigError`.
+
+    A check of one's own raises `ValueError` with what is wrong, as in "must be a list" (in a field's validator), or a
+    `ConfigError` (in `__post_init__`). If the class has an attribute `name`, the error names that server.
+    """
+    made: Any = dataclass(cls, frozen=True, kw_only=True, config=_CONFIG)
+    init: Callable[..., None] = made.__init__
+
+    @wraps(init)
+    def checked_init(self: Any, **values: Any) -> None:
+        try:
+            init(self, **values)
+        except ValidationError as error:
+            raise explain(error, cls, values) from None
+
+    made.__init__ = checked_init
+    return cast(C, made)
+
+
+def explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> ConfigError:
+    """The `ConfigError` for what pydantic found."""
+    found: list[tuple[str | None, str]] = []
+    for each in error.errors(include_url=False, include_context=True):
+        cause = each.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):
+            return cause
+        key = str(each["loc"][0]) if each["loc"] else None
+        found.append((key, _words(each, cls)))
+    words = "; ".join(dict.fromkeys(words for _, words in found))
+    if not hasattr(cls, "name"):
+        return ConfigError(f"{cls.__name__.lower()}: {words}", key=found[0][0])
+    name = values.get("name", "")
+    about = f"server {name!r}" if name else "server"
+    return ConfigError(f"{about}: {words}", server=name, key=found[0][0])
+
+
+def _words(error: Any, cls: type) -> str:
+    """What is wrong with one field, and what it must be."""
+    kind, location = error["type"], error["loc"]
+    if kind == "unexpected_keyword_argument":
+        return unknown_key(str(location[0]), [item.name for item in fields(cls)])
+    where = ".".join(str(part) for part in location if part != "[key]")
+    if "[key]" in location:
+        return f"{location[0]}: a name must be a string, not {type(error['input']).__name__}"
+    if kind == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    what = _MUST.get(kind)
+    if kind in ("float_type", "int_type", "greater_than", "finite_number"):
+        what = _number_words(kind, error["input"])
+    elif kind == "string_type" and len(location) > 1 and isinstance(location[1], str):
+        what = f"must be a string, not {type(error['input']).__name__}"
+    elif kind == "string_type" and len(location) > 1:
+        where, what = str(location[0]), "must be a list of strings"
+    elif kind == "literal_error":
+        what = f"must be one of {error['ctx']['expected']}"
+    return f"{where} {what or 'cannot be used'}"
+
+
+_MUST = {
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping of names to strings",
+    "mapping_type": "must be a mapping of names to strings",
+    "sequence_str": "must be a list of strings, not one string",
+    "is_instance_of": "must be a list of strings",
+    "list_type": "must be a list of strings",
+    "tuple_type": "must be a list of strings",
+    "string_unicode": "contains half of a surrogate pair, which is no character",
+}
+
+
+def _number_words(kind: str, given: Any) -> str:
+    if kind == "greater_than":
+        return "must be greater than zero"
+    if kind == "float_type":
+        huge = isinstance(given, int) and not isinstance(given, bool)
+        return "is out of range" if huge else "must be a number of seconds"
+    return "must be a whole number"
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """What to say about a key that there is none of."""
+    close = get_close_matches(key, known, n=1)
+    return f"unknown key {key!r}; " + (f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}")
+
+
+def has_unit(annotation: Any) -> bool:
+    """Whether a field's type is a duration."""
+    return annotation in (Seconds, Limit) or any(has_unit(part) for part in get_args(annotation))
