@@ -13,9 +13,9 @@ from anyio.abc import TaskGroup
 from mcp import Client
 from mcp.client import ClientSession
 from opentelemetry.trace import Span
-from typing_extensions import Self
+from typing_extensions import Self, deprecated
 
-from mcpconn.auth import Bearing
+from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
 from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
@@ -106,8 +106,8 @@ class Connection(Methods):
             options=self._client_options,
             redact=self._redact,
         )
-        self._bearing = None if self.config.auth is None else self._bear(self.config.auth)
-        self._dialer.auth = self._bearing
+        self._request_auth = None if self.config.auth is None else self._authenticator(self.config.auth)
+        self._dialer.auth = self._request_auth
         self._supervisor = Supervisor(
             self.name,
             self._dialer,
@@ -118,7 +118,7 @@ class Connection(Methods):
             dials=self._shared.dials,
             origin=self.config.origin,
             lazy=self.config.lazy,
-            credentials=self._bearing if self._bearing is not None and self._bearing.renewable else None,
+            credentials=renewable(self._request_auth),
             tools=lambda: tuple(self.catalog.tools.values()),
             prepare=self._restore,
             established=self._attend,
@@ -217,12 +217,12 @@ class Connection(Methods):
             self._supervisor.reconnect()
         await self.wait_ready(timeout)
 
-    async def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
-        """There are new credentials. A connection that failed for want of them is brought back by this.
+    async def update_credentials(self, auth: Any = None, timeout: float | None = None) -> None:
+        """Use other credentials, or read the present ones anew; reconnects a connection that failed for lack of them.
 
         Args:
-            auth: To be used from now on. None: those there are were renewed at their source; what was kept of
-                them is read anew.
+            auth: Used from now on, as `ServerConfig.auth`. None: the present ones were renewed at their source,
+                for example by a login in another process, and are read again.
             timeout: Seconds to wait until the connection is ready.
 
         Raises:
@@ -230,18 +230,21 @@ class Connection(Methods):
             CallTimeout, ConnectionFailed, ConnectionClosed: as `wait_ready`.
         """
         self._check_running()
-        bearing = self._bearing
-        if bearing is None and auth is not None:
-            self._dialer.auth = bearing = self._bearing = self._bear(auth)
-            # The present session knows nothing of them.
+        request_auth = self._request_auth
+        if request_auth is not None:
+            request_auth.update(None if auth is None else self._authenticator(auth).credentials)
+        elif auth is not None:
+            self._dialer.auth = request_auth = self._request_auth = self._authenticator(auth)
+            # The present session was opened without credentials and would stay so: open another.
             self._supervisor.reconnect()
-        elif bearing is not None and auth is not None:
-            bearing.replace(self._bear(auth).credentials)
-        elif bearing is not None:
-            bearing.forget()
-        self._supervisor.renewal.credentials = bearing if bearing is not None and bearing.renewable else None
-        self._supervisor.authenticated()
+        self._supervisor.renewal.credentials = renewable(request_auth)
+        self._supervisor.credentials_changed()
         await self.wait_ready(timeout)
+
+    @deprecated("authenticated() is now called update_credentials()")
+    async def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
+        """The former name of `update_credentials`."""
+        await self.update_credentials(auth, timeout)
 
     # -- what is known
 
@@ -262,7 +265,7 @@ class Connection(Methods):
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks for, as plain data."""
-        return connection_status(self._supervisor, self.journal, self.config.address, self.config.kind)
+        return connection_status(self._supervisor, self.journal, self.config, self._request_auth)
 
     @property
     def session(self) -> ClientSession:
@@ -332,11 +335,11 @@ class Connection(Methods):
         if not self._running:
             raise NotRunning(f"{self.name}: enter the connection first: async with Connection(...) as connection")
 
-    def _bear(self, auth: Any) -> Bearing:
+    def _authenticator(self, auth: Any) -> RequestAuth:
         if self.config.url is None:
             raise self.config.error("auth is for servers with a url; give others their secrets in env", "auth")
         try:
-            return Bearing(auth, redact=self._redact, fetch=self._dialer.fetch)
+            return RequestAuth(auth, redact=self._redact, fetch=self._dialer.fetch)
         except TypeError as error:
             raise self.config.error(str(error), "auth") from None
 

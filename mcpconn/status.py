@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mcpconn.auth.request_auth import RequestAuth
+from mcpconn.config import ServerConfig
 from mcpconn.core.failures import Failure
 from mcpconn.runtime.journal import Change, Journal
 from mcpconn.runtime.supervisor import Supervisor
@@ -35,15 +37,17 @@ def change_status(change: Change) -> dict[str, Any]:
     }
 
 
-def connection_status(supervisor: Supervisor, journal: Journal, address: str, transport: str) -> dict[str, Any]:
+def connection_status(
+    supervisor: Supervisor, journal: Journal, config: ServerConfig, auth: RequestAuth | None
+) -> dict[str, Any]:
     """Everything an operator asks of one connection."""
     session = supervisor.session
     link: Any = session.link if session is not None else None
     info = link.server_info if link is not None else None
     return {
         "name": supervisor.name,
-        "address": address,
-        "transport": transport,
+        "address": config.address,
+        "transport": config.kind,
         "state": supervisor.state.value,
         "since": supervisor.since_wall,
         "epoch": supervisor.epoch,
@@ -52,6 +56,7 @@ def connection_status(supervisor: Supervisor, journal: Journal, address: str, tr
         "server": {"name": info.name, "version": info.version} if info is not None else None,
         "last_failure": failure_status(supervisor.last_failure),
         "retry_in": supervisor.retry_in,
+        "credentials": auth.status() if auth is not None else None,
         "in_flight": supervisor.gate.in_flight,
         "waiting": supervisor.gate.waiting,
         "counts": dict(journal.counts),

@@ -144,7 +144,6 @@ OF_THE_LOOP = {
     "journal",
     "present",
     "spawn",
-    "authenticated",
     "send_progress_notification",
     "send_roots_list_changed",
 }

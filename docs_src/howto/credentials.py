@@ -57,7 +57,7 @@ def with_oauth(
 # --8<-- [start:again]
 async def after_a_login(manager: mcpconn.Manager, server: str, token: str) -> None:
     """A person has logged in again: back from `failed`, with the new token."""
-    await manager[server].authenticated(token)
+    await manager[server].update_credentials(token)
 
 
 # --8<-- [end:again]

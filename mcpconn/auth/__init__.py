@@ -4,7 +4,6 @@
 `httpx2.Auth`.
 """
 
-from mcpconn.auth.bearing import Bearing, as_credentials
 from mcpconn.auth.credentials import (
     Credentials,
     CredentialsRefused,
@@ -14,18 +13,22 @@ from mcpconn.auth.credentials import (
 )
 from mcpconn.auth.filelock import FileLock
 from mcpconn.auth.oauth import OAuth
+from mcpconn.auth.record import Mark, TokenRecord, TokenStore
 from mcpconn.auth.storage import FileTokenStorage, TokenFileError
+from mcpconn.auth.store import StoredTokens
 
 __all__ = [
-    "Bearing",
     "Credentials",
     "CredentialsRefused",
     "CredentialsUnavailable",
     "FileLock",
     "FileTokenStorage",
     "FromCallable",
+    "Mark",
     "OAuth",
     "StaticBearer",
+    "StoredTokens",
     "TokenFileError",
-    "as_credentials",
+    "TokenRecord",
+    "TokenStore",
 ]

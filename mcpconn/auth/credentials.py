@@ -35,7 +35,7 @@ class Credentials(Protocol):
             challenge: The server's WWW-Authenticate header.
 
         Returns:
-            False where only a person can: the connection is `failed` then, until `authenticated()`.
+            False where only a person can: the connection is `failed` then, until `update_credentials()`.
 
         Raises:
             CredentialsRefused: the same, and its text says what the person must do.
@@ -53,8 +53,17 @@ class CredentialsRefused(Exception):
 class CredentialsUnavailable(httpx2.ConnectError):
     """The credentials are not to be had now: their source, or the authorization server, does not answer.
 
-    An error of connecting, because that is what it is to the request: it was not sent, and can be made later.
+    An error of connecting, because that is what it is to the request: it was not sent, and can be sent later.
     """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        """
+        Args:
+            message: What does not answer, for people.
+            retry_after: Seconds it asks to wait before the next try.
+        """
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 def as_headers(given: Given) -> Mapping[str, str]:

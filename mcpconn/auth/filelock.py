@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -15,16 +15,21 @@ FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 """Seconds between two attempts to take it. It is held for as long as one token request takes."""
 TAKEN = (errno.EAGAIN, errno.EACCES)
 """What the systems say where somebody else holds it."""
+LONGEST_NAME = 200
+"""Bytes read of what the holder has written into the file."""
 
 if sys.platform == "win32":  # pragma: no cover - locks of another kind, on another system
     import msvcrt
 
+    LOCKED = 1 << 30
+    """The byte that is locked: a locked one cannot be read, and who holds the lock is written at the beginning."""
+
     def _take(descriptor: int) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.lseek(descriptor, LOCKED, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
     def _release(descriptor: int) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.lseek(descriptor, LOCKED, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
 else:
@@ -53,29 +58,59 @@ class FileLock:
         self._owner: int | None = None
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Hold the lock. The task that holds it may enter again."""
+    async def held(self, *, patience: float | None = None) -> AsyncIterator[None]:
+        """Hold the lock. The task that holds it may enter again.
+
+        Args:
+            patience: Seconds to wait for it; None: for ever.
+
+        Raises:
+            TimeoutError: others held it for so long.
+            OSError: the file cannot be made or locked.
+        """
         task = anyio.get_current_task().id
         if self._owner == task:
             yield
             return
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            pause = FIRST_LOOK
-            while True:
-                try:
-                    _take(descriptor)
-                    break
-                except OSError as error:
-                    if error.errno not in TAKEN:
-                        raise
-                    await anyio.sleep(pause)
-                    pause = min(2 * pause, LAST_LOOK)
+            with anyio.fail_after(patience):
+                await self._acquire(descriptor)
             self._owner = task
+            _sign(descriptor, f"process {os.getpid()}")
             try:
                 yield
             finally:
                 self._owner = None
+                _sign(descriptor, "")
                 _release(descriptor)
         finally:
             os.close(descriptor)
+
+    async def _acquire(self, descriptor: int) -> None:
+        pause = FIRST_LOOK
+        while True:
+            try:
+                _take(descriptor)
+                return
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    raise
+            await anyio.sleep(pause)
+            pause = min(2 * pause, LAST_LOOK)
+
+    def holder(self) -> str | None:
+        """Who holds the lock, as they have written into the file; None where nobody has."""
+        try:
+            text = self.path.read_bytes()[:LONGEST_NAME].decode("ascii", "replace").strip("\0 \n")
+        except OSError:
+            return None
+        return text or None
+
+
+def _sign(descriptor: int, name: str) -> None:
+    """Write into the lock's file who holds it, for those who wait. It is information and nothing else."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, name.encode("ascii", "replace"))

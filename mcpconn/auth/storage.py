@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
-from mcpconn.auth.credentials import CredentialsRefused
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.filelock import FileLock
+from mcpconn.auth.record import NotARecord, TokenRecord, parse_json
+from mcpconn.auth.store import StoredTokens
+
+LONGEST_FILE = 1024 * 1024
+"""Bytes. A token file has some kilobytes; anything longer is something else."""
+LOCK_PATIENCE = 30.0
+"""Seconds to wait for the lock. A token request takes 20 s at most; whoever holds the lock for longer waits for a
+person to log in, or is stopped."""
 
 
 class TokenFileError(CredentialsRefused):
     """A token file that cannot be read. The text names the file and what to do about it."""
 
 
-class FileTokenStorage:
-    """The SDK's `TokenStorage`, as one JSON file for one server and one user.
+class FileTokenStorage(StoredTokens):
+    """A `TokenStore` and the SDK's `TokenStorage`, as one JSON file for one server and one user.
 
-    The file has mode 0600 and is replaced as a whole, so a reader sees the old tokens or the new ones, and a
-    crash leaves the old. Beside the tokens it holds when they expire, which the SDK's token does not say, and
-    the client's registration. Processes may share it; `OAuth` takes its `lock` around a refresh, so that a
-    refresh token, which many servers accept but once, is spent by one process, and read anew by the others.
+    The file has mode 0600 and is replaced as a whole, so a reader sees the old record or the new one, and a crash
+    leaves the old. Processes may share it: writes are compare-and-set under a lock, and `OAuth` holds the lock
+    around a refresh, so that a refresh token, which many servers accept but once, is spent by one process. The
+    system releases the lock with the process that holds it: whoever gets it and finds a mark knows that the
+    refresh of that mark was never finished.
 
     A file that cannot be read is left as it is, and `TokenFileError` names it: it may hold the only copy of a
     registration that cannot be had again.
@@ -48,82 +56,95 @@ class FileTokenStorage:
 
         Raises:
             TokenFileError: the lock's file cannot be made.
+            CredentialsUnavailable: another process has held it for `LOCK_PATIENCE` seconds.
         """
+        failed: Exception
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            held = self._lock.held()
+            held = self._lock.held(patience=LOCK_PATIENCE)
             await held.__aenter__()
+        except TimeoutError:
+            failed = CredentialsUnavailable(
+                f"{self.path} has been locked for {LOCK_PATIENCE:g} s by {self.holder() or 'another process'}"
+            )
         except OSError as error:
-            raise TokenFileError(_hint(self._lock.path, "cannot be made or locked", error)) from None
-        try:
-            yield
-        finally:
-            await held.__aexit__(None, None, None)
+            failed = TokenFileError(_hint(self._lock.path, "cannot be made or locked", error))
+        else:
+            try:
+                yield
+            finally:
+                await held.__aexit__(None, None, None)
+            return
+        raise failed
 
-    async def get_tokens(self) -> OAuthToken | None:
-        """The tokens, `expires_in` counted from now.
+    def holder(self) -> str | None:
+        """Which process holds the lock, in words; None where that is not known."""
+        return self._lock.holder()
 
-        Raises:
-            TokenFileError: the file cannot be read.
-        """
-        data = await to_thread.run_sync(self._read)
-        if "tokens" not in data:
-            return None
-        tokens: OAuthToken = self._parsed(OAuthToken, data["tokens"])
-        expires_at = data.get("expires_at")
-        if isinstance(expires_at, (int, float)):
-            tokens.expires_in = max(0, int(expires_at - time.time()))
-        return tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        """Replace the tokens."""
-        expires_at = time.time() + int(tokens.expires_in) if tokens.expires_in is not None else None
-        await self._update(tokens=tokens.model_dump(mode="json", exclude_none=True), expires_at=expires_at)
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        """The client's registration.
+    async def load(self) -> TokenRecord:
+        """The record in the file.
 
         Raises:
             TokenFileError: the file cannot be read.
         """
-        data = await to_thread.run_sync(self._read)
-        return self._parsed(OAuthClientInformationFull, data["client"]) if "client" in data else None
+        return self._record(await to_thread.run_sync(self._read))
 
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        """Replace the registration."""
-        await self._update(client=client_info.model_dump(mode="json", exclude_none=True))
+    async def replace(self, record: TokenRecord) -> bool:
+        """Write `record`, if the file holds the generation before it. It is on the disk when this returns.
 
-    async def clear(self) -> None:
-        """Forget the tokens, as after a logout. The registration stays."""
-        await self._update(tokens=None, expires_at=None)
-
-    async def _update(self, **changes: Any) -> None:
+        Raises:
+            TokenFileError: the file cannot be read.
+            CredentialsUnavailable: it cannot be written now.
+        """
         async with self.lock():
-            data = await to_thread.run_sync(self._read) | changes
-            await to_thread.run_sync(self._write, {key: value for key, value in data.items() if value is not None})
+            return await to_thread.run_sync(self._replace, record)
+
+    def _replace(self, record: TokenRecord) -> bool:
+        # Writers hold the lock: a temporary file that is here was left by one that was killed, tokens in it.
+        self._sweep()
+        data = self._read()
+        if self._record(data).generation != record.generation - 1:
+            return False
+        # What a later version keeps beside the record stays.
+        kept = {key: value for key, value in data.items() if key not in TokenRecord.__dataclass_fields__}
+        failed: CredentialsUnavailable
+        try:
+            self._write(kept | record.to_json())
+            return True
+        except OSError as error:
+            failed = CredentialsUnavailable(_hint(self.path, "cannot be written", error))
+        raise failed
 
     def _read(self) -> dict[str, Any]:
+        failed: TokenFileError
         try:
-            data = json.loads(self.path.read_bytes())
+            found = os.stat(self.path)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > LONGEST_FILE:
+                # A directory; a pipe, which would block; a log.
+                raise TokenFileError(f"{self.path} cannot be read (no regular file, or too long for a token file)")
+            return parse_json(self.path.read_bytes())
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise TokenFileError(_hint(self.path, "cannot be read", error)) from None
-        except ValueError:
-            data = None
-        if not isinstance(data, dict):
-            raise self._damaged()
-        return data
+            failed = TokenFileError(_hint(self.path, "cannot be read", error))
+        except NotARecord:
+            failed = self._damaged()
+        raise failed
 
-    def _parsed(self, model: Any, value: Any) -> Any:
+    def _record(self, data: dict[str, Any]) -> TokenRecord:
         try:
-            return model.model_validate(value)
-        except ValueError:
-            # What the validation says quotes the values: they are secrets.
-            raise self._damaged() from None
+            return TokenRecord.from_json(data)
+        except NotARecord:
+            pass
+        raise self._damaged()
 
     def _damaged(self) -> TokenFileError:
         return TokenFileError(f"{self.path} is not a token file, or damaged: restore it, or move it away")
+
+    def _sweep(self) -> None:
+        for left in self.path.parent.glob(f".{_escaped(self.path.name)}.*.tmp"):
+            with suppress(OSError):
+                left.unlink()
 
     def _write(self, data: dict[str, Any]) -> None:
         # mkstemp makes files that only their owner can read.
@@ -142,6 +163,11 @@ class FileTokenStorage:
 
     def __repr__(self) -> str:
         return f"<FileTokenStorage {self.path}>"
+
+
+def _escaped(name: str) -> str:
+    """A file's name for a glob."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
 def _hint(path: Path, what: str, error: OSError) -> str:

@@ -138,8 +138,8 @@ class Lifecycle(ABC):
             self.fire(Event.RETRY)
         self._wake.set()
 
-    def authenticated(self) -> None:
-        """There are new credentials: what was refused before says nothing any more."""
+    def credentials_changed(self) -> None:
+        """Forget earlier refusals, which were of the old credentials, and dial if they were what held it up."""
         self.renewal.reset()
         if self.state is State.FAILED:
             self.reconnect()

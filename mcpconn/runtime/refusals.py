@@ -36,7 +36,7 @@ def advice(failure: Failure | None, wait: float | None) -> str:
     if failure is None:
         return "call reconnect()"
     if failure.kind is FailureKind.AUTH:
-        return "log in again or give other credentials, then call authenticated()"
+        return "log in again or give other credentials, then call update_credentials()"
     if failure.kind is FailureKind.CONFIG:
         return "mend the server's configuration, then call reconnect()"
     return "call reconnect() once the server is mended"

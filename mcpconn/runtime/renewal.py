@@ -74,7 +74,8 @@ class Renewal:
         try:
             renewed = await self.credentials.refresh(refused.evidence.challenge)
         except Exception as error:
-            failure = classify(Evidence(exception=error, phase="dial"))
+            retry_after = getattr(error, "retry_after", None)
+            failure = classify(Evidence(exception=error, phase="dial", retry_after=retry_after))
             if failure.kind is FailureKind.AUTH:
                 self._spent()
             # Otherwise it is tried again, after the same waits as a dial.

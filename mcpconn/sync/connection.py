@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import anyio
 import mcp_types as types
+from typing_extensions import deprecated
 
 from mcpconn.callbacks import WITH_CONTEXT, WITHOUT_CONTEXT
 from mcpconn.catalog import Catalog
@@ -99,9 +100,14 @@ class SyncConnection:
         """As `Connection.reconnect`."""
         self._call(self._connection.reconnect, timeout)
 
+    def update_credentials(self, auth: Any = None, timeout: float | None = None) -> None:
+        """As `Connection.update_credentials`."""
+        self._call(self._connection.update_credentials, auth, timeout)
+
+    @deprecated("authenticated() is now called update_credentials()")
     def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
-        """As `Connection.authenticated`."""
-        self._call(self._connection.authenticated, auth, timeout)
+        """The former name of `update_credentials`."""
+        self.update_credentials(auth, timeout)
 
     def call_tool(self, name: str, arguments: dict[str, Any] | None = None, **options: Any) -> types.CallToolResult:
         """As `Connection.call_tool`. A plain `progress_callback` is called in a worker thread."""

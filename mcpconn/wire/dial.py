@@ -14,6 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import METHOD_NOT_FOUND, Implementation, ListToolsResult, ServerCapabilities, Tool
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from mcpconn.auth.token_requests import send
 from mcpconn.config import ServerConfig
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
@@ -229,7 +230,7 @@ class Dialer:
         transport = self._network.transport(str(request.url), self.config.engine) if given is None else Borrowed(given)
         timeout = self._policy.connect_timeout
         async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
-            return await client.send(request, follow_redirects=False)
+            return await send(client, request)
 
     async def aclose(self) -> None:
         """Close the sockets that sessions shared."""

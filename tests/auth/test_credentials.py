@@ -13,15 +13,14 @@ import pytest
 
 from mcpconn import Connection, FailureKind, Manager, State
 from mcpconn.auth import (
-    Bearing,
     Credentials,
     CredentialsRefused,
     CredentialsUnavailable,
     FromCallable,
     OAuth,
     StaticBearer,
-    as_credentials,
 )
+from mcpconn.auth.request_auth import RequestAuth, as_credentials
 from mcpconn.errors import CallFailed, ConfigError, ConnectionFailed
 from mcpconn.redact import Redactor
 from mcpconn.testing import Script, ScriptTransport, faults
@@ -146,7 +145,7 @@ async def test_a_refused_refresh_fails_the_connection_and_nothing_is_sent_any_mo
             await add(connection)
         assert caught.value.failure.kind is FailureKind.AUTH
         assert caught.value.retry_in is None
-        assert "authenticated()" in str(caught.value)
+        assert "update_credentials()" in str(caught.value)
         assert (connection.state, seen.events) == (State.FAILED, ["lost", "give_up"])
         with pytest.raises(ConnectionFailed):
             await add(connection)
@@ -155,7 +154,7 @@ async def test_a_refused_refresh_fails_the_connection_and_nothing_is_sent_any_mo
         assert len(transport.sent) == before + 1
 
 
-async def test_authenticated_brings_a_failed_connection_back() -> None:
+async def test_update_credentials_brings_a_failed_connection_back() -> None:
     script, credentials = Script(), Renewed()
     async with connected(script, credentials) as (connection, _):
         script.inject(faults.unauthorized(), method=None, times=None)
@@ -164,12 +163,12 @@ async def test_authenticated_brings_a_failed_connection_back() -> None:
             await add(connection)
         seen = Seen(connection)
         script.clear()
-        await connection.authenticated()
+        await connection.update_credentials()
         assert await add(connection) == "2"
         assert (seen.events, len(credentials.refreshes)) == (["retry", "established"], 1)
 
 
-async def test_authenticated_with_a_server_that_still_refuses_tries_one_refresh_and_fails_again() -> None:
+async def test_update_credentials_with_a_server_that_still_refuses_tries_one_refresh_and_fails_again() -> None:
     script, credentials = Script(), Renewed()
     async with connected(script, credentials) as (connection, transport):
         script.inject(faults.unauthorized(), method=None, times=None)
@@ -178,12 +177,12 @@ async def test_authenticated_with_a_server_that_still_refuses_tries_one_refresh_
             await add(connection)
         seen, before = Seen(connection), len(transport.sent)
         with pytest.raises(ConnectionFailed):
-            await connection.authenticated()
+            await connection.update_credentials()
         assert seen.events == ["retry", "attempt_failed", "give_up"]
         assert (len(credentials.refreshes), len(transport.sent) - before) == (2, 2)
 
 
-async def test_authenticated_with_other_credentials_uses_those() -> None:
+async def test_update_credentials_with_other_credentials_uses_those() -> None:
     script = Script()
     async with connected(script, "an-old-token-0001") as (connection, transport):
         transport.refused.add("Bearer an-old-token-0001")
@@ -191,23 +190,32 @@ async def test_authenticated_with_other_credentials_uses_those() -> None:
             await add(connection)
         await quiet(connection)
         assert connection.state is State.FAILED
-        await connection.authenticated("a-new-token-0002")
+        await connection.update_credentials("a-new-token-0002")
         assert await add(connection) == "2"
         assert transport.sent[-1] == "Bearer a-new-token-0002"
 
 
-async def test_authenticated_gives_credentials_to_a_connection_that_had_none() -> None:
+async def test_update_credentials_gives_credentials_to_a_connection_that_had_none() -> None:
     script = Script()
     async with connected(script, None) as (connection, transport):
         transport.refused.add(None)
         with pytest.raises(CallFailed):
             await add(connection)
-        await connection.authenticated(Renewed())
+        await connection.update_credentials(Renewed())
         assert await add(connection) == "2"
         assert set(transport.sent[-2:]) == {f"Bearer {TOKEN}-0"}
 
 
-async def test_authenticated_ends_a_refresh_that_waits_for_a_person() -> None:
+async def test_authenticated_is_the_deprecated_former_name() -> None:
+    script = Script()
+    async with connected(script, "an-old-token-0001") as (connection, transport):
+        with pytest.deprecated_call(match=r"update_credentials\(\)"):
+            await connection.authenticated("a-new-token-0002")
+        assert await add(connection) == "2"
+        assert transport.sent[-1] == "Bearer a-new-token-0002"
+
+
+async def test_update_credentials_ends_a_refresh_that_waits_for_a_person() -> None:
     script = Script()
     asked = anyio.Event()
 
@@ -225,7 +233,7 @@ async def test_authenticated_ends_a_refresh_that_waits_for_a_person() -> None:
             group.start_soon(add, connection)
             await asked.wait()
             assert connection.state is State.RECONNECTING
-            await connection.authenticated()
+            await connection.update_credentials()
         assert (connection.state, len(credentials.refreshes)) == (State.READY, 1)
 
 
@@ -530,15 +538,15 @@ async def test_everything_that_can_be_given_is_understood() -> None:
 
 async def test_a_refusal_of_what_is_not_used_any_more_changes_nothing() -> None:
     credentials = Renewed()
-    bearing = Bearing(credentials, redact=Redactor())
-    early = bearing.async_auth_flow(httpx2.Request("POST", "http://scripted/mcp"))
+    request_auth = RequestAuth(credentials, redact=Redactor())
+    early = request_auth.async_auth_flow(httpx2.Request("POST", "http://scripted/mcp"))
     request = await early.__anext__()
-    assert await bearing.refresh(None)
-    late = bearing.async_auth_flow(httpx2.Request("POST", "http://scripted/mcp"))
+    assert await request_auth.refresh(None)
+    late = request_auth.async_auth_flow(httpx2.Request("POST", "http://scripted/mcp"))
     await late.__anext__()
     with pytest.raises(StopAsyncIteration):
         await early.asend(httpx2.Response(401, request=request))
-    assert await bearing.refresh(None)
+    assert await request_auth.refresh(None)
     assert len(credentials.refreshes) == 2
     await late.aclose()
 

@@ -16,7 +16,8 @@ from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull,
 from pydantic import AnyUrl
 
 from mcpconn import Connection, FailureKind, State
-from mcpconn.auth import CredentialsRefused, OAuth, as_credentials
+from mcpconn.auth import CredentialsRefused, OAuth
+from mcpconn.auth.request_auth import as_credentials
 from mcpconn.errors import CallFailed, ConnectionFailed
 from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import settle, virtual_backend
@@ -168,7 +169,7 @@ async def test_after_a_restart_a_revoked_token_is_renewed_without_a_person() -> 
 async def test_a_token_whose_time_is_over_is_renewed_before_the_server_has_to_refuse_it() -> None:
     world = World()
     async with world.connected() as connection:
-        credentials = connection._bearing.credentials  # type: ignore[union-attr]
+        credentials = connection._request_auth.credentials  # type: ignore[union-attr]
         assert isinstance(credentials, OAuth)
         seen, refused = Seen(connection), world.auth.counts["refused"]
         credentials.provider.context.token_expiry_time = 1
@@ -200,7 +201,7 @@ async def test_the_end_of_a_stored_token_is_known_after_a_restart() -> None:
 async def test_a_renewal_ahead_of_time_that_fails_leaves_the_say_to_the_server() -> None:
     world = World()
     async with world.connected() as connection:
-        context = connection._bearing.credentials.provider.context  # type: ignore[union-attr]
+        context = connection._request_auth.credentials.provider.context  # type: ignore[union-attr]
         context.token_expiry_time = 1
         world.transport.down = True
         assert await add(connection) == "2"
@@ -280,9 +281,9 @@ async def test_where_nobody_can_log_in_the_connection_fails_and_says_so(caplog: 
         message = str(caught.value)
         assert caught.value.failure.kind is FailureKind.AUTH
         assert "the refresh token was refused: invalid_grant (*** is not known)" in message
-        assert "No redirect handler" in message
+        assert "nobody can log in: the provider has no redirect handler" in message
         assert "log in again" in message
-        assert "authenticated()" in message
+        assert "update_credentials()" in message
         shown = message + repr(connection.status()) + caplog.text + repr(caught.value.failure)
         assert "refresh-0001-secret" not in shown
         assert "access-0001-secret" not in shown
@@ -316,7 +317,7 @@ async def test_a_login_elsewhere_brings_it_back() -> None:
             await add(connection)
         world.storage.tokens = OAuthToken.model_validate(world.auth.issue())
         refused = world.auth.counts["refused"]
-        await connection.authenticated()
+        await connection.update_credentials()
         assert await add(connection) == "2"
         assert world.auth.counts["refused"] == refused
 
@@ -334,7 +335,7 @@ async def test_a_login_that_nobody_completes_ends_and_can_be_tried_again() -> No
         assert caught.value.failure.kind is FailureKind.AUTH
         assert 120 <= anyio.current_time() - began < 121
         world.person.away = False
-        await connection.authenticated()
+        await connection.update_credentials()
         assert await add(connection) == "2"
         assert world.person.logins == 2
 
@@ -360,7 +361,7 @@ async def test_tokens_on_their_way_are_stored_although_the_connection_is_closed(
     world = World()
     async with world.connected() as connection:
         under_way = anyio.Event()
-        fetch = connection._bearing._fetch  # type: ignore[union-attr]
+        fetch = connection._request_auth._fetch  # type: ignore[union-attr]
 
         async def slow(request: Any) -> Any:
             response = await fetch(request)  # type: ignore[misc]
@@ -369,7 +370,7 @@ async def test_tokens_on_their_way_are_stored_although_the_connection_is_closed(
                 await anyio.sleep(1)
             return response
 
-        connection._bearing._fetch = slow  # type: ignore[union-attr]
+        connection._request_auth._fetch = slow  # type: ignore[union-attr]
         world.auth.revoke_access()
         async with anyio.create_task_group() as group:
 

@@ -14,7 +14,7 @@ from mcp.client.auth import TokenStorage
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from mcpconn import Connection, FailureKind, State
-from mcpconn.auth import FileLock, FileTokenStorage, OAuth, TokenFileError
+from mcpconn.auth import CredentialsUnavailable, FileLock, FileTokenStorage, OAuth, TokenFileError
 from mcpconn.errors import ConnectionFailed
 from mcpconn.testing import Script, ScriptTransport
 from tests.auth.servers import ORIGIN, AuthServer, Guarded, ServedAuth
@@ -124,7 +124,7 @@ async def test_a_write_that_fails_leaves_the_old_tokens_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CredentialsUnavailable, match="No space"):
         await storage.set_tokens(OAuthToken(access_token="new"))
     assert path.read_bytes() == before
     assert sorted(each.name for each in path.parent.iterdir()) == ["tokens.json", "tokens.json.lock"]
@@ -178,7 +178,7 @@ async def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:
 
 async def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TokenFileError, match="cannot be made or locked"):
+    with pytest.raises(TokenFileError, match="Not a directory"):
         await FileTokenStorage(tmp_path / "file" / "tokens.json").set_tokens(TOKENS)
 
 
@@ -241,7 +241,7 @@ async def test_a_damaged_file_fails_the_connection_with_its_name_until_it_is_men
             assert str(path) in str(caught.value)
             path.unlink()
             await FileTokenStorage(path).set_tokens(OAuthToken.model_validate(auth.issue()))
-            await connection.authenticated()
+            await connection.update_credentials()
             assert connection.state is State.READY
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx2
-from mcp.client.auth import OAuthClientProvider
+from mcp.client.auth import OAuthClientProvider, OAuthFlowError
 from mcp.client.auth.utils import extract_field_from_www_auth
+from pydantic import ValidationError
 
+from mcpconn.auth import sdk
 from mcpconn.auth.credentials import (
     Credentials,
     CredentialsRefused,
@@ -17,19 +20,23 @@ from mcpconn.auth.credentials import (
     FromCallable,
     StaticBearer,
 )
-from mcpconn.auth.exchange import VERSION_HEADER, Fetch
-from mcpconn.auth.flight import SingleFlight
 from mcpconn.auth.oauth import OAuth
+from mcpconn.auth.single_flight import SingleFlight
+from mcpconn.auth.token_requests import VERSION_HEADER, Fetch, is_token_request
+from mcpconn.auth.token_response import plain
+from mcpconn.auth.words import words
 from mcpconn.headers import BadHeader, checked_headers
 from mcpconn.redact import Redactor, secrets_of_headers
 
 Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
 
+logger = logging.getLogger("mcpconn")
+
 _FLIGHTS: WeakKeyDictionary[Any, SingleFlight[tuple[bool, bool]]] = WeakKeyDictionary()
 """The renewal that is under way, for credentials that serve several connections."""
 
 
-class Bearing(httpx2.Auth):
+class RequestAuth(httpx2.Auth):
     """The credentials of one connection: it puts them on requests, and knows which of them were refused.
 
     The credentials themselves may serve many connections. Where another one has renewed them already, there is
@@ -62,15 +69,20 @@ class Bearing(httpx2.Auth):
         renewable: bool = getattr(self.credentials, "renewable", True)
         return renewable and not isinstance(self.credentials, httpx2.Auth)
 
-    def replace(self, auth: Any) -> None:
-        """Use other credentials from now on."""
-        self.credentials = as_credentials(auth)
-
-    def forget(self) -> None:
-        """Somebody has renewed the credentials at their source: what was kept of them is out of date."""
+    def update(self, auth: Any) -> None:
+        """Use `auth` from now on; None reads the present credentials anew: they were renewed at their source."""
+        if auth is not None:
+            self.credentials = as_credentials(auth)
+            return
         forget = getattr(self.credentials, "forget", None)
         if callable(forget):
             forget()
+
+    def status(self) -> dict[str, Any]:
+        """For `Connection.status()`: what kind of credentials these are, and what they wait for. Nothing secret."""
+        told = getattr(self.credentials, "status", None)
+        kind = {"kind": type(self.credentials).__name__}
+        return told() if isinstance(self.credentials, OAuth) and callable(told) else kind
 
     # -- for the supervisor
 
@@ -93,11 +105,16 @@ class Bearing(httpx2.Auth):
         except (CredentialsRefused, CredentialsUnavailable):
             raise
         except Exception as error:  # credentials are host code
-            raise CredentialsUnavailable(self._words("the credentials cannot be renewed now", error)) from error
+            failed = f"the credentials cannot be renewed now: {words(error, self._redact)}"
+        finally:
+            self._learn(auth)
+        # Outside the handler: what was raised may hold a secret, and is no context of this.
+        raise CredentialsUnavailable(failed)
 
     async def _renew(self, auth: Credentials, challenge: str | None) -> tuple[bool, bool]:
         if isinstance(auth, OAuth):
-            return True, not await auth.renew(challenge, version=self._version, fetch=self._fetch)
+            renewed = await auth.renew(challenge, version=self._version, fetch=self._fetch, note=self._note)
+            return True, not renewed
         return await auth.refresh(challenge), False
 
     # -- for requests
@@ -105,15 +122,10 @@ class Bearing(httpx2.Auth):
     async def async_auth_flow(self, request: httpx2.Request) -> Flow:
         """Put the credentials on a request; note whether they were refused."""
         auth = self.credentials
-        foreign = isinstance(auth, httpx2.Auth)
-        flow = auth.async_auth_flow(request) if isinstance(auth, httpx2.Auth) else self._ours(auth, request)
+        flow = self._theirs(auth, request) if isinstance(auth, httpx2.Auth) else self._ours(auth, request)
         try:
             outgoing = await flow.__anext__()
             while True:
-                if foreign:
-                    # It runs as it is; what it sends is noted as secret.
-                    self._redact.learn(outgoing.headers.get("authorization", ""))
-                    outgoing.headers.update(_sendable(dict(outgoing.headers.items()), framing=True))
                 response = yield outgoing
                 outgoing = await flow.asend(response)
         except StopAsyncIteration:
@@ -122,12 +134,7 @@ class Bearing(httpx2.Auth):
             await flow.aclose()
 
     async def _ours(self, auth: Credentials, request: httpx2.Request) -> Flow:
-        try:
-            headers = _sendable(await self._headers(auth))
-        except (CredentialsUnavailable, CredentialsRefused):
-            raise
-        except Exception as error:  # credentials are host code
-            raise CredentialsUnavailable(self._words("there are no credentials now", error)) from error
+        headers = await self._current(auth)
         self._put(request, headers)
         response = yield request
         challenge = response.headers.get("www-authenticate")
@@ -138,39 +145,107 @@ class Bearing(httpx2.Auth):
             if extract_field_from_www_auth(response, "error") != "insufficient_scope":
                 return
             version = request.headers.get(VERSION_HEADER)
-            if await auth.step_up(challenge, version=version, fetch=self._fetch):
-                self._put(request, _sendable(await auth.headers()))
+            if await auth.step_up(challenge, version=version, fetch=self._fetch, note=self._note):
+                self._put(request, await self._current(auth))
                 yield request
 
+    async def _current(self, auth: Credentials) -> dict[str, str]:
+        """What the credentials give now.
+
+        Raises:
+            CredentialsRefused: it can be no header.
+            CredentialsUnavailable: there is nothing now.
+        """
+        try:
+            return _sendable(await self._headers(auth))
+        except (CredentialsRefused, CredentialsUnavailable):
+            raise
+        except Exception as error:  # credentials are host code
+            failed = f"there are no credentials now: {words(error, self._redact)}"
+        finally:
+            self._learn(auth)
+        raise CredentialsUnavailable(failed)
+
+    async def _theirs(self, auth: httpx2.Auth, request: httpx2.Request) -> Flow:
+        """An `httpx2.Auth` runs as it is. What it sends is noted as secret, and what it raises is not passed on.
+
+        Token responses reach it in plain JSON: the SDK's parsers quote what they cannot read, new tokens included.
+        """
+        flow = auth.async_auth_flow(request)
+        failed: CredentialsRefused | CredentialsUnavailable
+        try:
+            outgoing = await flow.__anext__()
+            while True:
+                self._note(outgoing.headers.get("authorization", ""))
+                outgoing.headers.update(_sendable(dict(outgoing.headers.items()), framing=True))
+                response = yield outgoing
+                if outgoing is not request and is_token_request(outgoing):
+                    await response.aread()
+                    response = plain(response, outgoing, self._note)
+                outgoing = await flow.asend(response)
+        except StopAsyncIteration:
+            return
+        except (CredentialsRefused, CredentialsUnavailable, httpx2.TransportError):
+            raise
+        except (OAuthFlowError, ValidationError) as error:
+            failed = CredentialsRefused(words(error, self._redact))
+        except Exception as error:  # credentials are host code
+            failed = CredentialsUnavailable(f"there are no credentials now: {words(error, self._redact)}")
+        finally:
+            await flow.aclose()
+        raise failed
+
     async def _headers(self, auth: Credentials) -> Mapping[str, str]:
-        return await auth.headers(fetch=self._fetch) if isinstance(auth, OAuth) else await auth.headers()
+        if isinstance(auth, OAuth):
+            return await auth.headers(fetch=self._fetch, note=self._note)
+        return await auth.headers()
 
     def _put(self, request: httpx2.Request, headers: dict[str, str]) -> None:
         if headers != self._served:
             self._served = headers
             for secret in secrets_of_headers(headers):
-                self._redact.learn(secret)
+                self._note(secret)
         request.headers.update(headers)
 
-    def _words(self, what: str, error: Exception) -> str:
-        return self._redact(f"{what}: {error}" if str(error) else f"{what}: {type(error).__name__}")
+    def _note(self, secret: str) -> None:
+        """Hide `secret` in everything that this connection shows."""
+        if secret:
+            self._redact.learn(secret)
+
+    def _learn(self, auth: Credentials) -> None:
+        if isinstance(auth, OAuth):
+            for secret in auth.secrets:
+                self._note(secret)
+
+
+def renewable(auth: RequestAuth | None) -> RequestAuth | None:
+    """What the supervisor renews when a server refuses a dial; None when a refusal is final."""
+    return auth if auth is not None and auth.renewable else None
 
 
 def as_credentials(auth: Any) -> Credentials | httpx2.Auth:
     """What a configuration gives as `auth`, in one of the two forms that requests understand.
 
     A string is a bearer token. A provider of the SDK is wrapped in `OAuth`, unless its class has a flow of its
-    own: that one, and any other `httpx2.Auth`, runs as it is. A callable is wrapped in `FromCallable`.
+    own, or the SDK is so new that its parts are not known: that one, and any other `httpx2.Auth`, runs as it is.
+    A callable is wrapped in `FromCallable`.
 
     Raises:
         TypeError: none of these.
     """
     if isinstance(auth, str):
         return StaticBearer(auth)
-    if isinstance(auth, OAuthClientProvider) and _has_sdk_flow(type(auth)):
-        # One wrapper for a provider, wherever it is given: it is the wrapper that keeps renewals apart.
-        wrapper: OAuth = auth.__dict__.setdefault("_mcpconn_oauth", OAuth(auth))
-        return wrapper
+    if isinstance(auth, OAuthClientProvider) and not sdk.has_own_flow(type(auth)):
+        missing = sdk.missing(auth)
+        if not missing:
+            # One wrapper for a provider, wherever it is given: it is the wrapper that keeps renewals apart.
+            wrapper: OAuth = auth.__dict__.setdefault("_mcpconn_oauth", OAuth(auth))
+            return wrapper
+        logger.warning(
+            "oauth.unknown_sdk version=%s missing=%s: the provider runs by itself, without refreshes for all at once",
+            sdk.installed(),
+            ", ".join(missing),
+        )
     if isinstance(auth, (httpx2.Auth, Credentials)):
         return auth
     if callable(auth):
@@ -196,10 +271,3 @@ def _flight_of(auth: Credentials) -> SingleFlight[tuple[bool, bool]]:
     except TypeError:
         # It cannot be a key (no hash, or no weak references): then it is on its own.
         return SingleFlight()
-
-
-def _has_sdk_flow(kind: type[OAuthClientProvider]) -> bool:
-    return (
-        kind._auth_flow is OAuthClientProvider._auth_flow
-        and kind.async_auth_flow is OAuthClientProvider.async_auth_flow
-    )

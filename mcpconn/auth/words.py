@@ -1,0 +1,79 @@
+"""What may be said of an exception that other code raised while credentials were got or used.
+
+Its text may hold a request or a response: pydantic quotes the value that it cannot read, h11 the header that it
+cannot send, httpx the URL. No redactor knows a token that has just arrived. So a text passes only where its type
+says that it holds none; otherwise the type's name and what else is known of it are all that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import anyio
+from mcp.client.auth import OAuthFlowError
+from pydantic import ValidationError
+
+from mcpconn.auth import sdk
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+
+LIMIT = 200
+"""Characters kept of a text that may pass."""
+MOST_FIELDS = 3
+
+QUOTING = (ValueError, TypeError, LookupError, AssertionError, AttributeError, SyntaxError)
+"""Types of Python's own whose texts quote the value that is wrong: int("..."), {}["..."]."""
+LIBRARIES = frozenset(
+    {
+        *("aiohttp", "requests", "requests_oauthlib", "urllib", "urllib3", "yarl"),
+        *("h11", "h2", "httpcore", "httpcore2", "httpx", "httpx2", "ssl"),
+        *("authlib", "botocore", "cryptography", "google", "jose", "jwt", "msal", "oauthlib"),
+        *("anyio", "mcp", "mcp_types", "pydantic", "pydantic_core", "trio"),
+    }
+)
+"""Packages whose errors quote requests and responses, or might."""
+
+
+def words(error: BaseException, hide: Callable[[str], str]) -> str:
+    """What is known of `error`, in words.
+
+    Args:
+        error: What was raised.
+        hide: Replaces the secrets that are known.
+    """
+    if isinstance(error, (CredentialsRefused, CredentialsUnavailable)):
+        return hide(str(error))
+    if isinstance(error, OAuthFlowError):
+        return sdk.explained(error)
+    name = type(error).__name__
+    if isinstance(error, ValidationError):
+        return f"{name} ({_fields(error)})"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if type(status) is int:
+        return f"{name} (HTTP {status})"
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if isinstance(error.filename, str) else ""
+        return hide(f"{error.strerror}{where}")
+    behind = error.__cause__ or error.__context__
+    if isinstance(behind, OSError) and behind.strerror:
+        # What a library made of an error of the system: the system quotes nothing.
+        return f"{name} ({behind.strerror})"
+    library = (type(error).__module__ or "").partition(".")[0]
+    if isinstance(error, QUOTING) or library in LIBRARIES or isinstance(error, anyio.BrokenResourceError):
+        return name
+    text = " ".join(str(error).split())
+    # Hidden first: a secret that is cut in two is not found any more.
+    text = hide(text)
+    return (text[:LIMIT] + "..." if len(text) > LIMIT else text) or name
+
+
+def _fields(error: ValidationError) -> str:
+    """Which fields are wrong in what way: without the values, and without keys that came with them."""
+    found: Iterable[str] = (
+        f"{each['loc'][0] if each['loc'] and _is_name(each['loc'][0]) else 'a field'}: {each['type']}"
+        for each in error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FIELDS]
+    )
+    return ", ".join(found)
+
+
+def _is_name(part: object) -> bool:
+    return isinstance(part, str) and part.isidentifier() and len(part) <= 40
