@@ -63,6 +63,9 @@ class Policy:
     """Replays there are before the first call."""
     max_message_size: Count = 16 * 1024 * 1024
     """Bytes of one JSON answer, one event or one line of output. A longer one fails its call."""
+    max_message_values: Count = 500_000
+    """JSON values of one answer, event or line of output; a 25th of it in places that the protocol describes (items
+    of a list, blocks of content). Checking so many takes some 0.3 s, in which nothing else in the program moves."""
     keepalive: Seconds | None = None
     """Probe a session that nobody used for so long. None: never."""
     idle_timeout: Seconds | None = None

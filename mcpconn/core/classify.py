@@ -278,8 +278,8 @@ LOCAL: tuple[Rule, ...] = (
         "the answer cannot be used",
         FailureKind.PROTOCOL,
         Delivery.UNKNOWN,
-        # Too large, wrongly compressed, ...: HTTP errors that none of the rules above knows.
-        lambda seen: seen.is_a("MessageTooLarge", "RequestError", "StreamError"),
+        # No message, another request's, too large, wrongly compressed, ...
+        lambda seen: seen.is_a("Unreadable", "RequestError", "StreamError"),
     ),
     proof(
         "the command cannot be started",

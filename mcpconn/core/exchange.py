@@ -16,7 +16,7 @@ class Exchange:
     """What happened to one attempt. The fields are those of `Evidence`, about the attempt's latest request."""
 
     __slots__ = (
-        "abandoned",
+        "answered",
         "challenge",
         "code",
         "content_type",
@@ -45,9 +45,8 @@ class Exchange:
         self.phase: Phase = phase
         self.era: Era | None = era
         self.progressed = False
-        """Progress was received: the call was running."""
-        self.abandoned = False
-        """The caller has left: nobody waits for the answer."""
+        """Something came for the call before its answer (progress, a log message, an event id, a question of the
+        server's), or may have: the call was running."""
         self.earlier = 0
         """Requests before the latest one that were not refused. One call can take several (input rounds, a
         listing to check its answer against), and what an earlier one did is done."""
@@ -65,6 +64,8 @@ class Exchange:
         self.session_sent: bool | None = None
         self.from_wire: bool | None = None
         self.written = written
+        self.answered = False
+        """The server answered the latest request, with a result or an error."""
 
     def start(self) -> None:
         """A request is about to be sent: what is noted from here on is about that one."""

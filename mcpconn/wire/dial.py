@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
 from mcp import Client, MCPError
-from mcp.client.sse import sse_client
-from mcp.client.streamable_http import streamable_http_client
 from mcp_types import METHOD_NOT_FOUND, Implementation, ListToolsResult, ServerCapabilities, Tool
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -21,23 +19,15 @@ from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.seen import walk
 from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
-from mcpconn.wire.lens import Lens, Undecided
+from mcpconn.wire.explain import explain
+from mcpconn.wire.lens import Lens
+from mcpconn.wire.messages import Limits
 from mcpconn.wire.network import Borrowed, Network
+from mcpconn.wire.sdk import in_process
+from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stdio import stdio_transport
-from mcpconn.wire.watch import Watch, injectable, watched
-
-# Errors that the SDK makes up on this side for a stream that ended, and which a server could send as well.
-# Where one did, taking it for local costs a probe and nothing else.
-LOCAL_ERRORS = (
-    (-32000, "SSE stream"),
-    (-32001, "Request '"),
-    (-32001, "Timed out after"),
-    (-32700, "Failed to parse"),
-    (-32600, "server answered a request with 202"),
-    (-32600, "Unexpected content type"),
-    (-32600, "Redirect to"),
-)
-
+from mcpconn.wire.streamable import Undecided, streamable_http
+from mcpconn.wire.watch import Watch, watched
 
 UNDECIDED_PATIENCE = 2
 """Times in a row that a server may fail at `server/discover` alone before it is dialled as a legacy one."""
@@ -54,12 +44,11 @@ class DialFailed(Exception):
 class Link:
     """One open session: the SDK's client, and what the wire knows about it."""
 
-    def __init__(self, client: Client, watch: Watch, *, tracked: bool) -> None:
+    def __init__(self, client: Client, watch: Watch) -> None:
         self.client = client
         # Kept here, because the client raises when it is asked after its end, and ends while others look.
         self._session = client.session
         self._watch = watch
-        self._tracked = tracked
         version = client.protocol_version
         self.version: str = version
         self.server_info: Implementation | None = client.server_info
@@ -75,7 +64,7 @@ class Link:
 
     def exchange(self, phase: Phase) -> Exchange:
         """A new record for an attempt on this session."""
-        return Exchange(phase, self.era, written=False if self._tracked else None)
+        return Exchange(phase, self.era, written=False if self._watch.passes else None)
 
     def explain(self, error: BaseException, exchange: Exchange) -> Evidence:
         """The evidence for `error`, which an attempt recorded in `exchange` raised."""
@@ -118,31 +107,6 @@ class Link:
             await session.list_tools()
 
 
-def explain(error: BaseException, exchange: Exchange, watch: Watch) -> Evidence:
-    """What the wire saw comes first; then the JSON-RPC error; then the exception itself."""
-    if exchange.failed:
-        return exchange.evidence()
-    if isinstance(error, MCPError):
-        if exchange.from_wire is None:
-            exchange.code, exchange.message = error.code, error.message
-            # What was not written cannot have been answered.
-            exchange.from_wire = exchange.written is not False and _from_wire(error, watch)
-        if watch.ended and exchange.from_wire is False and watch.reason is not None:
-            exchange.code, exchange.message = None, None
-            exchange.exception = watch.reason
-        return exchange.evidence()
-    exchange.exception = error
-    # A local exception came after the answer or before the request: what HTTP said is not its cause.
-    exchange.http_status = exchange.content_type = None
-    return exchange.evidence()
-
-
-def _from_wire(error: MCPError, watch: Watch) -> bool:
-    if error.code == -32000 and error.message == "Connection closed":
-        return not watch.ended
-    return not any(error.code == code and error.message.startswith(text) for code, text in LOCAL_ERRORS)
-
-
 class Dialer:
     """Opens sessions to one server, one after another."""
 
@@ -169,6 +133,7 @@ class Dialer:
         self._policy = policy
         self._network = network or Network()
         self._options = dict(options or {})
+        self._limits = Limits(policy.max_message_size, policy.max_message_values)
         self.auth = auth
         """Credentials of the sessions to come."""
         self._redact = redact or config.redactor
@@ -195,13 +160,12 @@ class Dialer:
         Raises:
             DialFailed: no session came of it.
         """
-        watch = Watch(sign)
+        watch = Watch(sign, self._redact, self.config.name)
         link: Link | None = None
         try:
             async with anyio.create_task_group() as group:
-                watch.background = group.start_soon
                 async with self._client(watch, self.mode) as client:
-                    link = Link(client, watch, tracked=self.config.kind != "memory")
+                    link = Link(client, watch)
                     self.era = link.era
                     self._undecided = 0
                     yield link
@@ -240,9 +204,13 @@ class Dialer:
 
     @asynccontextmanager
     async def _client(self, watch: Watch, mode: str) -> AsyncIterator[Client]:
-        config = self.config
+        config, options = self.config, self._options
         server: Any
-        if config.kind == "memory":
+        if config.kind == "memory" and mode == "legacy":
+            transport = in_process(config.server, raise_exceptions=options.get("raise_exceptions", False))
+            server = watched(transport, watch, final=True, encoded=False)
+        elif config.kind == "memory":
+            # No streams: the SDK calls the server's functions.
             server = config.server
         elif config.kind == "stdio":
             assert config.command is not None
@@ -252,48 +220,29 @@ class Dialer:
                 env=config.env,
                 cwd=config.cwd,
                 watch=watch,
-                limit=self._policy.max_message_size,
+                limits=self._limits,
             )
             server = watched(child, watch, final=True)
-        elif config.kind == "sse":
-            server = watched(injectable(self._sse(watch), watch), watch, final=False)
         else:
-            server = watched(self._http(watch), watch, final=False)
-        async with Client(server, mode=mode, **self._options) as client:
+            if config.kind == "sse":
+                server = watched(http_sse(config.endpoint, self._lens(), watch, self._limits), watch, final=False)
+            else:
+                streams = streamable_http(config.endpoint, self._lens(), watch, self._limits)
+                server = watched(streams, watch, final=False, shared=False)
+        async with Client(server, mode=mode, **options) as client:
             yield client
 
-    def _lens(self, watch: Watch, *, sse: bool = False, headers: Any = None) -> Lens:
+    def _lens(self) -> Lens:
         assert self.config.url is not None
         if self._transport is None:
             self._transport = self._network.transport(self.config.url, self.config.engine)
         return Lens(
-            watch,
             redact=self._redact,
-            limit=self._policy.max_message_size,
-            sse=sse,
+            sse=self.config.kind == "sse",
             transport=Borrowed(self._transport),
-            headers={**self.config.request_headers, **(headers or {})},
+            headers=self.config.request_headers,
             auth=self.auth,
             # Reading has no limit of its own: a call has its deadline, and an event stream may be silent
             # for hours. (With the SDK's 300 s it gives such a stream up after the second silence.)
             timeout=httpx2.Timeout(self._policy.connect_timeout, read=None),
         )
-
-    @asynccontextmanager
-    async def _http(self, watch: Watch) -> AsyncIterator[Any]:
-        assert self.config.url is not None
-        async with (
-            self._lens(watch) as lens,
-            streamable_http_client(
-                self.config.endpoint, http_client=lens, max_sse_event_size=self._policy.max_message_size
-            ) as streams,
-        ):
-            yield streams
-
-    def _sse(self, watch: Watch) -> AbstractAsyncContextManager[Any]:
-        assert self.config.url is not None
-
-        def factory(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx2.AsyncClient:
-            return self._lens(watch, sse=True, headers=headers)
-
-        return sse_client(self.config.endpoint, httpx_client_factory=factory)

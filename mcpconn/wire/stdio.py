@@ -20,8 +20,9 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
-from mcp_types import jsonrpc_message_adapter
 
+from mcpconn.wire import messages
+from mcpconn.wire.messages import Limits, Outgoing
 from mcpconn.wire.watch import Watch
 
 STDERR_LINES = 20
@@ -152,7 +153,7 @@ async def stdio_transport(
     env: Mapping[str, str] | None,
     cwd: str | None,
     watch: Watch,
-    limit: int,
+    limits: Limits,
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Run a command and talk to it, one JSON-RPC message a line.
 
@@ -171,16 +172,16 @@ async def stdio_transport(
         )
     child = Child(process, watch)
     to_session, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    write, from_session = anyio.create_memory_object_stream[SessionMessage](0)
+    write, from_session = anyio.create_memory_object_stream[Outgoing](0)
 
     async def read_stdout() -> None:
         assert process.stdout is not None
         async with to_session:
             # trio wants a generator closed that is left in the middle.
-            async with aclosing(lines_of(process.stdout, limit)) as lines:
+            async with aclosing(lines_of(process.stdout, limits.size)) as lines:
                 with suppress(*GONE):
                     async for line in lines:
-                        await to_session.send(line if isinstance(line, Exception) else parse(line))
+                        await to_session.send(line if isinstance(line, Exception) else await parse(line, limits))
             # What it said last explains its end: give it the moment it needs to be read.
             await child.exited(1.0)
             with anyio.move_on_after(0.2):
@@ -198,8 +199,7 @@ async def stdio_transport(
         async with from_session:
             with suppress(*GONE):
                 async for item in from_session:
-                    line = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-                    await process.stdin.send(line.encode() + b"\n")
+                    await process.stdin.send(item.body + b"\n")
 
     stderr_read = anyio.Event()
     async with anyio.create_task_group() as group:
@@ -218,9 +218,9 @@ async def stdio_transport(
             from_session.close()
 
 
-def parse(line: bytes) -> SessionMessage | Exception:
+async def parse(line: bytes, limits: Limits) -> SessionMessage | Exception:
     """One line as a message, or the error that it is none: servers print banners on stdout, too."""
     try:
-        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
-    except ValueError as error:
+        return SessionMessage(await messages.parse(line, limits))
+    except messages.Unreadable as error:
         return error

@@ -1,4 +1,9 @@
-"""Stream wrappers that notice what the SDK keeps to itself: what is being sent, and the end of a transport.
+"""What passes between the SDK's session and a transport, and what is known from it.
+
+Both streams of every transport are wrapped. The wrapper on the way out encodes each message, and enters each
+request in the table of those that wait; the one on the way in strikes off what is answered, and writes down
+whether the server said it. That is how evidence is told from words: an error that the SDK or a transport made up
+on this side never came in as bytes that were parsed here, whatever its text says.
 
 An idle client is not told that its stdio child died or that its event stream ended; the wrapper around the
 read stream is, because it is what the session's receive loop reads from.
@@ -6,37 +11,62 @@ read stream is, because it is what the session's receive loop reads from.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import Context, ContextVar
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any
 
 import anyio
+from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest
+from mcp_types import (
+    CONNECTION_CLOSED,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
 from typing_extensions import Self
 
-from mcpconn.core.exchange import EXCHANGE
+from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Evidence
+from mcpconn.wire.messages import Made, Outgoing, Unreadable, encode, made
 
-OUTBOUND: ContextVar[JSONRPCMessage | None] = ContextVar("mcpconn_outbound", default=None)
-"""The message being sent. The SDK's HTTP transports hand the sender's context on to the HTTP client."""
+logger = logging.getLogger("mcpconn")
 
 CANCEL_PATIENCE = 0.25
 """Seconds to offer a courtesy cancel to a transport that is stuck. The SDK shields that write for 5 s, and
 a call must not end later than its deadline by more than half a second."""
 
+RUNNING = frozenset({"notifications/message"})
+"""Notifications that say that some request is being worked on, but not which."""
+
+
+def _verbatim(text: str) -> str:
+    return text
+
 
 class Watch:
     """What the wire has noticed about one session, shared by its streams, its HTTP client and its child."""
 
-    def __init__(self, sign: Callable[[Evidence], None]) -> None:
+    def __init__(
+        self, sign: Callable[[Evidence], None], redact: Callable[[str], str] = _verbatim, name: str = ""
+    ) -> None:
         """
         Args:
             sign: Told what happened to the session while no call was there to fail.
+            redact: Hides secrets in what a server said.
+            name: Of the connection, for the log.
         """
         self.sign = sign
+        self._redact = redact
+        self._name = name
+        self.dropped = 0
+        """Messages that were read and not passed on."""
         self.ended = False
         """The transport has ended: no answer can come any more."""
         self.doomed = False
@@ -47,10 +77,12 @@ class Watch:
         """The server has opened its standalone event stream once."""
         self.grace = 2.0
         """Seconds a child gets to end by itself. 2 s is the SDK's figure."""
-        self.background: Callable[[Callable[[], Coroutine[Any, Any, None]]], object] = lambda _: None
-        """Runs a function beside the session, ended with it."""
-        self.inject: Callable[[JSONRPCError], object] | None = None
-        """Puts an answer into the read stream, for transports whose answers come another way than requests."""
+        self.passes = False
+        """All messages pass these streams, so that what was not seen here was not received."""
+        self._waiting: dict[RequestId, Exchange] = {}
+        """Requests that were sent and not answered, by id, with the record of the attempt each belongs to."""
+        self._alone: RequestId | None = None
+        """The last message sent, where that was a request and no other one waits."""
 
     def end(self) -> None:
         """The read stream has ended."""
@@ -60,41 +92,127 @@ class Watch:
         reason = self.reason or anyio.EndOfStream()
         self.sign(Evidence(exception=reason, from_wire=False, phase="idle"))
 
+    def drop(self, why: str) -> None:
+        """A message is not passed on. The first of a session is worth a line to whoever runs the server."""
+        self.dropped += 1
+        level = logging.WARNING if self.dropped == 1 else logging.DEBUG
+        logger.log(level, "message.dropped connection=%s why=%r", self._name, why)
 
-class WatchedRead:
-    """A read stream that reports its end."""
+    # -- what was sent
 
-    def __init__(self, inner: Any, watch: Watch) -> None:
-        self._inner = inner
-        self._watch = watch
+    def sent(self, message: JSONRPCMessage, exchange: Exchange | None) -> None:
+        """`message` is about to be sent, for the attempt that `exchange` records."""
+        self._alone = None
+        if isinstance(message, JSONRPCRequest):
+            if not self._waiting:
+                self._alone = coerce_request_id(message.id)
+            self._waiting[coerce_request_id(message.id)] = exchange or Exchange("call")
 
-    @property
-    def last_context(self) -> Context | None:
-        """The sender's context of the last item; the SDK's dispatcher asks for it."""
-        return getattr(self._inner, "last_context", None)
+    def given_up(self, request_id: RequestId) -> None:
+        """Nobody waits for this answer any more. One that comes all the same is no longer news."""
+        self._waiting.pop(coerce_request_id(request_id), None)
 
-    def __aiter__(self) -> Self:
-        return self
+    # -- what was received
 
-    async def __anext__(self) -> SessionMessage | Exception:
+    def received(self, item: SessionMessage | Exception, *, shared: bool) -> SessionMessage | Exception:
+        """Write down what `item` says about the requests that wait.
+
+        Args:
+            item: What came over the transport.
+            shared: All requests have their answers on this one stream.
+
+        Returns:
+            What the session should see: `item`, or the end of a request that `item` was a failed answer to.
+        """
+        if isinstance(item, Unreadable):
+            return self._unreadable(item) if shared else item
+        if not isinstance(item, SessionMessage):
+            return item
+        message = item.message
+        if isinstance(message, (JSONRPCResponse, JSONRPCError)):
+            return self._answered(item, message, shared)
+        self._note_running(message, shared)
+        return item
+
+    def _answered(
+        self, item: SessionMessage, message: JSONRPCResponse | JSONRPCError, shared: bool
+    ) -> SessionMessage | Exception:
+        key = None if message.id is None else coerce_request_id(message.id)
+        if key is None and shared and self._alone in self._waiting:
+            # JSON-RPC 2.0, 5: the id is null if it could not be made out in the request. There is but one.
+            return self._unreadable(Unreadable("the server could not read the request", answers=self._alone))
+        exchange = self._waiting.pop(key, None) if key is not None else None
+        if exchange is not None and not isinstance(item, Made):
+            exchange.answered = True
+            if isinstance(message, JSONRPCError):
+                exchange.code, exchange.message = message.error.code, self._redact(message.error.message)
+                exchange.from_wire = True
+        return item
+
+    def _unreadable(self, error: Unreadable) -> SessionMessage | Exception:
+        """A broken answer is its caller's, if it can be made out whose it was."""
+        key = None if error.answers is None or error.asks else coerce_request_id(error.answers)
+        exchange = self._waiting.pop(key, None) if key is not None else None
+        if key is None or exchange is None:
+            return error
+        exchange.exception = error
+        return made(key, CONNECTION_CLOSED, str(error))
+
+    def _note_running(self, message: JSONRPCRequest | JSONRPCNotification, shared: bool) -> None:
+        params = message.params or {}
+        if message.method == "notifications/progress":
+            token = params.get("progressToken")
+            if isinstance(token, (int, str)) and not isinstance(token, bool):
+                exchange = self._waiting.get(coerce_request_id(token))
+                if exchange is not None:
+                    exchange.progressed = True
+        elif shared and (isinstance(message, JSONRPCRequest) or message.method in RUNNING):
+            # One of the requests that wait is being worked on. Which one is not said, so it may be any of them.
+            for exchange in self._waiting.values():
+                exchange.progressed = True
+
+
+Item = SessionMessage | Exception
+
+
+class Inbox:
+    """Where a transport of ours puts what it has received. Keeps the context of whoever puts it: the SDK runs
+    what a message causes (a progress callback, a request from the server) in the context of the call it came for."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = anyio.create_memory_object_stream[tuple[Context, Item]](0)
+        self.last_context: Context | None = None
+
+    async def put(self, item: Item) -> None:
+        """Hand `item` to the session, when it is ready for it. Nothing happens if it has ended."""
         try:
-            return await self._inner.__anext__()  # type: ignore[no-any-return]
-        except (StopAsyncIteration, anyio.ClosedResourceError, anyio.BrokenResourceError):
-            self._watch.end()
-            raise
+            await self._send.send((copy_context(), item))
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            return
 
-    async def receive(self) -> SessionMessage | Exception:
-        try:
-            return await self.__anext__()
-        except StopAsyncIteration:
-            raise anyio.EndOfStream from None
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._send.close()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        self._send.close()
+        self._receive.close()
+
+    async def __anext__(self) -> Item:
+        self.last_context, item = await self._receive.__anext__()
+        return item
+
+
+class _Stream:
+    """A stream that its transport closes, at its own end.
+
+    Closed by the session before, an answer that comes late would be an error in the transport, and would
+    interrupt its goodbye to the server.
+    """
 
     async def aclose(self) -> None:
-        """Nothing: the transport closes both streams at its own end.
-
-        Closed before, an answer that comes late would be an error in the SDK's transport, and would interrupt
-        its goodbye to the server.
-        """
+        """Nothing."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,41 +223,92 @@ class WatchedRead:
         await self.aclose()
 
 
-class WatchedWrite:
-    """A write stream that notes each request it passes on in the record of the call it is for."""
+class WatchedRead(_Stream):
+    """A read stream that writes down what comes, and reports its end."""
 
-    def __init__(self, inner: Any, *, final: bool) -> None:
+    def __init__(self, inner: Any, watch: Watch, *, shared: bool = True) -> None:
+        """
+        Args:
+            inner: The transport's own read stream.
+            watch: What it is told to.
+            shared: All requests have their answers on this one stream.
+        """
+        self._inner = inner
+        self._watch = watch
+        self._shared = shared
+        watch.passes = True
+
+    @property
+    def last_context(self) -> Context | None:
+        """The sender's context of the last item; the SDK's dispatcher asks for it."""
+        return getattr(self._inner, "last_context", None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        try:
+            item = await self._inner.__anext__()
+        except (StopAsyncIteration, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            self._watch.end()
+            raise
+        return self._watch.received(item, shared=self._shared)
+
+    async def receive(self) -> Item:
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise anyio.EndOfStream from None
+
+
+class WatchedWrite(_Stream):
+    """A write stream that encodes what it passes on, and notes each request in the record of its attempt."""
+
+    def __init__(self, inner: Any, watch: Watch, *, final: bool, encoded: bool = True) -> None:
         """
         Args:
             inner: The transport's own write stream.
+            watch: Told of each request.
             final: A message that `inner` took is as good as written. For HTTP it is not: there the HTTP
                 client says what was.
+            encoded: The transport sends bytes.
         """
         self._inner = inner
+        self._watch = watch
         self._final = final
+        self._encoded = encoded
 
     async def send(self, item: SessionMessage) -> None:
-        message = item.message
-        if not isinstance(message, JSONRPCError):
-            _encodable(message)
-        token = OUTBOUND.set(message)
-        try:
-            if isinstance(message, JSONRPCRequest):
-                await self._send_request(item)
-            elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
-                with anyio.move_on_after(CANCEL_PATIENCE):
-                    await self._inner.send(item)
-            else:
-                await self._inner.send(item)
-        finally:
-            OUTBOUND.reset(token)
+        """Pass `item` on.
 
-    async def _send_request(self, item: SessionMessage) -> None:
+        Raises:
+            ValueError: it cannot be put into JSON; nothing was written.
+        """
+        message = item.message
+        # Here, in the task of whoever sends it: a transport that finds out by itself ends, with its session.
+        body = encode(message) if self._encoded else b""
+        item = Outgoing(message, item.metadata, body)
+        if isinstance(message, JSONRPCRequest):
+            await self._send_request(item, message)
+            return
+        self._watch.sent(message, None)
+        if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            request_id = (message.params or {}).get("requestId")
+            if request_id is not None:
+                self._watch.given_up(request_id)
+            with anyio.move_on_after(CANCEL_PATIENCE):
+                await self._inner.send(item)
+        else:
+            await self._inner.send(item)
+
+    async def _send_request(self, item: Outgoing, message: JSONRPCRequest) -> None:
         exchange = EXCHANGE.get()
         if exchange is None:
+            self._watch.sent(message, None)
             await self._inner.send(item)
             return
         exchange.start()
+        self._watch.sent(message, exchange)
         # Whatever interrupts the hand-over, the other side may have taken it; only a closed stream has not.
         exchange.written = None if self._final else False
         try:
@@ -150,75 +319,27 @@ class WatchedWrite:
         if self._final:
             exchange.written = True
 
-    async def aclose(self) -> None:
-        """Nothing; see `WatchedRead`."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-def _encodable(message: JSONRPCMessage) -> None:
-    """Return if `message` can be sent. A transport that finds out by itself ends, and its session with it.
-
-    Raises:
-        ValueError: half a surrogate pair is in one of its texts, which is no JSON. Nothing was written.
-    """
-    try:
-        message.model_dump_json()
-    except ValueError:
-        raise ValueError(
-            "the message cannot be sent: one of its texts is no valid Unicode (half a surrogate pair)"
-        ) from None
-
 
 @asynccontextmanager
 async def watched(
-    transport: AbstractAsyncContextManager[Any], watch: Watch, *, final: bool
+    transport: AbstractAsyncContextManager[Any],
+    watch: Watch,
+    *,
+    final: bool,
+    shared: bool = True,
+    encoded: bool = True,
 ) -> AsyncIterator[tuple[Any, Any]]:
-    """`transport` with both its streams watched. Satisfies the SDK's `Transport`."""
-    async with transport as (read, write):
-        yield WatchedRead(read, watch), WatchedWrite(write, final=final)
+    """`transport` with both its streams watched. Satisfies the SDK's `Transport`.
 
-
-@asynccontextmanager
-async def injectable(transport: AbstractAsyncContextManager[Any], watch: Watch) -> AsyncIterator[tuple[Any, Any]]:
-    """`transport` with a read stream that `watch.inject` can put answers into.
-
-    Only the SSE transport needs it: there a request's refusal is seen by the POST, but its answer is
-    awaited on the event stream, and the SDK connects the two no further than its log.
+    Args:
+        transport: A read and a write stream, when entered.
+        watch: What is told of them.
+        final: See `WatchedWrite`.
+        shared: See `WatchedRead`.
+        encoded: See `WatchedWrite`.
     """
-    async with transport as (read, write), anyio.create_task_group() as group:
-        send, receive = anyio.create_memory_object_stream[Any](64)
-
-        async def pump() -> None:
-            async with send:
-                try:
-                    async for item in read:
-                        if isinstance(item, Exception):
-                            # Whatever cut the stream, it is the end of this transport. (Its own error would be a
-                            # suspicion: over plain HTTP a cut socket proves nothing.)
-                            watch.reason = anyio.EndOfStream(str(item) or type(item).__name__)
-                        await send.send(item)
-                except anyio.BrokenResourceError:
-                    return
-
-        async def put(error: JSONRPCError) -> None:
-            try:
-                await send.send(SessionMessage(error))
-            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-                return
-
-        watch.inject = lambda error: group.start_soon(put, error)
-        group.start_soon(pump)
-        try:
-            yield receive, write
-        finally:
-            watch.inject = None
-            group.cancel_scope.cancel()
-            send.close()
-            receive.close()
+    async with transport as (read, write):
+        yield (
+            WatchedRead(read, watch, shared=shared),
+            WatchedWrite(write, watch, final=final, encoded=encoded),
+        )

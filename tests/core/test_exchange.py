@@ -27,7 +27,7 @@ def test_a_new_record_holds_what_it_was_told_and_nothing_else() -> None:
     exchange = Exchange("call", "modern", written=False)
     assert exchange.evidence() == Evidence(phase="call", era="modern", written=False)
     assert (exchange.progressed, exchange.earlier, exchange.started, exchange.failed) == (False, 0, False, False)
-    assert exchange.abandoned is False
+    assert exchange.answered is False
     assert Exchange("probe").evidence() == Evidence(phase="probe")
 
 
@@ -57,12 +57,12 @@ def test_the_next_request_starts_with_a_clean_record() -> None:
     assert exchange.started
 
 
-def test_progress_and_a_callers_leaving_are_remembered_over_requests() -> None:
+def test_progress_is_remembered_over_requests_and_an_answer_is_one_requests() -> None:
     exchange = Exchange("call")
-    exchange.progressed = exchange.abandoned = True
+    exchange.progressed = exchange.answered = True
     exchange.start()
     assert exchange.progressed
-    assert exchange.abandoned
+    assert not exchange.answered
 
 
 def test_the_first_request_has_none_before_it() -> None:

@@ -1,0 +1,109 @@
+"""Server-sent events, read from bytes (HTML standard, 9.2.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mcpconn.wire.messages import MessageTooLarge
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream."""
+
+    data: bytes
+    type: str
+    id: bytes | None
+    """The stream's last event id, where the event or an earlier one has named one."""
+    retry: int | None
+    """Milliseconds that the server wants to be left alone after the stream has ended."""
+
+
+class EventReader:
+    """Puts events together from chunks. Feeding is proportional to what is fed, however it is cut."""
+
+    def __init__(self, limit: int) -> None:
+        """
+        Args:
+            limit: Bytes of one event, or of one line.
+        """
+        self._limit = limit
+        self._rest: list[bytes] = []
+        """The beginning of a line whose end has not come yet, in pieces."""
+        self._rest_size = 0
+        self._after_cr = False
+        self._begun = False
+        self._clear()
+        self._id: bytes | None = None
+
+    def _clear(self) -> None:
+        self._data: list[bytes] = []
+        self._type = b""
+        self._retry: int | None = None
+        self._size = 0
+        self._pending = False
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that are complete with `chunk`.
+
+        Raises:
+            MessageTooLarge: an event is above the limit.
+        """
+        if self._after_cr and chunk:
+            # A line end of two characters may be cut in the middle.
+            chunk = chunk.removeprefix(b"\n")
+            self._after_cr = False
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+        if not end:
+            self._keep(chunk)
+            return []
+        self._after_cr = chunk.endswith(b"\r")
+        lines = b"".join((*self._rest, chunk[:end])).splitlines()
+        self._rest, self._rest_size = [], 0
+        if not self._begun:
+            self._begun = True
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+        events = [event for line in lines if (event := self._line(line)) is not None]
+        self._keep(chunk[end:])
+        return events
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self._rest.append(piece)
+            self._rest_size += len(piece)
+        self._check()
+
+    def _check(self) -> None:
+        if self._size + self._rest_size > self._limit:
+            raise MessageTooLarge(f"the answer is larger than {self._limit} bytes")
+
+    def _line(self, line: bytes) -> Event | None:
+        if not line:
+            return self._dispatch()
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+            self._size += len(value)
+            self._check()
+        elif name == b"event":
+            self._type = value
+        elif name == b"id" and b"\0" not in value:
+            self._id = value or None
+        elif name == b"retry" and value.isdigit():
+            self._retry = min(int(value[:9]), RETRY_LIMIT)
+        else:
+            return None
+        self._pending = True
+        return None
+
+    def _dispatch(self) -> Event | None:
+        if not self._pending:
+            return None
+        event = Event(b"\n".join(self._data), self._type.decode("utf-8", "replace") or "message", self._id, self._retry)
+        self._clear()
+        return event
+
+
+RETRY_LIMIT = 3_600_000
+"""Milliseconds of `retry` that are believed: an hour. No call has a deadline beyond it."""

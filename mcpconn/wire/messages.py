@@ -1,0 +1,272 @@
+"""JSON-RPC messages and their bytes: one parser and one encoder for every transport.
+
+Two parsers have two opinions: one reads half a surrogate pair or an integer of 5,000 digits, the other does not,
+and a call is told what neither the server nor the wire said. So whatever is received is parsed here, once, and
+the SDK is handed only the messages made of it; whatever is sent is encoded here, once, before the session's
+transport sees it, so that what cannot be sent fails in its caller's hands and ends no session.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from anyio.lowlevel import checkpoint
+from mcp.shared.dispatcher import coerce_request_id
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
+from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
+
+MODELLED_SHARE = 25
+"""One in so many of `Limits.values` may be an item that the SDK's models describe. Measured: validating a text
+block costs 16 us, twice 8, parsing any value 0.1 us; so both limits stand for about 0.3 s, in which no other
+connection's call makes progress."""
+WINDOW = 256 * 1024
+"""Bytes counted at a time, before other tasks get their turn: 10 ms at worst."""
+
+FREE_FORM = frozenset({"_meta", "data", "inputSchema", "outputSchema", "structuredContent"})
+"""Members that the SDK's models take as they are, whatever is in them."""
+
+
+class Unreadable(ValueError):
+    """What was received is no JSON-RPC message, or not the one that was due. Never quotes what it was.
+
+    Attributes:
+        answers: Id of the request that it may have been meant to answer, where one can be made out.
+        asks: It is a request or a notification of the server's, if a badly made one: no answer.
+    """
+
+    def __init__(self, text: str, *, answers: RequestId | None = None, asks: bool = False) -> None:
+        super().__init__(text)
+        self.answers = answers
+        self.asks = asks
+
+
+class MessageTooLarge(Unreadable):
+    """What was received is above `Policy.max_message_size`, or holds more than `Policy.max_message_values`."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one message may be."""
+
+    size: int
+    """Bytes."""
+    values: int
+    """JSON values: objects, arrays, and what is in them. 16 MB of empty objects are half a gigabyte of dicts."""
+
+
+@dataclass
+class Outgoing(SessionMessage):
+    """A message on its way out, and the bytes to send."""
+
+    body: bytes = b""
+
+
+class Made(SessionMessage):
+    """An answer that was made on this side, in place of one that will not come."""
+
+
+def made(request_id: RequestId, code: int, text: str) -> Made:
+    """The answer for a request that gets none from the server."""
+    return Made(JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=text)))
+
+
+# -- out
+
+
+def encode(message: JSONRPCMessage) -> bytes:
+    """The bytes of `message`, as they are sent.
+
+    Raises:
+        ValueError: it cannot be put into JSON. Nothing was written.
+    """
+    try:
+        return _dump(message.model_dump(by_alias=True, exclude_unset=True))
+    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(message, JSONRPCError):
+            # The answer to a request of the server's, which waits for it: what can be said is said.
+            text = message.error.message.encode("utf-8", "replace").decode()
+            return _dump({"jsonrpc": "2.0", "id": message.id, "error": {"code": message.error.code, "message": text}})
+        raise ValueError(f"the message cannot be sent: {_why(error)}") from None
+
+
+def _dump(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=to_jsonable_python)
+    return text.encode()
+
+
+def _why(error: Exception) -> str:
+    """The reason, without the value: it may be a secret, or ten megabytes."""
+    if isinstance(error, UnicodeError):
+        return "one of its texts is no valid Unicode (half a surrogate pair)"
+    if isinstance(error, RecursionError) or "ircular" in str(error):
+        return "it is nested too deeply"
+    if isinstance(error, (TypeError, PydanticSerializationError)):
+        return "it holds a value that JSON does not have"
+    return "it holds a number that JSON cannot carry (NaN, infinite, or of thousands of digits)"
+
+
+# -- in
+
+
+async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRPCMessage:
+    """The message in `data`.
+
+    Args:
+        data: One JSON text.
+        limits: What it may be at most.
+        refusal: It came with an HTTP status of 400 or more: see `read`.
+
+    Raises:
+        MessageTooLarge: it is above a limit.
+        Unreadable: it is no JSON-RPC message.
+    """
+    if len(data) > limits.size:
+        raise MessageTooLarge(f"the answer is larger than {limits.size} bytes")
+    few = max(1, limits.values // MODELLED_SHARE)
+    # A comma or a bracket goes before every value but one. Texts hold some as well, so this is only a bound.
+    bound = 0 if len(data) <= few else sum(data.count(each) for each in (b",", b"{", b"["))
+    if bound > limits.values and await _count(data, limits.values) > limits.values:
+        raise MessageTooLarge(f"the answer holds more than {limits.values} values")
+    message = read(data, refusal=refusal)
+    if bound > few and not _modelled(message, few):
+        raise MessageTooLarge(f"the answer holds more than {few} items")
+    return message
+
+
+def read(data: bytes, *, refusal: bool = False) -> JSONRPCMessage:
+    """The message in `data`, however large.
+
+    Args:
+        data: One JSON text.
+        refusal: It came with an HTTP status of 400 or more. Such an error needs no id, and its id is not
+            looked at: it is about the request that was refused.
+
+    Raises:
+        Unreadable: it is no JSON-RPC message.
+    """
+    try:
+        value = from_json(data)
+    except ValueError:
+        raise unreadable("the answer is not valid JSON", data) from None
+    if not isinstance(value, dict):
+        raise Unreadable("the answer is not a JSON object")
+    try:
+        return _refusal(value) if refusal else _message(value)
+    # pydantic's error is a ValueError, and quotes what it was given.
+    except (KeyError, TypeError, ValueError, OverflowError):
+        answers = value.get("id") if isinstance(value.get("id"), (int, str)) else None
+        raise Unreadable("the answer is not a JSON-RPC message", answers=answers, asks="method" in value) from None
+
+
+def _message(value: dict[str, Any]) -> JSONRPCMessage:
+    version: Any = value["jsonrpc"]
+    if "method" in value:
+        fields = {"params": value["params"]} if value.get("params") is not None else {}
+        if value.get("id") is None:
+            return JSONRPCNotification(jsonrpc=version, method=value["method"], **fields)
+        return JSONRPCRequest(jsonrpc=version, id=value["id"], method=value["method"], **fields)
+    result: Any = value.get("result")
+    error: Any = value.get("error")
+    if (result is None) == (error is None):
+        raise KeyError("neither result nor error, or both")
+    if error is None:
+        return JSONRPCResponse(jsonrpc=version, id=value["id"], result=result)
+    return JSONRPCError(jsonrpc=version, id=value["id"], error=ErrorData(**_error(error)))
+
+
+def _refusal(value: dict[str, Any]) -> JSONRPCError:
+    error = ErrorData(**_error(value["error"], code=int, message=str))
+    return JSONRPCError(jsonrpc="2.0", id=None, error=error)
+
+
+def _error(error: dict[str, Any], **as_type: Any) -> dict[str, Any]:
+    fields = {name: as_type.get(name, _same)(error[name]) for name in ("code", "message")}
+    return {**fields, "data": error["data"]} if "data" in error else fields
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_ID = rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{0,64}")\s*'
+_VERSION = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
+_HEAD = re.compile(rb"\s*\{\s*(?:%s,\s*)?(?:%s,\s*)?(\"method\")?" % (_VERSION, _ID))
+_TAIL = re.compile(rb",\s*%s(?:,\s*%s)?\}\s*$" % (_ID, _VERSION))
+_ENDS = 256
+"""Bytes at the beginning and at the end of a broken message in which its id is looked for. Of the official SDKs, some
+write the id first, and TypeScript's writes it last."""
+
+
+def unreadable(text: str, data: bytes) -> Unreadable:
+    """The error for a message of which only the beginning or the end may be left, or be sound.
+
+    On a stream of its own a broken answer is its request's. Where all answers come on one stream, only the id
+    that can still be made out tells whose it was; without it, its caller would wait until the deadline.
+    """
+    head = _HEAD.match(data[:_ENDS])
+    tail = _TAIL.search(data[-_ENDS:])
+    found = (head and head.group(1)) or (tail and tail.group(1))
+    return Unreadable(text, answers=from_json(found) if found else None, asks=bool(head and head.group(2)))
+
+
+async def _count(data: bytes, limit: int) -> int:
+    """How many commas and brackets there are outside of texts; no more than `limit` are counted to the end."""
+    found, inside, carried = 0, False, b""
+    for start in range(0, len(data), WINDOW):
+        window = carried + data[start : start + WINDOW]
+        # An escape that the window cuts in two is looked at whole, in the next one.
+        carried = b"\\" if (len(window) - len(window.rstrip(b"\\"))) % 2 else b""
+        window = window[: len(window) - len(carried)].replace(b"\\\\", b"").replace(b'\\"', b"")
+        pieces = window.split(b'"')
+        outside = b"".join(pieces[inside::2])
+        inside ^= len(pieces) % 2 == 0
+        found += sum(outside.count(each) for each in (b",", b"{", b"["))
+        if found > limit:
+            break
+        await checkpoint()
+    return found
+
+
+def _modelled(message: JSONRPCMessage, limit: int) -> bool:
+    """Whether no more than `limit` values are in places that the SDK's models describe."""
+    pending = [_content(message)]
+    met = 0
+    while pending and met <= limit:
+        items = pending.pop()
+        met += len(items)
+        if met <= limit:
+            pending.extend(_containers(items))
+    return met <= limit
+
+
+def _content(message: JSONRPCMessage) -> Any:
+    if isinstance(message, JSONRPCResponse):
+        return message.result
+    return {} if isinstance(message, JSONRPCError) else message.params or {}
+
+
+def _containers(items: Any) -> Iterator[Any]:
+    values = (item for name, item in items.items() if name not in FREE_FORM) if isinstance(items, dict) else items
+    return (each for each in values if isinstance(each, (dict, list)))
+
+
+# -- ids
+
+
+def same_id(one: RequestId | None, other: RequestId) -> bool:
+    """Whether both name the same request. "7" is 7: some servers send every id back as a text, and the SDK,
+    whose rule this is (`coerce_request_id`), takes it."""
+    return one is not None and coerce_request_id(one) == coerce_request_id(other)

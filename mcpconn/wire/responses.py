@@ -1,0 +1,120 @@
+"""What an HTTP response says besides its message: status, headers, and the words of a refusal."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+import anyio
+import httpx2
+from mcp_types import ErrorData, JSONRPCError
+
+from mcpconn.core.exchange import Exchange
+from mcpconn.redact import Redactor
+from mcpconn.wire.messages import MessageTooLarge, Unreadable, read
+
+SESSION_HEADER = "mcp-session-id"
+ERROR_BODY_LIMIT = 1024 * 1024
+"""Bytes read of a refusal. What is longer is no JSON-RPC error that anybody should read."""
+MESSAGE_LIMIT = 1000
+"""Characters kept of a refusal's plain text."""
+DRAIN = 1.0
+"""Seconds a response may take to end once everything of interest was read."""
+RETRY_AFTER_LIMIT = 86_400.0
+"""Seconds of Retry-After that are believed. "99999999999" is a mistake, and would silence a connection for good."""
+
+
+def note_response(exchange: Exchange, response: httpx2.Response) -> None:
+    """Write down what the head of `response` says."""
+    exchange.http_status = response.status_code
+    exchange.content_type = response.headers.get("content-type", "")
+    if response.status_code >= 400:
+        exchange.retry_after = retry_after(response.headers.get("retry-after"))
+        exchange.challenge = response.headers.get("www-authenticate")
+
+
+async def note_refusal(exchange: Exchange, response: httpx2.Response, redact: Redactor) -> ErrorData | None:
+    """Read the body of a response of status 400 or more, and write down what it says.
+
+    Returns:
+        The JSON-RPC error in it, if there is one. Secrets are replaced in its text, because it becomes the cause
+        of what the caller sees.
+
+    Raises:
+        httpx2.HTTPError: the body was cut off.
+    """
+    try:
+        body = await read_limited(response, ERROR_BODY_LIMIT, cut=True)
+    finally:
+        await close(response)
+    error = refusal(body)
+    if error is not None:
+        error = ErrorData(code=error.code, message=redact(error.message), data=error.data)
+        exchange.code, exchange.message, exchange.from_wire = error.code, error.message, True
+    elif not body.strip():
+        exchange.content_type = ""
+    elif "html" not in (exchange.content_type or "").lower():
+        exchange.message = redact(body[:MESSAGE_LIMIT].decode("utf-8", "replace"))
+    return error
+
+
+def refusal(body: bytes) -> ErrorData | None:
+    """The JSON-RPC error that a refusal's body is, with or without an id; None if it is none."""
+    try:
+        message = read(body, refusal=True)
+    except Unreadable:
+        return None
+    assert isinstance(message, JSONRPCError)
+    return message.error
+
+
+async def read_limited(response: httpx2.Response, limit: int, *, cut: bool = False) -> bytes:
+    """The decoded body, or its first `limit` bytes.
+
+    Raises:
+        MessageTooLarge: it is longer, and `cut` is not set.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_bytes():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            if cut:
+                break
+            raise MessageTooLarge(f"the answer is larger than {limit} bytes")
+    return b"".join(chunks)[:limit]
+
+
+async def close(response: httpx2.Response) -> None:
+    """Give up `response`. How that ends is of no interest to anybody."""
+    try:
+        await response.aclose()
+    except Exception:  # the socket is gone either way
+        return
+
+
+async def discard(response: httpx2.Response) -> None:
+    """Read `response` to its end, so that its socket can be used again, unless that takes long."""
+    with anyio.move_on_after(DRAIN), suppress(httpx2.HTTPError):
+        await read_limited(response, ERROR_BODY_LIMIT, cut=True)
+    await close(response)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Retry-After in seconds from now (RFC 9110, 10.2.3): a number of seconds, or a date."""
+    if not value:
+        return None
+    try:
+        number = value.isascii() and value.strip().replace(".", "", 1).isdigit()
+        return min(float(value) if number else _until(value), RETRY_AFTER_LIMIT)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _until(value: str) -> float:
+    when = parsedate_to_datetime(value)
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

@@ -1,0 +1,287 @@
+"""The Streamable HTTP transport (specification 2025-11-25 and 2026-07-28, basic/transports).
+
+The SDK's own transport parses every answer a second time, ends a session with all its calls when one message cannot
+be sent, and goes on resuming streams whose caller has left. Here every request is a task that ends with its attempt,
+nothing that one request meets is raised where it could reach another, and only messages made by our parser go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx2
+from anyio.abc import TaskGroup
+from mcp.shared.dispatcher import coerce_request_id
+from mcp.shared.message import ClientMessageMetadata, SessionMessage
+from mcp_types import (
+    CONNECTION_CLOSED,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.wire.answers import AnswerStream
+from mcpconn.wire.lens import Lens, Refused
+from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse, same_id
+from mcpconn.wire.responses import SESSION_HEADER, close, read_limited
+from mcpconn.wire.standalone import StandaloneStream
+from mcpconn.wire.watch import Inbox, Watch
+
+VERSION_HEADER = "mcp-protocol-version"
+EVENT_ID_HEADER = "last-event-id"
+GOODBYE_TIMEOUT = 2.0
+"""Seconds for the DELETE of a session, and for a courtesy cancel. The SDK would wait 30."""
+
+
+class Undecided(Exception):
+    """`server/discover` failed in a way that says nothing about the server's era. The dial must fail.
+
+    Without this the SDK's negotiation takes any error for "an old server", and an outage at the wrong
+    moment would make a modern server a legacy one.
+    """
+
+
+class _InFlight:
+    """A request that is waited for, and the era it was sent in."""
+
+    __slots__ = ("modern", "scope")
+
+    def __init__(self, modern: bool) -> None:
+        self.scope = anyio.CancelScope()
+        self.modern = modern
+
+
+class StreamableHttp:
+    """One session's requests, notifications and streams. Its write stream itself; its read stream is `inbox`."""
+
+    def __init__(self, url: str, lens: Lens, watch: Watch, limits: Limits, group: TaskGroup) -> None:
+        """
+        Args:
+            url: The server's endpoint.
+            lens: Sends HTTP requests.
+            watch: Told what happens besides the answers.
+            limits: Of one message.
+            group: Runs the requests.
+        """
+        self._url = httpx2.URL(url)
+        self._lens = lens
+        self._watch = watch
+        self._limits = limits
+        self._group = group
+        self.inbox = Inbox()
+        self._session_id: str | None = None
+        self._version: str | None = None
+        """Of the protocol, as the last request named it: what the SDK sends without a header has the same."""
+        self._in_flight: dict[RequestId, _InFlight] = {}
+        self._turn = anyio.Lock()
+
+    async def send(self, item: Outgoing) -> None:
+        """Begin to send a request; send anything else. What the server makes of it is no error here."""
+        message = item.message
+        headers = self._headers(item)
+        if isinstance(message, JSONRPCRequest):
+            modern = self._version in MODERN_PROTOCOL_VERSIONS
+            in_flight = self._in_flight[coerce_request_id(message.id)] = _InFlight(modern)
+            # In the sender's context, in which the record of the attempt is found, and callbacks are run.
+            self._group.start_soon(self._request, item, message, headers, in_flight)
+        elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            self._cancel(item, message, headers)
+        else:
+            # One after another, as the SDK does it: what is sent first arrives first.
+            async with self._turn:
+                await self._tell(item, headers)
+            if isinstance(message, JSONRPCNotification) and message.method == "notifications/initialized":
+                self._listen()
+
+    def _headers(self, item: Outgoing) -> dict[str, str]:
+        metadata = item.metadata if isinstance(item.metadata, ClientMessageMetadata) else None
+        named = (metadata and metadata.headers) or {}
+        if isinstance(item.message, JSONRPCRequest) and item.message.method == "initialize":
+            # It negotiates the version, so it names none.
+            self._version = None
+        else:
+            self._version = named.get(VERSION_HEADER, self._version)
+        headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+        return {**headers, **self._standing_headers(), **named}
+
+    def _standing_headers(self) -> dict[str, str]:
+        """What every request of the session carries."""
+        headers = {}
+        if self._session_id is not None:
+            headers[SESSION_HEADER] = self._session_id
+        if self._version is not None:
+            headers[VERSION_HEADER] = self._version
+        return headers
+
+    # -- requests
+
+    async def _request(
+        self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], in_flight: _InFlight
+    ) -> None:
+        """Send a request and deliver its answer, or one that is made here in its place."""
+        exchange = EXCHANGE.get() or Exchange("call")
+        key = coerce_request_id(message.id)
+        try:
+            with in_flight.scope:
+                try:
+                    await self._answer(item, message, headers, exchange)
+                except Refused as refused:
+                    await self._refuse(message, exchange, refused)
+                except Exception as error:
+                    # Everything: whatever is raised here would end the session for all its calls.
+                    exchange.exception = error
+                    await self._fail(message, exchange)
+        finally:
+            if self._in_flight.get(key) is in_flight:
+                del self._in_flight[key]
+
+    async def _answer(
+        self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], exchange: Exchange
+    ) -> None:
+        metadata = item.metadata if isinstance(item.metadata, ClientMessageMetadata) else ClientMessageMetadata()
+        answers = AnswerStream(
+            message.id,
+            exchange,
+            self._limits,
+            deliver=self.inbox.put,
+            resume=self._resume,
+            drop=self._watch.drop,
+            on_event_id=metadata.on_resumption_token_update,
+        )
+        if metadata.resumption_token:
+            exchange.written = True
+            await answers.resume_from(metadata.resumption_token)
+            return
+        response = await self._lens.deliver(self._url, headers, item.body, exchange)
+        try:
+            if message.method == "initialize":
+                self._session_id = response.headers.get(SESSION_HEADER)
+            kind = response.headers.get("content-type", "").lower()
+            if response.status_code == 202:
+                await self._fail(message, exchange)
+            elif kind.startswith("application/json"):
+                await self._read_json(response, message)
+            elif kind.startswith("text/event-stream"):
+                await answers.read(response)
+            else:
+                raise Unreadable("the answer is neither JSON nor an event stream" if kind else "the answer is empty")
+        finally:
+            await close(response)
+
+    async def _read_json(self, response: httpx2.Response, message: JSONRPCRequest) -> None:
+        length = response.headers.get("content-length", "")
+        if length.isdigit() and int(length) <= self._limits.size and "content-encoding" not in response.headers:
+            body = await response.aread()
+        else:
+            body = await read_limited(response, self._limits.size)
+        answer = await parse(body, self._limits)
+        if not isinstance(answer, (JSONRPCResponse, JSONRPCError)) or not same_id(answer.id, message.id):
+            raise Unreadable("the answer is for another request")
+        answer.id = message.id
+        await self.inbox.put(SessionMessage(answer))
+
+    async def _refuse(self, message: JSONRPCRequest, exchange: Exchange, refused: Refused) -> None:
+        if refused.error is None:
+            await self._fail(message, exchange)
+            return
+        self._check_era(message, exchange)
+        await self.inbox.put(SessionMessage(JSONRPCError(jsonrpc="2.0", id=message.id, error=refused.error)))
+
+    async def _fail(self, message: JSONRPCRequest, exchange: Exchange) -> None:
+        """No answer will come: let the session know. Why is in the record of the attempt."""
+        self._check_era(message, exchange)
+        status = f"HTTP {exchange.http_status}" if exchange.exception is None else type(exchange.exception).__name__
+        await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {status}"))
+
+    def _check_era(self, message: JSONRPCRequest, exchange: Exchange) -> None:
+        if message.method == "server/discover" and exchange.phase == "dial" and not _tells_era(exchange):
+            raise Undecided(str(exchange.http_status or type(exchange.exception).__name__)) from exchange.exception
+
+    async def _resume(self, event_id: bytes) -> httpx2.Response:
+        """Open an answer's stream anew. Its own record: that the answer was being streamed stays true."""
+        response = await self._get(event_id, Exchange("idle"))
+        if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            await close(response)
+            raise httpx2.RemoteProtocolError("not an event stream")
+        return response
+
+    async def _get(self, event_id: bytes | None, exchange: Exchange) -> httpx2.Response:
+        headers: list[tuple[bytes, bytes]] = [(b"accept", b"text/event-stream"), (b"cache-control", b"no-store")]
+        headers += [(name.encode(), value.encode()) for name, value in self._standing_headers().items()]
+        if event_id is not None:
+            headers.append((EVENT_ID_HEADER.encode(), event_id))
+        return await self._lens.note(self._lens.build_request("GET", self._url, headers=headers), exchange)
+
+    # -- all else
+
+    def _cancel(self, item: Outgoing, message: JSONRPCNotification, headers: dict[str, str]) -> None:
+        """Nobody waits for an answer any more: end its request, which would hold a task and a socket, perhaps for
+        ever, and tell the server. In the modern era the end of the request tells it."""
+        request_id = (message.params or {}).get("requestId")
+        in_flight = self._in_flight.get(coerce_request_id(request_id)) if request_id is not None else None
+        modern = self._version in MODERN_PROTOCOL_VERSIONS if in_flight is None else in_flight.modern
+        if in_flight is not None:
+            in_flight.scope.cancel()
+        if not modern and not self._watch.doomed:
+            # A server that is stuck must not hold up the calls behind a courtesy.
+            self._group.start_soon(self._courtesy, item, headers)
+
+    async def _courtesy(self, item: Outgoing, headers: dict[str, str]) -> None:
+        with anyio.move_on_after(GOODBYE_TIMEOUT):
+            await self._lens.tell(self._lens.build_request("POST", self._url, headers=headers, content=item.body))
+
+    async def _tell(self, item: Outgoing, headers: dict[str, str]) -> None:
+        evidence = await self._lens.tell(
+            self._lens.build_request("POST", self._url, headers=headers, content=item.body)
+        )
+        if evidence is not None:
+            self._watch.sign(evidence)
+
+    def _listen(self) -> None:
+        if self._session_id is not None:
+            standalone = StandaloneStream(self._watch, self._limits, deliver=self.inbox.put, open=self._get)
+            self._group.start_soon(standalone.run)
+
+    async def goodbye(self) -> None:
+        """Tell the server that the session is over, unless it knows."""
+        if self._session_id is None or self._watch.doomed or self._watch.ended:
+            return
+        with anyio.move_on_after(GOODBYE_TIMEOUT):
+            await self._lens.tell(self._lens.build_request("DELETE", self._url, headers=self._standing_headers()))
+
+
+def _tells_era(exchange: Exchange) -> bool:
+    """Whether a failed `server/discover` says that the server is a legacy one: it answered, and not "not now".
+
+    500 and 501 are what some old servers make of a method that they do not know.
+    """
+    status = exchange.http_status or 0
+    verdict = status in (500, 501) or (status < 500 and status not in (401, 403, 408, 429))
+    answered = exchange.exception is None or isinstance(exchange.exception, Unreadable)
+    return answered and verdict
+
+
+@asynccontextmanager
+async def streamable_http(
+    url: str, lens: Lens, watch: Watch, limits: Limits
+) -> AsyncIterator[tuple[Inbox, StreamableHttp]]:
+    """A read and a write stream to a server over Streamable HTTP."""
+    async with lens:
+        transport: StreamableHttp | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                transport = StreamableHttp(url, lens, watch, limits, group)
+                try:
+                    yield transport.inbox, transport
+                finally:
+                    group.cancel_scope.cancel()
+                    transport.inbox.close()
+        finally:
+            if transport is not None:
+                await transport.goodbye()
