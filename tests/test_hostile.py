@@ -10,7 +10,7 @@ import psutil
 import pytest
 from mcp import MCPError
 
-from mcpconn import CallFailed, CallTimeout, Connection, FailureKind, Manager, OutcomeUnknown, Policy, State
+from mcpconn import CallFailed, Connection, FailureKind, Manager, OutcomeUnknown, Policy, State
 from mcpconn.testing import Fault, HttpServer, Script, hostile
 from tests.support import SAFETY, UNFINISHED_STREAMS, Arrivals, Seen, quiet, served, text_of
 
@@ -96,10 +96,10 @@ async def test_an_answer_to_somebody_else_is_no_answer(era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         script.inject(hostile.wrong_id())
-        # The session would take it for an answer to nobody, and the caller would wait until its deadline.
-        with pytest.raises(CallTimeout) as caught:
-            await connection.call_tool("charge", timeout=0.3)
-        assert caught.value.outcome == "unknown"
+        # The SDK takes it for an answer to nobody, and its caller waits until the deadline.
+        with pytest.raises(OutcomeUnknown) as caught:
+            await connection.call_tool("charge")
+        assert caught.value.failure.kind is K.PROTOCOL
         assert text_of(await connection.call_tool("add", {"a": 1, "b": 1})) == "2"
         assert script.executions["charge"] == 1
 

@@ -45,12 +45,16 @@ class Unreadable(ValueError):
     Attributes:
         answers: Id of the request that it may have been meant to answer, where one can be made out.
         asks: It is a request or a notification of the server's, if a badly made one: no answer.
+        broken: It is no JSON, so nothing at all is known of what it says.
     """
 
-    def __init__(self, text: str, *, answers: RequestId | None = None, asks: bool = False) -> None:
+    def __init__(
+        self, text: str, *, answers: RequestId | None = None, asks: bool = False, broken: bool = False
+    ) -> None:
         super().__init__(text)
         self.answers = answers
         self.asks = asks
+        self.broken = broken
 
 
 class MessageTooLarge(Unreadable):
@@ -219,7 +223,7 @@ def unreadable(text: str, data: bytes) -> Unreadable:
     head = _HEAD.match(data[:_ENDS])
     tail = _TAIL.search(data[-_ENDS:])
     found = (head and head.group(1)) or (tail and tail.group(1))
-    return Unreadable(text, answers=from_json(found) if found else None, asks=bool(head and head.group(2)))
+    return Unreadable(text, answers=from_json(found) if found else None, asks=bool(head and head.group(2)), broken=True)
 
 
 async def _count(data: bytes, limit: int) -> int:

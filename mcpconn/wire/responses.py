@@ -19,6 +19,8 @@ ERROR_BODY_LIMIT = 1024 * 1024
 """Bytes read of a refusal. What is longer is no JSON-RPC error that anybody should read."""
 MESSAGE_LIMIT = 1000
 """Characters kept of a refusal's plain text."""
+BEFORE_TOOLS = frozenset({401, 403, 407, 429})
+"""Statuses that say by themselves that no tool was run, whatever the body says."""
 DRAIN = 1.0
 """Seconds a response may take to end once everything of interest was read."""
 RETRY_AFTER_LIMIT = 86_400.0
@@ -48,25 +50,23 @@ async def note_refusal(exchange: Exchange, response: httpx2.Response, redact: Re
         body = await read_limited(response, ERROR_BODY_LIMIT, cut=True)
     finally:
         await close(response)
-    error = refusal(body)
-    if error is not None:
-        error = ErrorData(code=error.code, message=redact(error.message), data=error.data)
-        exchange.code, exchange.message, exchange.from_wire = error.code, error.message, True
-    elif not body.strip():
+    media_type = (exchange.content_type or "").lower()
+    if not body.strip():
         exchange.content_type = ""
-    elif "html" not in (exchange.content_type or "").lower():
-        exchange.message = redact(body[:MESSAGE_LIMIT].decode("utf-8", "replace"))
-    return error
-
-
-def refusal(body: bytes) -> ErrorData | None:
-    """The JSON-RPC error that a refusal's body is, with or without an id; None if it is none."""
+        return None
     try:
         message = read(body, refusal=True)
-    except Unreadable:
+    except Unreadable as unreadable:
+        if unreadable.broken and media_type.startswith("application/json") and response.status_code not in BEFORE_TOOLS:
+            # It may be the error of a tool that has run: what it said, nobody knows.
+            exchange.progressed = True
+        if "html" not in media_type:
+            exchange.message = redact(body[:MESSAGE_LIMIT].decode("utf-8", "replace"))
         return None
     assert isinstance(message, JSONRPCError)
-    return message.error
+    error = ErrorData(code=message.error.code, message=redact(message.error.message), data=message.error.data)
+    exchange.code, exchange.message, exchange.from_wire = error.code, error.message, True
+    return error
 
 
 async def read_limited(response: httpx2.Response, limit: int, *, cut: bool = False) -> bytes:

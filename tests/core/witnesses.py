@@ -18,7 +18,7 @@ from mcp import MCPError
 from mcp.client.auth import OAuthFlowError, OAuthRegistrationError, OAuthTokenError
 
 from mcpconn.core import Delivery, Evidence, FailureKind
-from mcpconn.wire.lens import MessageTooLarge
+from mcpconn.wire.messages import MessageTooLarge
 
 K, D = FailureKind, Delivery
 

@@ -11,6 +11,7 @@ import pytest
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest
 
+from mcpconn.wire.messages import Limits, Unreadable
 from mcpconn.wire.stdio import STDERR_LINES, STDERR_WIDTH, Child, ChildExited, lines_of, parse
 from mcpconn.wire.watch import Watch
 
@@ -62,12 +63,13 @@ async def test_no_more_is_kept_of_an_endless_line_than_the_limit_and_one_piece()
     assert found == ["a line of output is longer than 5000 bytes; it was skipped"]
 
 
-def test_a_line_is_a_message_or_an_error() -> None:
-    message = parse(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
+async def test_a_line_is_a_message_or_an_error() -> None:
+    limits = Limits(1_000_000, 10_000)
+    message = await parse(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}', limits)
     assert isinstance(message, SessionMessage)
     assert isinstance(message.message, JSONRPCRequest)
     for line in (b"Listening on stdio", b'{"jsonrpc": "2.0"', b"[]", b"\xff\xfe", b"1" * 100_000):
-        assert isinstance(parse(line), ValueError)
+        assert isinstance(await parse(line, limits), Unreadable)
 
 
 @pytest.mark.parametrize(
