@@ -61,7 +61,8 @@ async def note_refusal(exchange: Exchange, response: httpx2.Response, redact: Re
             # It may be the error of a tool that has run: what it said, nobody knows.
             exchange.progressed = True
         if "html" not in media_type:
-            exchange.message = redact(body[:MESSAGE_LIMIT].decode("utf-8", "replace"))
+            # Redacted, then cut: a token that is cut first is not recognized, and most of it would be shown.
+            exchange.message = redact(body.decode("utf-8", "replace"))[:MESSAGE_LIMIT]
         return None
     assert isinstance(message, JSONRPCError)
     error = ErrorData(code=message.error.code, message=redact(message.error.message), data=message.error.data)

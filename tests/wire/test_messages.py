@@ -101,7 +101,9 @@ def test_what_is_no_message_is_unreadable_and_is_never_quoted(data: bytes) -> No
 
 
 MEMBERS = st.sampled_from(["jsonrpc", "id", "method", "params", "result", "error"])
-VALUES: st.SearchStrategy[Any] = st.sampled_from(["2.0", None, 1, "a", {}, [], {"code": 1, "message": "x"}, {"code": "x"}])
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
+    ["2.0", None, 1, "a", {}, [], {"code": 1, "message": "x"}, {"code": "x"}]
+)
 
 
 @given(st.binary(max_size=50) | st.dictionaries(MEMBERS, VALUES).map(lambda value: json.dumps(value).encode()))
