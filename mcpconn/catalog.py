@@ -138,6 +138,10 @@ class Catalog:
         """
         if name not in self._entries["tools"] and self._refreshing is not None:
             await self._refreshing.wait()
+        return self.known_safe(name)
+
+    def known_safe(self, name: str) -> bool:
+        """The same, by what is known now."""
         tool: types.Tool | None = self._entries["tools"].get(name)
         if tool is None or tool.annotations is None:
             return False

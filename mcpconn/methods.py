@@ -88,6 +88,8 @@ class Methods(ABC):
         """
 
         def issue(client: Client, exchange: Exchange) -> Awaitable[types.CallToolResult]:
+            # Asked at each attempt: the tools may have been listed since the last one.
+            exchange.unsafe = not (self.catalog.known_safe(name) if idempotent is None else idempotent)
             return client.call_tool(
                 name,
                 arguments,

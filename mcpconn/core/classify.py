@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mcpconn.core.exchange import NOT_PROCESSED
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.rule import Rule, proof, suspicion
 from mcpconn.core.seen import Seen
@@ -131,7 +132,16 @@ HTTP: tuple[Rule, ...] = (
         Delivery.UNKNOWN,
         lambda seen: seen.status == 202,
     ),
-    proof("the URL redirects elsewhere", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: 300 <= seen.status < 400),
+    proof(
+        "the URL redirects elsewhere", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: seen.status in NOT_PROCESSED
+    ),
+    # 303 is how a server answers what it has done; 302 is used for both; the others make no sense after a POST.
+    proof(
+        "the server answered with a redirect",
+        FailureKind.CONFIG,
+        Delivery.UNKNOWN,
+        lambda seen: 300 <= seen.status < 400,
+    ),
     proof(
         "the server refused the request as malformed",
         FailureKind.PROTOCOL,

@@ -15,7 +15,7 @@ from mcpconn.testing.proxy import FaultProxy
 from mcpconn.testing.records import Armed, Execution, Received, SessionState
 from mcpconn.testing.refusals import Expiry
 from mcpconn.testing.script import Script
-from mcpconn.testing.steps import Close, Feed, Follow, Hang, Reply, Reset, Send, Sleep, Step
+from mcpconn.testing.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep, Step
 from mcpconn.testing.tools import Progress, RpcError, ScriptedTool, default_tools
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Hang",
     "HttpServer",
     "Progress",
+    "Raw",
     "Received",
     "Reply",
     "Reset",

@@ -22,7 +22,8 @@ from mcpconn.redact import Redactor
 from mcpconn.wire.explain import explain
 from mcpconn.wire.lens import Lens
 from mcpconn.wire.messages import Limits
-from mcpconn.wire.network import Borrowed, Network
+from mcpconn.wire.network import Network
+from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.sdk import in_process
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stdio import stdio_transport
@@ -191,7 +192,7 @@ class Dialer:
     async def fetch(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request that is no message to the server, as to its authorization server, and read the answer."""
         given = self.config.http_transport
-        transport = self._network.transport(str(request.url), self.config.engine) if given is None else Borrowed(given)
+        transport = self._network.transport(str(request.url), self.config.engine) if given is None else Recorder(given)
         timeout = self._policy.connect_timeout
         async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
             return await send(client, request)
@@ -239,7 +240,7 @@ class Dialer:
         return Lens(
             redact=self._redact,
             sse=self.config.kind == "sse",
-            transport=Borrowed(self._transport),
+            transport=self._transport,
             headers=self.config.request_headers,
             auth=self.auth,
             # Reading has no limit of its own: a call has its deadline, and an event stream may be silent

@@ -60,13 +60,3 @@ class Network:
         if proxy is not None:
             options["proxy"] = proxy
         return httpx2.AsyncHTTPTransport(**options)
-
-
-class Borrowed(httpx2.AsyncBaseTransport):
-    """A transport that outlives the client it is lent to: sessions come and go, sockets stay."""
-
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._inner.handle_async_request(request)

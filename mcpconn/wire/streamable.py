@@ -125,7 +125,8 @@ class StreamableHttp:
         self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], in_flight: _InFlight
     ) -> None:
         """Send a request and deliver its answer, or one that is made here in its place."""
-        exchange = EXCHANGE.get() or Exchange("call")
+        # A message without a record is one that the caller sends on the SDK's own session: nobody calls it safe.
+        exchange = EXCHANGE.get() or Exchange("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
         try:
             with in_flight.scope:

@@ -182,10 +182,12 @@ ACCEPTED = ("the server answered a request with 202 Accepted", K.PROTOCOL, D.UNK
 seen(*ACCEPTED, **local(-32600, "server answered a request with 202 Accepted", http_status=202))
 seen(*ACCEPTED, http_status=202, content_type="text/html")
 REDIRECT = ("the URL redirects elsewhere", K.CONFIG, D.REJECTED, True)
-seen(*REDIRECT, http_status=300)
-seen(*REDIRECT, http_status=307, content_type="text/html")
-seen(*REDIRECT, http_status=399)
-seen(*REDIRECT, **wire(-32000, "Unknown session", http_status=399))
+for status in (301, 307, 308):
+    seen(*REDIRECT, http_status=status, content_type="text/html")
+SENT_ON = ("the server answered with a redirect", K.CONFIG, D.UNKNOWN, True)
+for status in (300, 302, 303, 399):
+    seen(*SENT_ON, http_status=status)
+seen(*SENT_ON, **wire(-32000, "Unknown session", http_status=399))
 for code in (-32600, -32000, -32700, -32020, -32021, -32022):
     seen(*MALFORMED, **wire(code, "Bad Request: Missing session ID", http_status=400, session_sent=True))
 seen(*MALFORMED, http_status=400, session_sent=True)
