@@ -165,6 +165,9 @@ class Dialer:
         link: Link | None = None
         try:
             async with anyio.create_task_group() as group:
+                if self.config.url is not None and (tend := getattr(self._http_transport(), "tend", None)) is not None:
+                    # Closes idle sockets that the server has closed.
+                    group.start_soon(tend)
                 async with self._client(watch, self.mode) as client:
                     link = Link(client, watch)
                     self.era = link.era
@@ -233,14 +236,18 @@ class Dialer:
         async with Client(server, mode=mode, **options) as client:
             yield client
 
-    def _lens(self) -> Lens:
+    def _http_transport(self) -> httpx2.AsyncBaseTransport:
+        """Sends the requests of all sessions."""
         assert self.config.url is not None
         if self._transport is None:
             self._transport = self._network.transport(self.config.url, self.config.engine)
+        return self._transport
+
+    def _lens(self) -> Lens:
         return Lens(
             redact=self._redact,
             sse=self.config.kind == "sse",
-            transport=self._transport,
+            transport=self._http_transport(),
             headers=self.config.request_headers,
             auth=self.auth,
             # Reading has no limit of its own: a call has its deadline, and an event stream may be silent

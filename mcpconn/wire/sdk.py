@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `mcp.client._memory.InMemoryTransport` | its streams are wrapped | an ImportError: legacy servers in process are out |
 | `mcp.shared.direct_dispatcher` raising by itself | tells its own timeout from a server's word | see below |
+| `httpx2.AsyncHTTPTransport._pool` (httpx2 2.16) | its idle sockets are swept | swept at the next request |
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import httpx2
 from mcp import MCPError
 from mcp.client._memory import InMemoryTransport
 from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
@@ -42,3 +44,12 @@ def made_by_dispatcher(error: MCPError) -> bool:
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == DISPATCHER
+
+
+def pool_of(transport: httpx2.AsyncHTTPTransport) -> Any | None:
+    """The connection pool (`httpcore2.AsyncConnectionPool`) under a transport of httpx2.
+
+    Its idle connections have to be closed when the server has closed them, and httpcore2 looks at them only when
+    another request is made.
+    """
+    return getattr(transport, "_pool", None)

@@ -19,6 +19,7 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSListener
 
 from mcpconn.wire.engine import Engine
+from mcpconn.wire.library import Library
 from tests.support import SAFETY
 
 Name = Literal["direct", "httpx"]
@@ -118,8 +119,7 @@ async def client(
     if engine == "direct":
         transport = Engine(context, keepalive_expiry=expiry)
     else:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=expiry)
-        transport = httpx2.AsyncHTTPTransport(verify=tls or False, limits=limits)
+        transport = Library(tls or httpx2.create_ssl_context(verify=False), keepalive_expiry=expiry)
     async with httpx2.AsyncClient(transport=transport, **{"timeout": None, **options}) as made:
         yield made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 
@@ -14,7 +15,7 @@ from mcpconn.testing import Script, faults
 from mcpconn.wire.network import Network
 from mcpconn.wire.recorder import EXCHANGE_KEY, UNSAFE_KEY, Recorder, carrying
 from tests.support import UNFINISHED_STREAMS, served, text_of
-from tests.wire.sockets import Name, free_port
+from tests.wire.sockets import Name, Reply, free_port, listening
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
@@ -105,6 +106,32 @@ async def test_a_request_that_was_never_connected_was_not_written(engine: Name) 
         await Recorder(transport).handle_async_request(carrying(httpx2.Request("POST", url), exchange))
     assert exchange.written is False
     await transport.aclose()
+
+
+async def test_a_header_that_cannot_be_sent_was_not_written(engine: Name) -> None:
+    exchange = Exchange("call")
+    async with listening(Reply()) as server:
+        transport = Network().transport(server.url, engine)
+        request = httpx2.Request("POST", server.url, headers={"x": "a\r\nb: c"}, content=b"m")
+        with pytest.raises(httpx2.LocalProtocolError):
+            await Recorder(transport).handle_async_request(carrying(request, exchange))
+        await transport.aclose()
+        assert server.heads == []
+    assert exchange.written is False
+
+
+async def test_written_turns_true_before_the_answer_and_stays(engine: Name) -> None:
+    exchange = Exchange("call")
+    async with listening(Reply(b"", "hang")) as server:
+        transport = Network().transport(server.url, engine)
+        request = carrying(httpx2.Request("POST", server.url, content=b"m"), exchange)
+        async with anyio.create_task_group() as group:
+            group.start_soon(Recorder(transport).handle_async_request, request)
+            await server.hanging.wait()
+            assert exchange.written is True
+            group.cancel_scope.cancel()
+        assert exchange.written is True
+        await transport.aclose()
 
 
 # -- an auth flow that sends the message more than once
