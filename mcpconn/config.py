@@ -71,6 +71,9 @@ class ServerConfig:
     max_lifetime: Limit | None = None
     max_in_flight: Count | None = None
     max_waiting: Count | None = None
+    catalog: Literal["eager", "lazy", "off"] = "lazy"
+    """When the server's tools, resources and prompts are listed: `eager` at each connect; `lazy` from when something
+    needs them, such as `list_tools` or a subscriber; `off` only by `catalog.refresh()`."""
     engine: Literal["direct", "httpx"] = "direct"
     """What sends HTTP: `direct`, the engine of this package, or `httpx`, httpx2's own."""
     http_transport: Any = None

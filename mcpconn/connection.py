@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,12 +26,11 @@ from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Evidence, Failure
 from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
-from mcpconn.errors import NotRunning
+from mcpconn.errors import CallFailed, NotRunning
 from mcpconn.methods import DEFAULT, Methods
 from mcpconn.observe import log, log_notice, prepare, silent
 from mcpconn.policy import Policy
 from mcpconn.runtime import Calls, Clock, Deadlines, Dials, Journal, Supervisor, refusals
-from mcpconn.runtime.protocols import Link
 from mcpconn.runtime.session import Session
 from mcpconn.status import connection_status
 from mcpconn.telemetry import Meter, start_span, unmeasured, within
@@ -97,7 +97,7 @@ class Connection(Methods):
         prepare()
         self.journal = Journal(self._contain)
         self.journal.subscribe(log_notice, bored=silent)
-        self.catalog = Catalog(self, calm=self._shared.dials.calm, report=self._contain)
+        self.catalog = Catalog(self, calm=self._shared.dials.calm, report=self._contain, mode=self.config.catalog)
         self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
         self._dialer = Dialer(
             self.config,
@@ -120,7 +120,7 @@ class Connection(Methods):
             lazy=self.config.lazy,
             credentials=renewable(self._request_auth),
             tools=lambda: tuple(self.catalog.tools.values()),
-            prepare=self._restore,
+            prepare=partial(self._restore.before_calls, classify=self._classify, timeout=self.policy.probe_timeout),
             established=self._attend,
         )
         self._calls = Calls(
@@ -321,6 +321,7 @@ class Connection(Methods):
         idempotent: bool | None = None,
         wait: bool = True,
         target: str | None = None,
+        background: bool = False,
     ) -> Awaitable[T]:
         # Not a coroutine: each one on the way of a call costs it a microsecond or two.
         self._check_running()
@@ -328,7 +329,7 @@ class Connection(Methods):
             safe = _harmful if idempotent is False else _harmless
         seconds = self.policy.call_timeout if timeout is DEFAULT else timeout
         span = start_span(self.name, method, target)
-        call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait)
+        call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait, background=background)
         return call if span is None else _recorded(call, span)
 
     def _check_running(self) -> None:
@@ -353,36 +354,36 @@ class Connection(Methods):
         """Log what went wrong beside the connection, and is not its fault or must not be its end."""
         log.error(f"{what}.raised", connection=self.name, error=self._redact(repr(error)))
 
-    async def _restore(self, link: Link) -> None:
-        """Bring a new session into the state of the last one, before calls are let through."""
-        client: Client = link.client
-        if link.era != "legacy":
-            return
-        if self._log_level is not None:
-            level = types.SetLevelRequest(params=types.SetLevelRequestParams(level=self._log_level))
-            await client.session.send_request(level, types.EmptyResult)
-        for uri in sorted(self._subscriptions):
-            subscribe = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri))
-            await client.session.send_request(subscribe, types.EmptyResult)
-
     async def _attend(self, session: Session) -> None:
-        """Beside the first calls of a session: tell those who watch resources to read again, list what there is."""
-        if session.epoch > 1:
-            handler = self._client_options["message_handler"]
-            for uri in sorted(self._subscriptions):
-                params = types.ResourceUpdatedNotificationParams(uri=uri)
-                try:
-                    await handler(types.ResourceUpdatedNotification(params=params))
-                except Exception as error:  # a handler is host code
-                    self._contain("handler", error)
+        """Beside the first calls of a session: finish restoring it, and list what it offers."""
+        await self._restore.beside_calls(self._send)
         await self.catalog.attend(session, busy=self._supervisor.gate.in_flight > 0)
+
+    async def _send(self, request: Any) -> types.EmptyResult:
+        return await self._call(
+            request.method, lambda client, _: client.session.send_request(request, types.EmptyResult), background=True
+        )
+
+    # -- for the catalogue
+
+    async def tell_watchers(self) -> None:
+        """Have those who watch resources read them again, because updates may have been missed."""
+        await self._restore.tell_watchers(self._client_options["message_handler"], self._contain)
+
+    async def usable(self) -> bool:
+        """Wait until calls can be issued, for as long as a call would; False if they cannot."""
+        try:
+            await self.wait_ready(self.policy.call_timeout)
+        except CallFailed:
+            return False
+        return True
 
     def present(self) -> Session | None:
         """The session that calls are issued on now."""
         return self._supervisor.session
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Run `task` beside the connection, for no longer than it lives. False where it does not live."""
+        """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
         return self._supervisor.spawn(task)
 
 

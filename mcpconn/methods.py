@@ -13,8 +13,10 @@ from mcp.client.caching import CacheMode
 from mcp.client.subscriptions import Subscription
 from mcp.shared.dispatcher import ProgressFnT
 
-from mcpconn.catalog import Catalog
+from mcpconn.catalog import LISTS, Catalog
 from mcpconn.core.exchange import Exchange
+from mcpconn.restore import Restore
+from mcpconn.runtime.session import Session
 
 T = TypeVar("T")
 
@@ -42,13 +44,16 @@ class Methods(ABC):
     catalog: Catalog
 
     def __init__(self) -> None:
-        self._subscriptions: set[str] = set()
-        self._log_level: types.LoggingLevel | None = None
+        self._restore = Restore()
 
     @property
     @abstractmethod
     def _client(self) -> Client:
         """The present session's client."""
+
+    @abstractmethod
+    def present(self) -> Session | None:
+        """The session that calls are issued on now."""
 
     @abstractmethod
     def _call(
@@ -61,8 +66,9 @@ class Methods(ABC):
         idempotent: bool | None = None,
         wait: bool = True,
         target: str | None = None,
+        background: bool = False,
     ) -> Awaitable[T]:
-        """Make a call, by the rules of the core."""
+        """Make a call, by the rules of the core. One in the `background` does not keep an idle session open."""
 
     async def call_tool(
         self,
@@ -100,8 +106,11 @@ class Methods(ABC):
                 meta=meta,
             )
 
+        # Before the first attempt: the listing that a retry asks for may be another version of the server's.
+        before = self.catalog.hint(name)
+
         async def safe() -> bool:
-            return await self.catalog.safe(name) if idempotent is None else idempotent
+            return await self.catalog.safe(name, before=before) if idempotent is None else idempotent
 
         return await self._call("tools/call", issue, safe=safe, timeout=timeout, wait=wait, target=name)
 
@@ -114,11 +123,13 @@ class Methods(ABC):
         **options: Any,
     ) -> types.ListToolsResult:
         """List a page of tools."""
-        return await self._call(
-            "tools/list",
-            lambda client, _: client.list_tools(cursor=cursor, meta=meta, cache_mode=cache_mode),
-            **options,
-        )
+
+        async def issue(client: Client, exchange: Exchange) -> types.ListToolsResult:
+            page = await client.list_tools(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            self._heard("tools", cursor, page, client, exchange, meta)
+            return page
+
+        return await self._call("tools/list", issue, **options)
 
     async def list_resources(
         self,
@@ -129,11 +140,13 @@ class Methods(ABC):
         **options: Any,
     ) -> types.ListResourcesResult:
         """List a page of resources."""
-        return await self._call(
-            "resources/list",
-            lambda client, _: client.list_resources(cursor=cursor, meta=meta, cache_mode=cache_mode),
-            **options,
-        )
+
+        async def issue(client: Client, exchange: Exchange) -> types.ListResourcesResult:
+            page = await client.list_resources(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            self._heard("resources", cursor, page, client, exchange, meta)
+            return page
+
+        return await self._call("resources/list", issue, **options)
 
     async def list_resource_templates(
         self,
@@ -144,11 +157,13 @@ class Methods(ABC):
         **options: Any,
     ) -> types.ListResourceTemplatesResult:
         """List a page of resource templates."""
-        return await self._call(
-            "resources/templates/list",
-            lambda client, _: client.list_resource_templates(cursor=cursor, meta=meta, cache_mode=cache_mode),
-            **options,
-        )
+
+        async def issue(client: Client, exchange: Exchange) -> types.ListResourceTemplatesResult:
+            page = await client.list_resource_templates(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            self._heard("templates", cursor, page, client, exchange, meta)
+            return page
+
+        return await self._call("resources/templates/list", issue, **options)
 
     async def read_resource(
         self,
@@ -182,11 +197,13 @@ class Methods(ABC):
         **options: Any,
     ) -> types.ListPromptsResult:
         """List a page of prompts."""
-        return await self._call(
-            "prompts/list",
-            lambda client, _: client.list_prompts(cursor=cursor, meta=meta, cache_mode=cache_mode),
-            **options,
-        )
+
+        async def issue(client: Client, exchange: Exchange) -> types.ListPromptsResult:
+            page = await client.list_prompts(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            self._heard("prompts", cursor, page, client, exchange, meta)
+            return page
+
+        return await self._call("prompts/list", issue, **options)
 
     async def get_prompt(
         self,
@@ -235,7 +252,7 @@ class Methods(ABC):
             lambda client, _: client.session.send_request(request, types.EmptyResult),
             **options,
         )
-        self._log_level = level
+        self._restore.log_level = level
         return result
 
     async def subscribe_resource(
@@ -248,20 +265,52 @@ class Methods(ABC):
             lambda client, _: client.session.send_request(request, types.EmptyResult),
             **options,
         )
-        self._subscriptions.add(uri)
+        self._restore.subscriptions.add(uri)
         return result
 
     async def unsubscribe_resource(
         self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Any
     ) -> types.EmptyResult:
         """End `subscribe_resource`."""
-        self._subscriptions.discard(uri)
+        self._restore.subscriptions.discard(uri)
         request = types.UnsubscribeRequest(params=types.UnsubscribeRequestParams(uri=uri, _meta=meta))
         return await self._call(
             "resources/unsubscribe",
             lambda client, _: client.session.send_request(request, types.EmptyResult),
             **options,
         )
+
+    async def list_page(self, kind: str, cursor: str | None) -> Any:
+        """For the catalogue: a page of one kind of list. It does not count as use of the connection.
+
+        Args:
+            kind: One of `mcpconn.catalog.KINDS`.
+            cursor: Of the page; None for the first.
+
+        Raises:
+            MCPError, CallFailed: as the `list_*` methods.
+        """
+        rpc, method = LISTS[kind]
+        return await self._call(
+            rpc, lambda client, _: getattr(client, method)(cursor=cursor, cache_mode="refresh"), background=True
+        )
+
+    async def capabilities(self) -> types.ServerCapabilities | None:
+        """For the catalogue: what the present session's server can do. Asks it once, if the handshake did not.
+
+        Raises:
+            MCPError, CallFailed: it does not say.
+        """
+        session = self.present()
+        link = session.link if session is not None else None
+        if link is not None and link.capabilities is None:
+            link.capabilities = await self._call("server/discover", lambda *_: link.discover(), background=True)
+        return link.capabilities if link is not None else None
+
+    def _heard(self, kind: str, cursor: str | None, page: Any, client: Client, exchange: Exchange, meta: Any) -> None:
+        """Let the catalogue know a page that the server has listed: not one from a cache, or filtered by `meta`."""
+        if meta is None and (exchange.started or exchange.written is None):
+            self.catalog.heard(kind, cursor, page, client)
 
     @asynccontextmanager
     async def listen(

@@ -13,6 +13,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from rich.text import Text
 
+from mcpconn.catalog import collect
 from mcpconn.cli.errors import fix
 from mcpconn.cli.output import one_line, stderr
 from mcpconn.config import ServerConfig
@@ -27,8 +28,6 @@ TIMEOUT = 20.0
 """Seconds for a dial, and for a listing: the library's own connect timeout."""
 DRAIN = 1.0
 """Seconds for goodbyes. Nobody who has pressed Ctrl-C wants to wait for a server that is slow to end."""
-PAGES = 100
-"""Pages of a listing. A server whose paging never ends must not hang a command."""
 
 
 @dataclass
@@ -165,12 +164,5 @@ async def _check(connection: Connection, result: Checked) -> None:
 
 async def list_tools(connection: Connection) -> list[types.Tool]:
     """All pages of a server's tools."""
-    tools: list[types.Tool] = []
-    cursor: str | None = None
-    for _ in range(PAGES):
-        page = await connection.list_tools(cursor=cursor)
-        tools += page.tools
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return tools
+    found = await collect(lambda cursor: connection.list_tools(cursor=cursor), "tools")
+    return list(found.entries.values())

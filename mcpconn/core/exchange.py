@@ -33,6 +33,7 @@ class Exchange:
         "era",
         "exception",
         "from_wire",
+        "has_result",
         "http_status",
         "message",
         "phase",
@@ -63,6 +64,8 @@ class Exchange:
         self.unsafe = unsafe
         """A tool is called that neither its caller nor its annotations declare idempotent. Its request needs a socket
         on which no other response can be waiting: one that is fresh, or was in use a moment ago."""
+        self.has_result = False
+        """The tool's result has been read: an error raised after that is no reason to call again."""
         self.earlier = 0
         """Requests before the latest one that were not refused. What an earlier one did is done."""
         self.started = False

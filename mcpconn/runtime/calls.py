@@ -36,6 +36,7 @@ class _Call:
 
     __slots__ = (
         "attempts",
+        "background",
         "began",
         "blocked",
         "deadline",
@@ -44,12 +45,14 @@ class _Call:
         "method",
         "replays",
         "resent",
+        "safe_on",
         "session",
         "uncertain",
     )
 
-    def __init__(self, method: str, began: float, deadline: float) -> None:
+    def __init__(self, method: str, began: float, deadline: float, *, background: bool = False) -> None:
         self.method = method
+        self.background = background
         self.began = began
         self.deadline = deadline
         self.attempts = 0
@@ -59,6 +62,8 @@ class _Call:
         """Times it was made again after a refusal or an unknown outcome."""
         self.resent = 0
         """Times it was made again because it had never left."""
+        self.safe_on: int | None = None
+        """The epoch on which the next attempt was found harmless, if the last one may have run."""
         self.exchange: Exchange | None = None
         """The record of the attempt in flight; None between attempts."""
         self.session: Session | None = None
@@ -92,7 +97,16 @@ class Calls:
         self._now = clock.now
         self._bound = False
 
-    async def run(self, method: str, issue: Issue[T], *, safe: Safe, timeout: float | None, wait: bool = True) -> T:
+    async def run(
+        self,
+        method: str,
+        issue: Issue[T],
+        *,
+        safe: Safe,
+        timeout: float | None,
+        wait: bool = True,
+        background: bool = False,
+    ) -> T:
         """Make a call.
 
         Args:
@@ -101,6 +115,7 @@ class Calls:
             safe: Whether running it twice does no harm.
             timeout: Seconds for all of it: waiting, reconnecting and replaying included. None: no deadline.
             wait: False raises at once where the connection is not ready.
+            background: It is the connection's own, and does not keep an idle session open.
 
         Raises:
             MCPError: The server's application answered with an error. Untouched.
@@ -112,7 +127,7 @@ class Calls:
         if not self._bound:
             self._now, self._bound = self._clock.bound(), True
         began = self._now()
-        call = _Call(method, began, math.inf if timeout is None else began + timeout)
+        call = _Call(method, began, math.inf if timeout is None else began + timeout, background=background)
         self._budget.deposit()
         outcome = "cancelled"
         scope = self._deadlines.open(call.deadline, supervisor.spawn)
@@ -121,6 +136,10 @@ class Calls:
                 while True:
                     if not supervisor.gate.try_acquire():
                         await self._wait(call)
+                    if call.safe_on not in (None, supervisor.epoch):
+                        supervisor.gate.release()
+                        await self._check_again(call, safe)
+                        continue
                     client, exchange = self._enter(call)
                     token = EXCHANGE.set(exchange)
                     try:
@@ -182,6 +201,17 @@ class Calls:
         finally:
             call.blocked += self._clock.now() - began
 
+    async def _check_again(self, call: _Call, safe: Safe) -> None:
+        """A call was found safe to repeat on one session, and would now be repeated on another: ask of that one.
+
+        Its server may be another version, whose tool of the same name is not safe.
+        """
+        failure = call.uncertain
+        assert failure is not None
+        if not await safe():
+            raise self._unanswered(call, failure)
+        call.safe_on = self._supervisor.epoch
+
     def _enter(self, call: _Call) -> tuple[Any, Exchange]:
         """The call is issued now, on the present session. The gate has let it through."""
         session = call.session = self._supervisor.session
@@ -189,6 +219,7 @@ class Calls:
         link = session.enter()
         exchange = call.exchange = link.exchange("call")
         call.attempts += 1
+        call.safe_on = None
         return link.client, exchange
 
     def _leave(self, call: _Call, *, answered: bool) -> None:
@@ -200,7 +231,11 @@ class Calls:
                 session.proven = True
                 session.answered.set()
             call.exchange = None
-        session.last_used = self._now()
+        if not call.background:
+            session.last_used = self._now()
+        elif answered:
+            # As good as a probe.
+            session.probed_at = self._now()
         session.leave()
         self._supervisor.gate.release()
 
@@ -210,6 +245,9 @@ class Calls:
         assert session is not None
         assert session.link is not None
         assert exchange is not None
+        if exchange.has_result:
+            # The answer is there and cannot be used: it does not fit its tool's schema.
+            raise error
         _detach(error, sys.exc_info()[1])
         failure = call.failure = self._classify(session.link.explain(error, exchange))
         call.exchange = None
@@ -235,9 +273,12 @@ class Calls:
             failure = call.failure = replace(failure, delivery=Delivery.UNKNOWN)
         if failure.delivery is Delivery.UNKNOWN:
             call.uncertain = failure
+        repeatable = failure.delivery is Delivery.UNKNOWN and call.replays == 0 and await safe()
+        if repeatable:
+            call.safe_on = self._supervisor.epoch
         allowed = may_replay(
             failure,
-            safe=failure.delivery is Delivery.UNKNOWN and call.replays == 0 and await safe(),
+            safe=repeatable,
             replays=call.replays,
             refreshed=self._supervisor.replaced(session),
             budget=self._budget.balance,

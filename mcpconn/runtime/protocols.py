@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
+from mcpconn.core.stream import StreamRecord
 
 
 class Link(Protocol):
@@ -18,7 +19,9 @@ class Link(Protocol):
     era: Era
     version: str
     capabilities: Any
-    """What the server can do, as the handshake said."""
+    """What the server can do, as the handshake said; None if there was none (`mode` names a modern version)."""
+    stream: StreamRecord
+    """Its event stream: the standalone one, or `subscriptions/listen`."""
 
     @property
     def ended(self) -> BaseException | None:
@@ -31,7 +34,15 @@ class Link(Protocol):
         """The evidence for an error that an attempt raised."""
 
     def seed(self, tools: Sequence[Any]) -> None:
-        """Hand on what an earlier session learned about the server's tools."""
+        """Hand on what an earlier session learned about the server's tools. No result is checked against it."""
+
+    def listen(
+        self, *, tools_list_changed: bool, resources_list_changed: bool, prompts_list_changed: bool
+    ) -> AbstractAsyncContextManager[Any]:
+        """Open `subscriptions/listen` (modern era); its events are iterated."""
+
+    async def discover(self) -> Any:
+        """Ask the server what it can do (modern era)."""
 
     def doom(self) -> None:
         """The session is known to be gone: leave it without a word."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
 from mcp import Client, MCPError
-from mcp_types import METHOD_NOT_FOUND, Implementation, ListToolsResult, ServerCapabilities, Tool
+from mcp.client.subscriptions import Subscription
+from mcp_types import METHOD_NOT_FOUND, DiscoverResult, Implementation, ServerCapabilities, Tool
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.auth.token_requests import send
@@ -19,12 +20,12 @@ from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.seen import walk
 from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
+from mcpconn.wire import sdk
 from mcpconn.wire.explain import explain
 from mcpconn.wire.lens import Lens
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.network import Network
 from mcpconn.wire.recorder import Recorder
-from mcpconn.wire.sdk import in_process
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stdio import stdio_transport
 from mcpconn.wire.streamable import Undecided, streamable_http
@@ -54,9 +55,13 @@ class Link:
         self.version: str = version
         self.server_info: Implementation | None = client.server_info
         """What the server calls itself."""
-        self.capabilities: ServerCapabilities = client.server_capabilities
-        """What the server can do."""
+        self.capabilities: ServerCapabilities | None = client.server_capabilities
+        """What the server can do. None: `mode` names a modern version, and so nobody has asked."""
+        if client.mode in MODERN_PROTOCOL_VERSIONS and client.prior_discover is None:
+            self.capabilities = None
         self.era: Era = "modern" if version in MODERN_PROTOCOL_VERSIONS else "legacy"
+        self.stream = watch.stream
+        sdk.validate_known(client.session)
 
     @property
     def ended(self) -> BaseException | None:
@@ -72,14 +77,27 @@ class Link:
         return explain(error, exchange, self._watch)
 
     def seed(self, tools: Sequence[Tool]) -> None:
-        """Hand the tools of the last session on, so that the SDK need not list them to check an answer.
+        """Hand the tools of the last session on: which of their arguments are sent as headers, too."""
+        sdk.seed(self._session, tools)
 
-        Without this, the first call of every session costs a tools/list. The method is the SDK's own but
-        not a public one; where it is missing, the listing is made, and nothing else changes.
+    def listen(
+        self, *, tools_list_changed: bool, resources_list_changed: bool, prompts_list_changed: bool
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Open `subscriptions/listen` (modern era); its events are iterated."""
+        return self.client.listen(
+            tools_list_changed=tools_list_changed,
+            resources_list_changed=resources_list_changed,
+            prompts_list_changed=prompts_list_changed,
+        )
+
+    async def discover(self) -> ServerCapabilities:
+        """Ask the server what it can do (modern era).
+
+        Raises:
+            Exception: it does not say.
         """
-        absorb = getattr(self._session, "_absorb_tool_listing", None)
-        if callable(absorb) and tools:
-            absorb(ListToolsResult(tools=list(tools)), complete=True)
+        raw = await self._session.send_discover(self.version)
+        return DiscoverResult.model_validate(raw).capabilities
 
     def doom(self) -> None:
         """The session is known to be gone: leave it without a word."""
@@ -211,7 +229,7 @@ class Dialer:
         config, options = self.config, self._options
         server: Any
         if config.kind == "memory" and mode == "legacy":
-            transport = in_process(config.server, raise_exceptions=options.get("raise_exceptions", False))
+            transport = sdk.in_process(config.server, raise_exceptions=options.get("raise_exceptions", False))
             server = watched(transport, watch, final=True, encoded=False)
         elif config.kind == "memory":
             # No streams: the SDK calls the server's functions.
@@ -233,7 +251,7 @@ class Dialer:
             else:
                 streams = streamable_http(config.endpoint, self._lens(), watch, self._limits)
                 server = watched(streams, watch, final=False, shared=False)
-        async with Client(server, mode=mode, **options) as client:
+        async with sdk.Client(server, mode=mode, **options) as client:
             yield client
 
     def _http_transport(self) -> httpx2.AsyncBaseTransport:

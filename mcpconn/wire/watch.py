@@ -34,6 +34,7 @@ from typing_extensions import Self
 
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Evidence
+from mcpconn.core.stream import StreamRecord
 from mcpconn.wire.messages import Made, Outgoing, Unreadable, encode, made
 
 logger = logging.getLogger("mcpconn")
@@ -75,6 +76,8 @@ class Watch:
         """Why the transport ended, where somebody knows."""
         self.stream_opened = False
         """The server has opened its standalone event stream once."""
+        self.stream = StreamRecord()
+        """The session's event stream, which is reopened for as long as the session lives."""
         self.grace = 2.0
         """Seconds a child gets to end by itself. 2 s is the SDK's figure."""
         self.passes = False
