@@ -54,6 +54,7 @@ async def test_over_stdio_a_killed_server_is_running_again_before_the_next_call(
             assert text_of(result) == "Echo: again"
             await quiet(connection)
         assert seen.events == ["lost", "established"] * 2
+        assert await connection.catalog.refresh()
         assert len(connection.catalog.tools) > 5
 
 

@@ -176,7 +176,7 @@ async def test_off_lists_only_when_told_to(era: Era) -> None:
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown catalog 'sometimes'; known: eager, lazy, off"):
+    with pytest.raises(ConfigError, match="catalog must be one of 'eager', 'lazy' or 'off'"):
         Connection({"url": "http://x/mcp", "catalog": "sometimes"})
 
 

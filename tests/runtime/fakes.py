@@ -15,6 +15,7 @@ from mcpconn import Change, Policy, classify
 from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
+from mcpconn.core.stream import StreamRecord
 from mcpconn.runtime import Calls, Clock, Dials, Journal, Supervisor
 from mcpconn.testing.clock import settle
 
@@ -48,6 +49,7 @@ class FakeLink:
     def __init__(self, dialer: FakeDialer, sign: Callable[[Evidence], None]) -> None:
         self.client: Any = self
         self.era: Era = "legacy"
+        self.stream = StreamRecord()
         self.ended: BaseException | None = None
         self.sign = sign
         self.on_probe: Callable[[], Awaitable[None]] = nothing
@@ -71,6 +73,12 @@ class FakeLink:
 
     def seed(self, tools: Sequence[Any]) -> None:
         pass
+
+    def listen(self, **wanted: bool) -> Any:
+        raise NotImplementedError("a fake link announces nothing")
+
+    async def discover(self) -> Any:
+        return self.capabilities
 
     def doom(self) -> None:
         self.doomed = True
