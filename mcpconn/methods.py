@@ -280,6 +280,11 @@ class Methods(ABC):
             **options,
         )
 
+    @property
+    def watching(self) -> bool:
+        """For the catalogue: whether the user watches resources (legacy era)."""
+        return bool(self._restore.subscriptions)
+
     async def list_page(self, kind: str, cursor: str | None) -> Any:
         """For the catalogue: a page of one kind of list. It does not count as use of the connection.
 

@@ -7,51 +7,20 @@ from typing import Any, Literal
 import anyio
 import pytest
 
-from mcpconn import Connection, FailureKind, OutcomeUnknown, State
+from mcpconn import Connection, OutcomeUnknown, State
 from mcpconn.testing import HttpServer, Script, faults
 from tests.support import (
     SAFETY,
     UNFINISHED_STREAMS,
     Arrivals,
-    Requests,
     Seen,
     quiet,
     served,
     sockets_closed,
     text_of,
-    until,
 )
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
-
-
-async def test_a_server_that_closes_its_standalone_stream_again_and_again_is_healthy() -> None:
-    script = Script(get_stream="closing", retry_ms=10)
-    async with served(script, warm=False) as (connection, _):
-        requests, seen = Requests(script), Seen(connection)
-        await requests.reach("GET", 12)
-        assert text_of(await connection.call_tool("charge")) == "charged 1"
-        assert seen.events == []
-        assert script.count("initialize") == 1
-        # And it is still being opened.
-        await requests.reach("GET", 14)
-
-
-async def test_a_stream_answered_404_is_proof_that_the_session_is_gone_before_any_call_fails() -> None:
-    script = Script(retry_ms=10)
-    async with served(script) as (connection, _):
-        requests, seen = Requests(script), Seen(connection)
-        gets = script.count("GET")
-        script.forget_sessions()
-        script.streams.close()
-        await requests.reach("GET", gets + 1)
-        await until(connection, lambda: connection.epoch == 2)
-        assert seen.events == ["lost", "established"]
-        assert connection.last_failure is not None
-        assert connection.last_failure.kind is FailureKind.SESSION_EXPIRED
-        assert text_of(await connection.call_tool("charge")) == "charged 1"
-        assert (script.executions["charge"], script.count("initialize")) == (1, 2)
-        assert connection.status()["counts"].get("replayed", 0) == 0
 
 
 @pytest.mark.parametrize("cut", [faults.cut_stream(), faults.cut_stream(clean=True), faults.cut_stream(reset=True)])

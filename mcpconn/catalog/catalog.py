@@ -29,6 +29,10 @@ class Lister(Protocol):
 
     name: str
 
+    @property
+    def watching(self) -> bool:
+        """Whether the user watches resources (legacy era)."""
+
     async def list_page(self, kind: str, cursor: str | None) -> Any:
         """One page of a list. The call does not count as use of the connection."""
 

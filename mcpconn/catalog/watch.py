@@ -84,6 +84,8 @@ class Watch:
     async def _attend(self, session: Session, busy: bool) -> None:
         try:
             await self.settled(session)
+            # What a resource did between its subscription and the opening of the stream was not told.
+            missed = session.epoch > 1 or self._of.watching
             with anyio.move_on_after(CROWD_COURTESY):
                 await self._calm()
             if busy:
@@ -93,7 +95,8 @@ class Watch:
             if self._attending is session:
                 self._attending = None
         if self._of.present() is session:
-            await self._of.tell_watchers()
+            if missed:
+                await self._of.tell_watchers()
             await self._catalog.list_now(self._catalog.needed(session))
 
     def follow(self, session: Session) -> None:

@@ -117,14 +117,19 @@ class StreamRecord:
         self.reason = reason
         self._enter(StreamState.REFUSED)
 
-    def status(self, now: float) -> dict[str, Any]:
-        """For `status()`: plain data."""
-        waiting = self.state is StreamState.WAITING
+    def status(self, now: Callable[[], float]) -> dict[str, Any] | None:
+        """For `status()`: plain data. None if there is no such stream.
+
+        Args:
+            now: The clock that `open` and `lost` were given the time of.
+        """
+        if self.state is StreamState.NONE:
+            return None
         return {
             "state": self.state.value,
             "opened": self.opened,
             "reason": self.reason,
-            "retry_in": max(0.0, self.due - now) if waiting else None,
+            "retry_in": max(0.0, self.due - now()) if self.state is StreamState.WAITING else None,
         }
 
     def _enter(self, state: StreamState) -> None:

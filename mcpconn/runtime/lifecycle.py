@@ -94,6 +94,10 @@ class Lifecycle(ABC):
         """Whether `session` was given up and another, with renewed credentials, is or will be there."""
         return self.renewal.credentials is not None and session is not self.session
 
+    def now(self) -> float:
+        """Seconds on the connection's clock."""
+        return self._clock.now()
+
     @property
     def retry_in(self) -> float | None:
         """Seconds until the next dial or probe that is scheduled; None where none is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from mcpconn.config import ServerConfig
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.seen import walk
+from mcpconn.core.stream import SILENCE
 from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
 from mcpconn.wire import sdk
@@ -138,6 +140,7 @@ class Dialer:
         options: Mapping[str, Any] | None = None,
         auth: httpx2.Auth | None = None,
         redact: Redactor | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """
         Args:
@@ -147,7 +150,9 @@ class Dialer:
             options: Arguments for `mcp.Client`: callbacks, client_info and so on.
             auth: Credentials for HTTP, the same for all sessions.
             redact: Hides the server's secrets; made from the configuration where none is given.
+            chance: A random number from 0 to 1, for jitter.
         """
+        self._chance = chance
         self.config = config
         self._policy = policy
         self._network = network or Network()
@@ -179,7 +184,7 @@ class Dialer:
         Raises:
             DialFailed: no session came of it.
         """
-        watch = Watch(sign, self._redact, self.config.name)
+        watch = Watch(sign, self._redact, self.config.name, self._chance)
         link: Link | None = None
         try:
             async with anyio.create_task_group() as group:
@@ -249,7 +254,8 @@ class Dialer:
             if config.kind == "sse":
                 server = watched(http_sse(config.endpoint, self._lens(), watch, self._limits), watch, final=False)
             else:
-                streams = streamable_http(config.endpoint, self._lens(), watch, self._limits)
+                silence = SILENCE if self._policy.keepalive is not None else None
+                streams = streamable_http(config.endpoint, self._lens(), watch, self._limits, silence)
                 server = watched(streams, watch, final=False, shared=False)
         async with sdk.Client(server, mode=mode, **options) as client:
             yield client

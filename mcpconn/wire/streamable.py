@@ -60,7 +60,9 @@ class _InFlight:
 class StreamableHttp:
     """One session's requests, notifications and streams. Its write stream itself; its read stream is `inbox`."""
 
-    def __init__(self, url: str, lens: Lens, watch: Watch, limits: Limits, group: TaskGroup) -> None:
+    def __init__(
+        self, url: str, lens: Lens, watch: Watch, limits: Limits, group: TaskGroup, silence: float | None = None
+    ) -> None:
         """
         Args:
             url: The server's endpoint.
@@ -68,7 +70,9 @@ class StreamableHttp:
             watch: Told what happens besides the answers.
             limits: Of one message.
             group: Runs the requests.
+            silence: Seconds without a byte after which a stream of server messages is taken for dead; None: never.
         """
+        self._silence = silence
         self._url = httpx2.URL(url)
         self._lens = lens
         self._watch = watch
@@ -146,10 +150,13 @@ class StreamableHttp:
         self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], exchange: Exchange
     ) -> None:
         metadata = item.metadata if isinstance(item.metadata, ClientMessageMetadata) else ClientMessageMetadata()
+        # Only such a stream is meant to be quiet for long; a call has a deadline.
+        silence = self._silence if message.method == "subscriptions/listen" else None
         answers = AnswerStream(
             message.id,
             exchange,
             self._limits,
+            silence=silence,
             deliver=self.inbox.put,
             resume=self._resume,
             drop=self._watch.drop,
@@ -159,7 +166,8 @@ class StreamableHttp:
             exchange.written = True
             await answers.resume_from(metadata.resumption_token)
             return
-        response = await self._lens.deliver(self._url, headers, item.body, exchange)
+        with anyio.fail_after(silence):
+            response = await self._lens.deliver(self._url, headers, item.body, exchange)
         try:
             if message.method == "initialize":
                 self._session_id = response.headers.get(SESSION_HEADER)
@@ -246,7 +254,9 @@ class StreamableHttp:
 
     def _listen(self) -> None:
         if self._session_id is not None:
-            standalone = StandaloneStream(self._watch, self._limits, deliver=self.inbox.put, open=self._get)
+            standalone = StandaloneStream(
+                self._watch, self._limits, deliver=self.inbox.put, open=self._get, silence=self._silence
+            )
             self._group.start_soon(standalone.run)
 
     async def goodbye(self) -> None:
@@ -270,14 +280,14 @@ def _tells_era(exchange: Exchange) -> bool:
 
 @asynccontextmanager
 async def streamable_http(
-    url: str, lens: Lens, watch: Watch, limits: Limits
+    url: str, lens: Lens, watch: Watch, limits: Limits, silence: float | None = None
 ) -> AsyncIterator[tuple[Inbox, StreamableHttp]]:
-    """A read and a write stream to a server over Streamable HTTP."""
+    """A read and a write stream to a server over Streamable HTTP. For the arguments see `StreamableHttp`."""
     async with lens:
         transport: StreamableHttp | None = None
         try:
             async with anyio.create_task_group() as group:
-                transport = StreamableHttp(url, lens, watch, limits, group)
+                transport = StreamableHttp(url, lens, watch, limits, group, silence)
                 try:
                     yield transport.inbox, transport
                 finally:

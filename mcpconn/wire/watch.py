@@ -55,13 +55,18 @@ class Watch:
     """What the wire has noticed about one session, shared by its streams, its HTTP client and its child."""
 
     def __init__(
-        self, sign: Callable[[Evidence], None], redact: Callable[[str], str] = _verbatim, name: str = ""
+        self,
+        sign: Callable[[Evidence], None],
+        redact: Callable[[str], str] = _verbatim,
+        name: str = "",
+        chance: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """
         Args:
             sign: Told what happened to the session while no call was there to fail.
             redact: Hides secrets in what a server said.
             name: Of the connection, for the log.
+            chance: A random number from 0 to 1, for the waits before the event stream is reopened.
         """
         self.sign = sign
         self._redact = redact
@@ -74,9 +79,7 @@ class Watch:
         """The session is known to be gone: do not say goodbye to it."""
         self.reason: BaseException | None = None
         """Why the transport ended, where somebody knows."""
-        self.stream_opened = False
-        """The server has opened its standalone event stream once."""
-        self.stream = StreamRecord()
+        self.stream = StreamRecord(chance)
         """The session's event stream, which is reopened for as long as the session lives."""
         self.grace = 2.0
         """Seconds a child gets to end by itself. 2 s is the SDK's figure."""

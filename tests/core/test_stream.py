@@ -66,16 +66,23 @@ def test_a_first_refusal_settles_it_too(final: bool) -> None:
 
 
 def test_its_status_tells_what_happened_and_what_is_next() -> None:
+    now = 20.0
     record = StreamRecord()
-    assert record.status(0.0) == {"state": "none", "opened": 0, "reason": None, "retry_in": None}
+
+    def status() -> dict[str, object] | None:
+        return record.status(lambda: now)
+
+    assert status() is None
     record.opening()
     record.open(10.0)
-    assert record.status(11.0) == {"state": "open", "opened": 1, "reason": None, "retry_in": None}
+    assert status() == {"state": "open", "opened": 1, "reason": None, "retry_in": None}
     record.lost(20.0, "cut")
-    assert record.status(20.25) == {"state": "waiting", "opened": 1, "reason": "cut", "retry_in": 0.75}
-    assert record.status(30.0)["retry_in"] == 0.0
+    now = 20.25
+    assert status() == {"state": "waiting", "opened": 1, "reason": "cut", "retry_in": 0.75}
+    now = 30.0
+    assert status() == {"state": "waiting", "opened": 1, "reason": "cut", "retry_in": 0.0}
     record.refuse("HTTP 405")
-    assert record.status(30.0) == {"state": "refused", "opened": 1, "reason": "HTTP 405", "retry_in": None}
+    assert status() == {"state": "refused", "opened": 1, "reason": "HTTP 405", "retry_in": None}
 
 
 def test_listeners_hear_every_change_until_they_unsubscribe() -> None:
