@@ -48,15 +48,16 @@ class AuthServer:
         """What a client is told that is not registered."""
         self.dress: Callable[[dict[str, object]], Answer] = lambda tokens: as_json(200, tokens)
         """How tokens are put into an answer."""
-        self._serial = 0
+        self.serial = 0
+        """Number of the tokens issued last."""
         self._refresh: dict[str, str] = {}
         self._spent: dict[str, list[str]] = {}
         self._lock = Lock()
 
     def issue(self, scope: str = "") -> dict[str, object]:
         """New tokens, as a token response."""
-        self._serial += 1
-        access, refresh = f"access-{self._serial:04}-secret", f"refresh-{self._serial:04}-secret"
+        self.serial += 1
+        access, refresh = f"access-{self.serial:04}-secret", f"refresh-{self.serial:04}-secret"
         self.valid.add(access)
         self._refresh[refresh] = access
         self.scopes[access] = self.scope if self.scope is not None else scope
