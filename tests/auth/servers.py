@@ -83,7 +83,7 @@ class AuthServer:
                 return as_json(200, {"resource": f"{self.origin}/mcp", "authorization_servers": [self.origin]})
             if path.startswith("/.well-known/"):
                 self.counts["metadata"] += 1
-                return as_json(200, self._metadata())
+                return as_json(200, self.metadata())
             if path == "/as/register":
                 self.counts["register"] += 1
                 client = f"client-{self.counts['register']}"
@@ -94,7 +94,8 @@ class AuthServer:
                 return self._token(dict(parse_qsl(body.decode())), headers)
             return self.guard(headers, f"{self.origin}/.well-known/oauth-protected-resource")
 
-    def _metadata(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, object]:
+        """What it publishes about itself."""
         return {
             "issuer": self.origin,
             "authorization_endpoint": f"{self.origin}/as/authorize",
