@@ -43,7 +43,7 @@ async def quiet(connection: Connection) -> None:
     supervisor = connection._supervisor
     while True:
         session = supervisor.session
-        if session is not None and supervisor._probing is not None:
+        if session is not None and supervisor.probe.pending() is not None:
             await supervisor.settled(session)
         elif connection.catalog.busy:
             await connection.catalog.settled()

@@ -90,7 +90,7 @@ async def test_bytes_that_are_no_text_fail_their_call(era: Era) -> None:
             await connection.call_tool("charge")
         assert caught.value.failure.kind is K.PROTOCOL
         assert text_of(await connection.call_tool("add", {"a": 1, "b": 1})) == "2"
-        assert seen.events == []
+        assert (seen.events, connection.epoch) == (["suspected"], 1)
 
 
 async def test_an_answer_to_somebody_else_is_no_answer(era: Era) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import anyio
 
 from mcpconn.core.backoff import ReplayBudget
-from mcpconn.core.decide import may_replay
+from mcpconn.core.decide import confirmed, is_lost_session, is_plain, is_refusal, may_replay
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.seen import walk
@@ -27,6 +27,8 @@ from mcpconn.runtime.supervisor import Supervisor
 T = TypeVar("T")
 Issue = Callable[[Any, Exchange], Awaitable[T]]
 """Makes the call on a client, noting in the exchange what only it can see (progress)."""
+SPOKEN = frozenset({FailureKind.APPLICATION, FailureKind.PROTOCOL, FailureKind.CONFIG, FailureKind.SESSION_EXPIRED})
+"""Kinds of failure that are an answer, of whatever sort."""
 Safe = Callable[[], Awaitable[bool]]
 """Whether running the call twice does no harm. Asked only when that matters."""
 
@@ -230,6 +232,9 @@ class Calls:
             if not session.proven:
                 session.proven = True
                 session.answered.set()
+            session.answers += 1
+            session.errors_in_a_row = 0
+            self._supervisor.probe.answered.add(call.method)
             call.exchange = None
         if not call.background:
             session.last_used = self._now()
@@ -251,23 +256,25 @@ class Calls:
         _detach(error, sys.exc_info()[1])
         failure = call.failure = self._classify(session.link.explain(error, exchange))
         call.exchange = None
-        # Where the wire caught an exception, `error` is only its stand-in, and no application said it.
+        # If the wire caught an exception, `error` is only its stand-in, and no application said it.
         spoken = exchange.exception is None or exchange.exception is error
         if failure.kind is FailureKind.CANCELLED and not spoken and isinstance(exchange.exception, Exception):
             # The caller's own interrupt, not what the wire made of it.
             raise exchange.exception
-        if failure.kind is FailureKind.CANCELLED or (failure.kind is FailureKind.APPLICATION and spoken):
+        if failure.kind is FailureKind.CANCELLED:
             raise error
-        if failure.kind is FailureKind.PROTOCOL and failure.evidence.from_wire:
-            raise error
+        session.errors_in_a_row += 1
+        plain = is_plain(failure, errors_in_a_row=session.errors_in_a_row)
         self._supervisor.report(session.epoch, failure)
-        if failure.kind is FailureKind.SESSION_EXPIRED and not failure.proof:
-            certain, call.uncertain = call.uncertain, failure
-            failure = call.failure = await self._confirmed(session, failure, error)
-            call.uncertain = certain
+        if failure.kind in SPOKEN and not is_lost_session(failure):
+            # The answer may be a forgotten session's, or the call's own: that depends on what a probe finds.
+            lost = None if plain else await self._verdict(call, session, failure)
+            failure = call.failure = confirmed(failure, lost)
+            answer = failure.kind is FailureKind.APPLICATION or failure.evidence.from_wire
+            if lost is None and answer and spoken:
+                raise error
         elif failure.kind is FailureKind.AUTH:
-            # A probe may be finding out whether it is the credentials, or this call alone.
-            await self._supervisor.settled(session)
+            await self._verdict(call, session, failure)
         progressed = exchange.progressed or exchange.earlier > 0
         if progressed and failure.delivery is not Delivery.UNKNOWN:
             failure = call.failure = replace(failure, delivery=Delivery.UNKNOWN)
@@ -280,6 +287,7 @@ class Calls:
             failure,
             safe=repeatable,
             replays=call.replays,
+            lost=session.lost is not None,
             refreshed=self._supervisor.replaced(session),
             budget=self._budget.balance,
         )
@@ -299,21 +307,20 @@ class Calls:
         if pause:
             await anyio.sleep(pause)
 
-    async def _confirmed(self, session: Session, failure: Failure, error: Exception) -> Failure:
-        """A text said that the session is gone: wait for what the probe says.
+    async def _verdict(self, call: _Call, session: Session, failure: Failure) -> Failure | None:
+        """Why the session is lost, if it is, once a probe that is under way has ended.
 
-        Where the session lives, the error was the call's own, and is raised. Where it does not, the call was
-        refused, and can be made again, if the probe was refused in the very same words: then it was the
-        server that spoke, before any tool ran. Otherwise a tool may have said it.
+        If the probe has to wait, because there was one less than 3 s ago, the call waits with it, unless that one
+        was answered on this session: then it may as well be passed on. But a refusal that names the session may
+        not, since all it says is that the server has forgotten the session by now.
         """
-        await self._supervisor.settled(session)
-        lost = session.lost
-        if lost is None:
-            raise error
-        words = (failure.evidence.code, failure.evidence.message)
-        # Two failures without words, a broken answer and a dropped probe, are not the same ones.
-        same = words != (None, None) and words == (lost.evidence.code, lost.evidence.message)
-        return failure if same else replace(failure, delivery=Delivery.UNKNOWN)
+        certain = call.uncertain
+        if failure.delivery is Delivery.UNKNOWN or failure.kind is FailureKind.SESSION_EXPIRED:
+            # Until then nobody knows whether it ran, should the deadline pass.
+            call.uncertain = failure
+        await self._supervisor.settled(session, deferred=session.cleared is None or is_refusal(failure))
+        call.uncertain = certain
+        return session.lost
 
     def _pause(self, call: _Call, failure: Failure, session: Session) -> float:
         """Seconds to wait before making the call again; the connection's own waits come on top."""

@@ -50,8 +50,12 @@ class Link(Protocol):
     def hurry(self) -> None:
         """The connection is being closed."""
 
-    async def probe(self) -> None:
-        """Ask the server whether this session lives; raises if it does not."""
+    @property
+    def probes(self) -> Sequence[str]:
+        """The methods that can be asked whether this session lives: one that costs nothing, then a listing if any."""
+
+    async def probe(self, method: str) -> None:
+        """Send one of `probes`; raises if it is refused."""
 
 
 class Dialer(Protocol):

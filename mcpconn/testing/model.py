@@ -6,10 +6,10 @@ may be made again is asked of the real `TRANSITIONS`, `decide`, `decide_probe`, 
 which are arguments, so that wrong ones can be tried. `mcpconn.testing.search` goes through every world there
 is, and `mcpconn.testing.invariants` says what must hold in each.
 
-What cannot be known from inside is chosen freely: whether a dial succeeds, which fault meets a call, whether
-patience is spent. Beside what a client knows, a world holds the truth: whether a request left, and whether the
-server may have run it. One assumption: a tool does not use its server's own words for an unknown session at
-the very moment at which the server forgets that session. Here its words are always others.
+What cannot be known from inside is chosen freely: whether a dial succeeds, which fault meets a call, how long ago
+the last probe was, whether patience is spent. Beside what a client knows, a world holds the truth: whether a
+request left, and whether the server may have run it. One assumption: a tool's error is not a session's refusal and
+nothing else at the very moment at which the server forgets that session.
 """
 
 from __future__ import annotations
@@ -20,21 +20,48 @@ from dataclasses import replace
 from mcpconn.core import decide, decide_dial, decide_probe, may_replay
 from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.classify import classify
-from mcpconn.core.decide import PATIENCE, needs_person
+from mcpconn.core.decide import (
+    PATIENCE,
+    confirmed,
+    decide_loss,
+    is_lost_session,
+    is_plain,
+    is_refusal,
+    needs_person,
+    refused,
+)
 from mcpconn.core.failures import Delivery, Failure, FailureKind
 from mcpconn.core.machine import IllegalTransition
 from mcpconn.core.states import TRANSITIONS, Event, State, Transition
-from mcpconn.testing.worlds import FAULTS, OVER, Caller, Outcome, Phase, Step, World, name, session
+from mcpconn.testing.worlds import FAULTS, OVER, Caller, Luck, Outcome, Phase, Step, World, name, session
 
-__all__ = ["FAULTS", "Caller", "Model", "Outcome", "Phase", "Step", "World"]
+__all__ = ["FAULTS", "Caller", "Luck", "Model", "Outcome", "Phase", "Step", "World"]
 
 MIN_ATTEMPTS = 2
 """Fewer than the default: a search takes longer with each, and learns nothing new."""
 DIALLING = (State.CONNECTING, State.RECONNECTING)
 DIAL_FAULTS = ("nobody listens at the server's port", "a web page", "401", "403")
-PROBE_FAULTS = ("the server says 'expired session'", "the transport ends", "no answer in time", "401", "429")
+UNLISTED = "the server refuses in words that nobody listed"
+PROBE_FAULTS = (
+    "the server says 'expired session'",
+    UNLISTED,
+    "the transport ends",
+    "no answer in time",
+    "401",
+    "429",
+)
 SIGN = "the transport ends"
 NO_ANSWER = "no answer in time"
+ANSWERS = frozenset(
+    {
+        FailureKind.APPLICATION,
+        FailureKind.PROTOCOL,
+        FailureKind.CONFIG,
+        FailureKind.AUTH,
+        FailureKind.SESSION_EXPIRED,
+    }
+)
+"""Kinds of failure that are an answer: what it means may depend on what became of the session."""
 
 
 class Model:
@@ -50,6 +77,8 @@ class Model:
         decide: Callable[..., Event | None] = decide,
         decide_probe: Callable[..., Event | None] = decide_probe,
         decide_dial: Callable[..., Event] = decide_dial,
+        decide_loss: Callable[..., Event] = decide_loss,
+        confirmed: Callable[[Failure, Failure | None], Failure] = confirmed,
         may_replay: Callable[..., bool] = may_replay,
     ) -> None:
         """
@@ -61,13 +90,15 @@ class Model:
             decide: As `mcpconn.core.decide`, and so are the others.
             decide_probe: Says what follows from a failed probe.
             decide_dial: Says what follows from a failed dial.
+            decide_loss: Says what follows from a lost session.
+            confirmed: Says what a call's failure is when it is known what became of its session.
             may_replay: Says whether a call may be made again.
         """
         self.start = World(tuple(Caller(each) for each in safe), budget, renewals)
         self.renewable = renewals > 0
         self.table = {(row.source, row.event): row.target for row in table}
         self.decide, self.decide_probe, self.decide_dial = decide, decide_probe, decide_dial
-        self.may_replay = may_replay
+        self.decide_loss, self.confirmed, self.may_replay = decide_loss, confirmed, may_replay
         self.failures = {words: classify(fault.evidence) for words, fault in FAULTS.items()}
 
     # -- what can happen next
@@ -90,11 +121,14 @@ class Model:
                 yield Step("the cool-down ends", self.fire(world._replace(half_open=True), Event.RETRY))
             yield Step("reconnect() is called", self.fire(world._replace(half_open=False), Event.RETRY))
         for epoch in range(max(1, world.epoch - 1), world.epoch + 1):
-            after = self.report(world, epoch, self.failures[SIGN], SIGN)
-            yield Step(f"the transport of {session(epoch, world)} ends while it is idle", after, epoch)
+            for luck in self.lucks(world, epoch, self.failures[SIGN]):
+                after = self.report(world, epoch, self.failures[SIGN], SIGN, luck)
+                yield Step(f"the transport of {session(epoch, world)} ends while it is idle{luck}", after, epoch)
             # A probe can outlive its session's time.
             if world.probes or epoch < world.epoch:
                 yield from self.probe_ends(world, epoch)
+        if world.deferred:
+            yield Step("the probe that had to wait begins", self.begin_probe(world))
         if world.state is not State.CLOSED:
             yield Step("the connection is closed", self.close(world))
         for i, caller in enumerate(world.callers):
@@ -114,7 +148,16 @@ class Model:
         probe = f"the probe of {session(epoch, world)}"
         yield Step(f"{probe} is answered", self.probe_answered(world, epoch), epoch)
         for words in PROBE_FAULTS:
-            yield Step(f"{probe} fails ({words})", self.probe_fails(world, epoch, words), epoch)
+            if self.is_coincidence(world, refused(self.failures[words])):
+                continue
+            for spent in (False, True):
+                luck = Luck(spent=spent)
+                yield Step(f"{probe} fails ({words}){luck}", self.probe_fails(world, epoch, words, luck), epoch)
+
+    def is_coincidence(self, world: World, failure: Failure) -> bool:
+        """What is assumed not to happen: the session is refused while a tool's words sound like its refusal."""
+        sounds = any(c.phase == "confirming" and FAULTS[c.fault].tool for c in world.callers)
+        return sounds and failure.kind is FailureKind.SESSION_EXPIRED
 
     def caller_steps(self, world: World, i: int, caller: Caller) -> Iterator[Step]:
         """What can happen to one caller."""
@@ -133,9 +176,31 @@ class Model:
                 after = self.change(world, i, caller._replace(written=True, sent=True))
                 yield Step(f"{who} is written", after)
             for words, fault in FAULTS.items():
-                if fault.written is caller.written:
-                    yield Step(f"{who} fails: {words}", self.fail(world, i, words), caller.epoch)
+                if fault.written is caller.written and not (
+                    self.is_coincidence(world, self.failures[words]) and not fault.tool
+                ):
+                    for luck in self.lucks(world, caller.epoch, self.failures[words], tool=fault.tool):
+                        after = self.fail(world, i, words, luck)
+                        yield Step(f"{who} fails: {words}{luck}", after, caller.epoch)
         yield from self.patience_ends(world, i, caller)
+
+    def lucks(self, world: World, epoch: int, failure: Failure, *, tool: bool = False) -> Iterator[Luck]:
+        """The choices that make a difference to how a failure on the session of `epoch` is taken."""
+        yield Luck()
+        if not self.is_current(world, epoch):
+            # Whether that session was lost, and how, matters to what the call may conclude.
+            yield from (Luck(lost=words) for words in (NO_ANSWER, UNLISTED) if not (tool and words == UNLISTED))
+            return
+        free = not (world.probes or world.deferred)
+        event = self.decide(world.state, failure, refreshable=world.renewals > 0)
+        if event is Event.LOST:
+            yield Luck(spent=True)
+        if event is Event.SUSPECTED and free:
+            yield Luck(waits=True)
+        if event is None and failure.kind is FailureKind.APPLICATION:
+            yield Luck(again=True)
+            if free:
+                yield Luck(again=True, waits=True)
 
     def patience_ends(self, world: World, i: int, caller: Caller) -> Iterator[Step]:
         """The caller's deadline passes, or it is cancelled."""
@@ -144,8 +209,9 @@ class Model:
         unknown = caller.doubt or caller.written or caller.phase == "confirming"
         after = self.end(world, i, "unknown" if unknown else "not run")
         if caller.phase == "in flight":
-            after = self.report(after, caller.epoch, self.failures[NO_ANSWER], NO_ANSWER)
-            yield Step(f"the deadline of call {name(i)} passes", after, caller.epoch)
+            for luck in self.lucks(after, caller.epoch, self.failures[NO_ANSWER]):
+                told = self.report(after, caller.epoch, self.failures[NO_ANSWER], NO_ANSWER, luck)
+                yield Step(f"the deadline of call {name(i)} passes{luck}", told, caller.epoch)
         else:
             yield Step(f"the deadline of call {name(i)} passes", after)
 
@@ -238,22 +304,28 @@ class Model:
         spent = failure.kind is FailureKind.AUTH and world.renewals > 0
         return world._replace(renewals=world.renewals - spent)
 
-    def report(self, world: World, epoch: int, failure: Failure, words: str) -> World:
+    def report(self, world: World, epoch: int, failure: Failure, words: str, luck: Luck) -> World:
         """A failure on the session of `epoch` is told to the connection. A stale one changes nothing."""
         if not self.is_current(world, epoch):
             return world
         if FAULTS[words].doubted:
             failure = replace(failure, proof=False)
-        event = self.decide(world.state, failure, refreshable=world.renewals > 0)
+        event = self.decide(
+            world.state, failure, refreshable=world.renewals > 0, errors_in_a_row=2 if luck.again else 1
+        )
         if event is Event.SUSPECTED:
-            return self.suspect(world)
-        return world if event is None else self.lose(world, event, failure, words)
+            return self.suspect(world, luck)
+        return world if event is None else self.lose(world, event, failure, words, luck)
 
-    def suspect(self, world: World) -> World:
-        """A probe is started, where none is under way."""
-        if world.probes:
+    def suspect(self, world: World, luck: Luck) -> World:
+        """A probe is started, if none is under way, and unless it has to wait."""
+        if world.probes or world.deferred:
             return world
-        return self.fire(world._replace(probes=world.probes + 1), Event.SUSPECTED)
+        return world._replace(deferred=True) if luck.waits else self.begin_probe(world)
+
+    def begin_probe(self, world: World) -> World:
+        """The server is asked."""
+        return self.fire(world._replace(probes=world.probes + 1, deferred=False), Event.SUSPECTED)
 
     def probe_answered(self, world: World, epoch: int) -> World:
         """The session of `epoch` lives."""
@@ -261,19 +333,22 @@ class Model:
             return world
         return self.settle(world._replace(probes=0), "")
 
-    def probe_fails(self, world: World, epoch: int, words: str) -> World:
+    def probe_fails(self, world: World, epoch: int, words: str, luck: Luck) -> World:
         """A probe of the session of `epoch` failed."""
         if not self.is_current(world, epoch):
             return world
         failure = self.failures[words]
-        event = self.decide_probe(failure, refreshable=world.renewals > 0)
+        event = self.decide_probe(failure, refreshable=world.renewals > 0, proven=not luck.spent)
         if event is None:
             return self.probe_answered(world, epoch)
-        return self.lose(world, event, failure, words)
+        return self.lose(world, event, failure, words, luck)
 
-    def lose(self, world: World, event: Event, failure: Failure, words: str) -> World:
+    def lose(self, world: World, event: Event, failure: Failure, words: str, luck: Luck) -> World:
         """The present session is over, for a reason."""
         world = self.retire(world)
+        if event is Event.LOST:
+            vain, elapsed = (MIN_ATTEMPTS, PATIENCE) if luck.spent else (0, 0.0)
+            event = self.decide_loss(failure, vain=vain, elapsed=elapsed, min_attempts=MIN_ATTEMPTS)
         world = self.give_up(world, failure) if event is Event.GIVE_UP else self.fire(self.renew(world, failure), event)
         return self.settle(world, words)
 
@@ -287,7 +362,7 @@ class Model:
 
     def retire(self, world: World) -> World:
         """The present session takes no more calls; those in flight on it go on."""
-        return world._replace(accepting=(), probes=0)
+        return world._replace(accepting=(), probes=0, deferred=False)
 
     # -- the callers
 
@@ -314,19 +389,24 @@ class Model:
             return self.ask(world, i)
         return self.change(world, i, world.callers[i]._replace(phase="in flight", epoch=world.accepting[-1]))
 
-    def fail(self, world: World, i: int, words: str) -> World:
+    def fail(self, world: World, i: int, words: str, luck: Luck) -> World:
         """The attempt in flight met a fault."""
         failure, caller = self.failures[words], world.callers[i]
-        caller = caller._replace(ran=caller.ran or FAULTS[words].ran)
-        world = self.change(world, i, caller)
-        if failure.kind in (FailureKind.APPLICATION, FailureKind.CANCELLED):
+        world = self.change(world, i, caller._replace(ran=caller.ran or FAULTS[words].ran))
+        if failure.kind is FailureKind.CANCELLED:
             return self.end(world, i, "error")
-        if failure.kind is not FailureKind.SESSION_EXPIRED or failure.proof:
-            return self.again(self.report(world, caller.epoch, failure, words), i, failure)
-        world = self.change(world, i, caller._replace(phase="confirming", fault=words, written=False))
-        world = self.report(world, caller.epoch, failure, words)
-        # With no probe under way the session is over already, and nobody will say more about it.
-        return world if self.is_current(world, caller.epoch) else self.confirm(world, i, "")
+        plain = is_plain(failure, errors_in_a_row=2 if luck.again else 1)
+        before, world = world, self.report(world, caller.epoch, failure, words, luck)
+        if failure.kind is FailureKind.APPLICATION and plain:
+            return self.end(world, i, "error")
+        if failure.kind not in ANSWERS or is_lost_session(failure):
+            return self.again(world, i, failure)
+        world = self.change(world, i, world.callers[i]._replace(phase="confirming", fault=words, written=False))
+        if not self.is_current(world, caller.epoch):
+            # With no probe under way the session is over already, and nobody will say more about it.
+            return self.confirm(world, i, words if self.is_current(before, caller.epoch) else luck.lost)
+        waits = world.probes or (world.deferred and is_refusal(failure))
+        return world if waits else self.confirm(world, i, "")
 
     def settle(self, world: World, words: str) -> World:
         """The session is over, or was found to live: those who waited for the probe go on."""
@@ -336,19 +416,20 @@ class Model:
         return world
 
     def confirm(self, world: World, i: int, words: str) -> World:
-        """What the probe found is held against what the call was told.
+        """It is known what became of a call's session, and so what the call was told.
 
-        A session that lives, or that nobody called lost: the words were the call's own answer.
+        Without words the session lives, or nobody called it lost: the answer was the call's own.
         """
-        fault = world.callers[i].fault
-        if not words:
+        failure = self.failures[world.callers[i].fault]
+        lost = refused(self.failures[words]) if words else None
+        failure = self.confirmed(failure, lost)
+        answer = failure.kind is FailureKind.APPLICATION or failure.evidence.from_wire
+        if lost is None and answer and failure.kind is not FailureKind.AUTH:
             return self.end(world, i, "error")
-        failure = self.failures[fault]
-        same = FAULTS[words].evidence is FAULTS[fault].evidence
-        return self.again(world, i, failure if same else replace(failure, delivery=Delivery.UNKNOWN))
+        return self.again(world, i, failure, lost=lost is not None)
 
-    def again(self, world: World, i: int, failure: Failure) -> World:
-        """The call is made again, or its caller is told."""
+    def again(self, world: World, i: int, failure: Failure, *, lost: bool = False) -> World:
+        """The call is retried, or its caller is told."""
         caller = world.callers[i]
         unknown = failure.delivery is Delivery.UNKNOWN
         caller = caller._replace(doubt=caller.doubt or unknown)
@@ -357,6 +438,7 @@ class Model:
             failure,
             safe=caller.safe,
             replays=caller.replays,
+            lost=lost,
             refreshed=self.renewable and not self.is_current(world, caller.epoch),
             budget=world.budget,
         )

@@ -11,7 +11,7 @@ import anyio
 import httpx2
 from mcp import Client, MCPError
 from mcp.client.subscriptions import Subscription
-from mcp_types import METHOD_NOT_FOUND, DiscoverResult, Implementation, ServerCapabilities, Tool
+from mcp_types import DiscoverResult, Implementation, ServerCapabilities, Tool
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.auth.token_requests import send
@@ -27,6 +27,7 @@ from mcpconn.wire.explain import explain
 from mcpconn.wire.lens import Lens
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.network import Network
+from mcpconn.wire.probe import probe_methods, send_probe
 from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stdio import stdio_transport
@@ -109,23 +110,18 @@ class Link:
         """The connection is being closed: a child gets little time to end."""
         self._watch.grace = min(self._watch.grace, 0.4)
 
-    async def probe(self) -> None:
-        """Ask the server whether this session lives.
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The methods that can be asked whether this session lives."""
+        return probe_methods(self.era, self.capabilities)
+
+    async def probe(self, method: str) -> None:
+        """Ask the server on this session with one of `probes`.
 
         Raises:
-            Exception: it does not, or nobody can say.
+            Exception: it was refused, or nobody can say.
         """
-        session = self._session
-        if self.era == "modern":
-            await session.send_discover(self.version)
-            return
-        try:
-            await session.send_ping()
-        except MCPError as error:
-            if error.code != METHOD_NOT_FOUND:
-                raise
-            # The specification makes ping a must, but not every server does.
-            await session.list_tools()
+        await send_probe(self._session, method, self.version)
 
 
 class Dialer:

@@ -21,6 +21,8 @@ from mcpconn.testing.clock import settle
 
 GONE = Evidence(http_status=404, code=-32600, message="Session not found", session_sent=True, from_wire=True)
 """Proof that the session is gone, before anything ran."""
+UNLISTED = Evidence(http_status=400, content_type="", session_sent=True)
+"""A refusal in no words at all."""
 CUT = Evidence(exception=ConnectionResetError("reset"), written=True)
 """Nobody can say what ran."""
 REFUSED = Evidence(exception=ConnectionRefusedError("refused"), written=False, phase="dial")
@@ -56,7 +58,11 @@ class FakeLink:
         self.over = anyio.Event()
         self.doomed = False
         self.hurried = False
-        self.probes = 0
+        self.asked: list[str] = []
+        """The requests of probes, in order."""
+        self.on_listing: Callable[[], Awaitable[None]] | None = None
+        """What a listing does that a probe asks for; None: the same as a ping."""
+        self.probes: tuple[str, ...] = ("ping", "tools/list")
         self.broken = anyio.Event()
         self.error: Exception | None = None
         self._dialer = dialer
@@ -86,9 +92,9 @@ class FakeLink:
     def hurry(self) -> None:
         self.hurried = True
 
-    async def probe(self) -> None:
-        self.probes += 1
-        await self.on_probe()
+    async def probe(self, method: str) -> None:
+        self.asked.append(method)
+        await (self.on_listing if method != "ping" and self.on_listing is not None else self.on_probe)()
 
     @property
     def closed(self) -> bool:
