@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from mcpconn.core import DEFAULT_RULES, Delivery, FailureKind, Rule, conditions
+from mcpconn.core import DEFAULT_RULES, Delivery, FailureKind, Rule
+from mcpconn.core import conditions as named_conditions
 from mcpconn.core.seen import Seen
 from tests.core.witnesses import WITNESSES
 
@@ -84,8 +85,8 @@ LISTS = [
     *((NAMES, name) for name in ("OAUTH_WORDS", "NOT_SENT_ERRORS", "CUT_ERRORS", "ENDED_ERRORS", "SPAWN_ERRORS")),
     (NAMES, "PROTOCOL_CODES"),
     (NAMES, "NOT_PROCESSED"),
-    (vars(conditions), "OWN_CODES"),
-    (vars(conditions), "HANDSHAKE_REFUSALS"),
+    (vars(named_conditions), "OWN_CODES"),
+    (vars(named_conditions), "HANDSHAKE_REFUSALS"),
 ]
 
 
