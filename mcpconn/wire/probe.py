@@ -11,6 +11,7 @@ from mcp_types import (
     ListToolsRequest,
     PingRequest,
     ServerCapabilities,
+    ToolsCapability,
 )
 from pydantic import ValidationError
 
@@ -26,8 +27,15 @@ REQUESTS: dict[str, ClientRequest] = {
 }
 
 
-def probe_methods(era: Era, capabilities: ServerCapabilities) -> tuple[str, ...]:
-    """The methods to ask with: one that costs the server nothing, then the first listing that it advertises."""
+def probe_methods(era: Era, capabilities: ServerCapabilities | None) -> tuple[str, ...]:
+    """The methods to ask with: one that costs the server nothing, then the first listing that it advertises.
+
+    Args:
+        era: The era of the session.
+        capabilities: What the server says that it can do. None if nobody knows: then it is asked for its tools.
+    """
+    if capabilities is None:
+        capabilities = ServerCapabilities(tools=ToolsCapability())
     advertised = {
         "tools/list": capabilities.tools,
         "prompts/list": capabilities.prompts,
