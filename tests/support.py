@@ -114,6 +114,23 @@ async def sockets_closed(server: HttpServer, *, but: int) -> None:
         await checkpoint()
 
 
+class Openings:
+    """Lets a test wait until the present session's event stream was opened so many times."""
+
+    def __init__(self, connection: Connection) -> None:
+        session = connection.present()
+        assert session is not None
+        assert session.link is not None
+        self._stream = session.link.stream
+        self._changed = anyio.Event()
+        self._stream.subscribe(lambda: self._changed.set())
+
+    async def reach(self, count: int) -> None:
+        while self._stream.opened < count:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+
 @asynccontextmanager
 async def served(
     script: Script, *, name: str = "srv", warm: bool = True, config: Mapping[str, Any] | None = None, **options: Any

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any, Literal
 
 import anyio
+import psutil
 import pytest
 
 from mcpconn import Connection, OutcomeUnknown, State
@@ -13,6 +16,7 @@ from tests.support import (
     SAFETY,
     UNFINISHED_STREAMS,
     Arrivals,
+    Openings,
     Seen,
     quiet,
     served,
@@ -123,3 +127,41 @@ async def test_a_cancelled_call_does_not_hold_its_socket_for_as_long_as_the_sess
             # The standing stream, and sockets that are free.
             await sockets_closed(server, but=3)
             assert connection.epoch == 1
+
+
+@pytest.mark.parametrize("engine", ["direct", "httpx"])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_stream_that_was_cut_holds_one_socket_and_leaves_none(
+    era: Literal["legacy", "modern"], engine: str
+) -> None:
+    script = Script(era=era)
+    with anyio.fail_after(SAFETY):
+        async with HttpServer(script) as server:
+            async with Connection({"url": server.url, "engine": engine, "catalog": "eager"}) as connection:
+                await quiet(connection)
+                opened = Openings(connection)
+                for number in (1, 2):
+                    await opened.reach(number)
+                    tasks = len(anyio.get_running_tasks())
+                    await server.reset_connections()
+                await opened.reach(3)
+                await sockets_closed(server, but=2)
+                assert script.streams.count == 1
+                assert len(anyio.get_running_tasks()) <= tasks
+                assert text_of(await connection.call_tool("charge")) == "charged 1"
+                assert connection.epoch == 1
+            await sockets_closed(server, but=0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
+@pytest.mark.parametrize("engine", ["direct", "httpx"])
+async def test_the_system_watches_the_socket_of_a_stream(engine: str) -> None:
+    async with served(Script(), config={"engine": engine}) as (connection, server):
+        await Openings(connection).reach(1)
+        of_the_client = [each for each in psutil.Process().net_connections("tcp") if each.raddr[1:] == (server.port,)]
+        assert of_the_client
+        for each in of_the_client:
+            with socket.socket(fileno=os.dup(each.fd)) as copy:
+                assert copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                # Milliseconds. A peer that has vanished is noticed within a minute.
+                assert copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000

@@ -238,7 +238,8 @@ class Catalog:
                 done.set()
             # What was announced meanwhile, or failed, is listed later.
             self._watch.soon()
-        return session is self._of.present() and self.listed.issuperset(kinds)
+        here = session is self._of.present()
+        return here and all(one.fresh(session) and (one.got > asked or not anew) for one in asked_for)
 
     @property
     def busy(self) -> bool:

@@ -39,6 +39,7 @@ class Entries:
         "began",
         "complete",
         "epoch",
+        "got",
         "kind",
         "known",
         "retry",
@@ -67,10 +68,12 @@ class Entries:
         """`announced` when the listing of what is known began."""
         self.began = 0
         """Number of the last listing. All listings of a catalogue are numbered in the order of their beginnings."""
+        self.got = 0
+        """Number of the listing that what is known is from."""
         self.tried = 0
-        """The session of that listing."""
+        """The session of the last listing."""
         self.retry = False
-        """That listing failed for a reason that may pass."""
+        """The last listing failed for a reason that may pass."""
         self._client: Any = None
         self._pages: dict[str, Any] = {}
         self._pages_began = 0
@@ -100,6 +103,7 @@ class Entries:
             seen: What `begin` returned.
         """
         before, after = self.known, found.entries
+        self.got = self.began
         self.known, self.complete, self.epoch, self.seen = after, found.complete, session.epoch, seen
         return CatalogChange(
             server,
