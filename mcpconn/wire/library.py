@@ -1,23 +1,24 @@
 """httpx2's own transport, made to keep the promises that our engine makes, as far as a library lets one.
 
-It is taken for servers behind a proxy, and where a configuration asks for it (`"engine": "httpx"`). It knows when it
-writes (`trace`), but not whether an idle socket is clean: httpcore2 polls the kernel, below the layers that buffer. So
-an unsafe call gets a socket of its own, from a second transport that keeps none.
+It is taken for servers behind a proxy, and where a configuration asks for it (`"engine": "httpx"`). Its sockets are
+ours (`wire.backend`) and it says when it writes (`trace`), but bytes that follow a response stay in its parser, where
+nobody can see them. So an unsafe call gets a socket of its own, from a second transport that keeps none.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
 import h11
 import httpx2
 
+from mcpconn.wire.backend import Backend
 from mcpconn.wire.pace import Chunks, Pace
 from mcpconn.wire.recorder import UNSAFE_KEY
-from mcpconn.wire.sdk import pool_of
+from mcpconn.wire.sdk import pool_of, use_backend
 
 SWEEP = 1.0
 """Seconds between two looks at the idle sockets of a pool that has some."""
@@ -52,15 +53,16 @@ class Library(httpx2.AsyncBaseTransport):
         none = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         self._keeping = httpx2.AsyncHTTPTransport(limits=keep, **options)
         self._fresh = httpx2.AsyncHTTPTransport(limits=none, **options)
-        self._used = anyio.Event()
+        for transport in (self._keeping, self._fresh):
+            use_backend(transport, Backend())
+        self._released = anyio.Event()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         _check(request)
-        self._used.set()
         transport = self._fresh if request.extensions.get(UNSAFE_KEY) else self._keeping
         response = await transport.handle_async_request(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Paced(response.stream)
+        response.stream = _Paced(response.stream, lambda: self._released.set())
         return response
 
     async def sweep(self) -> bool:
@@ -81,8 +83,8 @@ class Library(httpx2.AsyncBaseTransport):
         while True:
             while await self.sweep():  # noqa: ASYNC110 - no event tells that a server has closed a socket
                 await anyio.sleep(SWEEP)
-            self._used = anyio.Event()
-            await self._used.wait()
+            self._released = anyio.Event()
+            await self._released.wait()
 
     async def aclose(self) -> None:
         await self._keeping.aclose()
@@ -104,8 +106,9 @@ def _check(request: httpx2.Request) -> None:
 class _Paced(httpx2.AsyncByteStream):
     """The body of a response. The library hands over chunk after chunk without ever yielding to the loop."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, closed: Callable[[], None]) -> None:
         self._inner = inner
+        self._closed = closed
         self._parts = inner.__aiter__()
         self._pace = Pace()
         self._chunks = Chunks()
@@ -121,3 +124,4 @@ class _Paced(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+        self._closed()

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import anyio.lowlevel
 import httpx2
 
-STEPS = 64
-"""Events (or reads) between two yields to the loop: about a millisecond of work."""
+STEPS = 32
+"""Events (or reads) between two yields to the loop: less than a millisecond of work."""
 TINY = 16
 """Bytes of a chunk below which it is mostly framing. Go's net/http counts alike: 16 bytes of overhead are fair."""
 TINY_LIMIT = 10_000

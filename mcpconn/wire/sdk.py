@@ -12,6 +12,7 @@ a canary in `tests/wire/test_sdk.py`, which fails when the SDK changes.
 | `mcp.client._memory.InMemoryTransport` | its streams are wrapped | an ImportError: legacy servers in process are out |
 | `mcp.shared.direct_dispatcher` raising by itself | tells its own timeout from a server's word | see below |
 | `httpx2.AsyncHTTPTransport._pool` (httpx2 2.16) | its idle sockets are swept | swept at the next request |
+| `httpcore2.AsyncConnectionPool._network_backend` | sockets of ours | early refusals of large requests are not seen |
 """
 
 from __future__ import annotations
@@ -130,3 +131,13 @@ def pool_of(transport: httpx2.AsyncHTTPTransport) -> Any | None:
     another request is made.
     """
     return getattr(transport, "_pool", None)
+
+
+def use_backend(transport: httpx2.AsyncHTTPTransport, backend: Any) -> None:
+    """Have a transport of httpx2 open its sockets with `backend` (`httpcore2.AsyncNetworkBackend`).
+
+    httpcore2's pool takes one as an argument, httpx2 has no argument to pass it on.
+    """
+    pool: Any = pool_of(transport)
+    if hasattr(pool, "_network_backend"):
+        pool._network_backend = backend

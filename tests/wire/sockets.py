@@ -32,10 +32,18 @@ class Reply:
     """Bytes to send for one request, and what to do with the socket then."""
 
     data: bytes = OK
-    then: Literal["keep", "close", "reset", "hang", "stall"] = "keep"
-    """`hang` notices when the client leaves, `stall` does not even read."""
+    then: Literal["keep", "close", "reset", "hang", "stall", "more", "leave"] = "keep"
+    """`hang` notices when the client leaves, `stall` does not even read, `more` sends `more` when it may (`speak`), and
+    `leave` closes then."""
+    more: bytes = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
     read: bool = True
     """Read the request's body first."""
+
+
+def _set() -> anyio.Event:
+    event = anyio.Event()
+    event.set()
+    return event
 
 
 @dataclass
@@ -51,6 +59,9 @@ class Server:
     bodies: list[bytes] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     hanging: anyio.Event = field(default_factory=anyio.Event)
+    speak: anyio.Event = field(default_factory=lambda: _set())
+    """`more` waits for it; set unless a test puts another one here."""
+    spoken: anyio.Event = field(default_factory=anyio.Event)
     gone: anyio.Event = field(default_factory=anyio.Event)
     """A socket was closed, by whichever side."""
 
@@ -83,6 +94,12 @@ class Server:
         self.bodies.append(body)
         if reply.data:
             await stream.send(reply.data)
+        if reply.then == "more":
+            await self.speak.wait()
+            await stream.send(reply.more)
+            self.spoken.set()
+        if reply.then == "leave":
+            await self.speak.wait()
         if reply.then == "hang":
             self.hanging.set()
             await stream.receive()
@@ -90,7 +107,7 @@ class Server:
             await anyio.sleep_forever()
         if reply.then == "reset":
             stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        return reply.then == "keep"
+        return reply.then in ("keep", "more")
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import anyio
@@ -52,8 +53,8 @@ class Channel(Protocol):
     def acknowledged_since(self, mark: int) -> bool | None:
         """Whether any byte after the first `mark` has reached the other side's system. None if nobody can say."""
 
-    def receive_nowait(self) -> bytes | None:
-        """What has arrived: some bytes, b"" at the end of the stream, None if there is nothing yet.
+    def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
+        """What has arrived: at most `limit` bytes, b"" at the end of the stream, None if there is nothing yet.
 
         Raises:
             OSError: The connection is broken. What had arrived before can still be received.
@@ -106,9 +107,9 @@ class PlainChannel:
         except OSError:
             return None
 
-    def receive_nowait(self) -> bytes | None:
+    def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
         try:
-            return self._socket.recv(READ_SIZE)
+            return self._socket.recv(limit)
         except (BlockingIOError, InterruptedError):
             return None
 
@@ -139,17 +140,18 @@ class PlainChannel:
 class SecureChannel:
     """TLS on a channel. `handshake` comes before anything else."""
 
-    def __init__(self, inner: Channel, context: ssl.SSLContext, hostname: str) -> None:
+    def __init__(self, inner: Channel, context: ssl.SSLContext, hostname: str | None) -> None:
         """
         Args:
             inner: Carries the encrypted bytes.
             context: Trust, versions, ciphers.
-            hostname: The name or address that the certificate must be for.
+            hostname: The name or address that the certificate must be for; None if the context does not check it.
         """
         self._inner = inner
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
+        """The TLS object."""
         self._unsent = memoryview(b"")
         """Encrypted bytes that `inner` has not taken yet."""
 
@@ -168,7 +170,7 @@ class SecureChannel:
         """
         while True:
             try:
-                self._tls.do_handshake()
+                self.tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
                 while not self._fetch():
@@ -196,10 +198,10 @@ class SecureChannel:
             self._incoming.write_eof()
         return True
 
-    def receive_nowait(self) -> bytes | None:
+    def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
         while True:
             try:
-                return self._tls.read(READ_SIZE)
+                return self.tls.read(limit)
             except ssl.SSLWantReadError:
                 # A record that is not complete, or one that is not for us: session tickets, a new key.
                 if not self._fetch():
@@ -214,7 +216,7 @@ class SecureChannel:
     def send_nowait(self, data: memoryview) -> int:
         taken = 0
         while taken < len(data) and self.flush_nowait():
-            taken += self._tls.write(data[taken : taken + RECORD_SIZE])
+            taken += self.tls.write(data[taken : taken + RECORD_SIZE])
         return taken
 
     def flush_nowait(self) -> bool:
@@ -236,6 +238,27 @@ class SecureChannel:
 
     def close(self) -> None:
         self._inner.close()
+
+
+async def either(channel: Channel) -> None:
+    """Return when something has arrived, or something can be handed over, or the channel is closed."""
+    async with anyio.create_task_group() as group:
+
+        async def wait(what: Callable[[], Awaitable[None]]) -> None:
+            with suppress(anyio.ClosedResourceError):
+                await what()
+            group.cancel_scope.cancel()
+
+        group.start_soon(wait, channel.readable)
+        group.start_soon(wait, channel.writable)
+
+
+def is_clean(channel: Channel) -> bool:
+    """Whether nothing has arrived: no bytes, and not the end. What has is lost by asking."""
+    try:
+        return channel.receive_nowait() is None
+    except OSError:
+        return False
 
 
 def _is_eof(error: ssl.SSLError) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -11,7 +11,7 @@ import anyio.lowlevel
 import h11
 import httpx2
 
-from mcpconn.wire.engine.channel import READ_SIZE, Channel
+from mcpconn.wire.engine.channel import READ_SIZE, Channel, either, is_clean
 from mcpconn.wire.engine.connect import Origin
 from mcpconn.wire.pace import Chunks, Pace
 
@@ -77,10 +77,7 @@ class HttpSocket:
         What has is lost by asking, so a socket that is not clean must be closed. Below h11 (see `recycle`) nothing
         is buffered but in TLS, which is read as well.
         """
-        try:
-            return self.channel.receive_nowait() is None
-        except OSError:
-            return False
+        return is_clean(self.channel)
 
     def recycle(self, now: float) -> bool:
         """Make ready for the next request. False if the socket cannot be used again.
@@ -125,15 +122,17 @@ class HttpSocket:
         self._mark = self.channel.sent
         # If not all was written, the parser does not know of it.
         self._spent = not await self._write(data, timeout.get("write"))
-        if self.used and not self.heard and self._take_nowait() and self._acknowledged() is None:
-            # Without the system's word (see `_hear`): a server takes longer to answer than the write to return.
-            self._premature = True
+        suspect = False
+        if self.used and not self.heard and self._take_nowait():
+            # A server takes longer to answer than the write to return, as a rule. Where nobody can say more (see
+            # `_hear`), a refusal that is there by now is not believed.
+            suspect = self._acknowledged() is None
         response = await self._head()
-        if self._premature and response.status_code >= 300:
+        if self._premature or (suspect and response.status_code >= 300):
             raise httpx2.RemoteProtocolError(
-                f"HTTP {response.status_code} was sent before the request had arrived, so it may be a left-over"
+                f"HTTP {response.status_code} was sent before the request had arrived: it is an earlier request's"
             )
-        self._spent = self._spent or self._premature
+        self._spent = self._spent or suspect
         return response
 
     def _hear(self, data: bytes) -> None:
@@ -141,8 +140,8 @@ class HttpSocket:
 
         A response carries an acknowledgement of the request that it answers: both are in one TCP segment, at the
         latest. If the first bytes are here and nothing of the request has been acknowledged, they had been sent before
-        the request arrived. On a socket that has had a response already they are a left-over of an earlier request, so
-        a refusal among them proves nothing about this one. (On a fresh socket there is no earlier one.)
+        the request arrived. On a socket that has had a response already they are a left-over of an earlier request, and
+        say nothing about this one. (On a fresh socket there is no earlier one, and a server may refuse at the door.)
         """
         if data and not self.heard:
             self.heard = True
@@ -225,15 +224,7 @@ class HttpSocket:
             # It is no refusal. The rest of it is read when all is written.
             await self.channel.writable()
             return
-        async with anyio.create_task_group() as group:
-
-            async def wait(what: Callable[[], Awaitable[None]]) -> None:
-                with suppress(anyio.ClosedResourceError):
-                    await what()
-                group.cancel_scope.cancel()
-
-            group.start_soon(wait, self.channel.readable)
-            group.start_soon(wait, self.channel.writable)
+        await either(self.channel)
 
     # -- its response
 
