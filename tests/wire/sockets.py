@@ -38,6 +38,8 @@ class Reply:
     more: bytes = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
     read: bool = True
     """Read the request's body first."""
+    early: bytes = b""
+    """Sent before that."""
 
 
 def _set() -> anyio.Event:
@@ -59,6 +61,8 @@ class Server:
     bodies: list[bytes] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     hanging: anyio.Event = field(default_factory=anyio.Event)
+    sent: anyio.Event = field(default_factory=anyio.Event)
+    """A reply was sent."""
     speak: anyio.Event = field(default_factory=lambda: _set())
     """`more` waits for it; set unless a test puts another one here."""
     spoken: anyio.Event = field(default_factory=anyio.Event)
@@ -88,12 +92,15 @@ class Server:
         head, _, body = received.partition(b"\r\n\r\n")
         reply = self.replies.pop(0)
         length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), 0)
+        if reply.early:
+            await stream.send(reply.early)
         while reply.read and len(body) < length:
             body += await stream.receive()
         self.heads.append(head)
         self.bodies.append(body)
         if reply.data:
             await stream.send(reply.data)
+        self.sent.set()
         if reply.then == "more":
             await self.speak.wait()
             await stream.send(reply.more)
