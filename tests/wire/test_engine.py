@@ -144,12 +144,16 @@ async def test_other_tasks_run_while_a_body_of_crumbs_is_read(engine: Name) -> N
             turns += 1
             await checkpoint()
 
-    async with listening(Reply(crumbs(count))) as server, client(engine) as http:
-        async with anyio.create_task_group() as group, http.stream("GET", server.url) as response:
-            await server.sent.wait()
-            group.start_soon(neighbour)
-            body = b"".join([piece async for piece in response.aiter_raw()])
-            group.cancel_scope.cancel()
+    async with (
+        listening(Reply(crumbs(count))) as server,
+        client(engine) as http,
+        anyio.create_task_group() as group,
+        http.stream("GET", server.url) as response,
+    ):
+        await server.sent.wait()
+        group.start_soon(neighbour)
+        body = b"".join([piece async for piece in response.aiter_raw()])
+        group.cancel_scope.cancel()
     assert body == b"a" * count
     assert turns >= count // STEPS // 2
 
