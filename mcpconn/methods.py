@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
@@ -15,8 +15,10 @@ from mcp.shared.dispatcher import ProgressFnT
 
 from mcpconn.catalog import LISTS, Catalog
 from mcpconn.core.exchange import Exchange
+from mcpconn.peer import Peer
 from mcpconn.restore import Restore
 from mcpconn.runtime.session import Session
+from mcpconn.validate import check_timeout
 
 T = TypeVar("T")
 
@@ -30,7 +32,7 @@ DEFAULT: Any = _Default()
 """Stands for the timeout of the configuration or policy; None means no timeout at all."""
 
 
-class Methods(ABC):
+class Methods(Peer):
     """`mcp.Client`'s methods, with the same arguments and results, on top of one `_call`.
 
     Each takes three arguments more:
@@ -46,14 +48,13 @@ class Methods(ABC):
     def __init__(self) -> None:
         self._restore = Restore()
 
-    @property
-    @abstractmethod
-    def _client(self) -> Client:
-        """The present session's client."""
-
     @abstractmethod
     def present(self) -> Session | None:
         """The session that calls are issued on now."""
+
+    @abstractmethod
+    def _check_here(self) -> None:
+        """Return if this is the connection's event loop, and it was started."""
 
     @abstractmethod
     def _call(
@@ -91,7 +92,11 @@ class Methods(ABC):
             OutcomeUnknown: no answer came, and the tool may have run.
             CallTimeout: the deadline passed.
             ConnectionFailed, ConnectionClosed, Overloaded, NotReady, CallFailed: the tool was not run.
+            ConfigError: a time limit is no number of seconds. Nothing was sent.
+            NotRunning: the connection was not started, or runs in another event loop than this.
         """
+
+        check_timeout(read_timeout_seconds, "read_timeout_seconds")
 
         def issue(client: Client, exchange: Exchange) -> Awaitable[types.CallToolResult]:
             # Asked at each attempt: the tools may have been listed since the last one.
@@ -357,10 +362,12 @@ class Methods(ABC):
         params = types.ProgressNotificationParams(
             progress_token=progress_token, progress=progress, total=total, message=message
         )
+        self._check_here()
         await self._client.session.send_notification(types.ProgressNotification(params=params))
 
     async def send_roots_list_changed(self) -> None:
         """Tell the server that the roots have changed (legacy era)."""
+        self._check_here()
         await self._client.session.send_notification(types.RootsListChangedNotification())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import field
 from typing import Annotated
 
@@ -13,7 +14,11 @@ from mcpconn.validate import Amount, Count, Seconds, settings
 
 
 def _usable(backoff: Backoff) -> Backoff:
-    if not (backoff.initial > 0 and backoff.factor >= 1 and backoff.maximum > 0 and 0 <= backoff.jitter < 1):
+    numbers = (backoff.initial, backoff.factor, backoff.maximum, backoff.jitter)
+    # An integer that has no float fails in the first multiplication.
+    finite = all(abs(number) <= sys.float_info.max for number in numbers)
+    usable = backoff.initial > 0 and backoff.factor >= 1 and backoff.maximum > 0 and 0 <= backoff.jitter < 1
+    if not finite or not usable:
         raise ValueError("needs initial and maximum above 0, a factor of 1 or more, and a jitter from 0 to below 1")
     return backoff
 

@@ -181,11 +181,11 @@ class Lifecycle(ABC):
         if self.state is State.CLOSED:
             return
         self._closing_by = self._clock.now() + self._policy.drain_timeout if self._group is not None else math.inf
-        self.fire(Event.CLOSE)
         # Whoever waits for what a probe says waits no longer.
         self.probe.end()
         if self._dial_scope is not None:
             self._dial_scope.cancel()
+        self.fire(Event.CLOSE)
 
     # -- transitions
 
@@ -206,6 +206,11 @@ class Lifecycle(ABC):
             self.gate.refuse(lambda: refusals.closed(self))
         elif target is not source:
             self.gate.close()
+        self._wake.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+        # Last: a listener is host code, and may close the connection before this returns.
         elapsed = now - (self.pace.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
         self._journal.add(
             Change(
@@ -221,10 +226,6 @@ class Lifecycle(ABC):
                 self.retry_in,
             )
         )
-        self._wake.set()
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
 
     def _suspect(self, session: Session, failure: Failure) -> None:
         if self._group is None:

@@ -176,7 +176,8 @@ class Supervisor(Lifecycle):
             # The next session is opened while the calls in flight finish on this one.
             self.pace.fresh()
             self._recycle()
-            if not self.lazy:
+            # A listener that was told of it may have closed the connection.
+            if not self.lazy and self.state is State.IDLE:
                 self.fire(Event.CONNECT)
         elif task is upkeep.Task.REST:
             self.lazy = True

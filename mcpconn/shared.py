@@ -1,0 +1,31 @@
+"""What the connections of one manager have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mcpconn.core.backoff import ReplayBudget
+from mcpconn.core.classify import DEFAULT_RULES
+from mcpconn.core.rule import Rule
+from mcpconn.policy import Policy
+from mcpconn.runtime import Clock, Deadlines, Dials
+from mcpconn.wire import Network
+
+
+class Shared:
+    """Limits, clock, rules, TLS context and replay budget. A `Connection` used alone has one of its own."""
+
+    def __init__(self, policy: Policy, *, clock: Clock | None = None, rules: Iterable[Rule] = ()) -> None:
+        """
+        Args:
+            policy: Timeouts and limits for all connections.
+            clock: Time and randomness, for tests.
+            rules: Rules of classification to be tried before the core's.
+        """
+        self.policy = policy
+        self.clock = clock or Clock()
+        self.rules: tuple[Rule, ...] = (*rules, *DEFAULT_RULES)
+        self.network = Network()
+        self.dials = Dials(policy)
+        self.budget = ReplayBudget(policy.replay_ratio, policy.replay_reserve)
+        self.deadlines = Deadlines(self.clock.now)
