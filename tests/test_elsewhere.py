@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "remove": ("srv",),
     "reload": ("mcp.json",),
 }
+OF_THE_CATALOG = {"capabilities", "list_page", "tell_watchers"}
 FREE = {"subscribe", "observe", "status", "usage", "present", "from_file", "keys", "items", "values", "get", "spawn"}
 """Methods that only read, or only note down whom to tell: they may be called anywhere."""
 INTERNAL = {"run_in", "serve", "start"}
@@ -41,7 +42,7 @@ INTERNAL = {"run_in", "serve", "start"}
 
 def methods_of(cls: type) -> list[str]:
     public = [name for name in dir(cls) if not name.startswith("_") and inspect.isfunction(getattr(cls, name))]
-    return [name for name in public if name not in FREE | INTERNAL and name != "authenticated"]
+    return [name for name in public if name not in FREE | INTERNAL | OF_THE_CATALOG and name != "authenticated"]
 
 
 def entry() -> dict[str, Any]:
