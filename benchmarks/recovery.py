@@ -30,9 +30,8 @@ CATALOGUE = {"tools/list", "resources/list", "resources/templates/list", "prompt
 
 
 async def listed(connection: Connection) -> None:
-    """Return when the catalogue is that of the present session."""
-    while connection.catalog.stale:  # noqa: ASYNC110 - nobody is timed meanwhile
-        await anyio.sleep(0.002)
+    """Return when the catalogue is that of the present session. From then on each session lists it."""
+    await connection.catalog.ensure()
 
 
 async def expired(quick: bool) -> Report:

@@ -12,9 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 from mcp.client import ClientRequestContext
 
 from mcpconn.errors import ConfigError
+from mcpconn.runtime.native import being_cancelled
+from mcpconn.validate import check_timeout
 
 WITH_CONTEXT = ("sampling_callback", "elicitation_callback", "list_roots_callback")
 """Arguments of `mcp.Client` that are called with a request's context first."""
@@ -70,6 +73,7 @@ def bind(connection: Any, options: Mapping[str, Any], on_message: Callable[[Any]
     for key in options:
         if key not in known:
             raise ConfigError(f"unknown option {key!r}; known: {', '.join(sorted(known))}", key=key)
+    check_timeout(options.get("read_timeout_seconds"), "read_timeout_seconds")
     bound = {key: value for key, value in options.items() if key in PLAIN}
     for key in WITH_CONTEXT:
         if (callback := options.get(key)) is not None:
@@ -93,21 +97,27 @@ def _with_context(connection: Any, callback: Callable[..., Awaitable[Any]]) -> C
         own = ConnectionContext(
             session=context.session, request_id=context.request_id, meta=context.meta, connection=connection
         )
-        token = _current.set(connection)
-        try:
-            return await callback(own, *args)
-        finally:
-            _current.reset(token)
+        return await _called(connection, callback, own, *args)
 
     return call
 
 
 def _without_context(connection: Any, callback: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def call(*args: Any) -> Any:
-        token = _current.set(connection)
-        try:
-            return await callback(*args)
-        finally:
-            _current.reset(token)
+        return await _called(connection, callback, *args)
 
     return call
+
+
+async def _called(connection: Any, callback: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    token = _current.set(connection)
+    try:
+        return await callback(*args)
+    except anyio.get_cancelled_exc_class() as error:
+        if being_cancelled():
+            raise
+        # It waited for something of the host's that was cancelled. Passed on, this would end the task that reads
+        # the session, and the session with it.
+        raise RuntimeError("the callback raised a cancellation, though nobody cancelled it") from error
+    finally:
+        _current.reset(token)

@@ -64,7 +64,6 @@ class ServerConfig:
     timeout: Limit | None = None
     """Deadline of a call. See `Policy.call_timeout`; so for the fields below, which have the names of the policy's."""
     connect_timeout: Seconds | None = None
-    start_timeout: Seconds | None = None
     probe_timeout: Seconds | None = None
     drain_timeout: Seconds | None = None
     keepalive: Limit | None = None
@@ -72,6 +71,9 @@ class ServerConfig:
     max_lifetime: Limit | None = None
     max_in_flight: Count | None = None
     max_waiting: Count | None = None
+    catalog: Literal["eager", "lazy", "off"] = "lazy"
+    """When the server's tools, resources and prompts are listed: `eager` at each connect; `lazy` from when something
+    needs them, such as `list_tools` or a subscriber; `off` only by `catalog.refresh()`."""
     engine: Literal["direct", "httpx"] = "direct"
     """What sends HTTP: `direct`, the engine of this package, or `httpx`, httpx2's own."""
     http_transport: Any = None

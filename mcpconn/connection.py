@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 import mcp_types as types
-from anyio.abc import TaskGroup
 from mcp import Client
-from mcp.client import ClientSession
 from opentelemetry.trace import Span
-from typing_extensions import Self, deprecated
+from typing_extensions import deprecated
 
 from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
@@ -24,22 +23,25 @@ from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Evidence, Failure
 from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
-from mcpconn.errors import NotRunning
+from mcpconn.errors import CallFailed, NotRunning
 from mcpconn.methods import DEFAULT, Methods
-from mcpconn.observe import log, log_notice, prepare, silent
+from mcpconn.observe import log, log_notice, logs_answers, prepare
 from mcpconn.policy import Policy
+from mcpconn.redact import Redactor
 from mcpconn.runtime import Calls, Clock, Journal, Supervisor, refusals
-from mcpconn.runtime.protocols import Link
+from mcpconn.runtime.native import Home
+from mcpconn.runtime.owner import Nursery, Owned, Owner
 from mcpconn.runtime.session import Session
 from mcpconn.shared import Shared
 from mcpconn.status import connection_status
-from mcpconn.telemetry import Meter, start_span, unmeasured, within
+from mcpconn.telemetry import Meter, measuring, start_span, within
+from mcpconn.validate import check_timeout
 from mcpconn.wire import Dialer
 
 T = TypeVar("T")
 
 
-class Connection(Methods):
+class Connection(Owned, Methods):
     """A connection to one MCP server, for as long as it is needed.
 
         async with Connection("https://example.com/mcp") as connection:
@@ -83,15 +85,13 @@ class Connection(Methods):
         self._redact = self.config.redactor
         prepare()
         self.journal = Journal(self._contain)
-        self.journal.subscribe(log_notice, bored=silent)
-        self.catalog = Catalog(self, calm=self._shared.dials.calm, report=self._contain)
+        self.journal.subscribe(log_notice, wants_answered=logs_answers)
+        self.catalog = Catalog(self, calm=self._shared.dials.calm, report=self._contain, mode=self.config.catalog)
         self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
         self._dialer = Dialer(
             self.config,
             self.policy,
             network=self._shared.network,
-            eras=self._shared.eras,
-            watchdog=self._shared.watchdog,
             options=self._client_options,
             redact=self._redact,
         )
@@ -109,7 +109,7 @@ class Connection(Methods):
             lazy=self.config.lazy,
             credentials=renewable(self._request_auth),
             tools=lambda: tuple(self.catalog.tools.values()),
-            prepare=self._restore,
+            prepare=partial(self._restore.before_calls, classify=self._classify, timeout=self.policy.probe_timeout),
             established=self._attend,
         )
         self._calls = Calls(
@@ -121,14 +121,31 @@ class Connection(Methods):
             budget=self._shared.budget,
             deadlines=self._shared.deadlines,
         )
-        self.journal.subscribe(Meter(self._supervisor), bored=unmeasured)
-        self._running = False
-        self._group: TaskGroup | None = None
+        self.journal.subscribe(Meter(self._supervisor), wants_answered=measuring)
+        self._owner = Owner(f"connection {self.name!r}", begin=lambda: self.run_in(self._owner), finish=self.close)
+        self._home: Home | None = None
+        """The event loop it runs in; None before it was started."""
+        self._ended = anyio.Event()
+        self._calls_made = 0
 
     # -- life
 
-    async def run(self) -> None:
-        """Own the connection until it is closed. A manager runs this in a task; `async with` does so, too."""
+    async def _opened(self) -> None:
+        if not self.config.lazy:
+            await self.wait_ready()
+
+    def run_in(self, group: Nursery) -> None:
+        """Begin to own the connection in a task of `group`. For managers; `async with` and `start` do it otherwise.
+
+        Raises:
+            NotRunning: it was started before.
+        """
+        if self._home is not None:
+            raise NotRunning(f"{self.name}: the connection was started before; it is started once")
+        self._home = Home()
+        group.start_soon(self._run)
+
+    async def _run(self) -> None:
         try:
             await self._supervisor.run()
         except Exception as error:
@@ -136,46 +153,30 @@ class Connection(Methods):
             log.exception("connection.crashed", connection=self.name, error=repr(error))
         finally:
             self._supervisor.close()
+            self._ended.set()
 
-    def start(self, group: TaskGroup) -> None:
-        """Begin to own the connection, in a task of `group`. For managers; `async with` does it otherwise."""
-        self._running = True
-        group.start_soon(self.run)
+    def close(self) -> None:
+        """Begin to end the connection, without waiting for it: calls that wait fail at once, those in flight get
+        the drain timeout. `aclose` and the end of `async with` wait.
+
+        Raises:
+            NotRunning: this is another thread than the event loop's.
+        """
+        if self._home is not None and self._home.other_thread():
+            raise NotRunning(f"{self.name}: {self._home.elsewhere()}")
+        self._supervisor.close()
+
+    async def ended(self) -> None:
+        """Return when a connection that was closed has ended: its calls are over, its sockets and child are gone."""
+        if self._home is not None:
+            self._check_here()
+            await self._ended.wait()
 
     async def settled(self) -> None:
         """Return when the connection is ready, failed or closed."""
+        self._check_here()
         while self.state not in (State.READY, State.FAILED, State.CLOSED):
             await self._supervisor.changed()
-
-    def close(self) -> None:
-        """End the connection: calls that wait fail at once, those in flight get the drain timeout."""
-        self._supervisor.close()
-
-    async def __aenter__(self) -> Self:
-        if self._running:
-            raise NotRunning(f"{self.name}: the connection is running already; one Connection is entered once")
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self.start(self._group)
-        try:
-            if not self.config.lazy:
-                await self.wait_ready()
-        except BaseException:
-            await self._leave()
-            raise
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self._leave()
-
-    async def _leave(self) -> None:
-        """Close, and wait for the end. The task group is told of no exception: it would wrap it in a group."""
-        group, self._group = self._group, None
-        if group is not None:
-            self.close()
-            await group.__aexit__(None, None, None)
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Return when calls can be issued. A lazy connection is started by this.
@@ -187,9 +188,11 @@ class Connection(Methods):
             CallTimeout: it was not ready in time.
             ConnectionFailed: it is `failed`.
             ConnectionClosed: it is `closed`.
-            NotRunning: it was never entered.
+            ConfigError: `timeout` is no number of seconds.
+            NotRunning: it was never entered, or runs in another event loop than this.
         """
-        self._check_running()
+        self._check_here()
+        check_timeout(timeout)
         await self._calls.ready(timeout)
 
     async def reconnect(self, timeout: float | None = None) -> None:
@@ -201,7 +204,8 @@ class Connection(Methods):
         Raises:
             CallTimeout, ConnectionFailed, ConnectionClosed: as `wait_ready`.
         """
-        self._check_running()
+        self._check_here()
+        check_timeout(timeout)
         if self.state is not State.CLOSED:
             self._supervisor.reconnect()
         await self.wait_ready(timeout)
@@ -218,7 +222,8 @@ class Connection(Methods):
             ConfigError: `auth` cannot be used.
             CallTimeout, ConnectionFailed, ConnectionClosed: as `wait_ready`.
         """
-        self._check_running()
+        self._check_here()
+        check_timeout(timeout)
         request_auth = self._request_auth
         if request_auth is not None:
             request_auth.update(None if auth is None else self._authenticator(auth).credentials)
@@ -252,43 +257,14 @@ class Connection(Methods):
         """The last failure that had consequences for the connection."""
         return self._supervisor.last_failure
 
-    @property
-    def progress(self) -> str | None:
-        """What a child that is being started is doing, for people: "starting, 12 s", with its last line on stderr."""
-        return self._supervisor.progress
-
     def status(self) -> dict[str, Any]:
         """Everything an operator asks for, as plain data."""
         return connection_status(self._supervisor, self.journal, self.config, self._request_auth)
 
     @property
-    def session(self) -> ClientSession:
-        """The present session's `ClientSession`, for what has no method here. It is gone with its epoch.
-
-        Raises:
-            NotReady: there is none.
-        """
-        return self._client.session
-
-    @property
-    def protocol_version(self) -> str:
-        """The protocol version of the present session."""
-        return self._client.protocol_version
-
-    @property
-    def server_info(self) -> types.Implementation | None:
-        """What the server calls itself."""
-        return self._client.server_info
-
-    @property
-    def server_capabilities(self) -> types.ServerCapabilities:
-        """What the server can do."""
-        return self._client.server_capabilities
-
-    @property
-    def instructions(self) -> str | None:
-        """How the server wants to be used."""
-        return self._client.instructions
+    def redact(self) -> Redactor:
+        """Replaces this connection's secrets in a text, those that it learned at run time included."""
+        return self._redact
 
     @property
     def _client(self) -> Client:
@@ -297,6 +273,14 @@ class Connection(Methods):
             raise refusals.not_ready(self._supervisor)
         client: Client = session.link.client
         return client
+
+    def usage(self) -> tuple[int, bool, float | None]:
+        """How many calls the host has made, whether any is in flight or waiting, and when the last one ended at the
+        latest, on the event loop's clock; None if that is not known. The catalogue's own listings are no use of it."""
+        gate, session = self._supervisor.gate, self._supervisor.session
+        # A session that replaced another after the last call was established later than that call ended.
+        used = session.last_used if session is not None else None
+        return self._calls_made, gate.in_flight + gate.waiting > 0, used
 
     def __repr__(self) -> str:
         gate = self._supervisor.gate
@@ -315,19 +299,27 @@ class Connection(Methods):
         idempotent: bool | None = None,
         wait: bool = True,
         target: str | None = None,
+        background: bool = False,
     ) -> Awaitable[T]:
         # Not a coroutine: each one on the way of a call costs it a microsecond or two.
-        self._check_running()
+        self._check_here()
+        if timeout is not DEFAULT:
+            check_timeout(timeout)
         if safe is None:
             safe = _harmful if idempotent is False else _harmless
+        if not background:
+            self._calls_made += 1
         seconds = self.policy.call_timeout if timeout is DEFAULT else timeout
         span = start_span(self.name, method, target)
-        call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait)
+        call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait, background=background)
         return call if span is None else _recorded(call, span)
 
-    def _check_running(self) -> None:
-        if not self._running:
+    def _check_here(self) -> None:
+        if self._home is None:
             raise NotRunning(f"{self.name}: enter the connection first: async with Connection(...) as connection")
+        if (where := self._home.elsewhere()) is not None:
+            # The events of one loop, waited for in another, wake nobody.
+            raise NotRunning(f"{self.name}: the connection cannot be used here: {where}")
 
     def _authenticator(self, auth: Any) -> RequestAuth:
         if self.config.url is None:
@@ -340,43 +332,49 @@ class Connection(Methods):
     # -- for the supervisor
 
     def _classify(self, evidence: Evidence) -> Failure:
-        failure = classify(evidence, self._shared.rules)
+        try:
+            failure = classify(evidence, self._shared.rules)
+        except Exception as error:  # a user's rule is host code
+            self._contain("rule", error)
+            failure = classify(evidence)
         return replace(failure, summary=self._redact(failure.summary))
 
-    def _contain(self, what: str, error: Exception) -> None:
-        """Log what went wrong beside the connection, and is not its fault or must not be its end."""
-        log.error(f"{what}.raised", connection=self.name, error=self._redact(repr(error)))
-
-    async def _restore(self, link: Link) -> None:
-        """Bring a new session into the state of the last one, before calls are let through."""
-        client: Client = link.client
-        if link.era != "legacy":
-            return
-        if self._log_level is not None:
-            level = types.SetLevelRequest(params=types.SetLevelRequestParams(level=self._log_level))
-            await client.session.send_request(level, types.EmptyResult)
-        for uri in sorted(self._subscriptions):
-            subscribe = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri))
-            await client.session.send_request(subscribe, types.EmptyResult)
+    def _contain(self, what: str, error: BaseException) -> None:
+        """Log what host code raised: a listener, a rule, a callback. It must not end the connection."""
+        # Handlers and filters of the standard library's loggers are host code, too.
+        with suppress(Exception):
+            log.error(f"{what}.raised", connection=self.name, error=self._redact(repr(error)))
 
     async def _attend(self, session: Session) -> None:
-        """Beside the first calls of a session: tell those who watch resources to read again, list what there is."""
-        if session.epoch > 1:
-            handler = self._client_options["message_handler"]
-            for uri in sorted(self._subscriptions):
-                params = types.ResourceUpdatedNotificationParams(uri=uri)
-                try:
-                    await handler(types.ResourceUpdatedNotification(params=params))
-                except Exception as error:  # a handler is host code
-                    self._contain("handler", error)
+        """Beside the first calls of a session: finish restoring it, and list what it offers."""
+        await self._restore.beside_calls(self._send)
         await self.catalog.attend(session, busy=self._supervisor.gate.in_flight > 0)
+
+    async def _send(self, request: Any) -> types.EmptyResult:
+        return await self._call(
+            request.method, lambda client, _: client.session.send_request(request, types.EmptyResult), background=True
+        )
+
+    # -- for the catalogue
+
+    async def tell_watchers(self) -> None:
+        """Have those who watch resources read them again, because updates may have been missed."""
+        await self._restore.tell_watchers(self._client_options["message_handler"], self._contain)
+
+    async def usable(self) -> bool:
+        """Wait until calls can be issued, for as long as a call would; False if they cannot."""
+        try:
+            await self.wait_ready(self.policy.call_timeout)
+        except CallFailed:
+            return False
+        return True
 
     def present(self) -> Session | None:
         """The session that calls are issued on now."""
         return self._supervisor.session
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Run `task` beside the connection, for no longer than it lives. False where it does not live."""
+        """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
         return self._supervisor.spawn(task)
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 import mcp_types as types
-from anyio.abc import TaskGroup
 from typing_extensions import Self
 
 from mcpconn import mcpjson
@@ -21,22 +18,27 @@ from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.rule import Rule
 from mcpconn.errors import ConfigError, NotRunning, UnknownServer
+from mcpconn.leases import Leases
 from mcpconn.policy import Policy
 from mcpconn.runtime import Change, Clock
+from mcpconn.runtime.changes import Changes
 from mcpconn.runtime.journal import Notice
+from mcpconn.runtime.listeners import Listeners
+from mcpconn.runtime.owner import Owned, Owner
 from mcpconn.shared import Shared
-
-CHANGES_KEPT = 10_000
-"""Changes kept for a slow reader of `changes()`; the oldest are dropped beyond it."""
+from mcpconn.validate import check_timeout
 
 
-class Manager(Mapping[str, Connection]):
+class Manager(Owned, Mapping[str, Connection]):
     """Named connections that share limits, one TLS context and a replay budget.
 
         async with Manager({"fs": {"command": "npx", "args": [...]}}) as manager:
             result = await manager.call_tool("fs", "read_file", {"path": "notes.txt"})
 
-    Entering does not wait for servers: one that is down must not stop the others. Calls wait for theirs.
+    Entering does not wait for servers: one that is down must not stop the others. Calls wait for theirs. Where
+    begin and end are in different tasks, `await manager.start()` and `await manager.aclose()` do what the block does.
+
+    A manager, its connections and their calls belong to one event loop. For several threads there is `SyncManager`.
     """
 
     def __init__(
@@ -63,11 +65,11 @@ class Manager(Mapping[str, Connection]):
         self._shared = Shared(self.policy, clock=clock, rules=rules)
         self._options = client_options
         self._connections: dict[str, Connection] = {}
-        self._listeners: list[Callable[[Notice], None]] = []
-        self._group: TaskGroup | None = None
-        self._entered = False
-        self._thread: int | None = None
-        self._readers: set[_Reader] = set()
+        self._listeners: Listeners[Change] = Listeners()
+        self._observers: Listeners[Notice] = Listeners()
+        self._owner = Owner("manager", begin=self._begin, finish=self._finish)
+        self._leases = Leases(now=self._shared.clock.now, remove=self.remove)
+        self._readers: WeakSet[Changes] = WeakSet()
         for name, entry in (servers or {}).items():
             config = ServerConfig.parse(name, entry)
             if not config.disabled:
@@ -89,8 +91,8 @@ class Manager(Mapping[str, Connection]):
     def reload(self, path: str | os.PathLike[str]) -> dict[str, list[str]]:
         """Apply a configuration file to the running manager: connect what is new, close what is gone.
 
-        A server whose entry has changed is closed and connected anew; one that has not is left alone. The
-        file is checked before anything is changed.
+        A server whose entry has changed is closed and connected anew; one that has not is left alone, and so are
+        connections made by `get_or_add`. The file is checked before anything is changed.
 
         Args:
             path: The file.
@@ -103,7 +105,7 @@ class Manager(Mapping[str, Connection]):
         """
         wanted = {name: config for name, config in mcpjson.load(path).items() if not config.disabled}
         result: dict[str, list[str]] = {"added": [], "removed": [], "changed": [], "unchanged": []}
-        for name in [name for name in self._connections if name not in wanted]:
+        for name in [name for name in self._connections if name not in wanted and name not in self._leases]:
             self.remove(name)
             result["removed"].append(name)
         for name, config in wanted.items():
@@ -119,60 +121,92 @@ class Manager(Mapping[str, Connection]):
 
     def _create(self, name: str, entry: Any) -> Connection:
         connection = Connection(entry, name=name, shared=self._shared, **self._options)
-        connection.journal.subscribe(self._notify, bored=lambda: not self._listeners)
+
+        def notify(notice: Notice) -> None:
+            if isinstance(notice, Change):
+                self._listeners.tell(notice, connection.journal.report)
+            self._observers.tell(notice, connection.journal.report)
+
+        connection.journal.subscribe(notify, wants_answered=lambda: bool(self._observers))
         self._connections[name] = connection
         return connection
 
     # -- life
 
-    async def __aenter__(self) -> Self:
-        if self._entered:
-            raise NotRunning("the manager has been entered already; a Manager is entered once")
-        self._entered = True
-        self._thread = threading.get_ident()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
+    async def _opened(self) -> None:
+        """There is nothing to wait for: a server that is down must not stop the others."""
+
+    def _begin(self) -> None:
         for connection in self._connections.values():
-            self._start(connection)
-        return self
+            connection.run_in(self._owner)
+        self._leases.start(self._owner)
 
-    def _start(self, connection: Connection) -> None:
-        assert self._group is not None
-        connection.start(self._group)
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        assert self._group is not None
-        group, self._group = self._group, None
+    def _finish(self) -> None:
         for connection in self._connections.values():
             connection.close()
+        self._leases.end()
         for reader in tuple(self._readers):
             reader.end()
-        # The group is not told of the exception, which it would wrap in another.
-        await group.__aexit__(None, None, None)
 
     def add(self, name: str, entry: Any) -> Connection:
         """Add a server, and connect to it if the manager is running.
 
+        Args:
+            name: What to call it. Names are shown: in logs, errors, `status()`, metrics.
+            entry: As in the constructor.
+
         Raises:
             ConfigError: the name is taken, or the entry cannot be used.
+            NotRunning: this is not the manager's event loop.
         """
+        self._check_here()
         if name in self._connections:
             raise ConfigError(f"server {name!r}: there is one of this name already; remove it first", server=name)
         connection = self._create(name, entry)
-        if self._group is not None:
-            self._start(connection)
+        if self._owner.running:
+            connection.run_in(self._owner)
         return connection
 
-    def remove(self, name: str) -> None:
+    def get_or_add(self, name: str, entry: Any, *, ttl: float | None = None) -> Connection:
+        """The connection of this name; if there is none, it is added. For connections that belong to users.
+
+            connection = manager.get_or_add(user_id, {"url": url, "auth": token}, ttl=600)
+            result = await connection.call_tool("inbox", {})
+
+        Args:
+            name: Names the connection, and is shown: in logs, errors, `status()`, metrics. Use an opaque id. A token,
+                or an address of a person, would end up in all of them.
+            entry: As in the constructor. It is looked at only if there is no such connection: give an existing one
+                new credentials with `Connection.authenticated`.
+            ttl: Remove the connection when it was neither asked for nor used for so many seconds. None keeps it.
+
+        Raises:
+            ConfigError: the entry or `ttl` cannot be used.
+            NotRunning: this is not the manager's event loop.
+        """
+        check_timeout(ttl, "ttl")
+        self._check_here()
+        connection = self._connections.get(name) or self.add(name, entry)
+        self._leases.hold(connection, math.inf if ttl is None else ttl)
+        return connection
+
+    def remove(self, name: str) -> Removal:
         """Close a connection and forget it. Its calls in flight get the drain timeout.
+
+        Returns:
+            Awaited, it returns when the connection has ended. It need not be awaited.
 
         Raises:
             UnknownServer: there is none of this name.
+            NotRunning: this is not the manager's event loop.
         """
-        self[name].close()
+        self._check_here()
+        connection = self[name]
+        if self._owner.running:
+            connection.close()
         del self._connections[name]
+        self._leases.drop(name)
+        return Removal(connection)
 
     # -- the mapping
 
@@ -202,61 +236,40 @@ class Manager(Mapping[str, Connection]):
         return {name: connection.status() for name, connection in self._connections.items()}
 
     def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
-        """Have `listener` called with every transition, at once and in the loop's thread. Returns its end.
+        """Call `listener` with every transition, at once and in the loop's thread.
 
-        It must not block. What it raises is logged, and changes nothing.
+        It must not block. What it raises is logged and changes nothing. It may close connections, and the manager.
+
+        Returns:
+            An unsubscribe function.
         """
-
-        def only_changes(notice: Notice) -> None:
-            if isinstance(notice, Change):
-                listener(notice)
-
-        return self.observe(only_changes)
+        return self._listeners.subscribe(listener)
 
     def observe(self, listener: Callable[[Notice], None]) -> Callable[[], None]:
         """As `subscribe`, with replays and finished calls, too."""
-        self._listeners.append(listener)
+        return self._observers.subscribe(listener)
 
-        def unsubscribe() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
+    def changes(self) -> Changes:
+        """Every transition from this call on, until the manager is closed: `async for change in manager.changes()`.
 
-        return unsubscribe
-
-    def _notify(self, notice: Notice) -> None:
-        fault: Exception | None = None
-        for listener in tuple(self._listeners):
-            try:
-                listener(notice)
-            except Exception as error:  # the others have to be told all the same
-                fault = error
-        if fault is not None:
-            raise fault
-
-    async def changes(self) -> AsyncGenerator[Change, None]:
-        """Every transition from now on, until the manager is left."""
-        reader = _Reader()
-        end = self.subscribe(reader.put)
-        self._readers.add(reader)
-        try:
-            while (change := await reader.get()) is not None:
-                yield change
-        finally:
-            end()
-            self._readers.discard(reader)
+        Transitions are kept for a slow reader, 10,000 of them; the oldest are dropped beyond that.
+        """
+        reader = Changes(self.subscribe, self._owner.elsewhere, self._readers)
+        if self._owner.entered and not self._owner.running:
+            reader.end()
+        return reader
 
     # -- calls
 
+    def _check_here(self) -> None:
+        if self._owner.running and (where := self._owner.elsewhere()) is not None:
+            raise NotRunning(f"the manager cannot be used here: {where}")
+
     def _running(self, server: str) -> Connection:
         connection = self[server]
-        if self._group is None:
-            when = "was left" if self._entered else "is not entered: async with Manager(...) as manager"
+        if not self._owner.running:
+            when = "was left" if self._owner.entered else "is not entered: async with Manager(...) as manager"
             raise NotRunning(f"{server}: the manager {when}")
-        if self._thread != threading.get_ident():
-            # Events of one loop, set from another, crash both.
-            raise NotRunning(
-                f"{server}: the manager's event loop runs in another thread; use a SyncManager where threads call"
-            )
         return connection
 
     async def call_tool(
@@ -324,7 +337,13 @@ class Manager(Mapping[str, Connection]):
 
         Args:
             timeout: Seconds to wait for all of them; returns after it in any case.
+
+        Raises:
+            ConfigError: `timeout` is no number of seconds.
+            NotRunning: this is not the manager's event loop.
         """
+        check_timeout(timeout)
+        self._check_here()
         with anyio.move_on_after(math.inf if timeout is None else timeout):
             async with anyio.create_task_group() as group:
                 for connection in self._connections.values():
@@ -332,26 +351,11 @@ class Manager(Mapping[str, Connection]):
                         group.start_soon(connection.settled)
 
 
-class _Reader:
-    """A queue from listeners to one `changes()` iterator."""
+class Removal:
+    """A connection that was removed from its manager. `await` it to wait until nothing is left of it."""
 
-    def __init__(self) -> None:
-        self._items: deque[Change] = deque(maxlen=CHANGES_KEPT)
-        self._more = anyio.Event()
-        self._ended = False
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
-    def put(self, change: Change) -> None:
-        self._items.append(change)
-        self._more.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._more.set()
-
-    async def get(self) -> Change | None:
-        while not self._items:
-            if self._ended:
-                return None
-            self._more = anyio.Event()
-            await self._more.wait()
-        return self._items.popleft()
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._connection.ended().__await__()

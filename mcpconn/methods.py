@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
@@ -13,8 +13,12 @@ from mcp.client.caching import CacheMode
 from mcp.client.subscriptions import Subscription
 from mcp.shared.dispatcher import ProgressFnT
 
-from mcpconn.catalog import Catalog
+from mcpconn.catalog import LISTS, Catalog
 from mcpconn.core.exchange import Exchange
+from mcpconn.peer import Peer
+from mcpconn.restore import Restore
+from mcpconn.runtime.session import Session
+from mcpconn.validate import check_timeout
 
 T = TypeVar("T")
 
@@ -28,7 +32,7 @@ DEFAULT: Any = _Default()
 """Stands for the timeout of the configuration or policy; None means no timeout at all."""
 
 
-class Methods(ABC):
+class Methods(Peer):
     """`mcp.Client`'s methods, with the same arguments and results, on top of one `_call`.
 
     Each takes three arguments more:
@@ -42,13 +46,15 @@ class Methods(ABC):
     catalog: Catalog
 
     def __init__(self) -> None:
-        self._subscriptions: set[str] = set()
-        self._log_level: types.LoggingLevel | None = None
+        self._restore = Restore()
 
-    @property
     @abstractmethod
-    def _client(self) -> Client:
-        """The present session's client."""
+    def present(self) -> Session | None:
+        """The session that calls are issued on now."""
+
+    @abstractmethod
+    def _check_here(self) -> None:
+        """Return if this is the connection's event loop, and it was started."""
 
     @abstractmethod
     def _call(
@@ -61,8 +67,9 @@ class Methods(ABC):
         idempotent: bool | None = None,
         wait: bool = True,
         target: str | None = None,
+        background: bool = False,
     ) -> Awaitable[T]:
-        """Make a call, by the rules of the core."""
+        """Make a call, by the rules of the core. One in the `background` does not keep an idle session open."""
 
     async def call_tool(
         self,
@@ -85,9 +92,15 @@ class Methods(ABC):
             OutcomeUnknown: no answer came, and the tool may have run.
             CallTimeout: the deadline passed.
             ConnectionFailed, ConnectionClosed, Overloaded, NotReady, CallFailed: the tool was not run.
+            ConfigError: a time limit is no number of seconds. Nothing was sent.
+            NotRunning: the connection was not started, or runs in another event loop than this.
         """
 
+        check_timeout(read_timeout_seconds, "read_timeout_seconds")
+
         def issue(client: Client, exchange: Exchange) -> Awaitable[types.CallToolResult]:
+            # Asked at each attempt: the tools may have been listed since the last one.
+            exchange.unsafe = not (self.catalog.known_safe(name) if idempotent is None else idempotent)
             return client.call_tool(
                 name,
                 arguments,
@@ -98,8 +111,11 @@ class Methods(ABC):
                 meta=meta,
             )
 
+        # Before the first attempt: the listing that a retry asks for may be another version of the server's.
+        before = self.catalog.hint(name)
+
         async def safe() -> bool:
-            return await self.catalog.safe(name) if idempotent is None else idempotent
+            return await self.catalog.safe(name, before=before) if idempotent is None else idempotent
 
         return await self._call("tools/call", issue, safe=safe, timeout=timeout, wait=wait, target=name)
 
@@ -112,11 +128,13 @@ class Methods(ABC):
         **options: Any,
     ) -> types.ListToolsResult:
         """List a page of tools."""
-        return await self._call(
-            "tools/list",
-            lambda client, _: client.list_tools(cursor=cursor, meta=meta, cache_mode=cache_mode),
-            **options,
-        )
+
+        async def issue(client: Client, exchange: Exchange) -> types.ListToolsResult:
+            page = await client.list_tools(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            self._heard("tools", cursor, page, client, exchange, meta)
+            return page
+
+        return await self._call("tools/list", issue, **options)
 
     async def list_resources(
         self,
@@ -127,11 +145,13 @@ class Methods(ABC):
         **options: Any,
     ) -> types.ListResourcesResult:
         """List a page of resources."""
-        return await self._call(
-            "resources/list",
-            lambda client, _: client.list_resources(cursor=cursor, meta=meta, cache_mode=cache_mode),
-            **options,
-        )
+
+        async def issue(client: Client, exchange: Exchange) -> types.ListResourcesResult:
+            page = await client.list_resources(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            self._heard("resources", cursor, page, client, exchange, meta)
+            return page
+
+        return await self._call("resources/list", issue, **options)
 
     async def list_resource_templates(
         self,
@@ -142,11 +162,13 @@ class Methods(ABC):
         **options: Any,
     ) -> types.ListResourceTemplatesResult:
         """List a page of resource templates."""
-        return await self._call(
-            "resources/templates/list",
-            lambda client, _: client.list_resource_templates(cursor=cursor, meta=meta, cache_mode=cache_mode),
-            **options,
-        )
+
+        async def issue(client: Client, exchange: Exchange) -> types.ListResourceTemplatesResult:
+            page = await client.list_resource_templates(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            self._heard("templates", cursor, page, client, exchange, meta)
+            return page
+
+        return await self._call("resources/templates/list", issue, **options)
 
     async def read_resource(
         self,
@@ -180,11 +202,13 @@ class Methods(ABC):
         **options: Any,
     ) -> types.ListPromptsResult:
         """List a page of prompts."""
-        return await self._call(
-            "prompts/list",
-            lambda client, _: client.list_prompts(cursor=cursor, meta=meta, cache_mode=cache_mode),
-            **options,
-        )
+
+        async def issue(client: Client, exchange: Exchange) -> types.ListPromptsResult:
+            page = await client.list_prompts(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            self._heard("prompts", cursor, page, client, exchange, meta)
+            return page
+
+        return await self._call("prompts/list", issue, **options)
 
     async def get_prompt(
         self,
@@ -233,7 +257,7 @@ class Methods(ABC):
             lambda client, _: client.session.send_request(request, types.EmptyResult),
             **options,
         )
-        self._log_level = level
+        self._restore.log_level = level
         return result
 
     async def subscribe_resource(
@@ -246,20 +270,57 @@ class Methods(ABC):
             lambda client, _: client.session.send_request(request, types.EmptyResult),
             **options,
         )
-        self._subscriptions.add(uri)
+        self._restore.subscriptions.add(uri)
         return result
 
     async def unsubscribe_resource(
         self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Any
     ) -> types.EmptyResult:
         """End `subscribe_resource`."""
-        self._subscriptions.discard(uri)
+        self._restore.subscriptions.discard(uri)
         request = types.UnsubscribeRequest(params=types.UnsubscribeRequestParams(uri=uri, _meta=meta))
         return await self._call(
             "resources/unsubscribe",
             lambda client, _: client.session.send_request(request, types.EmptyResult),
             **options,
         )
+
+    @property
+    def watching(self) -> bool:
+        """For the catalogue: whether the user watches resources (legacy era)."""
+        return bool(self._restore.subscriptions)
+
+    async def list_page(self, kind: str, cursor: str | None) -> Any:
+        """For the catalogue: a page of one kind of list. It does not count as use of the connection.
+
+        Args:
+            kind: One of `mcpconn.catalog.KINDS`.
+            cursor: Of the page; None for the first.
+
+        Raises:
+            MCPError, CallFailed: as the `list_*` methods.
+        """
+        rpc, method = LISTS[kind]
+        return await self._call(
+            rpc, lambda client, _: getattr(client, method)(cursor=cursor, cache_mode="refresh"), background=True
+        )
+
+    async def capabilities(self) -> types.ServerCapabilities | None:
+        """For the catalogue: what the present session's server can do. Asks it once, if the handshake did not.
+
+        Raises:
+            MCPError, CallFailed: it does not say.
+        """
+        session = self.present()
+        link = session.link if session is not None else None
+        if link is not None and link.capabilities is None:
+            link.capabilities = await self._call("server/discover", lambda *_: link.discover(), background=True)
+        return link.capabilities if link is not None else None
+
+    def _heard(self, kind: str, cursor: str | None, page: Any, client: Client, exchange: Exchange, meta: Any) -> None:
+        """Let the catalogue know a page that the server has listed: not one from a cache, or filtered by `meta`."""
+        if meta is None and (exchange.started or exchange.written is None):
+            self.catalog.heard(kind, cursor, page, client)
 
     @asynccontextmanager
     async def listen(
@@ -301,10 +362,12 @@ class Methods(ABC):
         params = types.ProgressNotificationParams(
             progress_token=progress_token, progress=progress, total=total, message=message
         )
+        self._check_here()
         await self._client.session.send_notification(types.ProgressNotification(params=params))
 
     async def send_roots_list_changed(self) -> None:
         """Tell the server that the roots have changed (legacy era)."""
+        self._check_here()
         await self._client.session.send_notification(types.RootsListChangedNotification())
 
 

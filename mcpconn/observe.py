@@ -59,9 +59,9 @@ class _Log:
 log: Any = _Log()
 
 
-def silent() -> bool:
-    """Whether a call that was answered leaves no line."""
-    return not logger.isEnabledFor(logging.DEBUG)
+def logs_answers() -> bool:
+    """Whether a call that was simply answered leaves a line."""
+    return logger.isEnabledFor(logging.DEBUG)
 
 
 def log_notice(notice: Notice) -> None:
@@ -124,7 +124,7 @@ def _line(change: Change) -> tuple[int, str]:
 
 def _log_finished(call: Finished) -> None:
     quiet = call.failure is None or call.outcome in ("answered", "error", "cancelled")
-    if quiet and silent():
+    if quiet and not logs_answers():
         return
     fields: dict[str, Any] = {
         "connection": call.server,

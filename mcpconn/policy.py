@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import field
 from typing import Annotated
 
@@ -13,7 +14,11 @@ from mcpconn.validate import Amount, Count, Seconds, settings
 
 
 def _usable(backoff: Backoff) -> Backoff:
-    if not (backoff.initial > 0 and backoff.factor >= 1 and backoff.maximum > 0 and 0 <= backoff.jitter < 1):
+    numbers = (backoff.initial, backoff.factor, backoff.maximum, backoff.jitter)
+    # An integer that has no float fails in the first multiplication.
+    finite = all(abs(number) <= sys.float_info.max for number in numbers)
+    usable = backoff.initial > 0 and backoff.factor >= 1 and backoff.maximum > 0 and 0 <= backoff.jitter < 1
+    if not finite or not usable:
         raise ValueError("needs initial and maximum above 0, a factor of 1 or more, and a jitter from 0 to below 1")
     return backoff
 
@@ -30,13 +35,10 @@ class Policy:
     """A call's deadline, with waiting, reconnecting and replaying in it. None: no deadline."""
     connect_timeout: Seconds = 20.0
     """One dial, handshake included. 20 s is gRPC's minimum connect timeout."""
-    start_timeout: Seconds = 120.0
-    """All starts together of a command line that has not yet been started with success. npx, uvx and docker download
-    for minutes; from then on a start has `connect_timeout`, and it never has less."""
     probe_timeout: Seconds = 5.0
     """How long the probe of a suspected session may take."""
     drain_timeout: Seconds = 5.0
-    """How long closing waits for calls in flight. Children then have 3 s to end, by themselves or by signals."""
+    """How long closing waits for calls in flight and for children to end."""
     patience: Seconds = PATIENCE
     """Failed dialling beyond this makes a connection `failed`."""
     min_attempts: Count = MIN_ATTEMPTS

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mcpconn.core import DEFAULT_RULES, Rule
 from mcpconn.core.backoff import ReplayBudget
+from mcpconn.core.classify import DEFAULT_RULES
+from mcpconn.core.rule import Rule
 from mcpconn.policy import Policy
 from mcpconn.runtime import Clock, Deadlines, Dials
-from mcpconn.wire import Eras, Network, Watchdog
+from mcpconn.wire import Network
 
 
 class Shared:
@@ -28,5 +29,3 @@ class Shared:
         self.dials = Dials(policy)
         self.budget = ReplayBudget(policy.replay_ratio, policy.replay_reserve)
         self.deadlines = Deadlines(self.clock.now)
-        self.eras = Eras()
-        self.watchdog = Watchdog()

@@ -7,6 +7,7 @@ from typing import Any
 from mcpconn.auth.request_auth import RequestAuth
 from mcpconn.config import ServerConfig
 from mcpconn.core.failures import Failure
+from mcpconn.core.stream import StreamRecord
 from mcpconn.runtime.journal import Change, Journal
 from mcpconn.runtime.supervisor import Supervisor
 
@@ -43,6 +44,7 @@ def connection_status(
     """Everything an operator asks of one connection."""
     session = supervisor.session
     link: Any = session.link if session is not None else None
+    stream: StreamRecord | None = link.stream if link is not None else None
     info = link.server_info if link is not None else None
     return {
         "name": supervisor.name,
@@ -54,7 +56,7 @@ def connection_status(
         "era": link.era if link is not None else None,
         "protocol_version": link.version if link is not None else None,
         "server": {"name": info.name, "version": info.version} if info is not None else None,
-        "progress": supervisor.progress,
+        "stream": stream.status(supervisor.now) if stream is not None else None,
         "last_failure": failure_status(supervisor.last_failure),
         "retry_in": supervisor.retry_in,
         "credentials": auth.status() if auth is not None else None,

@@ -65,12 +65,12 @@ _blocked = _meter.create_histogram("mcpconn.call.blocked", "s", "the part of a c
 _replays = _meter.create_counter("mcpconn.call.replays", description="calls made again")
 
 
-def unmeasured() -> bool:
-    """Whether nobody measures calls: no provider of metrics was set, and no call was recorded as a span.
+def measuring() -> bool:
+    """Whether calls are measured: a provider of metrics was set, or a call was recorded as a span.
 
-    The first of the two is not public. Where the name is missing, calls are measured for nobody.
+    The first of the two is not public. If the name is missing, calls are measured whether or not anybody looks.
     """
-    return not _traced and getattr(_calls, "_real_instrument", _calls) is None
+    return _traced or getattr(_calls, "_real_instrument", _calls) is not None
 
 
 class Meter:

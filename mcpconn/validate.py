@@ -6,6 +6,7 @@ pydantic's own error quotes the value, and a value may be a token in the wrong p
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from difflib import get_close_matches
@@ -29,7 +30,7 @@ def _unless_false(value: Any) -> Any:
     return NEVER if value is False else value
 
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A duration."""
 Limit = Annotated[
     float,
@@ -38,7 +39,7 @@ Limit = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": False}]}),
 ]
 """A duration, or False for "never"."""
-Amount = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A number that is no duration."""
 Count = Annotated[int, Field(gt=0)]
 """How many of something."""
@@ -133,12 +134,33 @@ _MUST = {
 
 
 def _number_words(kind: str, given: Any) -> str:
-    if kind == "greater_than":
+    if kind == "finite_number" and given == NEVER:
+        return "must be a finite number; None is no limit, where there can be none"
+    if kind == "greater_than" or (kind == "finite_number" and isinstance(given, float)):
         return "must be greater than zero"
     if kind == "float_type":
         huge = isinstance(given, int) and not isinstance(given, bool)
         return "is out of range" if huge else "must be a number of seconds"
     return "must be a whole number"
+
+
+def check_timeout(timeout: object, what: str = "timeout") -> None:
+    """Return if `timeout` can be a caller's time limit: a number of seconds, or None for no limit.
+
+    Every limit ends up in arithmetic with the event loop's clock. A value that breaks it (10**400 has no float, NaN
+    compares as false) would raise in the task that owns a connection, and not where it was given. Zero is allowed: a
+    caller that passes on what is left of its own time limit may have none left.
+
+    Raises:
+        ConfigError: it is no such number; negative, or not finite.
+    """
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        # Not shown: what is no number may be a token in the wrong place.
+        raise ConfigError(f"{what} must be a number of seconds, not a {type(timeout).__name__}", key=what)
+    if not 0 <= timeout <= sys.float_info.max:
+        raise ConfigError(f"{what} must be zero or more seconds and finite; None is no limit", key=what)
 
 
 def unknown_key(key: str, known: list[str]) -> str:

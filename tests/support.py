@@ -42,11 +42,11 @@ async def quiet(connection: Connection) -> None:
     """Wait until the connection is at rest: no probe is under way, no dial, and no listing."""
     supervisor = connection._supervisor
     while True:
-        session, listing = supervisor.session, connection.catalog._refreshing
-        if session is not None and supervisor._probing is not None:
+        session = supervisor.session
+        if session is not None and supervisor.probe.pending() is not None:
             await supervisor.settled(session)
-        elif listing is not None:
-            await listing.wait()
+        elif connection.catalog.busy:
+            await connection.catalog.settled()
         elif connection.state in (State.CONNECTING, State.RECONNECTING):
             await supervisor.changed()
         else:
@@ -114,6 +114,23 @@ async def sockets_closed(server: HttpServer, *, but: int) -> None:
         await checkpoint()
 
 
+class Openings:
+    """Lets a test wait until the present session's event stream was opened so many times."""
+
+    def __init__(self, connection: Connection) -> None:
+        session = connection.present()
+        assert session is not None
+        assert session.link is not None
+        self._stream = session.link.stream
+        self._changed = anyio.Event()
+        self._stream.subscribe(lambda: self._changed.set())
+
+    async def reach(self, count: int) -> None:
+        while self._stream.opened < count:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+
 @asynccontextmanager
 async def served(
     script: Script, *, name: str = "srv", warm: bool = True, config: Mapping[str, Any] | None = None, **options: Any
@@ -144,7 +161,7 @@ async def played(
 
 
 async def warmed(connection: Connection) -> None:
-    """Make the call that proves the session, and wait until what the server offers is known."""
+    """Make the call that proves the session, and wait until the connection is at rest."""
     assert text_of(await connection.call_tool("add", {"a": 1, "b": 1})) == "2"
     await quiet(connection)
-    assert not connection.catalog.stale
+    assert connection.config.catalog != "eager" or not connection.catalog.stale

@@ -217,13 +217,45 @@ def test_a_connection_without_a_name_is_called_after_its_server() -> None:
     assert Connection(MCPServer("x")).name == "in-process"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"call_timeout": 0}, {"probe_timeout": -1}, {"max_in_flight": 0}, {"patience": float("nan")}, {"keepalive": 0}],
-)
-def test_a_policy_with_a_number_that_cannot_be_used_says_which(change: dict[str, Any]) -> None:
+UNUSABLE = [
+    ("call_timeout", 0),
+    ("probe_timeout", -1),
+    ("max_in_flight", 0),
+    ("max_in_flight", 2.5),
+    ("max_in_flight", True),
+    ("patience", float("nan")),
+    ("keepalive", 0),
+    ("keepalive", float("inf")),
+    ("replay_ratio", float("inf")),
+    ("call_timeout", 10**400),
+    ("call_timeout", -(10**5000)),
+    ("drain_timeout", True),
+    ("connect_timeout", "30"),
+    ("connect_timeout", None),
+    ("backoff", 3),
+    ("backoff", Backoff(initial=10**400)),
+    ("backoff", Backoff(factor=0.5)),
+    ("backoff", Backoff(jitter=2)),
+    ("backoff", Backoff(jitter=float("nan"))),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), UNUSABLE, ids=[f"{key}-{n}" for n, (key, _) in enumerate(UNUSABLE)])
+def test_an_unusable_policy_number_is_named(key: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        Policy(**change)
-    (key,) = change
+        Policy(**{key: value})
     assert caught.value.key == key
     assert key in str(caught.value)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), True, -1])
+def test_a_servers_unusable_timeout_is_named(value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Manager({"shop": {"url": "http://host/mcp", "timeout": value}})
+    assert (caught.value.server, caught.value.key) == ("shop", "timeout")
+
+
+def test_the_largest_numbers_can_be_used() -> None:
+    policy = Policy(call_timeout=10**300, keepalive=1.7e308, patience=1e-300)
+    assert (policy.call_timeout, policy.keepalive, policy.patience) == (1e300, 1.7e308, 1e-300)

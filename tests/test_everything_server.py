@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from mcpconn import Connection, FailureKind, State
-from tests.support import Seen, quiet, text_of, until
+from mcpconn.testing import FaultProxy
+from tests.support import Openings, Seen, quiet, text_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -34,9 +35,9 @@ def node() -> str:
 
 
 @asynccontextmanager
-async def connected(config: dict[str, Any]) -> AsyncIterator[Connection]:
+async def connected(config: dict[str, Any], **options: Any) -> AsyncIterator[Connection]:
     with anyio.fail_after(2 * STARTING):
-        async with Connection(config, name="everything") as connection:
+        async with Connection(config, name="everything", **options) as connection:
             assert text_of(await connection.call_tool("echo", {"message": "one"})) == "Echo: one"
             await quiet(connection)
             yield connection
@@ -54,6 +55,7 @@ async def test_over_stdio_a_killed_server_is_running_again_before_the_next_call(
             assert text_of(result) == "Echo: again"
             await quiet(connection)
         assert seen.events == ["lost", "established"] * 2
+        assert await connection.catalog.refresh()
         assert len(connection.catalog.tools) > 5
 
 
@@ -118,3 +120,27 @@ async def test_over_http_a_call_made_while_the_server_is_down_answers_when_it_is
             assert text_of(await connection.call_tool("echo", {"message": "three"})) == "Echo: three"
         await quiet(connection)
         assert connection.epoch == 2
+
+
+@pytest.mark.parametrize("engine", ["direct", "httpx"])
+async def test_over_http_the_server_is_still_heard_after_its_stream_was_cut_again_and_again(
+    server: HttpEverything, engine: str
+) -> None:
+    await server.up()
+    heard = anyio.Event()
+
+    async def log(params: object) -> None:
+        heard.set()
+
+    async with FaultProxy(server) as proxy:
+        entry = {"url": proxy.url, "engine": engine}
+        async with connected(entry, logging_callback=log) as connection:
+            opened = Openings(connection)
+            # The SDK gives a stream up after the second one.
+            for number in (1, 2):
+                await opened.reach(number)
+                proxy.reset()
+            await opened.reach(3)
+            await connection.call_tool("toggle-simulated-logging")
+            await heard.wait()
+            assert (connection.state, connection.epoch) == (State.READY, 1)

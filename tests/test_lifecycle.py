@@ -221,7 +221,7 @@ async def test_closing_does_not_wait_for_what_nobody_called(era: Era) -> None:
     with anyio.fail_after(SAFETY):
         async with nothing_left(), HttpServer(script) as server:
             requests = Requests(script)
-            async with Connection(server.url) as connection:
+            async with Connection({"url": server.url, "catalog": "eager"}) as connection:
                 # The catalogue's own listing hangs; no caller does.
                 await requests.reach("resources/list", 1)
                 assert text_of(await connection.call_tool("charge")) == "charged 1"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, ClassVar, Literal
 
 import anyio
@@ -282,6 +283,33 @@ async def test_changes_can_be_iterated_until_the_manager_is_left() -> None:
         await settle()
         await manager.wait_ready()
     assert events[-2:] == ["srv established", "srv close"]
+
+
+async def test_changes_begin_when_they_are_asked_for() -> None:
+    manager = Manager({"srv": entry(Script())})
+    changes = manager.changes()
+    async with manager:
+        await manager.wait_ready()
+        later = manager.changes()
+        await manager.remove("srv")
+        manager.changes()  # nobody reads it: it is dropped, and told nothing
+        assert len(manager._listeners._entries) == 2
+    assert [change.event.value async for change in changes] == ["connect", "established", "close"]
+    assert [change.event.value async for change in later] == ["close"]
+    assert [change async for change in manager.changes()] == []
+    assert not manager._listeners
+
+
+async def test_a_reader_may_stop_reading_changes() -> None:
+    async with Manager({"srv": entry(Script())}) as manager:
+        async for change in manager.changes():
+            assert change.event.value == "connect"
+            break
+        async with aclosing(manager.changes()) as changes:
+            await changes.__anext__()
+        assert [change async for change in changes] == []
+        gc.collect()
+        assert not manager._listeners
 
 
 async def test_status_is_plain_data() -> None:

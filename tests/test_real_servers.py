@@ -260,7 +260,9 @@ async def test_what_a_tool_says_is_an_answer_over_every_transport(
             await connection.call_tool("refuses")
         assert type(caught.value) is MCPError
         assert (caught.value.error.code, caught.value.error.data) == (-32042, {"price": 5})
-        assert seen.events == []
+        await quiet(connection)
+        # A code that JSON-RPC reserves: a probe has found that it is not about the session.
+        assert (seen.events, connection.epoch) == (["suspected"], 1)
 
 
 # -- in this process

@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any, Literal
 
 import anyio
+import psutil
 import pytest
 
-from mcpconn import Connection, FailureKind, OutcomeUnknown, State
+from mcpconn import Connection, OutcomeUnknown, State
 from mcpconn.testing import HttpServer, Script, faults
 from tests.support import (
     SAFETY,
     UNFINISHED_STREAMS,
     Arrivals,
-    Requests,
+    Openings,
     Seen,
     quiet,
     served,
     sockets_closed,
     text_of,
-    until,
 )
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
-
-
-async def test_a_server_that_closes_its_standalone_stream_again_and_again_is_healthy() -> None:
-    script = Script(get_stream="closing", retry_ms=10)
-    async with served(script, warm=False) as (connection, _):
-        requests, seen = Requests(script), Seen(connection)
-        await requests.reach("GET", 12)
-        assert text_of(await connection.call_tool("charge")) == "charged 1"
-        assert seen.events == []
-        assert script.count("initialize") == 1
-        # And it is still being opened.
-        await requests.reach("GET", 14)
-
-
-async def test_a_stream_answered_404_is_proof_that_the_session_is_gone_before_any_call_fails() -> None:
-    script = Script(retry_ms=10)
-    async with served(script) as (connection, _):
-        requests, seen = Requests(script), Seen(connection)
-        gets = script.count("GET")
-        script.forget_sessions()
-        script.streams.close()
-        await requests.reach("GET", gets + 1)
-        await until(connection, lambda: connection.epoch == 2)
-        assert seen.events == ["lost", "established"]
-        assert connection.last_failure is not None
-        assert connection.last_failure.kind is FailureKind.SESSION_EXPIRED
-        assert text_of(await connection.call_tool("charge")) == "charged 1"
-        assert (script.executions["charge"], script.count("initialize")) == (1, 2)
-        assert connection.status()["counts"].get("replayed", 0) == 0
 
 
 @pytest.mark.parametrize("cut", [faults.cut_stream(), faults.cut_stream(clean=True), faults.cut_stream(reset=True)])
@@ -154,3 +127,41 @@ async def test_a_cancelled_call_does_not_hold_its_socket_for_as_long_as_the_sess
             # The standing stream, and sockets that are free.
             await sockets_closed(server, but=3)
             assert connection.epoch == 1
+
+
+@pytest.mark.parametrize("engine", ["direct", "httpx"])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_stream_that_was_cut_holds_one_socket_and_leaves_none(
+    era: Literal["legacy", "modern"], engine: str
+) -> None:
+    script = Script(era=era)
+    with anyio.fail_after(SAFETY):
+        async with HttpServer(script) as server:
+            async with Connection({"url": server.url, "engine": engine, "catalog": "eager"}) as connection:
+                await quiet(connection)
+                opened = Openings(connection)
+                for number in (1, 2):
+                    await opened.reach(number)
+                    tasks = len(anyio.get_running_tasks())
+                    await server.reset_connections()
+                await opened.reach(3)
+                await sockets_closed(server, but=2)
+                assert script.streams.count == 1
+                assert len(anyio.get_running_tasks()) <= tasks
+                assert text_of(await connection.call_tool("charge")) == "charged 1"
+                assert connection.epoch == 1
+            await sockets_closed(server, but=0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
+@pytest.mark.parametrize("engine", ["direct", "httpx"])
+async def test_the_system_watches_the_socket_of_a_stream(engine: str) -> None:
+    async with served(Script(), config={"engine": engine}) as (connection, server):
+        await Openings(connection).reach(1)
+        of_the_client = [each for each in psutil.Process().net_connections("tcp") if each.raddr[1:] == (server.port,)]
+        assert of_the_client
+        for each in of_the_client:
+            with socket.socket(fileno=os.dup(each.fd)) as copy:
+                assert copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                # Milliseconds. A peer that has vanished is noticed within a minute.
+                assert copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import inspect
+import itertools
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -31,8 +33,9 @@ from mcpconn import (
     SyncManager,
     UnknownServer,
 )
-from mcpconn.runtime.background import Background
 from mcpconn.sync import SyncConnection
+from mcpconn.sync import background as background_module
+from mcpconn.sync.background import Background
 from mcpconn.testing import Script, ScriptTransport, faults
 from tests.support import SAFETY, text_of
 
@@ -134,11 +137,18 @@ def test_everything_else_a_manager_offers_is_there_as_well(backend: str) -> None
         assert repr(manager) == "<SyncManager of <Manager {srv: ready}>>"
 
 
-NOT_IN_THREADS = {"listen", "changes"}
+NOT_IN_THREADS = {"listen", "changes", "serve", "aclose"}
 OF_THE_LOOP = {
-    "run",
+    "run_in",
     "start",
     "settled",
+    "ended",
+    "usage",
+    "watching",
+    "capabilities",
+    "usable",
+    "tell_watchers",
+    "list_page",
     "close",
     "session",
     "journal",
@@ -262,10 +272,10 @@ def test_a_call_cancelled_before_the_loop_came_to_it_is_not_made(backend: str) -
             held.set()
             hold.wait(SAFETY)
 
-        background._post(block)
+        assert background._tell(block)
         assert held.wait(SAFETY)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mcpconn.runtime.background.Future", Interrupted)
+            patch.setattr("mcpconn.sync.background.Future", Interrupted)
             with pytest.raises(KeyboardInterrupt):
                 background.run(call)
         hold.set()
@@ -342,6 +352,74 @@ def test_several_threads_may_close_it_and_all_wait_for_the_end(backend: str) -> 
         for closing in [pool.submit(manager.close) for _ in range(4)]:
             closing.result(SAFETY)
     assert manager["srv"].state is State.CLOSED
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt in this thread, at the n-th line that it runs in a module."""
+
+    def __init__(self, at: int, file: str | None) -> None:
+        self.left = at
+        self._file = file
+
+    def __enter__(self) -> Interrupting:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: Any, event: str, arg: Any) -> Any:
+        if frame.f_code.co_filename != self._file:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self._trace
+
+
+class Interrupted(threading.Event):
+    """An event whose waiter gets a Ctrl-C."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+
+def closes(manager: SyncManager) -> None:
+    """Fails where `close` waits for ever, or leaves the thread behind."""
+    closing, thread = threading.Thread(target=manager.close, daemon=True), manager._background._thread
+    closing.start()
+    closing.join(SAFETY)
+    assert not closing.is_alive(), "close() waits for ever"
+    if thread.ident is not None:
+        thread.join(SAFETY)
+    assert not thread.is_alive()
+    with pytest.raises(NotRunning):
+        manager.wait_ready()
+
+
+def test_ctrl_c_at_any_line_of_the_start_leaves_nothing(backend: str) -> None:
+    for at in itertools.count(1):
+        manager, interrupt = SyncManager({}, backend=backend), Interrupting(at, background_module.__file__)
+        with interrupt, suppress(KeyboardInterrupt):
+            manager.start()
+        closes(manager)
+        if interrupt.left > 0:
+            break
+    assert at > 5
+
+
+@pytest.mark.parametrize("soon", [True, False], ids=["the thread", "the loop"])
+def test_ctrl_c_while_it_waits_for_its_start_leaves_nothing(soon: bool, backend: str) -> None:
+    manager = SyncManager({"srv": scripted()}, backend=backend)
+    if soon:
+        manager._background._thread._started = Interrupted()  # type: ignore[attr-defined] # threading's own
+    else:
+        manager._background._begun = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        manager.start()
+    closes(manager)
 
 
 def test_an_unknown_event_loop_is_refused_when_it_is_started() -> None:

@@ -130,12 +130,15 @@ def test_three_unanswered_keepalives_in_a_row_are_proof() -> None:
 
     async def act(connection: Connection) -> None:
         seen = Seen(connection)
-        script.inject(faults.hang(), method="ping", times=2)
+        await anyio.sleep(1)
+        for method in ("ping", "tools/list"):
+            script.inject(faults.hang(), method=method, times=2)
         # Two unanswered, one answered, then three unanswered: 10 s apart, each given up after 5 s.
         await anyio.sleep(45)
         assert script.count("ping") >= 3
         assert connection.epoch == 1
-        script.inject(faults.hang(), method="ping", times=3)
+        for method in ("ping", "tools/list"):
+            script.inject(faults.hang(), method=method, times=3)
         await anyio.sleep(60)
         assert connection.epoch == 2
         assert seen.events.count("lost") == 1

@@ -233,7 +233,7 @@ def _check_endpoints(metadata: OAuthMetadata, issuer: str) -> None:
     for what, url in endpoints.items():
         if url is not None and less_secure(str(url), issuer):
             raise CredentialsRefused(
-                f"{redact_url(issuer)} names a {what} endpoint without TLS, {redact_url(str(url))}: it is not used"
+                f"{redact_url(issuer)} names its {what} endpoint without TLS, {redact_url(str(url))}: it is not used"
             )
 
 

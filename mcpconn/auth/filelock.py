@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -98,6 +98,25 @@ class FileLock:
                     raise
             await anyio.sleep(pause)
             pause = min(2 * pause, LAST_LOOK)
+
+    @contextmanager
+    def tried(self) -> Iterator[bool]:
+        """Hold the lock if nobody does, without waiting. Says whether it is held."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                _take(descriptor)
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    raise
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                _release(descriptor)
+        finally:
+            os.close(descriptor)
 
     def holder(self) -> str | None:
         """Who holds the lock, as they have written into the file; None where nobody has."""

@@ -179,10 +179,11 @@ def _known_client(
     portable = client.client_id == provider.context.client_metadata_url
     if portable or belongs_to(client, server, used_with=record.issuer):
         return client
-    if dynamic:
+    if dynamic or client.issuer is not None:
         return None
+    # A host configured it, and did not say for whom: it was used with another server until now.
     raise CredentialsRefused(
-        f"the client {client.client_id!r} belongs to {redact_url(str(client.issuer or record.issuer))}, and the MCP "
+        f"the client {client.client_id!r} belongs to {redact_url(str(record.issuer))}, and the MCP "
         f"server now asks for tokens of {redact_url(server.issuer)}: configure a client for that one"
     )
 

@@ -44,6 +44,10 @@ Change = Callable[[TokenRecord], TokenRecord]
 Test = Callable[[TokenRecord], bool]
 
 
+class Overtaken(CredentialsUnavailable):
+    """Another process wrote first."""
+
+
 class HeldTokens:
     """Reads, writes and marks the record of one provider's tokens."""
 
@@ -67,6 +71,7 @@ class HeldTokens:
     def forget(self) -> None:
         """Read the store anew before the next use, whatever is held now."""
         self.loaded = False
+        self.record = TokenRecord()
         self._unsaved = None
 
     # -- what there is
@@ -177,33 +182,50 @@ class HeldTokens:
 
         Raises:
             CredentialsRefused: it cannot be used.
-            Exception: of the store, which may be host code.
+            CredentialsUnavailable: it does not answer.
         """
         if self._unsaved is not None:
             await self.write(*self._unsaved)
             if self._unsaved is not None:
                 return
-        self._adopt(await self._store.load())
+        stored = await self._stored()
+        if self.loaded and 0 < stored.generation < self.record.generation:
+            # A failover or a restored backup lost what was written here: these tokens are newer. (Generation 0 is
+            # somebody who removed it all, to log out.)
+            change, ours = self._again()
+            await self.write(change, ours, known=stored)
+        else:
+            self._adopt(stored)
         if sdk.brings_client(self.provider):
             tokens, end = self._context.current_tokens, self._context.token_expiry_time
             await sdk.initialize(self.provider)
             self._context.current_tokens, self._context.token_expiry_time = tokens, end
         self.loaded = True
 
+    async def _stored(self) -> TokenRecord:
+        try:
+            return await self._store.load()
+        except (CredentialsRefused, CredentialsUnavailable):
+            raise
+        except Exception as error:  # of the store, which may be host code
+            failed = f"{self._store!r} cannot be read: {words(error, self.hide)}"
+        raise CredentialsUnavailable(failed)
+
     async def mark(self) -> None:
         """Say, where all can see it, that the refresh token is about to be spent. Nothing may be sent before.
 
         Raises:
-            CredentialsRefused, CredentialsUnavailable: it could not be said, or somebody else was faster.
+            Overtaken: somebody else was faster: what is stored has to be looked at again.
+            CredentialsRefused, CredentialsUnavailable: it could not be said.
         """
         mark = Mark(self._holder, time.time())
         failed: str
         try:
             stored = self.record if self._unsaved is None else await self._store.load()
-            if await self._store.replace(stored.successor(mark=mark)):
-                self.record = replace(self.record, generation=stored.generation + 1, mark=mark)
-                return
-            failed = "another process has just changed the stored tokens"
+            if not await self._store.replace(stored.successor(mark=mark)):
+                raise Overtaken("another process has just changed the stored tokens")
+            self.record = replace(self.record, generation=stored.generation + 1, mark=mark)
+            return
         except (CredentialsRefused, CredentialsUnavailable):
             raise
         except Exception as error:  # of the store, which may be host code
@@ -229,15 +251,23 @@ class HeldTokens:
 
         await self.write(lambda stored: stored.successor(**changes, mark=None), ours)
 
-    async def write(self, change: Change, mine: Test = lambda stored: True) -> None:
+    def _again(self) -> tuple[Change, Test]:
+        """The present record once more, as the successor of an older one."""
+        ours = self.record
+        return lambda stored: replace(ours, generation=stored.generation + 1, mark=None), lambda stored: True
+
+    async def write(
+        self, change: Change, mine: Test = lambda stored: True, *, known: TokenRecord | None = None
+    ) -> None:
         """Store a change and use it. Where it cannot be stored it is used all the same: it may be the only copy.
 
         Args:
             change: Made to whatever is stored.
             mine: Whether it may be made to what somebody else has stored meanwhile; otherwise theirs is used.
+            known: What is stored, where that is not what is used.
         """
         retried, self._unsaved = self._unsaved is not None, (change, mine)
-        record = change(self.record)
+        record = change(known or self.record)
         self._adopt(record)
         try:
             if retried:

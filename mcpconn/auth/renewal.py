@@ -15,6 +15,7 @@ because with that answer the next tokens were lost as well: nothing is left that
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.discovery import AuthorizationServer, origin, same_issuer
 from mcpconn.auth.grants import Request, log_in, merged, refresh_request
-from mcpconn.auth.held import HeldTokens
+from mcpconn.auth.held import HeldTokens, Overtaken
 from mcpconn.auth.registration import Client, belongs_to, is_dynamic
 from mcpconn.auth.single_flight import finished
 from mcpconn.auth.store import expiry
@@ -35,6 +36,9 @@ from mcpconn.auth.token_requests import GRACE, NoAnswer
 from mcpconn.auth.token_response import Refused
 from mcpconn.auth.words import words
 from mcpconn.redact import redact_url
+
+ATTEMPTS = 5
+"""Times that others may be first. Each of them has renewed, or has logged in or out."""
 
 
 class Renewer:
@@ -84,14 +88,7 @@ class Renewer:
         if not self.is_due():
             return False
         async with held.alone():
-            await held.load()
-            abandoned = await held.others()
-            # An earlier refresh that was not finished: nothing is risked before the token is of no use any more.
-            if self.is_due() and (held.record.mark is None or held.expired):
-                why = abandoned or await self._refresh(request)
-                if why:
-                    raise CredentialsRefused(why)
-            return True
+            return await self._until_first(partial(self._prolong, request))
 
     async def renew(self, request: Request) -> bool:
         """Get other tokens than the present ones, by all means.
@@ -106,14 +103,7 @@ class Renewer:
         held = self.held
         before = held.access
         async with held.alone():
-            await held.load()
-            abandoned = await held.others()
-            if held.access not in (None, before) and not held.expiring:
-                return False
-            why = abandoned or await self._refresh(request)
-            if why is not None:
-                await self._log_in(request, why)
-            return True
+            return await self._until_first(partial(self._renew, request, before))
 
     async def step_up(self, request: Request) -> None:
         """Get tokens that allow more, by a login.
@@ -126,6 +116,37 @@ class Renewer:
             await self.held.load()
             if self.held.access == before:
                 await self._log_in(request, "")
+
+    async def _until_first(self, attempt: Callable[[], Awaitable[bool]]) -> bool:
+        """Make an attempt, and another one whenever somebody else has written to the store first."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await attempt()
+            except Overtaken:
+                continue
+        return await attempt()
+
+    async def _prolong(self, request: Request) -> bool:
+        held = self.held
+        await held.load()
+        abandoned = await held.others()
+        # An earlier refresh that was not finished: nothing is risked before the token is of no use any more.
+        if self.is_due() and (held.record.mark is None or held.expired):
+            why = abandoned or await self._refresh(request)
+            if why:
+                raise CredentialsRefused(why)
+        return True
+
+    async def _renew(self, request: Request, before: str | None) -> bool:
+        held = self.held
+        await held.load()
+        abandoned = await held.others()
+        if held.access not in (None, before) and not held.expiring:
+            return False
+        why = abandoned or await self._refresh(request)
+        if why is not None:
+            await self._log_in(request, why)
+        return True
 
     # -- the refresh token
 

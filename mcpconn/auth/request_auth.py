@@ -60,6 +60,7 @@ class RequestAuth(httpx2.Auth):
         self._served: Mapping[str, str] | None = None
         self._refused: Mapping[str, str] | None = None
         self._version: str | None = None
+        self._learned: tuple[str, ...] = ()
         self.found = False
         """The last renewal found that others had renewed, and did nothing itself."""
 
@@ -213,8 +214,9 @@ class RequestAuth(httpx2.Auth):
             self._redact.learn(secret)
 
     def _learn(self, auth: Credentials) -> None:
-        if isinstance(auth, OAuth):
-            for secret in auth.secrets:
+        if isinstance(auth, OAuth) and auth.secrets != self._learned:
+            self._learned = auth.secrets
+            for secret in self._learned:
                 self._note(secret)
 
 

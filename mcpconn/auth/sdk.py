@@ -18,12 +18,11 @@ the start, never an AttributeError in the middle of a 401.
 
 from __future__ import annotations
 
-import inspect
 from importlib.metadata import version
 
 import httpx2
 from mcp.client.auth import OAuthClientProvider, OAuthFlowError, OAuthRegistrationError, OAuthTokenError
-from mcp.shared.auth import OAuthMetadata, ProtectedResourceMetadata
+from mcp.shared.auth import ProtectedResourceMetadata
 
 REVIEWED = "2.3.0"
 """The release of `mcp` whose flow `login` and `discovery` were written after."""
@@ -141,8 +140,3 @@ def same_kind(error: BaseException | None, text: str) -> OAuthFlowError:
         if isinstance(error, kind):
             return kind(text)
     return OAuthFlowError(text)
-
-
-def reviewed_flow() -> str:
-    """The source of the flow that `login` and `discovery` do in its place; the canary test compares its hash."""
-    return inspect.getsource(OAuthClientProvider._auth_flow) + inspect.getsource(OAuthMetadata)

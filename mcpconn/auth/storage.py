@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class FileTokenStorage(StoredTokens):
         Raises:
             TokenFileError: the file cannot be read.
         """
-        return self._record(await to_thread.run_sync(self._read))
+        return self._record(await to_thread.run_sync(self._look))
 
     async def replace(self, record: TokenRecord) -> bool:
         """Write `record`, if the file holds the generation before it. It is on the disk when this returns.
@@ -98,6 +99,14 @@ class FileTokenStorage(StoredTokens):
         """
         async with self.lock():
             return await to_thread.run_sync(self._replace, record)
+
+    def _look(self) -> dict[str, Any]:
+        if any(self._left()):
+            # A writer's, who holds the lock, or left by one that was killed, with tokens in it.
+            with suppress(OSError), self._lock.tried() as free:
+                if free:
+                    self._sweep()
+        return self._read()
 
     def _replace(self, record: TokenRecord) -> bool:
         # Writers hold the lock: a temporary file that is here was left by one that was killed, tokens in it.
@@ -142,9 +151,12 @@ class FileTokenStorage(StoredTokens):
         return TokenFileError(f"{self.path} is not a token file, or damaged: restore it, or move it away")
 
     def _sweep(self) -> None:
-        for left in self.path.parent.glob(f".{_escaped(self.path.name)}.*.tmp"):
+        for left in self._left():
             with suppress(OSError):
                 left.unlink()
+
+    def _left(self) -> Iterator[Path]:
+        return self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp")
 
     def _write(self, data: dict[str, Any]) -> None:
         # mkstemp makes files that only their owner can read.
@@ -163,11 +175,6 @@ class FileTokenStorage(StoredTokens):
 
     def __repr__(self) -> str:
         return f"<FileTokenStorage {self.path}>"
-
-
-def _escaped(name: str) -> str:
-    """A file's name for a glob."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
 def _hint(path: Path, what: str, error: OSError) -> str:

@@ -56,7 +56,7 @@ class NoAnswer(CredentialsUnavailable):
     def __init__(self, text: str, *, written: bool) -> None:
         super().__init__(text)
         self.written = written
-        """The request may have been carried out."""
+        """The request may have been carried out: tokens may have been issued that nobody has."""
 
 
 async def default_fetch(request: httpx2.Request) -> httpx2.Response:
@@ -151,12 +151,16 @@ async def request_tokens(request: httpx2.Request, fetch: Fetch) -> OAuthToken | 
     try:
         outcome = read(response, secrets=secrets_of(request), retry_after=retry_after(response))
     except Unreadable as error:
-        failed = f"{_place(request)}: the answer cannot be used ({error})"
+        failed = NoAnswer(
+            f"{_place(request)}: the answer cannot be used ({error})",
+            # A page, a redirect, a wrong address: none of them is what a server says that has issued tokens.
+            written=response.status_code < 300,
+        )
     else:
         if isinstance(outcome, Busy):
             raise CredentialsUnavailable(f"{_place(request)}: {outcome.said}", retry_after=outcome.retry_after)
         return outcome
-    raise NoAnswer(failed, written=True)
+    raise failed
 
 
 def refusal(status: int, challenge: str | None) -> httpx2.Response:

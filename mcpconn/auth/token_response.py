@@ -53,7 +53,18 @@ BUSY = frozenset({408, 425, 429})
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,39}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 """RFC 6749, A.12 allows spaces as well; no server uses them, and a header cannot end in one."""
-_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+\-]{1,40}/[a-z0-9!#$&^_.+\-]{1,60}")
+NAMED_TYPES = frozenset(
+    {
+        "application/json",
+        "application/problem+json",
+        "application/x-www-form-urlencoded",
+        "application/xml",
+        "text/html",
+        "text/plain",
+        "text/xml",
+    }
+)
+"""Content types that are named to people. Any other could hold what it likes."""
 
 
 class Unreadable(Exception):
@@ -140,7 +151,7 @@ def refused_words(response: httpx2.Response, secrets: Iterable[str] = ()) -> str
 
 def fields_of(response: httpx2.Response) -> dict[str, Any]:
     """The fields of a JSON object or a form, whatever Content-Type says; none where it is neither."""
-    text = response.content.decode("utf-8", "replace").strip()
+    text = response.content.decode("utf-8-sig", "replace").strip()
     try:
         if text.startswith("{"):
             parsed = json.loads(text)
@@ -154,16 +165,17 @@ def fields_of(response: httpx2.Response) -> dict[str, Any]:
 
 
 def media_type(response: httpx2.Response) -> str:
-    """The Content-Type without parameters; nothing where it is not a plain media type."""
-    given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return given if _MEDIA_TYPE.fullmatch(given) else ""
+    """The Content-Type without its parameters."""
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def described(response: httpx2.Response) -> str:
-    """An answer in words that quote nothing of its body."""
-    kind = media_type(response) or "no content type"
-    moved = 300 <= response.status_code < 400
-    return f"HTTP {response.status_code}, {len(response.content)} bytes, {kind}" if not moved else redirected(response)
+    """An answer in words that quote nothing of it but its status and a well-known content type."""
+    if 300 <= response.status_code < 400:
+        return redirected(response)
+    given = media_type(response)
+    kind = given if given in NAMED_TYPES else "another content type" if given else "no content type"
+    return f"HTTP {response.status_code}, {len(response.content)} bytes, {kind}"
 
 
 def redirected(response: httpx2.Response) -> str:

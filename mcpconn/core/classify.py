@@ -4,6 +4,9 @@ The order is the order of trust: cancellation, then what HTTP said, then what JS
 raised on this side. The text of an error alone proves nothing: a phrase makes a suspicion, and the probe
 that follows makes the proof. That is why the phrases can be broad.
 
+Servers refuse a session that they have forgotten in more ways than any list has. So the rules say which
+answers are plainly the application's own, and every other answer is a suspicion.
+
 A request whose bytes never left this process is NOT_SENT, whatever the rule says; one whose bytes did leave
 is not, though a "connection refused" be found among its errors: that may be the caller's own, or a retry's.
 """
@@ -12,37 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mcpconn.core.conditions import (
+    is_lost_by_status,
+    is_own_answer,
+    is_refused_handshake,
+    is_spoken,
+    is_unknown_method,
+)
+from mcpconn.core.exchange import NOT_PROCESSED
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.rule import Rule, proof, suspicion
 from mcpconn.core.seen import Seen
-
-SUMMARY_LIMIT = 300
-"""Characters of a server's own words that go into a summary. A server can send megabytes."""
-
-
-def _refused_for_session(seen: Seen) -> bool:
-    """A refusal that named the session."""
-    return seen.status in (400, 401, 403, 404, 503) and seen.names_session
-
-
-def _expired_by_status(seen: Seen) -> bool:
-    """The same, of a request that carried one; or a 404 that only the server itself can have said."""
-    if not seen.evidence.session_sent:
-        return False
-    if seen.status == 404 and (seen.code is not None or not (seen.media_type or seen.text)):
-        return True
-    return _refused_for_session(seen)
-
-
-def _handshake_refused(seen: Seen) -> bool:
-    """A refusal of `initialize` that stays until somebody changes the server or the configuration."""
-    return seen.evidence.phase == "dial" and seen.evidence.from_wire is True and seen.code in HANDSHAKE_REFUSALS
-
-
-def _unknown_method(seen: Seen) -> bool:
-    """In the modern era a method the server does not know is a 404 with -32601."""
-    return seen.status == 404 and seen.code == -32601 and seen.evidence.from_wire is True
-
+from mcpconn.core.summary import summary
 
 OAUTH_WORDS = (
     "oauth",
@@ -61,9 +45,8 @@ NOT_SENT_ERRORS = (
     "gaierror",
 )
 CUT_ERRORS = ("NetworkError", "RemoteProtocolError", "ConnectionError")
-ENDED_ERRORS = ("ClosedResourceError", "BrokenResourceError", "EndOfStream", "IncompleteRead")
-HANDSHAKE_REFUSALS = (-32600, -32601, -32602, -32022)
-"""`initialize` refused for good: invalid request, unknown method, invalid parameters, unsupported version."""
+ENDED_ERRORS = ("ClosedResourceError", "BrokenResourceError", "EndOfStream", "IncompleteRead", "ChildExited")
+SPAWN_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 PROTOCOL_CODES = (-32020, -32021, -32022)
 """Header mismatch, missing client capability, unsupported protocol version (2026-07-28)."""
 
@@ -85,20 +68,12 @@ HTTP: tuple[Rule, ...] = (
         Delivery.UNKNOWN,
         lambda seen: seen.text == "session terminated before the request completed",
     ),
-    proof("the server no longer knows the session", FailureKind.SESSION_EXPIRED, Delivery.REJECTED, _expired_by_status),
+    proof("the server no longer knows the session", FailureKind.SESSION_EXPIRED, Delivery.REJECTED, is_lost_by_status),
     suspicion(
         "the server says it does not know the session",
         FailureKind.SESSION_EXPIRED,
         Delivery.REJECTED,
-        lambda seen: (
-            _refused_for_session(seen) or (seen.status >= 400 and seen.code is not None and seen.names_session)
-        ),
-    ),
-    proof(
-        "the server refused the handshake",
-        FailureKind.PROTOCOL,
-        Delivery.REJECTED,
-        lambda seen: seen.status in (400, 404, 422) and _handshake_refused(seen),
+        lambda seen: (400 <= seen.status < 500 and seen.names_session) or (seen.status >= 500 and seen.refuses_session),
     ),
     suspicion(
         "the authorization server refused the credentials",
@@ -109,11 +84,29 @@ HTTP: tuple[Rule, ...] = (
     suspicion(
         "the server refused the credentials", FailureKind.AUTH, Delivery.REJECTED, lambda seen: seen.status == 401
     ),
-    proof(
+    suspicion(
         "the credentials do not allow this call", FailureKind.AUTH, Delivery.REJECTED, lambda seen: seen.status == 403
     ),
     proof("too many requests", FailureKind.RATE_LIMITED, Delivery.REJECTED, lambda seen: seen.status == 429),
-    proof("the server does not know this method", FailureKind.APPLICATION, Delivery.REJECTED, _unknown_method),
+    proof("the server refused the handshake", FailureKind.PROTOCOL, Delivery.REJECTED, is_refused_handshake),
+    suspicion(
+        "the server does not know this method, or not this session",
+        FailureKind.APPLICATION,
+        Delivery.REJECTED,
+        lambda seen: is_unknown_method(seen) and bool(seen.evidence.session_sent),
+    ),
+    proof("the server does not know this method", FailureKind.APPLICATION, Delivery.REJECTED, is_unknown_method),
+    suspicion(
+        "the server did not find the session, or has no such route",
+        FailureKind.SESSION_EXPIRED,
+        Delivery.REJECTED,
+        lambda seen: (
+            seen.status == 404
+            and bool(seen.evidence.session_sent)
+            and seen.media_type.endswith("json")
+            and seen.evidence.phase != "dial"
+        ),
+    ),
     suspicion(
         "a proxy has no route to the server",
         FailureKind.UNAVAILABLE,
@@ -128,23 +121,35 @@ HTTP: tuple[Rule, ...] = (
     ),
     proof("there is no MCP server at this URL", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: seen.status == 404),
     suspicion("the server gave up waiting", FailureKind.TIMEOUT, Delivery.UNKNOWN, lambda seen: seen.status == 408),
-    proof(
+    suspicion(
         "the server reported an internal error",
         FailureKind.APPLICATION,
         Delivery.UNKNOWN,
-        lambda seen: seen.status == 500 and seen.code is not None and seen.evidence.from_wire is True,
+        lambda seen: (
+            seen.evidence.from_wire is True
+            and ((seen.status == 500 and seen.code is not None) or (400 <= seen.status < 500 and seen.code == -32603))
+        ),
     ),
     suspicion(
         "the server cannot answer now", FailureKind.UNAVAILABLE, Delivery.UNKNOWN, lambda seen: seen.status >= 500
     ),
-    proof(
+    suspicion(
         "the server answered a request with 202 Accepted",
         FailureKind.PROTOCOL,
         Delivery.UNKNOWN,
         lambda seen: seen.status == 202,
     ),
-    proof("the URL redirects elsewhere", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: 300 <= seen.status < 400),
-    proof(
+    suspicion(
+        "the URL redirects elsewhere", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: seen.status in NOT_PROCESSED
+    ),
+    # 303 is how a server answers what it has done; 302 is used for both; the others make no sense after a POST.
+    suspicion(
+        "the server answered with a redirect",
+        FailureKind.CONFIG,
+        Delivery.UNKNOWN,
+        lambda seen: 300 <= seen.status < 400,
+    ),
+    suspicion(
         "the server refused the request as malformed",
         FailureKind.PROTOCOL,
         Delivery.REJECTED,
@@ -152,10 +157,10 @@ HTTP: tuple[Rule, ...] = (
             seen.status >= 400 and (seen.code is None or seen.code in (-32600, -32000, -32700, *PROTOCOL_CODES))
         ),
     ),
-    proof(
+    suspicion(
         "the server refused the request", FailureKind.APPLICATION, Delivery.REJECTED, lambda seen: seen.status >= 400
     ),
-    proof(
+    suspicion(
         "what answered is a web page, not an MCP server",
         FailureKind.CONFIG,
         Delivery.UNKNOWN,
@@ -171,9 +176,14 @@ JSONRPC: tuple[Rule, ...] = (
         "the server says it does not know the session",
         FailureKind.SESSION_EXPIRED,
         Delivery.REJECTED,
+        lambda seen: seen.code is not None and seen.refuses_session,
+    ),
+    suspicion(
+        "the server speaks of a lost session, among other things",
+        FailureKind.SESSION_EXPIRED,
+        Delivery.UNKNOWN,
         lambda seen: seen.code is not None and seen.names_session,
     ),
-    proof("the server refused the handshake", FailureKind.PROTOCOL, Delivery.REJECTED, _handshake_refused),
     # -32000 "Connection closed" is the SDK's own word for the end of a transport; a server that is shutting
     # down sends the very same to the requests it drops, and then it is no proof.
     proof(
@@ -201,7 +211,7 @@ JSONRPC: tuple[Rule, ...] = (
         # -32001 is "Session not found" from a server and "timed out" from the SDK; 408 was SDK 1.x's code.
         lambda seen: seen.local and seen.code in (-32001, 408),
     ),
-    proof(
+    suspicion(
         "the answer could not be read",
         FailureKind.PROTOCOL,
         Delivery.UNKNOWN,
@@ -212,7 +222,7 @@ JSONRPC: tuple[Rule, ...] = (
         ),
         quote=False,
     ),
-    proof(
+    suspicion(
         "the URL redirects elsewhere",
         FailureKind.CONFIG,
         Delivery.REJECTED,
@@ -224,9 +234,12 @@ JSONRPC: tuple[Rule, ...] = (
         Delivery.UNKNOWN,
         lambda seen: seen.local and seen.code == -32603 and seen.text == "server returned an error response",
     ),
-    proof("the versions do not fit", FailureKind.PROTOCOL, Delivery.REJECTED, lambda seen: seen.code in PROTOCOL_CODES),
-    proof(
-        "the server answered with an error",
+    suspicion(
+        "the versions do not fit", FailureKind.PROTOCOL, Delivery.UNKNOWN, lambda seen: seen.code in PROTOCOL_CODES
+    ),
+    proof("the server answered with an error", FailureKind.APPLICATION, Delivery.UNKNOWN, is_own_answer),
+    suspicion(
+        "the server answered with an error that may not be about the call",
         FailureKind.APPLICATION,
         Delivery.UNKNOWN,
         lambda seen: seen.code is not None,
@@ -264,26 +277,13 @@ LOCAL: tuple[Rule, ...] = (
         Delivery.NOT_SENT,
         lambda seen: seen.is_a("LocalProtocolError"),
     ),
-    # Whatever its status: a registry out of reach, a busy port, memory. Unknown means transient.
     proof(
         "the server process exited before the handshake",
-        FailureKind.TRANSPORT_LOST,
+        FailureKind.CONFIG,
         Delivery.NOT_SENT,
-        lambda seen: seen.told("transport_ended") is not None and seen.evidence.phase == "dial",
+        lambda seen: seen.is_a("ChildExited") and seen.evidence.phase == "dial",
     ),
-    # Launchers exit while the server they started serves on, over the pipes it inherited.
-    suspicion(
-        "the process that was started has ended, and its pipes are still open",
-        FailureKind.TRANSPORT_LOST,
-        Delivery.UNKNOWN,
-        lambda seen: seen.told("transport_ended") is False,
-    ),
-    proof(
-        "the transport ended",
-        FailureKind.TRANSPORT_LOST,
-        Delivery.UNKNOWN,
-        lambda seen: seen.told("transport_ended") is True or seen.is_a(*ENDED_ERRORS),
-    ),
+    proof("the transport ended", FailureKind.TRANSPORT_LOST, Delivery.UNKNOWN, lambda seen: seen.is_a(*ENDED_ERRORS)),
     suspicion(
         "the connection was cut", FailureKind.TRANSPORT_LOST, Delivery.UNKNOWN, lambda seen: seen.is_a(*CUT_ERRORS)
     ),
@@ -300,7 +300,7 @@ LOCAL: tuple[Rule, ...] = (
         Delivery.UNKNOWN,
         lambda seen: seen.is_a("TimeoutError", "TimeoutException"),
     ),
-    proof(
+    suspicion(
         "the answer cannot be used",
         FailureKind.PROTOCOL,
         Delivery.UNKNOWN,
@@ -311,20 +311,21 @@ LOCAL: tuple[Rule, ...] = (
         "the command cannot be started",
         FailureKind.CONFIG,
         Delivery.NOT_SENT,
-        lambda seen: seen.told("start_needs_person") is True,
-    ),
-    # Too many open files or processes, no memory, a program that is just being replaced.
-    suspicion(
-        "no process can be started now",
-        FailureKind.UNAVAILABLE,
-        Delivery.NOT_SENT,
-        lambda seen: seen.told("start_needs_person") is False,
+        lambda seen: (
+            seen.evidence.phase in ("dial", None) and any(isinstance(error, SPAWN_ERRORS) for error in seen.errors)
+        ),
     ),
     suspicion(
         "an error says the session is not known",
         FailureKind.SESSION_EXPIRED,
         Delivery.REJECTED,
-        lambda seen: _speaks(seen) and seen.names_session,
+        lambda seen: is_spoken(seen) and seen.refuses_session,
+    ),
+    suspicion(
+        "an error speaks of a lost session, among other things",
+        FailureKind.SESSION_EXPIRED,
+        Delivery.UNKNOWN,
+        lambda seen: is_spoken(seen) and seen.names_session,
     ),
     proof(
         "the handshake failed",
@@ -334,11 +335,6 @@ LOCAL: tuple[Rule, ...] = (
     ),
     proof("the call failed", FailureKind.APPLICATION, Delivery.UNKNOWN, lambda seen: True),
 )
-
-
-def _speaks(seen: Seen) -> bool:
-    """Whether the text is an error's: the text of a successful HTTP exchange is the application's."""
-    return bool(seen.errors) or seen.status == 0
 
 
 DEFAULT_RULES: tuple[Rule, ...] = (*CANCELLATION, *HTTP, *JSONRPC, *LOCAL)
@@ -361,7 +357,7 @@ def classify(evidence: Evidence, rules: Iterable[Rule] = DEFAULT_RULES) -> Failu
         kind=rule.kind,
         delivery=_delivery(rule, evidence),
         proof=rule.proof,
-        summary=_summary(rule, seen),
+        summary=summary(rule, seen),
         retry_after=evidence.retry_after,
         evidence=evidence,
     )
@@ -373,24 +369,3 @@ def _delivery(rule: Rule, evidence: Evidence) -> Delivery:
     if evidence.written and rule.delivery is Delivery.NOT_SENT:
         return Delivery.UNKNOWN
     return rule.delivery
-
-
-def _summary(rule: Rule, seen: Seen) -> str:
-    details: list[str] = []
-    if seen.status:
-        details.append(f"HTTP {seen.status}")
-    if seen.code is not None:
-        details.append(f"JSON-RPC {seen.code}")
-    said = (
-        ""
-        if not rule.quote
-        else seen.message or next((str(error) for error in seen.errors[::-1] if str(error).strip()), "")
-    )
-    said = " ".join(said.split())
-    if not said and seen.errors:
-        said = type(seen.errors[0]).__name__
-    if len(said) > SUMMARY_LIMIT:
-        said = said[:SUMMARY_LIMIT] + "..."
-    if said and said.lower() not in rule.because.lower():
-        details.append(said)
-    return f"{rule.because} ({', '.join(details)})" if details else rule.because

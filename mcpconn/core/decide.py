@@ -1,32 +1,47 @@
-"""Which event follows from a failure, and whether a call may be made again. Pure: every fact is an argument.
+"""Which event follows from a failure, and whether a call may be retried. Pure: every fact is an argument.
 
 On a ready connection (`decide`):
 
-    SESSION_EXPIRED, TRANSPORT_LOST   lost where it is proof, else suspected
-    AUTH, 401                         lost where credentials can be refreshed (the supervisor refreshes once,
-                                      then dials), else suspected: a probe refused the same way is the proof
-    AUTH, 403                         nothing: it is that call's alone
-    UNAVAILABLE, TIMEOUT              suspected
-    RATE_LIMITED                      nothing: the call waits
-    PROTOCOL, CONFIG                  nothing: the call fails
-    APPLICATION, CANCELLED            nothing
+    SESSION_EXPIRED, TRANSPORT_LOST   lost if it is proof, else suspected
+    AUTH, 401                         lost if credentials can be refreshed (the supervisor refreshes once, then
+                                      dials), else suspected
+    APPLICATION                       nothing if it is plainly the call's own, and the first error in a row;
+                                      else suspected
+    RATE_LIMITED, CANCELLED           nothing
+    all others                        suspected
 
-The probe of a suspected session (`decide_probe`) and a failed dial (`decide_dial`) have rules of their own.
+Servers refuse a session that they have forgotten in more ways than any list has. So every answer that is not
+plainly the application's own makes the session suspect, and so does nothing but errors.
+
+The probe of a suspected session (`decide_probe`), a session that is lost (`decide_loss`) and a failed dial
+(`decide_dial`) have rules of their own.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mcpconn.core.failures import Delivery, Failure, FailureKind
+from mcpconn.core.seen import Seen
 from mcpconn.core.states import Event, State
 
 PATIENCE = 30.0
 """Seconds of failed dialling before a connection is called failed."""
 MIN_ATTEMPTS = 3
 """Dials that must have failed by then: with slow dials, 30 s may be only one."""
+SUSPICION_INTERVAL = 3.0
+"""Seconds from one probe of a suspected session to the next, on one connection. With probes that end in 5 s, a
+session that the server refuses is found out within 10 s, and a healthy server whose tool fails again and again is
+asked 20 times a minute at most."""
+ERRORS_IN_A_ROW = 2
+"""Errors without a result between them that make a session suspect, even if each is plainly the application's."""
+
+RETURNED_LIMIT = 1.0
+"""Seconds for the probe of a child whose process has returned while its output is open: a launcher may have left
+the real server behind, and that one answers at once."""
 
 _LOSING = frozenset({FailureKind.SESSION_EXPIRED, FailureKind.TRANSPORT_LOST})
-_SMELLING = frozenset({FailureKind.UNAVAILABLE, FailureKind.TIMEOUT})
-_ANSWERS = frozenset({FailureKind.APPLICATION, FailureKind.RATE_LIMITED, FailureKind.CANCELLED})
+_HARMLESS = frozenset({FailureKind.RATE_LIMITED, FailureKind.CANCELLED})
 _FOR_PEOPLE = frozenset({FailureKind.CONFIG, FailureKind.PROTOCOL})
 
 
@@ -34,8 +49,20 @@ def _forbidden(failure: Failure) -> bool:
     return failure.kind is FailureKind.AUTH and failure.evidence.http_status == 403
 
 
-def decide(state: State, failure: Failure, *, refreshable: bool = False) -> Event | None:
-    """The event that a failed call, or a sign from an idle transport, causes. None where it causes none.
+def is_plain(failure: Failure, *, errors_in_a_row: int = 1) -> bool:
+    """Whether a call that failed says nothing about its session.
+
+    Args:
+        failure: Why the call failed.
+        errors_in_a_row: Calls on its session that failed since the last result, this one included.
+    """
+    if failure.kind is FailureKind.APPLICATION:
+        return failure.proof and errors_in_a_row < ERRORS_IN_A_ROW
+    return failure.kind in _HARMLESS
+
+
+def decide(state: State, failure: Failure, *, refreshable: bool = False, errors_in_a_row: int = 1) -> Event | None:
+    """The event that a failed call, or a sign from an idle transport, causes. None if it causes none.
 
     Only a ready connection is affected: in every other state the supervisor is at work already, and in
     `closed` nothing matters any more.
@@ -44,29 +71,89 @@ def decide(state: State, failure: Failure, *, refreshable: bool = False) -> Even
         state: The connection's state. A failure of an old epoch must not be brought here at all.
         failure: What happened.
         refreshable: Whether there are credentials that could be refreshed.
+        errors_in_a_row: Calls on the session that failed since the last result, this one included.
     """
-    if state is not State.READY:
+    if state is not State.READY or is_plain(failure, errors_in_a_row=errors_in_a_row):
         return None
-    if failure.kind in _LOSING:
-        return Event.LOST if failure.proof else Event.SUSPECTED
-    if failure.kind in _SMELLING:
+    if failure.kind in _LOSING and failure.proof:
+        return Event.LOST
+    if failure.kind is FailureKind.AUTH and refreshable and not _forbidden(failure):
+        return Event.LOST
+    return Event.SUSPECTED
+
+
+def decide_probe(
+    failure: Failure, *, refreshable: bool = False, proven: bool = True, known: bool = True, last: bool = True
+) -> Event | None:
+    """The event that a failed request of a probe causes. None: the server knows the session.
+
+    A request that is refused, or not answered, is the proof that the suspicion lacked, if this server has ever
+    answered the same request. Otherwise it says little: not every server knows `ping`. Then it is still
+    `suspected`, and another request decides.
+
+    Args:
+        failure: Why the request failed.
+        refreshable: Whether there are credentials that could be refreshed.
+        proven: A call or a probe succeeded on this session. If not, credentials that were good enough for
+            its handshake and are refused now are a person's business: another dial would end the same way.
+        known: The same request was answered before, on a session of this connection.
+        last: There is no other request to ask with.
+    """
+    if failure.kind in _HARMLESS:
+        return None
+    ended = failure.kind is FailureKind.TRANSPORT_LOST and failure.proof
+    unreachable = ended or failure.delivery is Delivery.NOT_SENT
+    if not (last or unreachable) and (failure.kind is FailureKind.TIMEOUT or not known):
         return Event.SUSPECTED
-    if failure.kind is FailureKind.AUTH and not _forbidden(failure):
-        return Event.LOST if refreshable else Event.SUSPECTED
-    return None
-
-
-def decide_probe(failure: Failure, *, refreshable: bool = False) -> Event | None:
-    """The event that a failed probe causes. None: the server did answer on this session, so it lives.
-
-    A probe that is not answered, or that is answered by something that is no MCP server, is the proof
-    that the suspicion lacked.
-    """
-    if failure.kind in _ANSWERS or _forbidden(failure):
-        return None
-    if failure.kind is FailureKind.AUTH:
-        return Event.LOST if refreshable else Event.GIVE_UP
+    renewable = refreshable and not _forbidden(failure)
+    if failure.kind is FailureKind.AUTH and not (proven or renewable):
+        return Event.GIVE_UP
     return Event.LOST
+
+
+def is_refusal(failure: Failure) -> bool:
+    """Whether an error says that the session is not known, before anything was run."""
+    return failure.kind is FailureKind.SESSION_EXPIRED and failure.delivery is Delivery.REJECTED
+
+
+def is_lost_session(failure: Failure) -> bool:
+    """Whether an error alone proves that the session is not known."""
+    return failure.kind is FailureKind.SESSION_EXPIRED and failure.proof
+
+
+def probe_limit(failure: Failure) -> float | None:
+    """Seconds that a probe may take for this suspicion, and it does not wait; None: the policy says."""
+    return RETURNED_LIMIT if Seen(failure.evidence).told("transport_ended") is False else None
+
+
+def refused(failure: Failure) -> Failure:
+    """A probe's failure as the reason why its session is lost: the server refuses the session itself.
+
+    What is known of the server stays what it is: that nobody can be reached, or that credentials are refused.
+    """
+    if failure.kind is FailureKind.SESSION_EXPIRED:
+        return replace(failure, proof=True)
+    if failure.kind in (FailureKind.APPLICATION, FailureKind.PROTOCOL):
+        summary = f"the server no longer answers on this session: {failure.summary}"
+        return replace(failure, kind=FailureKind.SESSION_EXPIRED, proof=True, summary=summary)
+    return failure
+
+
+def decide_loss(
+    failure: Failure, *, vain: int, elapsed: float, patience: float = PATIENCE, min_attempts: int = MIN_ATTEMPTS
+) -> Event:
+    """Whether the next session is dialled after one was lost (`lost`), or the connection has failed (`give_up`).
+
+    Args:
+        failure: Why the session was lost.
+        vain: Sessions in a row, this one included, on which calls were made and none succeeded. Each counts
+            as a failed attempt: a server that shakes hands and then refuses every call is of no use.
+        elapsed: Seconds since the last session was lost on which a call had succeeded.
+        patience: Seconds of failing that are bearable, and the longest wait that a server can ask for.
+        min_attempts: Sessions that must have been in vain before patience counts.
+    """
+    spent = vain >= min_attempts and elapsed >= patience
+    return Event.GIVE_UP if spent or _asks_too_much(failure, patience) else Event.LOST
 
 
 def decide_dial(
@@ -90,12 +177,12 @@ def decide_dial(
             a web page or a missing program is a deployment in progress until patience is spent.
         half_open: This dial probed a failed connection. It gives up again at once.
         refreshable: Credentials have not been refreshed for this refusal yet, and can be.
-        patience: Seconds of failing that are bearable.
+        patience: Seconds of failing that are bearable, and the longest wait that a server can ask for.
         min_attempts: Dials that must have failed before patience counts.
     """
     if failure.kind is FailureKind.AUTH:
         return Event.ATTEMPT_FAILED if refreshable and not _forbidden(failure) else Event.GIVE_UP
-    if half_open:
+    if half_open or _asks_too_much(failure, patience):
         return Event.GIVE_UP
     if failure.kind in _FOR_PEOPLE and not worked:
         return Event.GIVE_UP
@@ -104,9 +191,36 @@ def decide_dial(
     return Event.ATTEMPT_FAILED
 
 
+def _asks_too_much(failure: Failure, patience: float) -> bool:
+    """Whether the server asks for a wait (Retry-After) that no caller should sit through."""
+    return failure.retry_after is not None and failure.retry_after > patience
+
+
 def needs_person(failure: Failure, *, worked: bool = False) -> bool:
     """Whether a connection that failed so waits for `reconnect()` or new credentials instead of a cool-down."""
     return failure.kind is FailureKind.AUTH or (failure.kind in _FOR_PEOPLE and not worked)
+
+
+def confirmed(failure: Failure, lost: Failure | None) -> Failure:
+    """A call's failure, once it is known what became of its session. Only its delivery can change, to unknown.
+
+    An error that names a session is that session's refusal if the session was lost for its own sake, and the
+    error says nothing else. Then the server spoke before anything ran. The sentence of a tool says more.
+
+    Args:
+        failure: Why the call failed.
+        lost: Why its session was lost; None if it was not.
+    """
+    if failure.proof or not is_refusal(failure):
+        return failure
+    evidence = failure.evidence
+    if lost is not None and lost.kind is FailureKind.SESSION_EXPIRED:
+        words = (evidence.code, evidence.message)
+        # A phrase of the user's own is taken for the server's if the probe was refused in the very same words.
+        same = words != (None, None) and words == (lost.evidence.code, lost.evidence.message)
+        if same or Seen(evidence).refuses_session or 400 <= (evidence.http_status or 0) < 500:
+            return failure
+    return replace(failure, delivery=Delivery.UNKNOWN)
 
 
 def may_replay(
@@ -114,32 +228,35 @@ def may_replay(
     *,
     safe: bool,
     replays: int,
+    lost: bool = False,
     progressed: bool = False,
     refreshed: bool = False,
     budget: float = 1.0,
 ) -> bool:
-    """Whether the call that failed may be made again.
+    """Whether the call that failed may be retried.
 
     Args:
-        failure: Why it failed. A suspicion must have been settled before: a refusal that a probe did not
-            confirm is the call's own.
+        failure: Why it failed. A suspicion must have been settled before.
         safe: Running the call twice does no harm: it only lists, reads, gets or completes, or its tool is
             annotated readOnlyHint or idempotentHint, or the caller said `idempotent=True`.
-        replays: How often this call was made again already after it was refused or its outcome was unknown.
+        replays: How often this call was retried already after it was refused or its outcome was unknown.
             A second failure is the caller's.
+        lost: The session that it was made on is lost: on another one the answer may be different.
         progressed: Progress was received for it, so it did run.
         refreshed: A refused call (AUTH) now has other credentials.
         budget: Balance of the replay budget; only replays of unknown outcome need it.
     """
     delivery = Delivery.UNKNOWN if progressed else failure.delivery
-    if failure.kind in (FailureKind.APPLICATION, FailureKind.CANCELLED):
+    if failure.kind is FailureKind.CANCELLED or (failure.kind is FailureKind.APPLICATION and not lost):
         return False
     if delivery is Delivery.NOT_SENT:
         return failure.kind is not FailureKind.CONFIG
     if replays > 0:
         return False
-    if delivery is Delivery.REJECTED:
-        if failure.kind is FailureKind.AUTH:
-            return refreshed and not _forbidden(failure)
-        return failure.kind not in _FOR_PEOPLE
-    return safe and budget >= 1
+    if delivery is Delivery.UNKNOWN:
+        return safe and budget >= 1
+    if lost:
+        return True
+    if failure.kind is FailureKind.AUTH:
+        return refreshed and not _forbidden(failure)
+    return failure.kind not in _FOR_PEOPLE

@@ -11,9 +11,18 @@ from contextvars import ContextVar
 
 from mcpconn.core.failures import Era, Evidence, Phase
 
+NOT_PROCESSED = frozenset({301, 307, 308})
+"""Redirects that say "this URL is not the place": the request was not processed (RFC 9110, 15.4.2, 15.4.8, 15.4.9).
+After 302 and 303 nobody knows: that is how a server answers what it has done already (15.4.3, 15.4.4)."""
+
 
 class Exchange:
-    """What happened to one attempt. The fields are those of `Evidence`, about the attempt's latest request."""
+    """What happened to one attempt. The fields are those of `Evidence`, about the attempt's latest request.
+
+    One attempt can take several requests: a message is sent again after a redirect or by an auth flow, and one call
+    can take several messages. The record is about one of them at a time (`start`, `start_request`), and `earlier`
+    remembers what those before it may have done.
+    """
 
     __slots__ = (
         "answered",
@@ -24,6 +33,7 @@ class Exchange:
         "era",
         "exception",
         "from_wire",
+        "has_result",
         "http_status",
         "message",
         "phase",
@@ -31,25 +41,33 @@ class Exchange:
         "retry_after",
         "session_sent",
         "started",
+        "unsafe",
         "written",
     )
 
-    def __init__(self, phase: Phase, era: Era | None = None, *, written: bool | None = None) -> None:
+    def __init__(
+        self, phase: Phase, era: Era | None = None, *, written: bool | None = None, unsafe: bool = False
+    ) -> None:
         """
         Args:
             phase: What the attempt is for.
             era: The session's era, where it is known.
             written: False where every request passes a stream that says when it is written; None where
                 nobody will say, as in process.
+            unsafe: Running it twice may do harm. See the attribute.
         """
         self.phase: Phase = phase
         self.era: Era | None = era
         self.progressed = False
         """Something came for the call before its answer (progress, a log message, an event id, a question of the
         server's), or may have: the call was running."""
+        self.unsafe = unsafe
+        """A tool is called that neither its caller nor its annotations declare idempotent. Its request needs a socket
+        on which no other response can be waiting: one that is fresh, or was in use a moment ago."""
+        self.has_result = False
+        """The tool's result has been read: an error raised after that is no reason to call again."""
         self.earlier = 0
-        """Requests before the latest one that were not refused. One call can take several (input rounds, a
-        listing to check its answer against), and what an earlier one did is done."""
+        """Requests before the latest one that were not refused. What an earlier one did is done."""
         self.started = False
         self._clear(written)
 
@@ -68,12 +86,31 @@ class Exchange:
         """The server answered the latest request, with a result or an error."""
 
     def start(self) -> None:
-        """A request is about to be sent: what is noted from here on is about that one."""
-        refused = self.code is not None or (self.http_status or 0) >= 400 or self.written is False
-        if self.started and not refused:
+        """A message is about to be sent: what is noted from here on is about that one."""
+        self._leave_behind()
+        self._clear(written=False)
+
+    def start_request(self, *, session_sent: bool, written: bool | None) -> None:
+        """An HTTP request that carries the message is about to be made: what is noted from here on is about it.
+
+        Args:
+            session_sent: Whether it carries a session id.
+            written: False if the transport will say when the first byte leaves, None if it will not.
+        """
+        self._leave_behind()
+        self._clear(written=written)
+        self.session_sent = session_sent
+
+    def _leave_behind(self) -> None:
+        """Count the request that the record is about, unless it is certain that it ran nothing."""
+        status = self.http_status or 0
+        # 408 is no refusal: the server may have begun. Nor is 5xx, whatever the body says.
+        refused = (400 <= status < 500 and status != 408) or status in NOT_PROCESSED
+        if self.code is not None and status < 400:
+            refused = True
+        if self.started and self.written is not False and not refused:
             self.earlier += 1
         self.started = True
-        self._clear(written=False)
 
     @property
     def failed(self) -> bool:

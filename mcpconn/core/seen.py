@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 from mcpconn.core.failures import Evidence
+from mcpconn.core.phrases import is_session_refusal, names_session
 
 # Types are known by name, since the core imports no I/O library: asyncio's and concurrent.futures'
 # CancelledError, trio's Cancelled.
 CANCELLED_NAMES = frozenset({"CancelledError", "Cancelled"})
-
-SESSION_PHRASE = re.compile(
-    r"""
-      (invalid|expired|unknown) \ (mcp[-\ ])?session
-    | session (\ id)? \ (not\ found|expired|has\ expired|is\ closing|user\ mismatch)
-    | session\ with\ id\ .{0,80}\ (not|could\ not\ be)\ found
-    | no\ valid\ session
-    | could\ not\ find\ session
-    | server\ not\ initialized
-    """,
-    re.VERBOSE,
-)
-"""How servers say that they do not know a session. Matched against lower-case text; a phrase is never proof."""
-
-SESSION_SENTENCES = frozenset({"session terminated"})
-"""The same, where only the whole text says it: "Session terminated before the request completed" does not."""
 
 
 def walk(error: BaseException) -> Iterator[BaseException]:
@@ -91,8 +75,13 @@ class Seen:
 
     @cached_property
     def names_session(self) -> bool:
-        """Whether the text says, in any of the known ways, that a session is not known."""
-        return bool(SESSION_PHRASE.search(self.text)) or self.text in SESSION_SENTENCES
+        """Whether the text says anywhere, in any of the known ways, that a session is not known."""
+        return names_session(self.text)
+
+    @cached_property
+    def refuses_session(self) -> bool:
+        """Whether the text says that and nothing else: a tool that got somewhere would say more."""
+        return is_session_refusal(self.text)
 
     @cached_property
     def cancelled(self) -> bool:

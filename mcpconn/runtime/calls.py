@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import anyio
 
 from mcpconn.core.backoff import ReplayBudget
-from mcpconn.core.decide import may_replay
+from mcpconn.core.decide import confirmed, is_lost_session, is_plain, is_refusal, may_replay
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.seen import walk
@@ -27,6 +27,8 @@ from mcpconn.runtime.supervisor import Supervisor
 T = TypeVar("T")
 Issue = Callable[[Any, Exchange], Awaitable[T]]
 """Makes the call on a client, noting in the exchange what only it can see (progress)."""
+SPOKEN = frozenset({FailureKind.APPLICATION, FailureKind.PROTOCOL, FailureKind.CONFIG, FailureKind.SESSION_EXPIRED})
+"""Kinds of failure that are an answer, of whatever sort."""
 Safe = Callable[[], Awaitable[bool]]
 """Whether running the call twice does no harm. Asked only when that matters."""
 
@@ -36,6 +38,7 @@ class _Call:
 
     __slots__ = (
         "attempts",
+        "background",
         "began",
         "blocked",
         "deadline",
@@ -44,12 +47,14 @@ class _Call:
         "method",
         "replays",
         "resent",
+        "safe_on",
         "session",
         "uncertain",
     )
 
-    def __init__(self, method: str, began: float, deadline: float) -> None:
+    def __init__(self, method: str, began: float, deadline: float, *, background: bool = False) -> None:
         self.method = method
+        self.background = background
         self.began = began
         self.deadline = deadline
         self.attempts = 0
@@ -59,6 +64,8 @@ class _Call:
         """Times it was made again after a refusal or an unknown outcome."""
         self.resent = 0
         """Times it was made again because it had never left."""
+        self.safe_on: int | None = None
+        """The epoch on which the next attempt was found harmless, if the last one may have run."""
         self.exchange: Exchange | None = None
         """The record of the attempt in flight; None between attempts."""
         self.session: Session | None = None
@@ -92,7 +99,16 @@ class Calls:
         self._now = clock.now
         self._bound = False
 
-    async def run(self, method: str, issue: Issue[T], *, safe: Safe, timeout: float | None, wait: bool = True) -> T:
+    async def run(
+        self,
+        method: str,
+        issue: Issue[T],
+        *,
+        safe: Safe,
+        timeout: float | None,
+        wait: bool = True,
+        background: bool = False,
+    ) -> T:
         """Make a call.
 
         Args:
@@ -101,6 +117,7 @@ class Calls:
             safe: Whether running it twice does no harm.
             timeout: Seconds for all of it: waiting, reconnecting and replaying included. None: no deadline.
             wait: False raises at once where the connection is not ready.
+            background: It is the connection's own, and does not keep an idle session open.
 
         Raises:
             MCPError: The server's application answered with an error. Untouched.
@@ -112,7 +129,7 @@ class Calls:
         if not self._bound:
             self._now, self._bound = self._clock.bound(), True
         began = self._now()
-        call = _Call(method, began, math.inf if timeout is None else began + timeout)
+        call = _Call(method, began, math.inf if timeout is None else began + timeout, background=background)
         self._budget.deposit()
         outcome = "cancelled"
         scope = self._deadlines.open(call.deadline, supervisor.spawn)
@@ -121,6 +138,10 @@ class Calls:
                 while True:
                     if not supervisor.gate.try_acquire():
                         await self._wait(call)
+                    if call.safe_on not in (None, supervisor.epoch):
+                        supervisor.gate.release()
+                        await self._check_again(call, safe)
+                        continue
                     client, exchange = self._enter(call)
                     token = EXCHANGE.set(exchange)
                     try:
@@ -182,6 +203,17 @@ class Calls:
         finally:
             call.blocked += self._clock.now() - began
 
+    async def _check_again(self, call: _Call, safe: Safe) -> None:
+        """A call was found safe to repeat on one session, and would now be repeated on another: ask of that one.
+
+        Its server may be another version, whose tool of the same name is not safe.
+        """
+        failure = call.uncertain
+        assert failure is not None
+        if not await safe():
+            raise self._unanswered(call, failure)
+        call.safe_on = self._supervisor.epoch
+
     def _enter(self, call: _Call) -> tuple[Any, Exchange]:
         """The call is issued now, on the present session. The gate has let it through."""
         session = call.session = self._supervisor.session
@@ -189,6 +221,7 @@ class Calls:
         link = session.enter()
         exchange = call.exchange = link.exchange("call")
         call.attempts += 1
+        call.safe_on = None
         return link.client, exchange
 
     def _leave(self, call: _Call, *, answered: bool) -> None:
@@ -199,8 +232,15 @@ class Calls:
             if not session.proven:
                 session.proven = True
                 session.answered.set()
+            session.answers += 1
+            session.errors_in_a_row = 0
+            self._supervisor.probe.answered.add(call.method)
             call.exchange = None
-        session.last_used = self._now()
+        if not call.background:
+            session.last_used = self._now()
+        elif answered:
+            # As good as a probe.
+            session.probed_at = self._now()
         session.leave()
         self._supervisor.gate.release()
 
@@ -210,35 +250,44 @@ class Calls:
         assert session is not None
         assert session.link is not None
         assert exchange is not None
+        if exchange.has_result:
+            # The answer is there and cannot be used: it does not fit its tool's schema.
+            raise error
         _detach(error, sys.exc_info()[1])
         failure = call.failure = self._classify(session.link.explain(error, exchange))
         call.exchange = None
-        # Where the wire caught an exception, `error` is only its stand-in, and no application said it.
+        # If the wire caught an exception, `error` is only its stand-in, and no application said it.
         spoken = exchange.exception is None or exchange.exception is error
         if failure.kind is FailureKind.CANCELLED and not spoken and isinstance(exchange.exception, Exception):
             # The caller's own interrupt, not what the wire made of it.
             raise exchange.exception
-        if failure.kind is FailureKind.CANCELLED or (failure.kind is FailureKind.APPLICATION and spoken):
+        if failure.kind is FailureKind.CANCELLED:
             raise error
-        if failure.kind is FailureKind.PROTOCOL and failure.evidence.from_wire:
-            raise error
+        session.errors_in_a_row += 1
+        plain = is_plain(failure, errors_in_a_row=session.errors_in_a_row)
         self._supervisor.report(session.epoch, failure)
-        if failure.kind is FailureKind.SESSION_EXPIRED and not failure.proof:
-            certain, call.uncertain = call.uncertain, failure
-            failure = call.failure = await self._confirmed(session, failure, error)
-            call.uncertain = certain
+        if failure.kind in SPOKEN and not is_lost_session(failure):
+            # The answer may be a forgotten session's, or the call's own: that depends on what a probe finds.
+            lost = None if plain else await self._verdict(call, session, failure)
+            failure = call.failure = confirmed(failure, lost)
+            answer = failure.kind is FailureKind.APPLICATION or failure.evidence.from_wire
+            if lost is None and answer and spoken:
+                raise error
         elif failure.kind is FailureKind.AUTH:
-            # A probe may be finding out whether it is the credentials, or this call alone.
-            await self._supervisor.settled(session)
+            await self._verdict(call, session, failure)
         progressed = exchange.progressed or exchange.earlier > 0
         if progressed and failure.delivery is not Delivery.UNKNOWN:
             failure = call.failure = replace(failure, delivery=Delivery.UNKNOWN)
         if failure.delivery is Delivery.UNKNOWN:
             call.uncertain = failure
+        repeatable = failure.delivery is Delivery.UNKNOWN and call.replays == 0 and await safe()
+        if repeatable:
+            call.safe_on = self._supervisor.epoch
         allowed = may_replay(
             failure,
-            safe=failure.delivery is Delivery.UNKNOWN and call.replays == 0 and await safe(),
+            safe=repeatable,
             replays=call.replays,
+            lost=session.lost is not None,
             refreshed=self._supervisor.replaced(session),
             budget=self._budget.balance,
         )
@@ -258,21 +307,20 @@ class Calls:
         if pause:
             await anyio.sleep(pause)
 
-    async def _confirmed(self, session: Session, failure: Failure, error: Exception) -> Failure:
-        """A text said that the session is gone: wait for what the probe says.
+    async def _verdict(self, call: _Call, session: Session, failure: Failure) -> Failure | None:
+        """Why the session is lost, if it is, once a probe that is under way has ended.
 
-        Where the session lives, the error was the call's own, and is raised. Where it does not, the call was
-        refused, and can be made again, if the probe was refused in the very same words: then it was the
-        server that spoke, before any tool ran. Otherwise a tool may have said it.
+        If the probe has to wait, because there was one less than 3 s ago, the call waits with it, unless that one
+        was answered on this session: then it may as well be passed on. But a refusal that names the session may
+        not, since all it says is that the server has forgotten the session by now.
         """
-        await self._supervisor.settled(session)
-        lost = session.lost
-        if lost is None:
-            raise error
-        words = (failure.evidence.code, failure.evidence.message)
-        # Two failures without words, a broken answer and a dropped probe, are not the same ones.
-        same = words != (None, None) and words == (lost.evidence.code, lost.evidence.message)
-        return failure if same else replace(failure, delivery=Delivery.UNKNOWN)
+        certain = call.uncertain
+        if failure.delivery is Delivery.UNKNOWN or failure.kind is FailureKind.SESSION_EXPIRED:
+            # Until then nobody knows whether it ran, should the deadline pass.
+            call.uncertain = failure
+        await self._supervisor.settled(session, deferred=session.cleared is None or is_refusal(failure))
+        call.uncertain = certain
+        return session.lost
 
     def _pause(self, call: _Call, failure: Failure, session: Session) -> float:
         """Seconds to wait before making the call again; the connection's own waits come on top."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mcpconn.core.failures import Failure
 from mcpconn.core.states import Event, State
+from mcpconn.runtime.listeners import Listeners, Report
 
 KEPT = 20
 """Transitions kept for `status()`."""
@@ -76,46 +77,51 @@ Notice = Change | Replay | Finished
 class Journal:
     """Keeps what `status()` shows, and passes everything on to listeners."""
 
-    def __init__(self, report: Callable[[str, Exception], None] = lambda *_: None) -> None:
+    def __init__(self, report: Report = lambda *_: None) -> None:
         """
         Args:
-            report: Told what raised that must not end the connection: a `listener`, an `errand`.
+            report: Called with what host code raised that must not end the connection.
         """
         self.report = report
         self.changes: deque[Change] = deque(maxlen=KEPT)
         self.counts: Counter[str] = Counter()
-        self._listeners: list[tuple[Callable[[Notice], None], Callable[[], bool]]] = []
+        self._listeners: Listeners[Notice] = Listeners()
+        self._wanting: list[Callable[[], bool]] = []
 
     def subscribe(
-        self, listener: Callable[[Notice], None], *, bored: Callable[[], bool] = lambda: False
+        self, listener: Callable[[Notice], None], *, wants_answered: Callable[[], bool] = lambda: True
     ) -> Callable[[], None]:
-        """Have `listener` called for every notice, at once, in the loop's thread. Returns its end.
+        """Call `listener` with every notice, at once, in the loop's thread.
 
         Args:
-            listener: The function.
-            bored: Whether it would do nothing, at present, with a call that was simply answered. Those are the
-                many, and where everybody is bored they are counted and no notice is made of them.
+            listener: The function. What it raises is reported and changes nothing.
+            wants_answered: Whether it would now do anything with a call that was simply answered. Those are the
+                many; while no listener wants them they are counted, and no notice is made of them.
+
+        Returns:
+            An unsubscribe function.
         """
-        entry = (listener, bored)
-        self._listeners.append(entry)
+        end = self._listeners.subscribe(listener)
+        self._wanting.append(wants_answered)
 
         def unsubscribe() -> None:
-            if entry in self._listeners:
-                self._listeners.remove(entry)
+            end()
+            if wants_answered in self._wanting:
+                self._wanting.remove(wants_answered)
 
         return unsubscribe
 
     def answered(self) -> bool:
-        """A call was answered. Returns whether everybody is bored: otherwise it must be added."""
-        for _, bored in self._listeners:
-            if not bored():
+        """Count a call that was answered. False if a listener wants to hear of it: then it must be added instead."""
+        for wants in self._wanting:
+            if wants():
                 return False
         self.counts["calls"] += 1
         self.counts["outcome.answered"] += 1
         return True
 
     def add(self, notice: Notice) -> None:
-        """Keep and pass on a notice."""
+        """Keep a notice and pass it on."""
         if isinstance(notice, Finished):
             self.counts["calls"] += 1
             self.counts[f"outcome.{notice.outcome}"] += 1
@@ -124,8 +130,4 @@ class Journal:
             self.counts[f"event.{notice.event}"] += 1
         else:
             self.counts["replayed"] += 1
-        for listener, _ in tuple(self._listeners):
-            try:
-                listener(notice)
-            except Exception as error:  # a listener is host code
-                self.report("listener", error)
+        self._listeners.tell(notice, self.report)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskGroup
 
-from mcpconn.core.decide import decide, needs_person
-from mcpconn.core.failures import Failure
+from mcpconn.core.decide import decide, is_plain, needs_person
+from mcpconn.core.failures import Evidence, Failure
 from mcpconn.core.machine import Cell, fire
 from mcpconn.core.states import Event, State
 from mcpconn.policy import Policy
@@ -23,6 +24,7 @@ from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.gate import Gate
 from mcpconn.runtime.journal import Change, Journal
 from mcpconn.runtime.pace import Pace
+from mcpconn.runtime.probe import Probe
 from mcpconn.runtime.protocols import Credentials
 from mcpconn.runtime.renewal import Renewal
 from mcpconn.runtime.session import Session
@@ -32,7 +34,15 @@ class Lifecycle(ABC):
     """State, epoch, session and gate of one connection."""
 
     def __init__(
-        self, name: str, policy: Policy, *, clock: Clock, journal: Journal, lazy: bool, credentials: Credentials | None
+        self,
+        name: str,
+        policy: Policy,
+        *,
+        classify: Callable[[Evidence], Failure],
+        clock: Clock,
+        journal: Journal,
+        lazy: bool,
+        credentials: Credentials | None,
     ) -> None:
         self.name = name
         self.cell = Cell()
@@ -55,14 +65,13 @@ class Lifecycle(ABC):
             on_waiting=self._rouse,
         )
         self.pace = Pace(policy, clock)
+        self.probe = Probe(policy, clock, classify)
+        self._classify = classify
         self._policy = policy
         self._clock = clock
         self._journal = journal
         self.renewal = Renewal(credentials, clock)
         """Of the credentials, when they are refused."""
-        self._probing: anyio.Event | None = None
-        self._lenient = False
-        """The probe under way is a keepalive: one that is not answered is not yet proof."""
         self._half_open = False
         self._wake = anyio.Event()
         self._changed: anyio.Event | None = None
@@ -71,7 +80,7 @@ class Lifecycle(ABC):
         self._closing_by = math.inf
 
     @abstractmethod
-    def _start_probe(self, session: Session) -> None:
+    def _start_probe(self, session: Session, *, keepalive: bool = False) -> None:
         """Have the session asked whether it lives, beside everything else."""
 
     def _rouse(self) -> None:
@@ -94,6 +103,10 @@ class Lifecycle(ABC):
         """Whether `session` was given up and another, with renewed credentials, is or will be there."""
         return self.renewal.credentials is not None and session is not self.session
 
+    def now(self) -> float:
+        """Seconds on the connection's clock."""
+        return self._clock.now()
+
     @property
     def retry_in(self) -> float | None:
         """Seconds until the next dial or probe that is scheduled; None where none is."""
@@ -104,17 +117,25 @@ class Lifecycle(ABC):
         """A call failed, or the wire noticed something, on the session of `epoch`. Stale reports change nothing."""
         if epoch != self.epoch or self.session is None:
             return
+        session, errors = self.session, self.session.errors_in_a_row
         failure = self.pace.doubt(failure)
-        event = decide(self.state, failure, refreshable=self.renewal.likely(self.session))
+        if not is_plain(failure, errors_in_a_row=errors):
+            session.suspected = True
+        event = decide(self.state, failure, refreshable=self.renewal.likely(session), errors_in_a_row=errors)
         if event is Event.SUSPECTED:
-            self._suspect(self.session, failure)
+            self._suspect(session, failure)
         elif event is not None:
-            self._lose(self.session, event, failure)
+            self._lose(session, event, failure)
 
-    async def settled(self, session: Session) -> None:
-        """Return when no probe of `session` is under way."""
-        while self._probing is not None and self.session is session:
-            await self._probing.wait()
+    async def settled(self, session: Session, *, deferred: bool = False) -> None:
+        """Return when no probe of `session` is under way.
+
+        Args:
+            session: A session, which may have been given up meanwhile.
+            deferred: If it is suspected, and its probe has to wait, wait for that, too.
+        """
+        while self.session is session and (settled := self.probe.pending(deferred=deferred)) is not None:
+            await settled.wait()
 
     async def changed(self) -> None:
         """Return at the next transition."""
@@ -160,11 +181,11 @@ class Lifecycle(ABC):
         if self.state is State.CLOSED:
             return
         self._closing_by = self._clock.now() + self._policy.drain_timeout if self._group is not None else math.inf
-        self.fire(Event.CLOSE)
         # Whoever waits for what a probe says waits no longer.
-        self._end_probe()
+        self.probe.end()
         if self._dial_scope is not None:
             self._dial_scope.cancel()
+        self.fire(Event.CLOSE)
 
     # -- transitions
 
@@ -185,6 +206,11 @@ class Lifecycle(ABC):
             self.gate.refuse(lambda: refusals.closed(self))
         elif target is not source:
             self.gate.close()
+        self._wake.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+        # Last: a listener is host code, and may close the connection before this returns.
         elapsed = now - (self.pace.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
         self._journal.add(
             Change(
@@ -200,29 +226,30 @@ class Lifecycle(ABC):
                 self.retry_in,
             )
         )
-        self._wake.set()
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
 
     def _suspect(self, session: Session, failure: Failure) -> None:
-        if self._probing is not None or self._group is None:
-            # A probe is under way. If it was nobody's complaint that started it, it is now.
-            self._lenient = False
+        if self._group is None:
             return
-        self._probing = anyio.Event()
-        self._lenient = False
-        self.fire(Event.SUSPECTED, failure)
-        self._start_probe(session)
+        if self.probe.suspect(session, failure):
+            self._start_probe(session)
+        else:
+            # The task has to look when the probe that waits is due.
+            self._wake.set()
 
     def _lose(self, session: Session, event: Event, failure: Failure) -> None:
         """The present session is over: by proof, or because only a person can mend what is wrong."""
         age = self._clock.now() - session.established_at
-        failure = self.pace.lost(failure, proven=session.proven, age=age)
-        self.renewal.over(session, worked=age >= self._policy.proven_after, refusal=failure)
+        failure = self.pace.lost(
+            failure, proven=session.proven, age=age, served=session.answers > 0, tried=session.suspected
+        )
+        # Credentials that cannot be renewed are tried once more as they are: a server may refuse a session so.
+        refusal = failure if self.renewal.possible(session) else None
+        self.renewal.over(session, worked=age >= self._policy.proven_after, refusal=refusal)
         session.retire(doomed=failure)
-        self._end_probe()
+        self.probe.end()
         self.session = None
+        if event is Event.LOST:
+            event = self.pace.after_loss(failure)
         if event is Event.GIVE_UP:
             self._give_up(failure)
         else:
@@ -231,7 +258,7 @@ class Lifecycle(ABC):
     def _give_up(self, failure: Failure) -> None:
         self._half_open = False
         self.renewal.refusal = None
-        self.pace.cool_down(forever=needs_person(failure, worked=self.epoch > 0))
+        self.pace.cool_down(forever=needs_person(failure, worked=self.epoch > 0), floor=failure.retry_after)
         self.fire(Event.GIVE_UP, failure)
 
     def _recycle(self) -> None:
@@ -240,10 +267,5 @@ class Lifecycle(ABC):
             age = self._clock.now() - session.established_at
             self.renewal.over(session, worked=age >= self._policy.proven_after)
             session.retire()
-        self._end_probe()
+        self.probe.end()
         self.fire(Event.RECYCLE)
-
-    def _end_probe(self) -> None:
-        probing, self._probing = self._probing, None
-        if probing is not None:
-            probing.set()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mcpconn.core.decide import decide_loss
 from mcpconn.core.failures import Delivery, Failure, FailureKind
+from mcpconn.core.states import Event
 from mcpconn.policy import Policy
 from mcpconn.runtime.clock import Clock
 
@@ -23,6 +25,10 @@ class Pace:
         """Dials that failed in a row; a session that nobody could use counts as one."""
         self.short_lives = 0
         """Sessions in a row that the server forgot young."""
+        self.vain = 0
+        """Sessions in a row on which calls were made and none succeeded."""
+        self.vain_since = 0.0
+        """When the first of them was lost."""
         self.cool_downs = 0
         """Times the connection failed in a row."""
         self.began = 0.0
@@ -40,34 +46,56 @@ class Pace:
         self.due = self.floor = None
         self.began = self._clock.now()
         if not keep_cool_down:
-            self.short_lives = 0
+            self.short_lives = self.vain = 0
             self.cool_downs = 0
 
-    def lost(self, failure: Failure, *, proven: bool, age: float) -> Failure:
+    def lost(self, failure: Failure, *, proven: bool, age: float, served: bool = False, tried: bool = False) -> Failure:
         """A session was lost. Returns the failure, with what the pattern of losses looks like.
 
         Attempts are forgotten if the session was proven, not because its handshake succeeded: a server that
-        accepts and drops must not be hammered.
+        accepts and drops must not be hammered. Nor is one that answers probes, and no calls.
+
+        Args:
+            failure: Why.
+            proven: A call or a probe was answered on it.
+            age: Seconds that it lived.
+            served: A call was answered on it.
+            tried: A call failed on it in a way that is not plainly the call's own.
         """
+        now = self._clock.now()
         young = age < self._policy.proven_after
-        if proven or not young:
+        in_vain = tried and not served
+        if served:
+            self.vain = 0
+        elif in_vain:
+            self.vain_since = self.vain_since if self.vain else now
+            self.vain += 1
+        if not in_vain and (served or proven or not young):
             self.attempts = 0
             self.cool_downs = 0
         else:
             self.attempts += 1
         forgotten = failure.kind is FailureKind.SESSION_EXPIRED and young
         self.short_lives = self.short_lives + 1 if forgotten else 0
-        self.began = self._clock.now()
+        self.began = now
         self.due, self.floor = None, failure.retry_after
-        if self.scattered:
-            return self._explained(failure)
-        if self.attempts > 1:
-            return replace(
-                failure,
-                summary=f"{failure.summary}; the server accepted {self.attempts} sessions in a row and dropped each "
-                "before it could be used",
-            )
-        return failure
+        if self.vain > 1:
+            pattern = f"the server accepted {self.vain} sessions in a row, and no call succeeded on any of them"
+            failure = replace(failure, summary=f"{failure.summary}; {pattern}")
+        elif self.attempts > 1 and not self.scattered:
+            pattern = f"the server accepted {self.attempts} sessions in a row and dropped each before it could be used"
+            failure = replace(failure, summary=f"{failure.summary}; {pattern}")
+        return self._explained(failure) if self.scattered else failure
+
+    def after_loss(self, failure: Failure) -> Event:
+        """Whether the next session is dialled (`lost`), or it is time to give up. To be asked after `lost`."""
+        return decide_loss(
+            failure,
+            vain=self.vain,
+            elapsed=self._clock.now() - self.vain_since,
+            patience=self._policy.patience,
+            min_attempts=self._policy.min_attempts,
+        )
 
     @property
     def scattered(self) -> bool:
@@ -123,8 +151,13 @@ class Pace:
         self.due = min(self.due, self._clock.now())
         return True
 
-    def cool_down(self, *, forever: bool) -> None:
-        """The connection failed: set `due` for its next probe, or leave it to a person."""
+    def cool_down(self, *, forever: bool, floor: float | None = None) -> None:
+        """The connection failed: set `due` for its next probe, or leave it to a person.
+
+        Args:
+            forever: Only a person can help.
+            floor: Seconds that the server asked for (Retry-After): not before that.
+        """
         if forever:
             self.due = None
             return
@@ -132,7 +165,7 @@ class Pace:
         base = min(policy.cool_down_maximum, policy.cool_down * 2 ** min(self.cool_downs, 16))
         jitter = 1 + policy.backoff.jitter * (2 * self._clock.rng.random() - 1)
         self.cool_downs += 1
-        self.due = self._clock.now() + base * jitter
+        self.due = self._clock.now() + max(base * jitter, floor or 0.0)
 
 
 def _refused(failure: Failure | None) -> bool:

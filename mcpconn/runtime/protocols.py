@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
+from mcpconn.core.stream import StreamRecord
 
 
 class Link(Protocol):
@@ -18,17 +19,13 @@ class Link(Protocol):
     era: Era
     version: str
     capabilities: Any
-    """What the server can do, as the handshake said."""
-    ending: float
-    """Seconds that its end has once its calls are over, beside what is left of the drain timeout."""
+    """What the server can do, as the handshake said; None if there was none (`mode` names a modern version)."""
+    stream: StreamRecord
+    """Its event stream: the standalone one, or `subscriptions/listen`."""
 
     @property
     def ended(self) -> BaseException | None:
         """Why the transport has ended; None while it has not."""
-
-    @property
-    def doubt(self) -> Evidence | None:
-        """Why nobody may be there any more, though the transport has not ended; None if nothing says so."""
 
     def exchange(self, phase: Phase) -> Exchange:
         """A new record for an attempt on this session."""
@@ -37,28 +34,32 @@ class Link(Protocol):
         """The evidence for an error that an attempt raised."""
 
     def seed(self, tools: Sequence[Any]) -> None:
-        """Hand on what an earlier session learned about the server's tools."""
+        """Hand on what an earlier session learned about the server's tools. No result is checked against it."""
+
+    def listen(
+        self, *, tools_list_changed: bool, resources_list_changed: bool, prompts_list_changed: bool
+    ) -> AbstractAsyncContextManager[Any]:
+        """Open `subscriptions/listen` (modern era); its events are iterated."""
+
+    async def discover(self) -> Any:
+        """Ask the server what it can do (modern era)."""
 
     def doom(self) -> None:
         """The session is known to be gone: leave it without a word."""
 
-    async def probe(self) -> None:
-        """Ask the server whether this session lives; raises if it does not."""
+    def hurry(self) -> None:
+        """The connection is being closed."""
+
+    @property
+    def probes(self) -> Sequence[str]:
+        """The methods that can be asked whether this session lives: one that costs nothing, then a listing if any."""
+
+    async def probe(self, method: str) -> None:
+        """Send one of `probes`; raises if it is refused."""
 
 
 class Dialer(Protocol):
     """Opens sessions to one server."""
-
-    @property
-    def patience(self) -> float | None:
-        """Seconds that the next dial may take; None: the policy's `connect_timeout`."""
-
-    @property
-    def progress(self) -> str | None:
-        """What a server that is being started is doing, for people; None if none is."""
-
-    last_words: str
-    """The last that was heard of a server whose start failed."""
 
     def open(self, sign: Callable[[Evidence], None]) -> AbstractAsyncContextManager[Link]:
         """Open a session; leaving the block ends it. Raises an exception with `.evidence` where none came of it."""

@@ -21,17 +21,22 @@ class Session:
 
     __slots__ = (
         "answered",
+        "answers",
+        "cleared",
         "drained",
         "epoch",
+        "errors_in_a_row",
         "established_at",
         "gone",
         "in_flight",
         "last_used",
         "link",
         "lost",
+        "mute",
         "probed_at",
         "proven",
         "retired",
+        "suspected",
         "unanswered",
     )
 
@@ -44,6 +49,16 @@ class Session:
         """When it was last asked whether it lives, because nobody used it."""
         self.proven = False
         """A call or a probe succeeded on it."""
+        self.answers = 0
+        """Calls that were answered on it. Probes do not count."""
+        self.errors_in_a_row = 0
+        """Calls that failed on it since the last one that was answered."""
+        self.suspected = False
+        """A call failed on it in a way that is not plainly that call's own."""
+        self.cleared: int | None = None
+        """`answers` when a probe last settled a suspicion in its favour; None before the first."""
+        self.mute: set[str] = set()
+        """Probe requests that it does not answer, though it answers others."""
         self.unanswered = 0
         """Keepalive probes in a row that were not answered."""
         self.in_flight = 0
@@ -67,6 +82,12 @@ class Session:
         self.in_flight -= 1
         if self.in_flight == 0 and self.retired.is_set():
             self.drained.set()
+
+    def passed(self) -> None:
+        """A probe was answered on it."""
+        self.proven = True
+        self.unanswered = 0
+        self.answered.set()
 
     def retire(self, *, doomed: Failure | None = None) -> None:
         """No further calls: end it when those in flight are done.

@@ -10,8 +10,7 @@ from typing import Any
 
 import anyio
 
-from mcpconn.core.decide import decide_dial, decide_probe
-from mcpconn.core.exchange import EXCHANGE
+from mcpconn.core.decide import decide_dial
 from mcpconn.core.failures import Evidence, Failure, FailureKind
 from mcpconn.core.states import Event, State
 from mcpconn.policy import Policy
@@ -23,8 +22,6 @@ from mcpconn.runtime.lifecycle import Lifecycle
 from mcpconn.runtime.protocols import Credentials, Dialer, Link
 from mcpconn.runtime.session import Session
 
-KEEPALIVE_PATIENCE = 3
-"""Keepalive probes in a row that must be unanswered to prove that a session is gone."""
 SCATTERED_PROBES = 4
 """Probes that must be refused, where replicas seem not to share their sessions. With two of them, a session that
 one knows is given up by mistake at every sixteenth suspicion."""
@@ -67,9 +64,10 @@ class Supervisor(Lifecycle):
             prepare: Brings a new session into the state of the last one, before calls are let through.
             established: Run beside the first calls of each session.
         """
-        super().__init__(name, policy, clock=clock, journal=journal, lazy=lazy, credentials=credentials)
+        super().__init__(
+            name, policy, classify=classify, clock=clock, journal=journal, lazy=lazy, credentials=credentials
+        )
         self._dialer = dialer
-        self._classify = classify
         self._dials = dials
         self._origin = origin
         self._tools = tools
@@ -125,26 +123,24 @@ class Supervisor(Lifecycle):
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._dialer.aclose()
 
-    @property
-    def progress(self) -> str | None:
-        """What a server that is being started is doing; None if none is."""
-        return self._dialer.progress
-
     async def _wind_up(self) -> None:
+        # Of the drain timeout, the calls in flight get what children and goodbyes do not need.
+        reserve = min(2.0, self._policy.drain_timeout / 2)
         # Callers get time to finish; what runs beside them, the catalogue's listings, is of use to nobody now.
         for errand in tuple(self._errands):
             errand.cancel()
         with anyio.CancelScope(shield=True):
             sessions = tuple(self._sessions)
             for session in sessions:
+                if session.link is not None:
+                    session.link.hurry()
                 session.retire()
-            with anyio.CancelScope(deadline=self._closing_by):
+            with anyio.CancelScope(deadline=self._closing_by - reserve):
                 for session in sessions:
                     await session.drained.wait()
             for session in sessions:
                 session.abandon()
-            ending = max((session.link.ending for session in sessions if session.link is not None), default=0.0)
-            with anyio.CancelScope(deadline=max(self._closing_by, self._clock.now() + ending)):
+            with anyio.CancelScope(deadline=self._closing_by):
                 for session in sessions:
                     await session.gone.wait()
 
@@ -162,13 +158,16 @@ class Supervisor(Lifecycle):
             self.renewal.reset()
             self.fire(Event.RETRY)
         elif self.state is State.READY and self.session is not None:
+            if self.probe.overdue(self.session):
+                self._start_probe(self.session)
             self._upkeep(self.session, now)
 
     def _alarm(self) -> float:
         if self.state is State.FAILED and self.pace.due is not None:
             return self.pace.due
         if self.state is State.READY and self.session is not None:
-            return upkeep.alarm(self.session, self._policy, self._clock.now())
+            alarm = upkeep.alarm(self.session, self._policy, self._clock.now())
+            return alarm if self.probe.due is None else min(alarm, self.probe.due)
         return math.inf
 
     def _upkeep(self, session: Session, now: float) -> None:
@@ -177,7 +176,8 @@ class Supervisor(Lifecycle):
             # The next session is opened while the calls in flight finish on this one.
             self.pace.fresh()
             self._recycle()
-            if not self.lazy:
+            # A listener that was told of it may have closed the connection.
+            if not self.lazy and self.state is State.IDLE:
                 self.fire(Event.CONNECT)
         elif task is upkeep.Task.REST:
             self.lazy = True
@@ -185,10 +185,8 @@ class Supervisor(Lifecycle):
         elif task is upkeep.Task.PROBE:
             session.probed_at = now
             # One that is under way already, because something smelled, will tell as well.
-            if self._probing is None:
-                self._probing = anyio.Event()
-                self._lenient = True
-                self._start_probe(session)
+            if not self.probe.under_way:
+                self._start_probe(session, keepalive=True)
 
     async def _sleep_until(self, deadline: float) -> None:
         with anyio.CancelScope(deadline=deadline):
@@ -200,7 +198,8 @@ class Supervisor(Lifecycle):
 
     async def _dial(self) -> None:
         state = self.state
-        self.pace.schedule()
+        if not self._half_open:
+            self.pace.schedule()
         while self.pace.due is not None:
             due = self.pace.hastened(self.last_failure, waiting=self.gate.waiting > 0)
             if due <= self._clock.now():
@@ -246,13 +245,12 @@ class Supervisor(Lifecycle):
         """One dial. None: the connection is ready."""
         assert self._group is not None
         session = Session()
-        limit = self._dialer.patience or self._policy.connect_timeout
         opening = self._dialer.open(lambda evidence: self._signed(session, evidence))
         try:
-            with anyio.fail_after(limit):
+            with anyio.fail_after(self._policy.connect_timeout):
                 await self._group.start(self._hold, session, opening)
         except Exception as error:
-            return self._dial_failure(error, limit)
+            return self._dial_failure(error)
         assert session.link is not None
         if self.state not in DIALLING:
             # Closed in the very moment in which the dial succeeded.
@@ -271,22 +269,19 @@ class Supervisor(Lifecycle):
         self.fire(Event.ESTABLISHED)
         if away:
             self._dials.back(self._origin)
+        if self.probe.unproven:
+            self.spawn(partial(self.probe.learn, session))
         if self._established is not None:
             self.spawn(partial(self._established, session))
-        if session.link.doubt is not None:
-            # It arose during the handshake, when there was no session yet to report it for.
-            self.report(self.epoch, self._classify(session.link.doubt))
         return None
 
-    def _dial_failure(self, error: Exception, limit: float) -> Failure:
+    def _dial_failure(self, error: Exception) -> Failure:
         evidence = getattr(error, "evidence", None)
         if isinstance(evidence, Evidence):
             return self._classify(evidence)
         failure = self._classify(Evidence(exception=error, phase="dial"))
         if failure.kind is FailureKind.TIMEOUT:
-            words = self._dialer.last_words
-            said = f" (its last line on stderr: {words})" if words else ""
-            return replace(failure, summary=f"no handshake within {limit:g} s{said}")
+            return replace(failure, summary=f"no handshake within {self._policy.connect_timeout:g} s")
         return failure
 
     async def _hold(self, session: Session, opening: Any, *, task_status: Any) -> None:
@@ -309,46 +304,26 @@ class Supervisor(Lifecycle):
 
     # -- probing
 
-    def _start_probe(self, session: Session) -> None:
+    def _start_probe(self, session: Session, *, keepalive: bool = False) -> None:
         assert self._group is not None
+        cause = self.probe.begin(keepalive=keepalive)
+        if not keepalive:
+            self.fire(Event.SUSPECTED, cause)
         self._group.start_soon(self._probe, session)
 
     async def _probe(self, session: Session) -> None:
         """Ask the server whether the session lives; the answer turns suspicion into proof, or ends it."""
-        failure = await self._ask(session)
-        event = None if failure is None else decide_probe(failure, refreshable=self.refreshable)
-        if session is not self.session or self.state is not State.READY:
-            return
-        if event is None or failure is None:
-            session.proven = True
-            session.answered.set()
-            session.unanswered = 0
-            self._end_probe()
-        elif self._lenient and failure.kind is FailureKind.TIMEOUT and session.unanswered + 1 < KEEPALIVE_PATIENCE:
-            # Nobody complained: a server that is merely busy gets more than one chance.
-            session.unanswered += 1
-            self._end_probe()
-        else:
-            self._lose(session, event, failure)
-
-    async def _ask(self, session: Session) -> Failure | None:
-        """Why the server does not answer on this session; None where it does."""
-        assert session.link is not None
-        failure: Failure | None = None
-        # Where replicas do not share their sessions, the one that knows this one may be the next to be asked.
-        for _ in range(SCATTERED_PROBES if self.pace.scattered else 1):
-            exchange = session.link.exchange("probe")
-            EXCHANGE.set(exchange)
-            try:
-                with anyio.fail_after(self._policy.probe_timeout):
-                    await session.link.probe()
-            except Exception as error:
-                failure = self._classify(session.link.explain(error, exchange))
+        verdict = await self.probe.ask(
+            session,
+            refreshable=lambda: self.renewal.possible(session),
+            tries=SCATTERED_PROBES if self.pace.scattered else 1,
+        )
+        # The session may have been given up meanwhile. Then its probe was ended with it.
+        if session is self.session and self.state is State.READY:
+            if verdict is None:
+                self.probe.end()
             else:
-                return None
-            if failure.kind is not FailureKind.SESSION_EXPIRED:
-                break
-        return failure
+                self._lose(session, *verdict)
 
 
 async def _nothing(link: Link) -> None:

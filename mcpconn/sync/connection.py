@@ -17,7 +17,8 @@ from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.failures import Failure
 from mcpconn.core.states import State
-from mcpconn.runtime.background import Background
+from mcpconn.redact import Redactor
+from mcpconn.sync.background import Background
 
 T = TypeVar("T")
 
@@ -87,6 +88,11 @@ class SyncConnection:
         if self._background.forked:
             self._background.check()
         return self._connection
+
+    @property
+    def redact(self) -> Redactor:
+        """As `Connection.redact`."""
+        return self._connection.redact
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks for, as plain data."""

@@ -17,8 +17,8 @@ from mcpconn.connection import Connection
 from mcpconn.core.rule import Rule
 from mcpconn.manager import Manager
 from mcpconn.policy import Policy
-from mcpconn.runtime.background import Background, elsewhere
 from mcpconn.runtime.journal import Change, Notice
+from mcpconn.sync.background import Background, elsewhere
 from mcpconn.sync.connection import SyncConnection, async_options
 
 
@@ -96,6 +96,10 @@ class SyncManager(Mapping[str, SyncConnection]):
     def add(self, name: str, entry: Any) -> SyncConnection:
         """As `Manager.add`."""
         return self._view(self._background.apply(partial(self._manager.add, name, entry)))
+
+    def get_or_add(self, name: str, entry: Any, *, ttl: float | None = None) -> SyncConnection:
+        """As `Manager.get_or_add`."""
+        return self._view(self._background.apply(partial(self._manager.get_or_add, name, entry, ttl=ttl)))
 
     def remove(self, name: str) -> None:
         """As `Manager.remove`."""

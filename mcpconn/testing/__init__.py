@@ -7,18 +7,19 @@ wrong.
 """
 
 from mcpconn.testing import faults, hostile
+from mcpconn.testing.expiries import EXPIRIES, Expiry
 from mcpconn.testing.faults import Exchange, Fault
 from mcpconn.testing.http import HttpServer
 from mcpconn.testing.inproc import ScriptTransport
 from mcpconn.testing.paths import STDIO_SERVER
 from mcpconn.testing.proxy import FaultProxy
 from mcpconn.testing.records import Armed, Execution, Received, SessionState
-from mcpconn.testing.refusals import Expiry
 from mcpconn.testing.script import Script
-from mcpconn.testing.steps import Close, Feed, Follow, Hang, Reply, Reset, Send, Sleep, Step
+from mcpconn.testing.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep, Step
 from mcpconn.testing.tools import Progress, RpcError, ScriptedTool, default_tools
 
 __all__ = [
+    "EXPIRIES",
     "STDIO_SERVER",
     "Armed",
     "Close",
@@ -32,6 +33,7 @@ __all__ = [
     "Hang",
     "HttpServer",
     "Progress",
+    "Raw",
     "Received",
     "Reply",
     "Reset",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mcpconn.testing.refusals import Expiry, expired
+from mcpconn.testing.expiries import Expiry, expired
 from mcpconn.testing.steps import (
     Close,
     Hang,

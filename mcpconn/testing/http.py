@@ -15,7 +15,7 @@ import anyio.lowlevel
 
 from mcpconn.testing.script import Script
 from mcpconn.testing.sockets import arm_reset, listen, ready
-from mcpconn.testing.steps import Close, Feed, Follow, Hang, Reply, Reset, Send, Sleep
+from mcpconn.testing.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep
 
 if TYPE_CHECKING:
     import h11
@@ -153,7 +153,7 @@ class _Connection:
         with self._peer, self.scope:
             try:
                 while await self._serve_one():
-                    self._http.start_next_cycle()
+                    pass
             except (_GoneError, OSError, h11.RemoteProtocolError):
                 return
             except BaseException:
@@ -173,21 +173,34 @@ class _Connection:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
         reply = self._script.decide(request.method.decode("ascii"), headers, bytes(body))
         try:
-            await self._play(reply)
+            raw = await self._play(reply)
         finally:
             reply.close_steps()
-        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        if raw:
+            # What was sent went past this side's parser, which begins anew with what the client sent since.
+            waiting, _ = self._http.trailing_data
+            self._http = h11.Connection(h11.SERVER)
+            if waiting:
+                self._http.receive_data(waiting)
+            return True
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
 
     async def _next_event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             self._http.receive_data(await self._receive())
         return event
 
-    async def _play(self, reply: Reply) -> None:
-        """Take the steps of a reply; raises `_GoneError` once the connection is over."""
-        begun = False
+    async def _play(self, reply: Reply) -> bool:
+        """Take the steps of a reply; whether it was sent as raw bytes. Raises `_GoneError` when the connection ends."""
+        begun = raw = False
         for step in reply.steps:
-            if isinstance(step, Send):
+            if isinstance(step, Raw):
+                raw = True
+                await self._write(step.data)
+            elif isinstance(step, Send):
                 if not begun:
                     begun = True
                     await self._begin(reply)
@@ -203,9 +216,12 @@ class _Connection:
                 raise _GoneError
             elif isinstance(step, Close):
                 raise _GoneError
+        if raw:
+            return True
         if not begun:
             await self._begin(reply)
         await self._send(h11.EndOfMessage())
+        return False
 
     async def _begin(self, reply: Reply) -> None:
         if reply.status is None:
@@ -250,7 +266,10 @@ class _Connection:
         return await ready(self._peer, anyio.wait_readable, lambda: self._peer.recv(_RECEIVE))
 
     async def _send(self, event: h11.Event) -> None:
-        data = memoryview(self._http.send(event) or b"")
+        await self._write(self._http.send(event) or b"")
+
+    async def _write(self, sent: bytes) -> None:
+        data = memoryview(sent)
         await anyio.lowlevel.checkpoint()
         while data:
             data = data[await ready(self._peer, anyio.wait_writable, partial(self._peer.send, data)) :]

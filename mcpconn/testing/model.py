@@ -6,71 +6,41 @@ may be made again is asked of the real `TRANSITIONS`, `decide`, `decide_probe`, 
 which are arguments, so that wrong ones can be tried. `mcpconn.testing.search` goes through every world there
 is, and `mcpconn.testing.invariants` says what must hold in each.
 
-What cannot be known from inside is chosen freely: whether a dial succeeds, which fault meets a call, whether
-patience is spent. Beside what a client knows, a world holds the truth: whether a request left, and whether the
-server may have run it. One assumption: a tool does not use its server's own words for an unknown session at
-the very moment at which the server forgets that session. Here its words are always others.
+What cannot be known from inside is chosen freely: whether a dial succeeds, which fault meets a call, how long ago
+the last probe was, whether patience is spent. Beside what a client knows, a world holds the truth: whether a
+request left, and whether the server may have run it. One assumption: a tool's error is not a session's refusal and
+nothing else at the very moment at which the server forgets that session.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 
-from mcpconn.core import decide, decide_dial, decide_probe, may_replay
-from mcpconn.core.backoff import ReplayBudget
-from mcpconn.core.classify import classify
-from mcpconn.core.decide import PATIENCE, needs_person
-from mcpconn.core.failures import Delivery, Failure, FailureKind
-from mcpconn.core.machine import IllegalTransition
-from mcpconn.core.states import TRANSITIONS, Event, State, Transition
-from mcpconn.testing.worlds import FAULTS, OVER, Caller, Outcome, Phase, Step, World, name, session
+from mcpconn.core.decide import PATIENCE, refused
+from mcpconn.core.failures import Failure, FailureKind
+from mcpconn.core.states import Event, State
+from mcpconn.testing.behaviour import Behaviour
+from mcpconn.testing.worlds import FAULTS, OVER, Caller, Luck, Outcome, Phase, Step, World, name, session
 
-__all__ = ["FAULTS", "Caller", "Model", "Outcome", "Phase", "Step", "World"]
+__all__ = ["FAULTS", "Caller", "Luck", "Model", "Outcome", "Phase", "Step", "World"]
 
-MIN_ATTEMPTS = 2
-"""Fewer than the default: a search takes longer with each, and learns nothing new."""
 DIALLING = (State.CONNECTING, State.RECONNECTING)
 DIAL_FAULTS = ("nobody listens at the server's port", "a web page", "401", "403")
-PROBE_FAULTS = ("the server says 'expired session'", "the transport ends", "no answer in time", "401", "429")
+UNLISTED = "the server refuses in words that nobody listed"
+PROBE_FAULTS = (
+    "the server says 'expired session'",
+    UNLISTED,
+    "the transport ends",
+    "no answer in time",
+    "401",
+    "429",
+)
 SIGN = "the transport ends"
 NO_ANSWER = "no answer in time"
 
 
-class Model:
+class Model(Behaviour):
     """What can happen. Every method is a place for a mistake: override one, and see what `search` finds."""
-
-    def __init__(
-        self,
-        *,
-        safe: Iterable[bool] = (False, True),
-        budget: int = 1,
-        renewals: int = 0,
-        table: Iterable[Transition] = TRANSITIONS,
-        decide: Callable[..., Event | None] = decide,
-        decide_probe: Callable[..., Event | None] = decide_probe,
-        decide_dial: Callable[..., Event] = decide_dial,
-        may_replay: Callable[..., bool] = may_replay,
-    ) -> None:
-        """
-        Args:
-            safe: One caller for each; whether running its call twice does no harm.
-            budget: Replays of unknown outcome that can be afforded.
-            renewals: Times that the credentials can be renewed.
-            table: The rows of the machine.
-            decide: As `mcpconn.core.decide`, and so are the others.
-            decide_probe: Says what follows from a failed probe.
-            decide_dial: Says what follows from a failed dial.
-            may_replay: Says whether a call may be made again.
-        """
-        self.start = World(tuple(Caller(each) for each in safe), budget, renewals)
-        self.renewable = renewals > 0
-        self.table = {(row.source, row.event): row.target for row in table}
-        self.decide, self.decide_probe, self.decide_dial = decide, decide_probe, decide_dial
-        self.may_replay = may_replay
-        self.failures = {words: classify(fault.evidence) for words, fault in FAULTS.items()}
-
-    # -- what can happen next
 
     def steps(self, world: World) -> Iterator[Step]:
         """Everything that can happen in `world`.
@@ -90,11 +60,14 @@ class Model:
                 yield Step("the cool-down ends", self.fire(world._replace(half_open=True), Event.RETRY))
             yield Step("reconnect() is called", self.fire(world._replace(half_open=False), Event.RETRY))
         for epoch in range(max(1, world.epoch - 1), world.epoch + 1):
-            after = self.report(world, epoch, self.failures[SIGN], SIGN)
-            yield Step(f"the transport of {session(epoch, world)} ends while it is idle", after, epoch)
+            for luck in self.lucks(world, epoch, self.failures[SIGN]):
+                after = self.report(world, epoch, self.failures[SIGN], SIGN, luck)
+                yield Step(f"the transport of {session(epoch, world)} ends while it is idle{luck}", after, epoch)
             # A probe can outlive its session's time.
             if world.probes or epoch < world.epoch:
                 yield from self.probe_ends(world, epoch)
+        if world.deferred:
+            yield Step("the probe that had to wait begins", self.begin_probe(world))
         if world.state is not State.CLOSED:
             yield Step("the connection is closed", self.close(world))
         for i, caller in enumerate(world.callers):
@@ -114,7 +87,16 @@ class Model:
         probe = f"the probe of {session(epoch, world)}"
         yield Step(f"{probe} is answered", self.probe_answered(world, epoch), epoch)
         for words in PROBE_FAULTS:
-            yield Step(f"{probe} fails ({words})", self.probe_fails(world, epoch, words), epoch)
+            if self.is_coincidence(world, refused(self.failures[words])):
+                continue
+            for spent in (False, True):
+                luck = Luck(spent=spent)
+                yield Step(f"{probe} fails ({words}){luck}", self.probe_fails(world, epoch, words, luck), epoch)
+
+    def is_coincidence(self, world: World, failure: Failure) -> bool:
+        """What is assumed not to happen: the session is refused while a tool's words sound like its refusal."""
+        sounds = any(c.phase == "confirming" and FAULTS[c.fault].tool for c in world.callers)
+        return sounds and failure.kind is FailureKind.SESSION_EXPIRED
 
     def caller_steps(self, world: World, i: int, caller: Caller) -> Iterator[Step]:
         """What can happen to one caller."""
@@ -133,9 +115,31 @@ class Model:
                 after = self.change(world, i, caller._replace(written=True, sent=True))
                 yield Step(f"{who} is written", after)
             for words, fault in FAULTS.items():
-                if fault.written is caller.written:
-                    yield Step(f"{who} fails: {words}", self.fail(world, i, words), caller.epoch)
+                if fault.written is caller.written and not (
+                    self.is_coincidence(world, self.failures[words]) and not fault.tool
+                ):
+                    for luck in self.lucks(world, caller.epoch, self.failures[words], tool=fault.tool):
+                        after = self.fail(world, i, words, luck)
+                        yield Step(f"{who} fails: {words}{luck}", after, caller.epoch)
         yield from self.patience_ends(world, i, caller)
+
+    def lucks(self, world: World, epoch: int, failure: Failure, *, tool: bool = False) -> Iterator[Luck]:
+        """The choices that make a difference to how a failure on the session of `epoch` is taken."""
+        yield Luck()
+        if not self.is_current(world, epoch):
+            # Whether that session was lost, and how, matters to what the call may conclude.
+            yield from (Luck(lost=words) for words in (NO_ANSWER, UNLISTED) if not (tool and words == UNLISTED))
+            return
+        free = not (world.probes or world.deferred)
+        event = self.decide(world.state, failure, refreshable=world.renewals > 0)
+        if event is Event.LOST:
+            yield Luck(spent=True)
+        if event is Event.SUSPECTED and free:
+            yield Luck(waits=True)
+        if event is None and failure.kind is FailureKind.APPLICATION:
+            yield Luck(again=True)
+            if free:
+                yield Luck(again=True, waits=True)
 
     def patience_ends(self, world: World, i: int, caller: Caller) -> Iterator[Step]:
         """The caller's deadline passes, or it is cancelled."""
@@ -144,8 +148,9 @@ class Model:
         unknown = caller.doubt or caller.written or caller.phase == "confirming"
         after = self.end(world, i, "unknown" if unknown else "not run")
         if caller.phase == "in flight":
-            after = self.report(after, caller.epoch, self.failures[NO_ANSWER], NO_ANSWER)
-            yield Step(f"the deadline of call {name(i)} passes", after, caller.epoch)
+            for luck in self.lucks(after, caller.epoch, self.failures[NO_ANSWER]):
+                told = self.report(after, caller.epoch, self.failures[NO_ANSWER], NO_ANSWER, luck)
+                yield Step(f"the deadline of call {name(i)} passes{luck}", told, caller.epoch)
         else:
             yield Step(f"the deadline of call {name(i)} passes", after)
 
@@ -171,210 +176,3 @@ class Model:
         if caller.phase in ("in flight", "confirming"):
             epoch = 1 if caller.epoch < world.epoch else min(caller.epoch, 2)
         return caller if caller.epoch == epoch else caller._replace(epoch=epoch)
-
-    # -- the connection
-
-    def fire(self, world: World, event: Event) -> World:
-        """The table says where `event` leads; the gate follows."""
-        target = self.table.get((world.state, event))
-        if target is None:
-            raise IllegalTransition(world.state, event)
-        left = world.state is State.READY and target is not State.READY
-        ends = world.ends + (left or event is Event.LOST)
-        if target is State.READY:
-            return self.let_through(world._replace(state=target, ends=ends, gate="open"))
-        if target in (State.FAILED, State.CLOSED):
-            return self.turn_away(world._replace(state=target, ends=ends, gate="refusing"))
-        return world._replace(state=target, ends=ends, gate="closed")
-
-    def let_through(self, world: World) -> World:
-        """The gate opens: those who wait may go."""
-        return world._replace(
-            callers=tuple(c._replace(phase="granted") if c.phase == "waiting" else c for c in world.callers)
-        )
-
-    def turn_away(self, world: World) -> World:
-        """The gate refuses: those who wait for it are told so at once."""
-        for i, caller in enumerate(world.callers):
-            if caller.phase == "waiting":
-                world = self.end(world, i, "unknown" if caller.doubt else "not run")
-        return world
-
-    def is_current(self, world: World, epoch: int) -> bool:
-        """Whether the session of `epoch` is the one that takes calls."""
-        return epoch == world.epoch and epoch in world.accepting
-
-    def establish(self, world: World) -> World:
-        """A dial succeeded: there is a new session."""
-        epoch = world.epoch + 1
-        accepting = (*world.accepting, epoch)
-        world = world._replace(epoch=epoch, accepting=accepting, half_open=False, attempts=0, ends=0)
-        return self.fire(world, Event.ESTABLISHED)
-
-    def dial_fails(self, world: World, failure: Failure, elapsed: float) -> World:
-        """A dial failed."""
-        refreshable = world.renewals > 0
-        world = world._replace(attempts=min(world.attempts + 1, MIN_ATTEMPTS))
-        event = self.decide_dial(
-            failure,
-            attempts=world.attempts,
-            elapsed=elapsed,
-            worked=world.epoch > 0,
-            half_open=world.half_open,
-            refreshable=refreshable,
-            min_attempts=MIN_ATTEMPTS,
-        )
-        if event is Event.GIVE_UP:
-            return self.give_up(world, failure)
-        return self.fire(self.renew(world, failure), event)
-
-    def give_up(self, world: World, failure: Failure) -> World:
-        """The connection failed."""
-        person = needs_person(failure, worked=world.epoch > 0)
-        return self.fire(world._replace(half_open=False, person=person), Event.GIVE_UP)
-
-    def renew(self, world: World, failure: Failure) -> World:
-        """Credentials that were refused are renewed before the next dial."""
-        spent = failure.kind is FailureKind.AUTH and world.renewals > 0
-        return world._replace(renewals=world.renewals - spent)
-
-    def report(self, world: World, epoch: int, failure: Failure, words: str) -> World:
-        """A failure on the session of `epoch` is told to the connection. A stale one changes nothing."""
-        if not self.is_current(world, epoch):
-            return world
-        if FAULTS[words].doubted:
-            failure = replace(failure, proof=False)
-        event = self.decide(world.state, failure, refreshable=world.renewals > 0)
-        if event is Event.SUSPECTED:
-            return self.suspect(world)
-        return world if event is None else self.lose(world, event, failure, words)
-
-    def suspect(self, world: World) -> World:
-        """A probe is started, where none is under way."""
-        if world.probes:
-            return world
-        return self.fire(world._replace(probes=world.probes + 1), Event.SUSPECTED)
-
-    def probe_answered(self, world: World, epoch: int) -> World:
-        """The session of `epoch` lives."""
-        if not self.is_current(world, epoch):
-            return world
-        return self.settle(world._replace(probes=0), "")
-
-    def probe_fails(self, world: World, epoch: int, words: str) -> World:
-        """A probe of the session of `epoch` failed."""
-        if not self.is_current(world, epoch):
-            return world
-        failure = self.failures[words]
-        event = self.decide_probe(failure, refreshable=world.renewals > 0)
-        if event is None:
-            return self.probe_answered(world, epoch)
-        return self.lose(world, event, failure, words)
-
-    def lose(self, world: World, event: Event, failure: Failure, words: str) -> World:
-        """The present session is over, for a reason."""
-        world = self.retire(world)
-        world = self.give_up(world, failure) if event is Event.GIVE_UP else self.fire(self.renew(world, failure), event)
-        return self.settle(world, words)
-
-    def recycle(self, world: World) -> World:
-        """The present session is over, without a reason."""
-        return self.settle(self.fire(self.retire(world), Event.RECYCLE), "")
-
-    def close(self, world: World) -> World:
-        """The connection ends."""
-        return self.settle(self.fire(self.retire(world), Event.CLOSE), "")
-
-    def retire(self, world: World) -> World:
-        """The present session takes no more calls; those in flight on it go on."""
-        return world._replace(accepting=(), probes=0)
-
-    # -- the callers
-
-    def change(self, world: World, i: int, caller: Caller) -> World:
-        """`world` with that caller."""
-        return world._replace(callers=(*world.callers[:i], caller, *world.callers[i + 1 :]))
-
-    def end(self, world: World, i: int, outcome: Outcome) -> World:
-        """The caller is told."""
-        caller = world.callers[i]._replace(phase="over", written=False, fault="", outcome=outcome)
-        return self.change(world, i, caller)
-
-    def ask(self, world: World, i: int) -> World:
-        """The call comes to the gate."""
-        caller = world.callers[i]
-        if world.gate == "refusing":
-            return self.end(world, i, "unknown" if caller.doubt else "not run")
-        phase: Phase = "granted" if world.gate == "open" else "waiting"
-        return self.change(world, i, caller._replace(phase=phase, written=False, fault=""))
-
-    def issue(self, world: World, i: int) -> World:
-        """A call that was let through is issued, if the session is still there; else it waits again."""
-        if not world.accepting:
-            return self.ask(world, i)
-        return self.change(world, i, world.callers[i]._replace(phase="in flight", epoch=world.accepting[-1]))
-
-    def fail(self, world: World, i: int, words: str) -> World:
-        """The attempt in flight met a fault."""
-        failure, caller = self.failures[words], world.callers[i]
-        caller = caller._replace(ran=caller.ran or FAULTS[words].ran)
-        world = self.change(world, i, caller)
-        if failure.kind in (FailureKind.APPLICATION, FailureKind.CANCELLED):
-            return self.end(world, i, "error")
-        if failure.kind is not FailureKind.SESSION_EXPIRED or failure.proof:
-            return self.again(self.report(world, caller.epoch, failure, words), i, failure)
-        world = self.change(world, i, caller._replace(phase="confirming", fault=words, written=False))
-        world = self.report(world, caller.epoch, failure, words)
-        # With no probe under way the session is over already, and nobody will say more about it.
-        return world if self.is_current(world, caller.epoch) else self.confirm(world, i, "")
-
-    def settle(self, world: World, words: str) -> World:
-        """The session is over, or was found to live: those who waited for the probe go on."""
-        for i, caller in enumerate(world.callers):
-            if caller.phase == "confirming":
-                world = self.confirm(world, i, words)
-        return world
-
-    def confirm(self, world: World, i: int, words: str) -> World:
-        """What the probe found is held against what the call was told.
-
-        A session that lives, or that nobody called lost: the words were the call's own answer.
-        """
-        fault = world.callers[i].fault
-        if not words:
-            return self.end(world, i, "error")
-        failure = self.failures[fault]
-        same = FAULTS[words].evidence is FAULTS[fault].evidence
-        return self.again(world, i, failure if same else replace(failure, delivery=Delivery.UNKNOWN))
-
-    def again(self, world: World, i: int, failure: Failure) -> World:
-        """The call is made again, or its caller is told."""
-        caller = world.callers[i]
-        unknown = failure.delivery is Delivery.UNKNOWN
-        caller = caller._replace(doubt=caller.doubt or unknown)
-        world = self.change(world, i, caller)
-        allowed = self.may_replay(
-            failure,
-            safe=caller.safe,
-            replays=caller.replays,
-            refreshed=self.renewable and not self.is_current(world, caller.epoch),
-            budget=world.budget,
-        )
-        if not allowed:
-            return self.end(world, i, "unknown" if caller.doubt else "not run")
-        if failure.delivery is not Delivery.NOT_SENT:
-            caller = caller._replace(replays=self.count(caller), again=caller.again + 1)
-            world = self.change(world, i, caller)
-        if unknown:
-            world = world._replace(budget=self.withdraw(world.budget))
-        return self.ask(world, i)
-
-    def count(self, caller: Caller) -> int:
-        """The replays of a call that is made again."""
-        return caller.replays + 1
-
-    def withdraw(self, balance: float) -> float:
-        """What is left of the budget after one replay."""
-        budget = ReplayBudget(ratio=0, reserve=balance, maximum=balance)
-        budget.withdraw()
-        return budget.balance

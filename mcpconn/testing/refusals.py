@@ -1,42 +1,22 @@
-"""How a scripted server says no: lost sessions and requests of the wrong era. Standard library only."""
+"""How a scripted server refuses requests of the wrong era, version or method. Standard library only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from mcpconn.testing.catalog import LEGACY_VERSIONS, MODERN_VERSION
 from mcpconn.testing.steps import Message, Reply, body_reply, error_reply
 
 __all__ = [
-    "Expiry",
-    "expired",
     "legacy_refusal",
     "modern_refusal",
     "not_allowed",
     "unsupported_version",
 ]
 
-Expiry = Literal["404", "404-empty", "404-text", "200", "400", "400-no-id"]
-"""How a request on an unknown session is refused; servers in the field use all of these."""
-
 _PROTOCOL_KEY = "io.modelcontextprotocol/protocolVersion"
 _CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"
 _NAME_PARAM = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-
-
-def expired(flavour: Expiry, request_id: object) -> Reply:
-    """Refuse a request because its session is gone."""
-    if flavour == "404":
-        return error_reply(404, None, -32600, "Session not found")
-    if flavour == "404-empty":
-        return body_reply(404, b"", None)
-    if flavour == "404-text":
-        return body_reply(404, b"Session not found", "text/plain")
-    if flavour == "200":
-        return error_reply(200, request_id, -32602, "Invalid params: Invalid or expired session")
-    named = request_id if flavour == "400" else None
-    return error_reply(400, named, -32000, "Bad Request: No valid session ID provided")
 
 
 def not_allowed(allow: str) -> Reply:

@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from mcpconn.testing.catalog import LEGACY_VERSIONS, Catalog
+from mcpconn.testing.expiries import LISTED, Expiry, expired
 from mcpconn.testing.faults import SSE_HEADERS, Exchange, Fault
 from mcpconn.testing.records import Armed, Execution, Received, SessionState
 from mcpconn.testing.refusals import (
-    Expiry,
-    expired,
     legacy_refusal,
     modern_refusal,
     not_allowed,
@@ -233,7 +232,7 @@ class Script:
             if session is None:
                 return error_reply(400, None, -32600, "Bad Request: Missing session ID")
             if session not in self.states:
-                if http_method != "POST":
+                if http_method != "POST" and self.expiry in LISTED:
                     return expired("404", None)
                 return expired(self.expiry, message.get("id"))
         elif http_method == "DELETE":

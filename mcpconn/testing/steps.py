@@ -20,6 +20,7 @@ __all__ = [
     "Follow",
     "Hang",
     "Message",
+    "Raw",
     "Reply",
     "Reset",
     "Send",
@@ -43,6 +44,17 @@ CHUNK = 64 * 1024
 @dataclass(frozen=True)
 class Send:
     """Send body bytes. The first `Send` also sends the status line and headers, even when empty."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Put bytes on the socket as they are, in one piece: what they mean is up to whoever reads them.
+
+    A reply that has such a step sends no status line of its own; the bytes stand for all of the response, and for
+    whatever follows it. Only players with a socket, real or in memory, can do this.
+    """
 
     data: bytes
 
@@ -98,7 +110,7 @@ class Follow:
     feed: Feed
 
 
-Step = Send | Sleep | Reset | Close | Hang | Follow
+Step = Send | Raw | Sleep | Reset | Close | Hang | Follow
 """One thing a server does while it answers."""
 
 

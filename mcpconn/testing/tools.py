@@ -49,6 +49,7 @@ class ScriptedTool:
     annotations: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     input_schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
+    output_schema: Mapping[str, Any] | None = None
 
     def listed(self) -> Message:
         """This tool as `tools/list` shows it."""
@@ -57,6 +58,8 @@ class ScriptedTool:
             shown["description"] = self.description
         if self.annotations:
             shown["annotations"] = dict(self.annotations)
+        if self.output_schema is not None:
+            shown["outputSchema"] = dict(self.output_schema)
         return shown
 
 

@@ -59,6 +59,8 @@ class World(NamedTuple):
     gate: Gate = "closed"
     probes: int = 0
     """Probes of the present session that are under way."""
+    deferred: bool = False
+    """The present session is suspected, and its probe has to wait: the last one was less than 3 s ago."""
     attempts: int = 0
     """Dials that failed in a row. (The runtime keeps them until the session is proven; here any session is.)"""
     half_open: bool = False
@@ -69,8 +71,30 @@ class World(NamedTuple):
 
     def __str__(self) -> str:
         callers = ", ".join(f"{name(i)} {_describe(caller, self.epoch)}" for i, caller in enumerate(self.callers))
-        probing = " and probed" if self.probes else ""
+        probing = " and probed" if self.probes else " and suspected" if self.deferred else ""
         return f"{self.state}{probing}; {callers}"
+
+
+class Luck(NamedTuple):
+    """What decides how a failure is taken, and no world knows: it is chosen freely."""
+
+    again: bool = False
+    """The call before it failed as well."""
+    waits: bool = False
+    """The last probe was less than 3 s ago."""
+    spent: bool = False
+    """Patience is spent: session after session was of no use."""
+    lost: str = ""
+    """A session that is no longer the present one was lost by this fault; otherwise it was replaced."""
+
+    def __str__(self) -> str:
+        words = {
+            "once more": self.again,
+            "soon after a probe": self.waits,
+            "and patience is spent": self.spent,
+            f"and the session was lost ({self.lost})": bool(self.lost),
+        }
+        return "".join(f", {text}" for text, holds in words.items() if holds)
 
 
 class Step(NamedTuple):
@@ -99,6 +123,7 @@ class Fault(NamedTuple):
 GONE = Evidence(http_status=404, session_sent=True, content_type="")
 CLOSED = Evidence(code=-32000, message="Connection closed", from_wire=False)
 PHRASE = Evidence(http_status=200, code=-32602, message="Invalid params: Invalid or expired session", from_wire=True)
+TOOL = Evidence(http_status=200, code=1, message="no", from_wire=True)
 FAULTS = {
     "nobody listens at the server's port": Fault(Evidence(exception=ConnectionRefusedError()), written=False),
     "the transport ends before the request is written": Fault(replace(CLOSED, written=False), written=False),
@@ -106,7 +131,12 @@ FAULTS = {
     # After several sessions that were forgotten soon: replicas that do not share their sessions look like that.
     "one of several replicas answers with 404": Fault(GONE, doubted=True),
     "the server says 'expired session'": Fault(PHRASE),
-    "a tool says 'session expired'": Fault(replace(PHRASE, message="Shop session expired"), ran=True, tool=True),
+    "the server refuses in words that nobody listed": Fault(replace(GONE, http_status=400)),
+    "the server fails in words that nobody listed": Fault(replace(TOOL, code=-32603, message="Oops"), ran=True),
+    "a tool says 'session expired'": Fault(replace(TOOL, message="Session expired."), ran=True, tool=True),
+    "a tool says that a session expired, and more": Fault(
+        replace(TOOL, message="Shop session expired"), ran=True, tool=True
+    ),
     "429": Fault(Evidence(http_status=429)),
     "401": Fault(Evidence(http_status=401)),
     "403": Fault(Evidence(http_status=403)),
@@ -115,7 +145,7 @@ FAULTS = {
     "the transport ends": Fault(replace(CLOSED, written=True), ran=True),
     "no answer in time": Fault(Evidence(exception=TimeoutError(), written=True), ran=True),
     "a web page": Fault(Evidence(http_status=200, content_type="text/html"), ran=True),
-    "the tool fails": Fault(Evidence(http_status=200, code=-32603, message="no", from_wire=True), ran=True),
+    "the tool fails": Fault(TOOL, ran=True),
 }
 
 

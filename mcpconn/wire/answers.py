@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 import anyio
@@ -45,6 +45,7 @@ class AnswerStream:
         resume: Callable[[bytes], Awaitable[httpx2.Response]],
         drop: Callable[[str], None],
         on_event_id: Callable[[str], Awaitable[None]] | None = None,
+        silence: float | None = None,
     ) -> None:
         """
         Args:
@@ -55,7 +56,9 @@ class AnswerStream:
             resume: Opens the stream anew, after the event of this id. Raises what `Lens.note` raises.
             drop: Told of messages that are not delivered.
             on_event_id: Told of each event id.
+            silence: Seconds without a byte after which the stream counts as cut; None: never.
         """
+        self._silence = silence
         self._id = request_id
         self._exchange = exchange
         self._limits = limits
@@ -88,7 +91,7 @@ class AnswerStream:
         try:
             with anyio.CancelScope() as scope:
                 async with aclosing(response.aiter_bytes()) as chunks:
-                    async for chunk in chunks:
+                    while (chunk := await self._next(chunks)) is not None:
                         for event in reader.feed(chunk):
                             if not answered and await self._take(event):
                                 # Read to its end, the response leaves a socket that can be used again.
@@ -103,6 +106,16 @@ class AnswerStream:
         finally:
             await close(response)
         return answered
+
+    async def _next(self, chunks: AsyncGenerator[bytes, None]) -> bytes | None:
+        """The next bytes; None at the end of the response."""
+        if self._silence is None:
+            return await anext(chunks, None)
+        try:
+            with anyio.fail_after(self._silence):
+                return await anext(chunks, None)
+        except TimeoutError:
+            raise httpx2.ReadTimeout(f"silent for {self._silence:g} s") from None
 
     async def _take(self, event: Event) -> bool:
         """Whether `event` is the answer."""

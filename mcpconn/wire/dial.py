@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
 from mcp import Client, MCPError
-from mcp_types import METHOD_NOT_FOUND, Implementation, ListToolsResult, ServerCapabilities, Tool
+from mcp.client.subscriptions import Subscription
+from mcp_types import DiscoverResult, Implementation, ServerCapabilities, Tool
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.auth.token_requests import send
@@ -18,23 +19,23 @@ from mcpconn.config import ServerConfig
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.seen import walk
+from mcpconn.core.stream import SILENCE
 from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
-from mcpconn.wire.child import ENDING
-from mcpconn.wire.era import Eras, Negotiation
+from mcpconn.wire import sdk
 from mcpconn.wire.explain import explain
 from mcpconn.wire.lens import Lens
 from mcpconn.wire.messages import Limits
-from mcpconn.wire.network import Borrowed, Network
-from mcpconn.wire.sdk import in_process
+from mcpconn.wire.network import Network
+from mcpconn.wire.probe import probe_methods, send_probe
+from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stdio import stdio_transport
-from mcpconn.wire.streamable import streamable_http
+from mcpconn.wire.streamable import Undecided, streamable_http
 from mcpconn.wire.watch import Watch, watched
-from mcpconn.wire.watchdog import Watchdog
 
-GOODBYE = 0.3
-"""Seconds for telling a server over HTTP that a session ends, where closing has left no more for it."""
+UNDECIDED_PATIENCE = 2
+"""Times in a row that a server may fail at `server/discover` alone before it is dialled as a legacy one."""
 
 
 class DialFailed(Exception):
@@ -48,20 +49,22 @@ class DialFailed(Exception):
 class Link:
     """One open session: the SDK's client, and what the wire knows about it."""
 
-    def __init__(self, client: Client, watch: Watch, *, ending: float = GOODBYE) -> None:
+    def __init__(self, client: Client, watch: Watch) -> None:
         self.client = client
         # Kept here, because the client raises when it is asked after its end, and ends while others look.
         self._session = client.session
         self._watch = watch
-        self.ending = ending
-        """Seconds that its end has once its calls are over, beside what is left of the drain timeout."""
         version = client.protocol_version
         self.version: str = version
         self.server_info: Implementation | None = client.server_info
         """What the server calls itself."""
-        self.capabilities: ServerCapabilities = client.server_capabilities
-        """What the server can do."""
+        self.capabilities: ServerCapabilities | None = client.server_capabilities
+        """What the server can do. None: `mode` names a modern version, and so nobody has asked."""
+        if client.mode in MODERN_PROTOCOL_VERSIONS and client.prior_discover is None:
+            self.capabilities = None
         self.era: Era = "modern" if version in MODERN_PROTOCOL_VERSIONS else "legacy"
+        self.stream = watch.stream
+        sdk.validate_known(client.session)
 
     @property
     def ended(self) -> BaseException | None:
@@ -77,45 +80,48 @@ class Link:
         return explain(error, exchange, self._watch)
 
     def seed(self, tools: Sequence[Tool]) -> None:
-        """Hand the tools of the last session on, so that the SDK need not list them to check an answer.
+        """Hand the tools of the last session on: which of their arguments are sent as headers, too."""
+        sdk.seed(self._session, tools)
 
-        Without this, the first call of every session costs a tools/list. The method is the SDK's own but
-        not a public one; where it is missing, the listing is made, and nothing else changes.
+    def listen(
+        self, *, tools_list_changed: bool, resources_list_changed: bool, prompts_list_changed: bool
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Open `subscriptions/listen` (modern era); its events are iterated."""
+        return self.client.listen(
+            tools_list_changed=tools_list_changed,
+            resources_list_changed=resources_list_changed,
+            prompts_list_changed=prompts_list_changed,
+        )
+
+    async def discover(self) -> ServerCapabilities:
+        """Ask the server what it can do (modern era).
+
+        Raises:
+            Exception: it does not say.
         """
-        absorb = getattr(self._session, "_absorb_tool_listing", None)
-        if callable(absorb) and tools:
-            absorb(ListToolsResult(tools=list(tools)), complete=True)
+        raw = await self._session.send_discover(self.version)
+        return DiscoverResult.model_validate(raw).capabilities
 
     def doom(self) -> None:
         """The session is known to be gone: leave it without a word."""
         self._watch.doomed = True
 
-    @property
-    def doubt(self) -> Evidence | None:
-        """Why nobody may be there any more, though the transport has not ended; None if nothing says so."""
-        reason = self._watch.doubt
-        return None if reason is None else Evidence(exception=reason, from_wire=False, phase="idle")
+    def hurry(self) -> None:
+        """The connection is being closed: a child gets little time to end."""
+        self._watch.grace = min(self._watch.grace, 0.4)
 
-    async def probe(self) -> None:
-        """Ask the server whether this session lives.
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The methods that can be asked whether this session lives."""
+        return probe_methods(self.era, self.capabilities)
+
+    async def probe(self, method: str) -> None:
+        """Ask the server on this session with one of `probes`.
 
         Raises:
-            Exception: it does not, or nobody can say.
+            Exception: it was refused, or nobody can say.
         """
-        await self._watch.probing(self._ask)
-
-    async def _ask(self) -> None:
-        session = self._session
-        if self.era == "modern":
-            await session.send_discover(self.version)
-            return
-        try:
-            await session.send_ping()
-        except MCPError as error:
-            if error.code != METHOD_NOT_FOUND:
-                raise
-            # The specification makes ping a must, but not every server does.
-            await session.list_tools()
+        await send_probe(self._session, method, self.version)
 
 
 class Dialer:
@@ -130,8 +136,7 @@ class Dialer:
         options: Mapping[str, Any] | None = None,
         auth: httpx2.Auth | None = None,
         redact: Redactor | None = None,
-        eras: Eras | None = None,
-        watchdog: Watchdog | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """
         Args:
@@ -141,9 +146,9 @@ class Dialer:
             options: Arguments for `mcp.Client`: callbacks, client_info and so on.
             auth: Credentials for HTTP, the same for all sessions.
             redact: Hides the server's secrets; made from the configuration where none is given.
-            eras: What a manager knows of its servers' eras.
-            watchdog: Ends a manager's child processes if this process is killed.
+            chance: A random number from 0 to 1, for jitter.
         """
+        self._chance = chance
         self.config = config
         self._policy = policy
         self._network = network or Network()
@@ -153,33 +158,17 @@ class Dialer:
         """Credentials of the sessions to come."""
         self._redact = redact or config.redactor
         self._transport: httpx2.AsyncBaseTransport | None = config.http_transport
-        self._known = (eras or Eras()).of(config)
-        self._watchdog = watchdog or Watchdog()
-        self._joined = False
-        self._starting: tuple[float, Watch] | None = None
-        """Since when (`time.monotonic`) the child of the present opening is being started."""
-        self.last_words = ""
-        """The last line that the child of a failed opening wrote to stderr."""
+        self.era: Era | None = None
+        """The era of the last session: asking again at every dial would cost a round trip."""
+        self._undecided = 0
 
     @property
-    def patience(self) -> float | None:
-        """Seconds that the next dial may take, where that is not the policy's `connect_timeout`.
-
-        Until a command line has once been started with success, its starts have `start_timeout` together: npx, uvx
-        and docker download for minutes. Each has `connect_timeout` at least.
-        """
-        if self.config.kind != "stdio" or self._known.started:
-            return None
-        return max(self._policy.connect_timeout, self._policy.start_timeout - self._known.waited)
-
-    @property
-    def progress(self) -> str | None:
-        """What a child that is being started is doing, as far as can be seen; None if none is."""
-        if self._starting is None:
-            return None
-        began, watch = self._starting
-        words = self._redact(watch.last_words())
-        return f"starting, {time.monotonic() - began:.0f} s{': ' if words else ''}{words}"
+    def mode(self) -> str:
+        """The SDK's connect mode for the next dial."""
+        if self.config.mode != "auto":
+            return self.config.mode
+        # A server that drops every connection on which it is asked for its era is an old one, too.
+        return "legacy" if self.era == "legacy" or self._undecided >= UNDECIDED_PATIENCE else "auto"
 
     @asynccontextmanager
     async def open(self, sign: Callable[[Evidence], None]) -> AsyncIterator[Link]:
@@ -191,60 +180,47 @@ class Dialer:
         Raises:
             DialFailed: no session came of it.
         """
-        negotiation = Negotiation(self._known, self.config.mode, self.patience or self._policy.connect_timeout)
+        watch = Watch(sign, self._redact, self.config.name, self._chance)
         link: Link | None = None
-        while link is None:
-            watch = Watch(sign, self._redact, self.config.name, negotiation.discovery)
-            try:
-                async with self._opened(watch, negotiation) as link:
-                    yield link
-            except Exception as error:
-                if link is not None:
-                    raise
-                evidence = self._explain(error, watch)
-                if not negotiation.again(error, evidence):
-                    raise DialFailed(negotiation.evidence(evidence)) from error
-                EXCHANGE.set(Exchange("dial"))
-
-    @asynccontextmanager
-    async def _opened(self, watch: Watch, negotiation: Negotiation) -> AsyncIterator[Link]:
-        """One opening of a session."""
-        began = time.monotonic()
-        if self.config.kind == "stdio":
-            self._starting = (began, watch)
         try:
             async with anyio.create_task_group() as group:
-                async with self._client(watch, negotiation.mode) as client:
-                    link = Link(client, watch, ending=ENDING if self.config.kind == "stdio" else GOODBYE)
-                    self._starting = None
-                    watch.discovery.shaken.set()
-                    negotiation.opened(link.era)
+                if self.config.url is not None and (tend := getattr(self._http_transport(), "tend", None)) is not None:
+                    # Closes idle sockets that the server has closed.
+                    group.start_soon(tend)
+                async with self._client(watch, self.mode) as client:
+                    link = Link(client, watch)
+                    self.era = link.era
+                    self._undecided = 0
                     yield link
                 group.cancel_scope.cancel()
-        finally:
-            if not watch.discovery.shaken.is_set():
-                self._starting = None
-                self.last_words = self._redact(watch.last_words())
-                self._known.waited += time.monotonic() - began
+        except Exception as error:
+            if link is None:
+                raise DialFailed(self._explain(error, watch)) from error
+            raise
 
     def _explain(self, error: BaseException, watch: Watch) -> Evidence:
         exchange = EXCHANGE.get() or Exchange("dial")
         cause = next((each for each in walk(error) if isinstance(each, MCPError)), error)
-        return explain(cause, exchange, watch)
+        evidence = explain(cause, exchange, watch)
+        refused = evidence.http_status in (401, 403)
+        if any(isinstance(each, Undecided) for each in walk(error)) and evidence.written and not refused:
+            self._undecided += 1
+        if evidence.from_wire:
+            # It answered, and refused the handshake: it may have been replaced by a server of the other era.
+            self.era = None
+            self._undecided = 0
+        return evidence
 
     async def fetch(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request that is no message to the server, as to its authorization server, and read the answer."""
         given = self.config.http_transport
-        transport = self._network.transport(str(request.url), self.config.engine) if given is None else Borrowed(given)
+        transport = self._network.transport(str(request.url), self.config.engine) if given is None else Recorder(given)
         timeout = self._policy.connect_timeout
         async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
             return await send(client, request)
 
     async def aclose(self) -> None:
         """Close the sockets that sessions shared."""
-        if self._joined:
-            self._joined = False
-            self._watchdog.leave()
         transport, self._transport = self._transport, self.config.http_transport
         if transport is not None:
             await transport.aclose()
@@ -254,45 +230,44 @@ class Dialer:
         config, options = self.config, self._options
         server: Any
         if config.kind == "memory" and mode == "legacy":
-            transport = in_process(config.server, raise_exceptions=options.get("raise_exceptions", False))
+            transport = sdk.in_process(config.server, raise_exceptions=options.get("raise_exceptions", False))
             server = watched(transport, watch, final=True, encoded=False)
         elif config.kind == "memory":
             # No streams: the SDK calls the server's functions.
             server = config.server
         elif config.kind == "stdio":
             assert config.command is not None
-            if not self._joined:
-                self._joined = True
-                self._watchdog.join()
             child = stdio_transport(
                 config.command,
                 config.args,
                 env=config.env,
                 cwd=config.cwd,
                 watch=watch,
-                watchdog=self._watchdog,
                 limits=self._limits,
-                launch=self._policy.connect_timeout,
             )
-            # Its write stream says in the record what was written.
-            server = watched(child, watch, final=False)
+            server = watched(child, watch, final=True)
         else:
             if config.kind == "sse":
                 server = watched(http_sse(config.endpoint, self._lens(), watch, self._limits), watch, final=False)
             else:
-                streams = streamable_http(config.endpoint, self._lens(), watch, self._limits)
+                silence = SILENCE if self._policy.keepalive is not None else None
+                streams = streamable_http(config.endpoint, self._lens(), watch, self._limits, silence)
                 server = watched(streams, watch, final=False, shared=False)
-        async with Client(server, mode=mode, **options) as client:
+        async with sdk.Client(server, mode=mode, **options) as client:
             yield client
 
-    def _lens(self) -> Lens:
+    def _http_transport(self) -> httpx2.AsyncBaseTransport:
+        """Sends the requests of all sessions."""
         assert self.config.url is not None
         if self._transport is None:
             self._transport = self._network.transport(self.config.url, self.config.engine)
+        return self._transport
+
+    def _lens(self) -> Lens:
         return Lens(
             redact=self._redact,
             sse=self.config.kind == "sse",
-            transport=Borrowed(self._transport),
+            transport=self._http_transport(),
             headers=self.config.request_headers,
             auth=self.auth,
             # Reading has no limit of its own: a call has its deadline, and an event stream may be silent

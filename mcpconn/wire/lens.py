@@ -15,16 +15,9 @@ from mcp_types import ErrorData
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Evidence
 from mcpconn.redact import Redactor, is_secret_value
+from mcpconn.wire.recorder import Recorder, carrying
+from mcpconn.wire.redirects import next_hop, target
 from mcpconn.wire.responses import SESSION_HEADER, close, discard, note_refusal, note_response
-
-NEVER_SENT = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.PoolTimeout,
-    httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
-    httpx2.LocalProtocolError,
-)
 
 
 class Refused(Exception):
@@ -48,7 +41,7 @@ class Lens(httpx2.AsyncClient):
             sse: Every request is part of a session, whatever its headers say.
             options: As for `httpx2.AsyncClient`.
         """
-        super().__init__(transport=transport, **options)
+        super().__init__(transport=Recorder(transport, in_session=sse), **options)
         self.redact = redact
         self._sse = sse
 
@@ -65,15 +58,16 @@ class Lens(httpx2.AsyncClient):
 
     async def note(self, request: httpx2.Request, exchange: Exchange) -> httpx2.Response:
         """Send a request, and write down in `exchange` what comes of it. Returns and raises as `deliver`."""
-        exchange.session_sent = self._sse or SESSION_HEADER in request.headers
-        exchange.written = None
+        session_sent = self._sse or SESSION_HEADER in request.headers
+        exchange.start_request(session_sent=session_sent, written=False)
         try:
-            response = await self._send(request)
+            response = await self._send(request, exchange)
         except Exception as error:
+            if exchange.http_status is not None:
+                # The message was answered. What failed is a request of the auth flow, which carries no message.
+                exchange.start_request(session_sent=session_sent, written=False)
             exchange.exception = error
-            exchange.written = not isinstance(error, NEVER_SENT)
             raise
-        exchange.written = True
         session_id = response.headers.get(SESSION_HEADER, "")
         if session_id and is_secret_value("", session_id):
             # Whoever has it can speak in this session. A plain word or number is hidden from no text.
@@ -88,11 +82,19 @@ class Lens(httpx2.AsyncClient):
             raise Refused(response.status_code, said)
         if response.status_code >= 300:
             await close(response)
+            exchange.message = self.redact(f"to {target(response) or 'nowhere'}")
             raise Refused(response.status_code)
         return response
 
-    async def _send(self, request: httpx2.Request) -> httpx2.Response:
-        return await self.send(request, stream=True, follow_redirects=False)
+    async def _send(self, request: httpx2.Request, exchange: Exchange) -> httpx2.Response:
+        """Send a request, and once more if a redirect says that it belongs to another URL."""
+        response = await self.send(carrying(request, exchange), stream=True, follow_redirects=False)
+        following = next_hop(response)
+        if following is None:
+            return response
+        # Read to its end, so that the socket can be used again. How that ends changes nothing.
+        await discard(response)
+        return await self.send(following, stream=True, follow_redirects=False)
 
     async def tell(self, request: httpx2.Request) -> Evidence | None:
         """Send a request whose answer holds nothing; what went wrong is returned. Nothing is raised."""

@@ -7,9 +7,9 @@ own, so nothing leaks between servers or users, and a slow server cannot use up 
 
 from __future__ import annotations
 
+import socket
 import ssl
 from functools import cached_property
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -18,6 +18,38 @@ import httpx2
 KEEPALIVE_EXPIRY = 4.0
 """Seconds after which an unused socket is not used again. uvicorn and node close theirs after 5 s: a request that
 is written in that very moment is lost, and nobody can say whether it was. Giving the socket up first avoids it."""
+
+PROBES = 3
+"""TCP keep-alive probes that may remain unanswered before a connection counts as cut."""
+SILENCE = 30
+"""Seconds of silence before the first of them. Most NAT gateways forget a silent connection after 60 s or more."""
+INTERVAL = 10
+"""Seconds between two of them."""
+
+
+def _socket_options() -> tuple[tuple[int, int, int], ...]:
+    """Options with which the system notices that the other side is gone although it said nothing.
+
+    An event stream only listens, so without them it would wait for ever after a cable was pulled or a NAT gateway
+    restarted. Linux knows all of them, macOS and Windows some.
+    """
+    found = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    wanted = {
+        "TCP_KEEPIDLE": SILENCE,
+        "TCP_KEEPALIVE": SILENCE,  # macOS's name for it
+        "TCP_KEEPINTVL": INTERVAL,
+        "TCP_KEEPCNT": PROBES,
+        # Milliseconds that sent data may remain unacknowledged (RFC 5482).
+        "TCP_USER_TIMEOUT": (SILENCE + PROBES * INTERVAL) * 1000,
+    }
+    for name, value in wanted.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            found.append((socket.IPPROTO_TCP, option, value))
+    return tuple(found)
+
+
+SOCKET_OPTIONS = _socket_options()
 
 
 class Network:
@@ -48,25 +80,11 @@ class Network:
                 to the latter alone, and it is taken wherever there is one.
         """
         proxy = self.proxy_for(url)
+        # Both are imported with the first connection that needs them, as httpx2 does with httpcore2: h11 takes a while.
         if engine == "direct" and proxy is None:
-            # Imported with the first connection that needs it, as httpx2 does with httpcore2: h11 takes a while.
             from mcpconn.wire.engine import Engine
 
-            return Engine(lambda: self.tls, keepalive_expiry=KEEPALIVE_EXPIRY)
-        # The number of sockets is bounded by the calls in flight; a pool limit below it could only deadlock
-        # against the standalone event streams, which hold a socket for as long as the session lives.
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_EXPIRY)
-        options: dict[str, Any] = {"verify": self.tls, "limits": limits}
-        if proxy is not None:
-            options["proxy"] = proxy
-        return httpx2.AsyncHTTPTransport(**options)
+            return Engine(lambda: self.tls, keepalive_expiry=KEEPALIVE_EXPIRY, socket_options=SOCKET_OPTIONS)
+        from mcpconn.wire.library import Library
 
-
-class Borrowed(httpx2.AsyncBaseTransport):
-    """A transport that outlives the client it is lent to: sessions come and go, sockets stay."""
-
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._inner.handle_async_request(request)
+        return Library(self.tls, keepalive_expiry=KEEPALIVE_EXPIRY, proxy=proxy, socket_options=SOCKET_OPTIONS)

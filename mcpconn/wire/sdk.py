@@ -1,22 +1,102 @@
-"""Every place that depends on how the SDK works inside: its private names. Written against mcp 2.3.0.
+"""Every place that depends on how the SDK works inside: its private names, and methods of it that are replaced.
+
+Written against mcp 2.3.0. Each entry says why it is needed and what happens when a later SDK lacks it; each has
+a canary in `tests/wire/test_sdk.py`, which fails when the SDK changes.
 
 | name | why | without it |
 | --- | --- | --- |
+| `ClientSession.validate_tool_result` (public) | it lists tools inside a call | the listing is back |
+| `ClientSession._tool_output_schemas` | says whether a schema is known | results are not validated |
+| `ClientSession._absorb_tool_listing` | a new session knows the tools' headers | HEADER_MISMATCH costs a listing |
+| `Client._relist_tool` | its request must not touch the call's record | a failed listing hides the refusal |
 | `mcp.client._memory.InMemoryTransport` | its streams are wrapped | an ImportError: legacy servers in process are out |
 | `mcp.shared.direct_dispatcher` raising by itself | tells its own timeout from a server's word | see below |
+| `httpx2.AsyncHTTPTransport._pool` (httpx2 2.16) | its idle sockets are swept | swept at the next request |
+| `httpcore2.AsyncConnectionPool._network_backend` | sockets of ours | early refusals of large requests are not seen |
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import anyio
+import httpx2
+import mcp
 from mcp import MCPError
+from mcp.client import ClientSession
 from mcp.client._memory import InMemoryTransport
-from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+from mcp_types import (
+    CONNECTION_CLOSED,
+    HEADER_MISMATCH,
+    REQUEST_TIMEOUT,
+    CallToolResult,
+    ListToolsResult,
+    Tool,
+)
+
+from mcpconn.core.exchange import EXCHANGE, Exchange
+
+RELIST_TIMEOUT = 10.0
+"""Seconds for the listing after a HEADER_MISMATCH. The refusal is there already, and must not wait for longer."""
 
 DISPATCHER = "mcp.shared.direct_dispatcher"
 """Where the SDK calls a server in process without streams."""
+
+
+class Client(mcp.Client):
+    """`mcp.Client`, whose one extra request inside a call leaves the call's record alone."""
+
+    async def _relist_tool(self, name: str) -> None:
+        """List tools after a call was refused with HEADER_MISMATCH. If this raises, the SDK raises that refusal.
+
+        Only HTTP 400 says that the request was refused before the tool ran (specification 2026-07-28, transports:
+        "MUST reject with HTTP 400"). A tool can answer with the same code, and must not be called twice.
+        """
+        call = EXCHANGE.get()
+        if call is None or call.http_status != 400:
+            raise MCPError(HEADER_MISMATCH, "not refused with HTTP 400, so the tool may have run")
+        token = EXCHANGE.set(Exchange("call", call.era, written=False))
+        try:
+            with anyio.fail_after(RELIST_TIMEOUT):
+                await super()._relist_tool(name)
+        except Exception as error:
+            raise MCPError(HEADER_MISMATCH, f"the tools could not be listed ({type(error).__name__})") from error
+        finally:
+            EXCHANGE.reset(token)
+
+
+def validate_known(session: ClientSession) -> None:
+    """Have `session` check results against the schemas it has listed, and send nothing to get others.
+
+    The SDK lists the tools inside a call whose tool it does not know. If that listing fails, the answer, which is
+    there, is lost; and with `idempotent=True` the tool would run twice. Here a result whose schema is not known is
+    returned as it is. One that does not fit its schema raises RuntimeError, as in `mcp.Client`.
+    """
+    validate = session.validate_tool_result
+
+    async def validate_tool_result(name: str, result: CallToolResult) -> None:
+        exchange = EXCHANGE.get()
+        if exchange is not None:
+            # Whatever is raised from here on, the tool has run and has answered.
+            exchange.has_result = True
+        if name in getattr(session, "_tool_output_schemas", ()):
+            await validate(name, result)
+
+    session.validate_tool_result = validate_tool_result  # type: ignore[method-assign]
+
+
+def seed(session: ClientSession, tools: Sequence[Tool]) -> None:
+    """Tell `session` of tools that an earlier session listed, or that may have changed since.
+
+    In the modern era it sends some arguments as HTTP headers, too, and only a listing says which. Output schemas
+    are left out: an answer is not to be refused for a schema that may no longer hold.
+    """
+    absorb = getattr(session, "_absorb_tool_listing", None)
+    if callable(absorb) and tools:
+        unchecked = [tool.model_copy(update={"output_schema": None}) for tool in tools]
+        absorb(ListToolsResult(tools=unchecked), complete=True)
 
 
 def in_process(server: Any, *, raise_exceptions: bool) -> AbstractAsyncContextManager[Any]:
@@ -42,3 +122,22 @@ def made_by_dispatcher(error: MCPError) -> bool:
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == DISPATCHER
+
+
+def pool_of(transport: httpx2.AsyncHTTPTransport) -> Any | None:
+    """The connection pool (`httpcore2.AsyncConnectionPool`) under a transport of httpx2.
+
+    Its idle connections have to be closed when the server has closed them, and httpcore2 looks at them only when
+    another request is made.
+    """
+    return getattr(transport, "_pool", None)
+
+
+def use_backend(transport: httpx2.AsyncHTTPTransport, backend: Any) -> None:
+    """Have a transport of httpx2 open its sockets with `backend` (`httpcore2.AsyncNetworkBackend`).
+
+    httpcore2's pool takes one as an argument, httpx2 has no argument to pass it on.
+    """
+    pool: Any = pool_of(transport)
+    if hasattr(pool, "_network_backend"):
+        pool._network_backend = backend

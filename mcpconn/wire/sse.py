@@ -152,7 +152,8 @@ class HttpSse:
 
     async def _request(self, item: Outgoing, message: JSONRPCRequest) -> None:
         """Send a request. Its answer comes on the event stream, unless it was refused."""
-        exchange = EXCHANGE.get() or Exchange("call")
+        # A message without a record is one that the caller sends on the SDK's own session: nobody calls it safe.
+        exchange = EXCHANGE.get() or Exchange("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
         with anyio.CancelScope() as self._posts[key]:
             try:

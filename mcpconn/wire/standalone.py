@@ -1,4 +1,8 @@
-"""The standalone event stream of a session: a GET on which the server says what belongs to no request."""
+"""The standalone event stream of a session: a GET on which the server says what belongs to no request.
+
+It is kept open for as long as the session lives; `core.stream` says how long to wait before it is reopened. Nothing
+that happens to it proves that the session is lost: a refusal is a suspicion, which a probe examines.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,16 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCResponse
 
 from mcpconn.core.exchange import Exchange
-from mcpconn.wire.events import EventReader
+from mcpconn.wire.events import Event, EventReader
 from mcpconn.wire.lens import Refused
 from mcpconn.wire.messages import Limits, Unreadable, parse
 from mcpconn.wire.responses import close
 from mcpconn.wire.watch import Item, Watch
 
-REOPEN_DELAY = 1.0
-"""Seconds before it is opened again, where the server names no time. The SDK's figure."""
-ATTEMPTS = 2
-"""Failures in a row after which it is given up. The SDK's figure."""
+NOT_OFFERED = 405
+"""The server has no such stream (specification 2025-11-25, transports, "Listening for Messages from the Server")."""
+NOT_ABOUT_SESSIONS = frozenset({401, 403, 407, 408, 409, 429})
+"""Refusals that say nothing about the session. 409: the server has not noticed yet that the last stream was cut."""
 
 
 class StandaloneStream:
@@ -33,61 +37,96 @@ class StandaloneStream:
         *,
         deliver: Callable[[Item], Awaitable[None]],
         open: Callable[[bytes | None, Exchange], Awaitable[httpx2.Response]],  # noqa: A002 - what it does
+        silence: float | None = None,
     ) -> None:
         """
         Args:
-            watch: Told what its refusal says of the session.
+            watch: Its `stream` is kept up to date. Told of refusals that may be about the session.
             limits: Of one message.
             deliver: Takes messages for the session.
             open: Asks for the stream, after the event of this id if there is one. Raises what `Lens.note` raises.
+            silence: Seconds without a byte after which it is taken for dead; None: never.
         """
         self._watch = watch
         self._limits = limits
         self._deliver = deliver
         self._open = open
+        self._silence = silence
         self._last_id: bytes | None = None
-        self._delay = REOPEN_DELAY
+        self._retry: float | None = None
+        """Seconds of the last `retry:` field: how long the server wants to be left alone after the stream's end."""
+        self._asked: float | None = None
+        """Seconds that the server asks to wait before the next attempt."""
+        self._suspected = False
+        """A refusal has been reported since the stream was open last."""
+        # Before `run` begins: the session's first listing waits for the stream.
+        watch.stream.opening()
 
     async def run(self) -> None:
-        """Return when the server offers no such stream."""
-        failures = 0
-        while failures < ATTEMPTS:
-            exchange = Exchange("idle")
-            try:
-                await self._read(await self._open(self._last_id, exchange))
-                failures = 0
-            except Refused as refused:
-                failures += 1
-                if refused.status == 404:
-                    # A server without such a stream should say 405, but some say 404: only where the stream was
-                    # there before is its absence proof. Otherwise a probe asks.
-                    exchange.session_sent = True if self._watch.stream_opened else None
-                    if exchange.session_sent is None and exchange.code is None:
-                        exchange.message = None
-                    self._watch.sign(exchange.evidence())
-            except (httpx2.HTTPError, Unreadable):
-                failures += 1
-            if failures < ATTEMPTS:
-                await anyio.sleep(self._delay)
+        """Return if the server offers no such stream, or the session is known to be gone. Else it never returns."""
+        record = self._watch.stream
+        while not self._watch.doomed:
+            record.opening()
+            reason = await self._hold()
+            if reason is None:
+                record.refuse(f"HTTP {NOT_OFFERED}")
+                return
+            wait = record.lost(anyio.current_time(), reason, asked=self._asked)
+            await anyio.sleep(wait)
 
-    async def _read(self, response: httpx2.Response) -> None:
-        self._watch.stream_opened = True
-        reader = EventReader(self._limits.size)
+    async def _hold(self) -> str | None:
+        """Open the stream and read it to its end. Returns why it ended; None if the server offers none."""
+        exchange = Exchange("idle")
+        self._asked = self._retry
         try:
+            with anyio.fail_after(self._silence):
+                response = await self._open(self._last_id, exchange)
+            return await self._read(response)
+        except Refused as refused:
+            # An event id that the server does not know may be all that it refused.
+            self._last_id = None
+            self._asked = exchange.retry_after or self._retry
+            if refused.status == NOT_OFFERED:
+                return None
+            self._suspect(refused.status, exchange)
+            return f"HTTP {refused.status}"
+        except Unreadable:
+            # Resumed, it would send the same event again.
+            self._last_id = None
+            return "an event was too large"
+        except TimeoutError:
+            return f"silent for {self._silence:g} s" if self._silence is not None else "cut (TimeoutError)"
+        except Exception as error:  # of the HTTP client, or of the auth flow, whose text may hold secrets
+            return f"cut ({type(error).__name__})"
+
+    async def _read(self, response: httpx2.Response) -> str:
+        try:
+            kind = response.headers.get("content-type", "").lower()
+            if not kind.startswith("text/event-stream"):
+                return f"HTTP {response.status_code} without an event stream"
+            self._asked = self._retry = None
+            self._suspected = False
+            self._watch.stream.open(anyio.current_time())
+            reader = EventReader(self._limits.size)
             async with aclosing(response.aiter_bytes()) as chunks:
-                async for chunk in chunks:
+                while True:
+                    with anyio.fail_after(self._silence):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return "the server ended it"
                     for event in reader.feed(chunk):
-                        self._last_id = event.id or self._last_id
-                        if event.retry is not None:
-                            self._delay = event.retry / 1000
-                        if event.type == "message" and event.data:
-                            await self._take(event.data)
+                        await self._take(event)
         finally:
             await close(response)
 
-    async def _take(self, data: bytes) -> None:
+    async def _take(self, event: Event) -> None:
+        self._last_id = event.id or self._last_id
+        if event.retry is not None:
+            self._asked = self._retry = event.retry / 1000
+        if event.type != "message" or not event.data:
+            return
         try:
-            message = await parse(data, self._limits)
+            message = await parse(event.data, self._limits)
         except Unreadable as error:
             self._watch.drop(str(error))
             return
@@ -96,3 +135,20 @@ class StandaloneStream:
             self._watch.drop("an answer came on the standalone event stream")
             return
         await self._deliver(SessionMessage(message))
+
+    def _suspect(self, status: int, exchange: Exchange) -> None:
+        """Report a refusal that may be about the session: once until the stream is open again.
+
+        A server that offers no stream should say 405, and some say 404 each time. On a session whose stream was
+        never open, no other status is news: a session that is a second old is not forgotten.
+        """
+        news = status == 404 or (400 <= status < 500 and self._watch.stream.opened > 0)
+        if self._suspected or status in NOT_ABOUT_SESSIONS or not news:
+            return
+        self._suspected = True
+        # Never proof: the stream may be served by another part of the server than the calls.
+        exchange.session_sent = None
+        if self._watch.stream.opened == 0 and exchange.code is None:
+            # The words of a page for an unknown URL.
+            exchange.message = None
+        self._watch.sign(exchange.evidence())

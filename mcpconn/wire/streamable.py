@@ -27,7 +27,6 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.wire.answers import AnswerStream
-from mcpconn.wire.era import Undecided, tells_era
 from mcpconn.wire.lens import Lens, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse, same_id
 from mcpconn.wire.responses import SESSION_HEADER, close, read_limited
@@ -38,6 +37,14 @@ VERSION_HEADER = "mcp-protocol-version"
 EVENT_ID_HEADER = "last-event-id"
 GOODBYE_TIMEOUT = 2.0
 """Seconds for the DELETE of a session, and for a courtesy cancel. The SDK would wait 30."""
+
+
+class Undecided(Exception):
+    """`server/discover` failed in a way that says nothing about the server's era. The dial must fail.
+
+    Without this the SDK's negotiation takes any error for "an old server", and an outage at the wrong
+    moment would make a modern server a legacy one.
+    """
 
 
 class _InFlight:
@@ -53,7 +60,9 @@ class _InFlight:
 class StreamableHttp:
     """One session's requests, notifications and streams. Its write stream itself; its read stream is `inbox`."""
 
-    def __init__(self, url: str, lens: Lens, watch: Watch, limits: Limits, group: TaskGroup) -> None:
+    def __init__(
+        self, url: str, lens: Lens, watch: Watch, limits: Limits, group: TaskGroup, silence: float | None = None
+    ) -> None:
         """
         Args:
             url: The server's endpoint.
@@ -61,7 +70,9 @@ class StreamableHttp:
             watch: Told what happens besides the answers.
             limits: Of one message.
             group: Runs the requests.
+            silence: Seconds without a byte after which a stream of server messages is taken for dead; None: never.
         """
+        self._silence = silence
         self._url = httpx2.URL(url)
         self._lens = lens
         self._watch = watch
@@ -118,7 +129,8 @@ class StreamableHttp:
         self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], in_flight: _InFlight
     ) -> None:
         """Send a request and deliver its answer, or one that is made here in its place."""
-        exchange = EXCHANGE.get() or Exchange("call")
+        # A message without a record is one that the caller sends on the SDK's own session: nobody calls it safe.
+        exchange = EXCHANGE.get() or Exchange("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
         try:
             with in_flight.scope:
@@ -138,10 +150,13 @@ class StreamableHttp:
         self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], exchange: Exchange
     ) -> None:
         metadata = item.metadata if isinstance(item.metadata, ClientMessageMetadata) else ClientMessageMetadata()
+        # Only such a stream is meant to be quiet for long; a call has a deadline.
+        silence = self._silence if message.method == "subscriptions/listen" else None
         answers = AnswerStream(
             message.id,
             exchange,
             self._limits,
+            silence=silence,
             deliver=self.inbox.put,
             resume=self._resume,
             drop=self._watch.drop,
@@ -151,7 +166,8 @@ class StreamableHttp:
             exchange.written = True
             await answers.resume_from(metadata.resumption_token)
             return
-        response = await self._lens.deliver(self._url, headers, item.body, exchange)
+        with anyio.fail_after(silence):
+            response = await self._lens.deliver(self._url, headers, item.body, exchange)
         try:
             if message.method == "initialize":
                 self._session_id = response.headers.get(SESSION_HEADER)
@@ -193,7 +209,7 @@ class StreamableHttp:
         await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {status}"))
 
     def _check_era(self, message: JSONRPCRequest, exchange: Exchange) -> None:
-        if message.method == "server/discover" and exchange.phase == "dial" and not tells_era(exchange):
+        if message.method == "server/discover" and exchange.phase == "dial" and not _tells_era(exchange):
             raise Undecided(str(exchange.http_status or type(exchange.exception).__name__)) from exchange.exception
 
     async def _resume(self, event_id: bytes) -> httpx2.Response:
@@ -238,7 +254,9 @@ class StreamableHttp:
 
     def _listen(self) -> None:
         if self._session_id is not None:
-            standalone = StandaloneStream(self._watch, self._limits, deliver=self.inbox.put, open=self._get)
+            standalone = StandaloneStream(
+                self._watch, self._limits, deliver=self.inbox.put, open=self._get, silence=self._silence
+            )
             self._group.start_soon(standalone.run)
 
     async def goodbye(self) -> None:
@@ -249,16 +267,27 @@ class StreamableHttp:
             await self._lens.tell(self._lens.build_request("DELETE", self._url, headers=self._standing_headers()))
 
 
+def _tells_era(exchange: Exchange) -> bool:
+    """Whether a failed `server/discover` says that the server is a legacy one: it answered, and not "not now".
+
+    500 and 501 are what some old servers make of a method that they do not know.
+    """
+    status = exchange.http_status or 0
+    verdict = status in (500, 501) or (status < 500 and status not in (401, 403, 408, 429))
+    answered = exchange.exception is None or isinstance(exchange.exception, Unreadable)
+    return answered and verdict
+
+
 @asynccontextmanager
 async def streamable_http(
-    url: str, lens: Lens, watch: Watch, limits: Limits
+    url: str, lens: Lens, watch: Watch, limits: Limits, silence: float | None = None
 ) -> AsyncIterator[tuple[Inbox, StreamableHttp]]:
-    """A read and a write stream to a server over Streamable HTTP."""
+    """A read and a write stream to a server over Streamable HTTP. For the arguments see `StreamableHttp`."""
     async with lens:
         transport: StreamableHttp | None = None
         try:
             async with anyio.create_task_group() as group:
-                transport = StreamableHttp(url, lens, watch, limits, group)
+                transport = StreamableHttp(url, lens, watch, limits, group, silence)
                 try:
                     yield transport.inbox, transport
                 finally:

@@ -12,8 +12,7 @@ read stream is, because it is what the session's receive loop reads from.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from types import TracebackType
@@ -35,7 +34,7 @@ from typing_extensions import Self
 
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Evidence
-from mcpconn.wire.era import Discovery
+from mcpconn.core.stream import StreamRecord
 from mcpconn.wire.messages import Made, Outgoing, Unreadable, encode, made
 
 logger = logging.getLogger("mcpconn")
@@ -43,9 +42,6 @@ logger = logging.getLogger("mcpconn")
 CANCEL_PATIENCE = 0.25
 """Seconds to offer a courtesy cancel to a transport that is stuck. The SDK shields that write for 5 s, and
 a call must not end later than its deadline by more than half a second."""
-
-DOUBTED = 1.0
-"""Seconds for the answer to a probe once the process that was started has ended, and its pipes have not."""
 
 RUNNING = frozenset({"notifications/message"})
 """Notifications that say that some request is being worked on, but not which."""
@@ -63,17 +59,16 @@ class Watch:
         sign: Callable[[Evidence], None],
         redact: Callable[[str], str] = _verbatim,
         name: str = "",
-        discovery: Discovery | None = None,
+        chance: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """
         Args:
             sign: Told what happened to the session while no call was there to fail.
             redact: Hides secrets in what a server said.
             name: Of the connection, for the log.
-            discovery: What is being asked about the server's era.
+            chance: A random number from 0 to 1, for the waits before the event stream is reopened.
         """
         self.sign = sign
-        self.discovery = discovery or Discovery(math.inf)
         self._redact = redact
         self._name = name
         self.dropped = 0
@@ -84,16 +79,10 @@ class Watch:
         """The session is known to be gone: do not say goodbye to it."""
         self.reason: BaseException | None = None
         """Why the transport ended, where somebody knows."""
-        self.stream_opened = False
-        """The server has opened its standalone event stream once."""
-        self.doubt: BaseException | None = None
-        """The child has ended, and its pipes have not: why nobody may be there. Gone with the next message."""
-        self.last_words: Callable[[], str] = str
-        """The last line that the child wrote to stderr."""
-        self.sever: Callable[[BaseException], None] = lambda _: None
-        """Ends the transport for this reason: its session and the calls on it are told at once."""
-        self._proof: BaseException = anyio.EndOfStream()
-        self._probe: anyio.CancelScope | None = None
+        self.stream = StreamRecord(chance)
+        """The session's event stream, which is reopened for as long as the session lives."""
+        self.grace = 2.0
+        """Seconds a child gets to end by itself. 2 s is the SDK's figure."""
         self.passes = False
         """All messages pass these streams, so that what was not seen here was not received."""
         self._waiting: dict[RequestId, Exchange] = {}
@@ -109,35 +98,6 @@ class Watch:
         reason = self.reason or anyio.EndOfStream()
         self.sign(Evidence(exception=reason, from_wire=False, phase="idle"))
 
-    def suspect(self, reason: BaseException, proof: BaseException) -> None:
-        """Nobody may be there any more. A probe that is under way has a second left for its answer.
-
-        Args:
-            reason: Why.
-            proof: What that will have been if the probe is not answered.
-        """
-        self.doubt, self._proof = reason, proof
-        if self._probe is not None:
-            self._probe.deadline = min(self._probe.deadline, anyio.current_time() + DOUBTED)
-        self.sign(Evidence(exception=reason, from_wire=False, phase="idle"))
-
-    async def probing(self, probe: Callable[[], Awaitable[None]]) -> None:
-        """Run a probe of the session, for a second at most if there is a doubt.
-
-        Raises:
-            BaseException: there is a doubt, and the probe was not answered. The transport is ended for it.
-        """
-        with anyio.CancelScope() as self._probe:
-            if self.doubt is not None:
-                self._probe.deadline = anyio.current_time() + DOUBTED
-            try:
-                await probe()
-            finally:
-                self._probe = None
-            return
-        self.sever(self._proof)
-        raise self._proof
-
     def drop(self, why: str) -> None:
         """A message is not passed on. The first of a session is worth a line to whoever runs the server."""
         self.dropped += 1
@@ -149,8 +109,6 @@ class Watch:
     def sent(self, message: JSONRPCMessage, exchange: Exchange | None) -> None:
         """`message` is about to be sent, for the attempt that `exchange` records."""
         self._alone = None
-        if not self.discovery.shaken.is_set():
-            self.discovery.sent(message)
         if isinstance(message, JSONRPCRequest):
             if not self._waiting:
                 self._alone = coerce_request_id(message.id)
@@ -172,7 +130,6 @@ class Watch:
         Returns:
             What the session should see: `item`, or the end of a request that `item` was a failed answer to.
         """
-        self.doubt = None
         if isinstance(item, Unreadable):
             return self._unreadable(item) if shared else item
         if not isinstance(item, SessionMessage):
@@ -193,8 +150,6 @@ class Watch:
         exchange = self._waiting.pop(key, None) if key is not None else None
         if exchange is not None and not isinstance(item, Made):
             exchange.answered = True
-            if not self.discovery.shaken.is_set():
-                self.discovery.heard(message)
             if isinstance(message, JSONRPCError):
                 exchange.code, exchange.message = message.error.code, self._redact(message.error.message)
                 exchange.from_wire = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,15 +40,24 @@ class AuthServer:
         """Scope of the tokens to come, where it is not what was asked for."""
         self.scopes: dict[str, str] = {}
         """Scope of each access token."""
-        self._serial = 0
+        self.rotates = True
+        """A refresh comes with another refresh token, and the one that was used is used up."""
+        self.clients: set[str] | None = None
+        """Ids of the clients that are registered; None: no client is looked at."""
+        self.unknown_client: Answer = as_json(401, {"error": "invalid_client"})
+        """What a client is told that is not registered."""
+        self.dress: Callable[[dict[str, object]], Answer] = lambda tokens: as_json(200, tokens)
+        """How tokens are put into an answer."""
+        self.serial = 0
+        """Number of the tokens issued last."""
         self._refresh: dict[str, str] = {}
         self._spent: dict[str, list[str]] = {}
         self._lock = Lock()
 
     def issue(self, scope: str = "") -> dict[str, object]:
         """New tokens, as a token response."""
-        self._serial += 1
-        access, refresh = f"access-{self._serial:04}-secret", f"refresh-{self._serial:04}-secret"
+        self.serial += 1
+        access, refresh = f"access-{self.serial:04}-secret", f"refresh-{self.serial:04}-secret"
         self.valid.add(access)
         self._refresh[refresh] = access
         self.scopes[access] = self.scope if self.scope is not None else scope
@@ -70,18 +80,22 @@ class AuthServer:
         with self._lock:
             if path.startswith("/.well-known/oauth-protected-resource"):
                 self.counts["resource"] += 1
-                return _json(200, {"resource": f"{self.origin}/mcp", "authorization_servers": [self.origin]})
+                return as_json(200, {"resource": f"{self.origin}/mcp", "authorization_servers": [self.origin]})
             if path.startswith("/.well-known/"):
                 self.counts["metadata"] += 1
-                return _json(200, self._metadata())
+                return as_json(200, self.metadata())
             if path == "/as/register":
                 self.counts["register"] += 1
-                return _json(201, {**json.loads(body), "client_id": "client-1"})
+                client = f"client-{self.counts['register']}"
+                if self.clients is not None:
+                    self.clients.add(client)
+                return as_json(201, {**json.loads(body), "client_id": client})
             if path == "/as/token":
-                return self._token(dict(parse_qsl(body.decode())))
-            return self._guard(headers)
+                return self._token(dict(parse_qsl(body.decode())), headers)
+            return self.guard(headers, f"{self.origin}/.well-known/oauth-protected-resource")
 
-    def _metadata(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, object]:
+        """What it publishes about itself."""
         return {
             "issuer": self.origin,
             "authorization_endpoint": f"{self.origin}/as/authorize",
@@ -91,16 +105,20 @@ class AuthServer:
             "code_challenge_methods_supported": ["S256"],
         }
 
-    def _token(self, form: dict[str, str]) -> Answer:
+    def _token(self, form: dict[str, str], headers: Mapping[str, str]) -> Answer:
         self.counts[form["grant_type"]] += 1
+        given = {name.lower(): value for name, value in headers.items()}.get("authorization", "")
+        basic = b64decode(given.removeprefix("Basic ")).decode().partition(":")[0] if given else ""
+        if self.clients is not None and form.get("client_id", basic) not in self.clients:
+            return self.unknown_client
         if self.status is not None:
             return self.status, {}, b""
         if self.error is not None:
-            return _json(400, self.error)
+            return as_json(400, self.error)
         if form["grant_type"] == "refresh_token":
             return self._refreshed(form["refresh_token"])
         # The codes of these tests say what was asked for at the login.
-        return _json(200, self.issue(form.get("scope") or form.get("code", "").partition(":")[2]))
+        return self.dress(self.issue(form.get("scope") or form.get("code", "").partition(":")[2]))
 
     def _refreshed(self, token: str) -> Answer:
         if token in self._spent:
@@ -108,30 +126,34 @@ class AuthServer:
             for access, refresh in zip(*[iter(self._spent[token])] * 2, strict=True):
                 self.valid.discard(access)
                 self._refresh.pop(refresh, None)
-            return _json(400, {"error": "invalid_grant", "error_description": f"{token} was used before"})
-        access = self._refresh.pop(token, None)
+            return as_json(400, {"error": "invalid_grant", "error_description": f"{token} was used before"})
+        access = self._refresh.pop(token, None) if self.rotates else self._refresh.get(token)
         if access is None:
-            return _json(400, {"error": "invalid_grant", "error_description": f"{token} is not known"})
+            return as_json(400, {"error": "invalid_grant", "error_description": f"{token} is not known"})
         self.valid.discard(access)
         tokens = self.issue(self.scopes.get(access, ""))
+        if not self.rotates:
+            del self._refresh[str(tokens.pop("refresh_token"))]
+            self._refresh[token] = str(tokens["access_token"])
+            return self.dress(tokens)
         self._spent[token] = [str(tokens["access_token"]), str(tokens["refresh_token"])]
-        return _json(200, tokens)
+        return self.dress(tokens)
 
-    def _guard(self, headers: Mapping[str, str]) -> Answer | None:
+    def guard(self, headers: Mapping[str, str], metadata: str) -> Answer | None:
+        """The refusal of a request to the MCP server; None where its token is good."""
         token = {name.lower(): value for name, value in headers.items()}.get("authorization", "").removeprefix(
             "Bearer "
         )
         if token in self.valid:
             return None
         self.counts["refused"] += 1
-        challenge = (
-            f'Bearer error="invalid_token", resource_metadata="{self.origin}/.well-known/oauth-protected-resource"'
-        )
+        challenge = f'Bearer error="invalid_token", resource_metadata="{metadata}"'
         # As some servers do, it says the token back.
         return 401, {"www-authenticate": challenge, "content-type": "text/plain"}, f"bad token {token}".encode()
 
 
-def _json(status: int, body: Mapping[str, object]) -> Answer:
+def as_json(status: int, body: Mapping[str, object]) -> Answer:
+    """An answer in JSON."""
     return status, {"content-type": "application/json"}, json.dumps(body).encode()
 
 

@@ -348,7 +348,7 @@ async def test_a_login_may_take_longer_than_a_dial_and_does_not_hold_its_slot() 
         {"url": f"{ORIGIN}/mcp", "http_transport": world.transport, "auth": provider(world.storage, world.person)}
     )
     async with anyio.create_task_group() as group:
-        waiting.start(group)
+        waiting.run_in(group)
         await anyio.sleep(200)
         assert waiting.state is State.CONNECTING
         assert waiting._shared.dials._total is not None

@@ -96,7 +96,7 @@ async def test_rights_that_cannot_be_asked_for_now_cost_the_one_call_that_needs_
         with pytest.raises(CallFailed) as caught:
             await add(connection)
         assert caught.value.failure.kind is FailureKind.AUTH
-        assert (connection.state, seen.events) == (State.READY, [])
+        assert (connection.state, seen.events, connection.epoch) == (State.READY, ["suspected"], 1)
         assert "oauth.not_stepped_up scope='files:write'" in caplog.text
         world.auth.status = None
         assert await add(connection) == "2"

@@ -13,12 +13,16 @@ from threading import Condition
 
 import anyio
 import pytest
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+from mcp.client.auth import OAuthClientProvider
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from pydantic import AnyUrl
 
+from mcpconn import Connection
 from mcpconn.auth import FileLock, FileTokenStorage
+from mcpconn.auth.filelock import FIRST_LOOK
 from mcpconn.testing import Script
 from tests.auth.servers import AuthServer, ServedAuth
-from tests.support import SAFETY
+from tests.support import SAFETY, quiet
 
 CALL = """
 import os
@@ -176,6 +180,83 @@ def test_with_a_copy_of_the_file_the_second_process_loses_the_login(tmp_path: Pa
         assert answers == ["ready 2", "failed auth"]
         assert (server.counts["refresh_token"], server.counts["reused"]) == (2, 1)
         assert server.valid == set()
+
+
+class Held:
+    """A token endpoint that keeps its answers back, after it has issued the tokens."""
+
+    def __init__(self) -> None:
+        self.changed = Condition()
+        self.asked = 0
+        self.released = False
+
+    def sending(self, path: str, headers: Mapping[str, str], status: int) -> None:
+        if path == "/as/token":
+            with self.changed:
+                self.asked += 1
+                self.changed.notify_all()
+                self.changed.wait_for(lambda: self.released, SAFETY)
+
+    def wait(self) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.asked > 0, SAFETY)
+
+    def release(self) -> None:
+        with self.changed:
+            self.released = True
+            self.changed.notify_all()
+
+
+def test_a_holder_killed_between_spending_and_writing_ends_in_a_login(tmp_path: Path, children: Start) -> None:
+    server, path, held = AuthServer(), tmp_path / "tokens.json", Held()
+    with ServedAuth(server, Script(get_stream="405"), sending=held.sending):
+        store(path, server)
+        holder, other = (children(CALL, server.origin, str(path)) for _ in range(2))
+        assert [holder.says(), other.says()] == ["ready", "ready"]
+        server.revoke_access()
+        holder.go()
+        held.wait()
+        mark = json.loads(path.read_text())["mark"]
+        assert f"process {holder.process.pid}" in mark["holder"]
+        holder.process.send_signal(signal.SIGKILL)
+        holder.process.wait()
+        held.release()
+        other.go()
+        # Visible, and the refresh token was used once: the server has not ended the whole login.
+        assert other.says() == "failed auth"
+        assert (server.counts["refresh_token"], server.counts["reused"]) == (1, 0)
+
+
+def test_a_holder_that_is_stopped_keeps_the_others_waiting_and_is_named(tmp_path: Path, children: Start) -> None:
+    server, path, held = AuthServer(), tmp_path / "tokens.json", Held()
+    with ServedAuth(server, Script(get_stream="405"), sending=held.sending):
+        store(path, server)
+        holder = children(CALL, server.origin, str(path))
+        assert holder.says() == "ready"
+
+        async def meanwhile() -> str:
+            """What another program says of its connection while it waits, until the holder goes on."""
+            metadata = OAuthClientMetadata(redirect_uris=[AnyUrl("http://localhost:1/callback")])
+            auth = OAuthClientProvider(f"{server.origin}/mcp", metadata, FileTokenStorage(path))
+            async with Connection({"url": f"{server.origin}/mcp", "auth": auth, "mode": "legacy"}) as connection:
+                await quiet(connection)
+                server.revoke_access()
+                holder.go()
+                await anyio.to_thread.run_sync(held.wait)
+                holder.process.send_signal(signal.SIGSTOP)
+                held.release()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(connection.call_tool, "add", {"a": 1, "b": 1})
+                    # Asked again and again, as by an operator. Real time has to pass: another process holds it up.
+                    while (waiting := connection.status()["credentials"]["waiting"]) is None:  # noqa: ASYNC110
+                        await anyio.sleep(FIRST_LOOK)
+                    holder.process.send_signal(signal.SIGCONT)
+            return str(waiting)
+
+        waiting = anyio.run(meanwhile)
+        assert f"{path}> has been locked by process {holder.process.pid} for " in waiting
+        assert holder.says() == "ready 2"
+        assert (server.counts["refresh_token"], server.counts["reused"]) == (1, 0)
 
 
 def test_a_lock_dies_with_the_process_that_holds_it(tmp_path: Path, children: Start) -> None:

@@ -228,7 +228,7 @@ async def test_a_reader_of_changes_can_be_cancelled_anywhere() -> None:
             assert not on.manager._readers
 
         assert await every_checkpoint(make, after=clean) >= 1
-        assert len(on.manager._listeners) == 0
+        assert not on.manager._listeners
 
 
 ENTRANCES: dict[str, Callable[[dict[str, Any]], Any]] = {

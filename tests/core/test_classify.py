@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mcp import MCPError
 
 from mcpconn.core import DEFAULT_RULES, Delivery, Event, Evidence, FailureKind, Rule, State, classify, decide
-from mcpconn.core.classify import SUMMARY_LIMIT
 from mcpconn.core.seen import Seen
+from mcpconn.core.summary import SUMMARY_LIMIT
 from tests.core.trees import any_case, as_cause, wrapped, wrappings
 from tests.core.witnesses import WITNESSES, Witness
 
@@ -99,10 +99,17 @@ def test_a_message_has_the_word_before_the_exception() -> None:
 # -- proof, as the design's section 4 has it
 
 
-@pytest.mark.parametrize("body", [{"code": -32600, "message": "no"}, {"code": -32601, "message": "no"}, {}])
+@pytest.mark.parametrize("body", [{"code": -32600, "message": "no"}, {"code": -32602, "message": "no"}, {}])
 def test_a_404_to_a_request_with_a_session_id_is_proof_with_a_jsonrpc_body_or_none(body: dict[str, Any]) -> None:
     failure = classify(Evidence(http_status=404, session_sent=True, content_type="", **body))
     assert (failure.kind, failure.delivery, failure.proof) == (K.SESSION_EXPIRED, D.REJECTED, True)
+
+
+def test_a_404_that_says_the_method_is_not_found_is_no_proof_with_a_session_id() -> None:
+    evidence = Evidence(http_status=404, session_sent=True, code=-32601, message="no", from_wire=True)
+    failure = classify(evidence)
+    assert (failure.kind, failure.delivery, failure.proof) == (K.APPLICATION, D.REJECTED, False)
+    assert decide(State.READY, failure) is Event.SUSPECTED
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "text/plain", "application/problem+json"])

@@ -223,8 +223,10 @@ def test_the_same_words_as_a_jsonrpc_error_are_at_most_a_suspicion(number: int) 
         Evidence(http_status=200, code=-32603, message=LINES[number]["text"], from_wire=True, phase="call")
     )
     assert decide(State.READY, failure) in (None, Event.SUSPECTED)
-    # A probe that the session passes ends it: no error of the probe, no event. Neither does its own refusal.
-    assert decide_probe(classify(Evidence(http_status=200, code=-32601, message="no", from_wire=True))) is None
+    # A probe that the session passes ends it: no error of the probe, no event. A server that never knew `ping` is
+    # asked for something else.
+    unknown = classify(Evidence(http_status=200, code=-32601, message="no", from_wire=True))
+    assert decide_probe(unknown, known=False, last=False) is Event.SUSPECTED
 
 
 def test_every_line_is_read() -> None:

@@ -79,7 +79,15 @@ def test_the_first_request_has_none_before_it() -> None:
         ({"written": True, "http_status": 200}, False),
         ({"written": True, "http_status": 399}, False),
         ({"written": True, "http_status": 400}, True),
-        ({"written": True, "http_status": 503}, True),
+        ({"written": True, "http_status": 408}, False),
+        ({"written": True, "http_status": 499}, True),
+        ({"written": True, "http_status": 500}, False),
+        ({"written": True, "http_status": 503, "code": -32000}, False),
+        ({"written": True, "http_status": 301}, True),
+        ({"written": True, "http_status": 302}, False),
+        ({"written": True, "http_status": 303}, False),
+        ({"written": True, "http_status": 307}, True),
+        ({"written": True, "http_status": 308}, True),
         ({"written": True, "http_status": 200, "code": -32601}, True),
         ({"written": True, "code": 0}, True),
         ({"written": False}, True),
@@ -94,6 +102,25 @@ def test_a_request_that_was_not_refused_counts_as_an_earlier_one(noted: dict[str
         assert exchange.earlier == (0 if refused else count - 1)
     exchange.start()
     assert exchange.earlier == (0 if refused else 2)
+
+
+def test_a_message_sent_in_a_second_request_starts_clean() -> None:
+    exchange = Exchange("call", "legacy")
+    exchange.start()
+    exchange.start_request(session_sent=True, written=False)
+    for name, value in FIELDS.items():
+        setattr(exchange, name, value)
+    exchange.written, exchange.http_status, exchange.code = True, 307, None
+    exchange.start_request(session_sent=False, written=None)
+    assert exchange.evidence() == Evidence(phase="call", era="legacy", session_sent=False, written=None)
+    assert exchange.earlier == 0
+    exchange.written, exchange.http_status = True, 502
+    exchange.start_request(session_sent=True, written=False)
+    assert (exchange.earlier, exchange.written, exchange.session_sent) == (1, False, True)
+
+
+def test_a_call_is_unsafe_only_when_it_is_said_to_be() -> None:
+    assert (Exchange("call").unsafe, Exchange("call", unsafe=True).unsafe) == (False, True)
 
 
 @pytest.mark.parametrize(

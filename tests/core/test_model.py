@@ -7,13 +7,15 @@ mistake in it, which that invariant alone must find.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 
 from mcpconn.core import TRANSITIONS, Delivery, Event, Failure, FailureKind, State, Transition, may_replay
+from mcpconn.core.decide import confirmed
 from mcpconn.testing.invariants import INVARIANTS, Invariant
-from mcpconn.testing.model import FAULTS, Caller, Model, Outcome, Phase, Step, World
+from mcpconn.testing.model import FAULTS, Caller, Luck, Model, Outcome, Phase, Step, World
 from mcpconn.testing.search import Counterexample, search
 
 
@@ -175,7 +177,7 @@ class LosesItAgain(KeepsTheLostSession):
         super().__init__(safe=safe, table=(*TRANSITIONS, again), decide=self.always_lost)
 
     @staticmethod
-    def always_lost(state: State, failure: Failure, *, refreshable: bool) -> Event | None:
+    def always_lost(state: State, failure: Failure, **facts: Any) -> Event | None:
         return Event.LOST if state in (State.READY, State.RECONNECTING) else None
 
 
@@ -216,19 +218,23 @@ def replays_everything(failure: Failure, *, safe: bool, replays: int, **facts: A
 class BelievesEveryPhrase(Model):
     """'Session expired' is taken for a refusal, without a probe: a tool may have said it."""
 
-    def fail(self, world: World, i: int, words: str) -> World:
+    def fail(self, world: World, i: int, words: str, luck: Luck) -> World:
         failure, caller = self.failures[words], world.callers[i]
         if failure.kind is FailureKind.SESSION_EXPIRED:
             world = self.change(world, i, caller._replace(ran=FAULTS[words].ran))
-            return self.again(self.report(world, caller.epoch, failure, words), i, failure)
-        return super().fail(world, i, words)
+            return self.again(self.report(world, caller.epoch, failure, words, luck), i, failure)
+        return super().fail(world, i, words, luck)
 
 
-class BelievesAnyProbe(Model):
-    """A call is taken for refused though the probe failed in other words than the call."""
+def believes_any_probe(failure: Failure, lost: Failure | None) -> Failure:
+    """A call is taken for refused though its session was lost for another reason."""
+    return failure if lost is not None else confirmed(failure, lost)
 
-    def confirm(self, world: World, i: int, words: str) -> World:
-        return super().confirm(world, i, words and world.callers[i].fault)
+
+def believes_any_sentence(failure: Failure, lost: Failure | None) -> Failure:
+    """Whatever was said, a session that is refused makes it a refusal of the call."""
+    refused = lost is not None and lost.kind is FailureKind.SESSION_EXPIRED
+    return replace(failure, delivery=Delivery.REJECTED) if refused else confirmed(failure, lost)
 
 
 @pytest.mark.parametrize(
@@ -236,9 +242,10 @@ class BelievesAnyProbe(Model):
     [
         Model(safe=(False,), may_replay=replays_everything),
         BelievesEveryPhrase(safe=(False,)),
-        BelievesAnyProbe(safe=(False,)),
+        Model(safe=(False,), confirmed=believes_any_probe),
+        Model(safe=(False,), confirmed=believes_any_sentence),
     ],
-    ids=["replays everything", "believes every phrase", "believes any probe"],
+    ids=["replays everything", "believes every phrase", "believes any probe", "believes any sentence"],
 )
 def test_never_written_twice(model: Model) -> None:
     found_by(model, "never_written_twice")
@@ -286,7 +293,7 @@ def test_one_replay_per_call() -> None:
 class ProbesForEachSuspicion(Model):
     """Every suspicion starts a probe of its own."""
 
-    def suspect(self, world: World) -> World:
+    def suspect(self, world: World, luck: Luck) -> World:
         return self.fire(world._replace(probes=min(world.probes + 1, 2)), Event.SUSPECTED)
 
 

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpconn.core import Evidence
-from mcpconn.core.seen import SESSION_SENTENCES, Seen, walk
+from mcpconn.core.seen import Seen, walk
 from tests.core.trees import as_cause, as_context, in_group, wrapped, wrappings
-from tests.core.witnesses import OTHER_SAYINGS, SAYINGS, sayings
 
 
 @given(how=wrappings())
@@ -84,20 +83,13 @@ def test_exceptions_without_a_text_add_none() -> None:
     assert Seen(Evidence(exception=as_cause(anyio.ClosedResourceError()))).text == "outer"
 
 
-@pytest.mark.parametrize("text", sayings(SAYINGS))
-def test_a_session_is_named(text: str) -> None:
-    assert Seen(Evidence(message=text)).names_session
-
-
-@pytest.mark.parametrize("text", sayings(OTHER_SAYINGS))
-def test_a_session_is_not_named(text: str) -> None:
-    assert not Seen(Evidence(message=text)).names_session
-
-
-@pytest.mark.parametrize("text", SESSION_SENTENCES)
-def test_a_sentence_names_a_session_only_by_itself(text: str) -> None:
-    assert Seen(Evidence(message=text.title())).names_session
-    assert not Seen(Evidence(message=f"{text} early")).names_session
+@pytest.mark.parametrize(
+    ("text", "names", "refuses"),
+    [("Session NOT found.", True, True), ("Checkout failed: session expired", True, False), ("no", False, False)],
+)
+def test_a_session_is_named_or_refused(text: str, names: bool, refuses: bool) -> None:
+    for evidence in (Evidence(message=text), Evidence(exception=RuntimeError(text))):
+        assert (Seen(evidence).names_session, Seen(evidence).refuses_session) == (names, refuses)
 
 
 @pytest.mark.parametrize(

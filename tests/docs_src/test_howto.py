@@ -14,9 +14,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 from mcp.server.mcpserver import MCPServer
+from mcp.shared.auth import OAuthToken
 
 import mcpconn.diagram
 from mcpconn import Manager, State
+from mcpconn.auth import Mark, TokenRecord, TokenStore
 from mcpconn.testing import STDIO_SERVER, Script, ScriptTransport, faults
 from tests.docs_src.conftest import HOWTO, SAFETY, follow, load
 
@@ -74,6 +76,24 @@ def test_oauth_takes_the_sdks_provider() -> None:
         "https://example.com/mcp", "https://login.example.com", "id", "a-long-secret"
     )
     assert "a-long-secret" not in repr(config)
+
+
+@pytest.mark.anyio
+async def test_a_database_is_a_token_store(tmp_path: Path) -> None:
+    kind: Any = load(HOWTO / "token_store.py").SqliteTokens
+    stores = [kind(str(tmp_path / "tokens.db"), "shop") for _ in range(2)]
+    assert isinstance(kind("", ""), TokenStore)
+    first = TokenRecord(generation=1, issuer="https://login.example.com")
+    assert await stores[1].load() == TokenRecord()
+    # Of two who write the same generation, one does; the other reads what that one has written.
+    assert [await store.replace(first) for store in stores] == [True, False]
+    second = first.successor(mark=Mark("host, process 1", 1.7e9))
+    assert [await store.replace(second) for store in stores] == [True, False]
+    assert await stores[1].load() == second
+    await stores[1].set_tokens(OAuthToken(access_token="a-token"))
+    tokens = await stores[0].get_tokens()
+    assert tokens is not None
+    assert (tokens.access_token, (await stores[0].load()).generation) == ("a-token", 3)
 
 
 @pytest.mark.anyio

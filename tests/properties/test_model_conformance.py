@@ -154,7 +154,7 @@ class Conformance(SandboxMachine):
         possible.update(*(words for _, words in self.armed))
         # What a fault does may still be to come, while the call or the probe that has met it is under way.
         pending = any(call is not None and not call.ended for call in self.calls)
-        pending = pending or self.connection._supervisor._probing is not None
+        pending = pending or self.connection._supervisor.probe.under_way
         self.armed = [(armed, words) for armed, words in self.armed if armed.left or pending]
         if self.forgotten:
             possible |= LOST_SESSION

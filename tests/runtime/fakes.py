@@ -15,11 +15,14 @@ from mcpconn import Change, Policy, classify
 from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
+from mcpconn.core.stream import StreamRecord
 from mcpconn.runtime import Calls, Clock, Dials, Journal, Supervisor
 from mcpconn.testing.clock import settle
 
 GONE = Evidence(http_status=404, code=-32600, message="Session not found", session_sent=True, from_wire=True)
 """Proof that the session is gone, before anything ran."""
+UNLISTED = Evidence(http_status=400, content_type="", session_sent=True)
+"""A refusal in no words at all."""
 CUT = Evidence(exception=ConnectionResetError("reset"), written=True)
 """Nobody can say what ran."""
 REFUSED = Evidence(exception=ConnectionRefusedError("refused"), written=False, phase="dial")
@@ -48,14 +51,18 @@ class FakeLink:
     def __init__(self, dialer: FakeDialer, sign: Callable[[Evidence], None]) -> None:
         self.client: Any = self
         self.era: Era = "legacy"
+        self.stream = StreamRecord()
         self.ended: BaseException | None = None
         self.sign = sign
         self.on_probe: Callable[[], Awaitable[None]] = nothing
         self.over = anyio.Event()
         self.doomed = False
-        self.doubt: Evidence | None = None
-        self.ending = 0.0
-        self.probes = 0
+        self.hurried = False
+        self.asked: list[str] = []
+        """The requests of probes, in order."""
+        self.on_listing: Callable[[], Awaitable[None]] | None = None
+        """What a listing does that a probe asks for; None: the same as a ping."""
+        self.probes: tuple[str, ...] = ("ping", "tools/list")
         self.broken = anyio.Event()
         self.error: Exception | None = None
         self._dialer = dialer
@@ -73,12 +80,21 @@ class FakeLink:
     def seed(self, tools: Sequence[Any]) -> None:
         pass
 
+    def listen(self, **wanted: bool) -> Any:
+        raise NotImplementedError("a fake link announces nothing")
+
+    async def discover(self) -> Any:
+        return self.capabilities
+
     def doom(self) -> None:
         self.doomed = True
 
-    async def probe(self) -> None:
-        self.probes += 1
-        await self.on_probe()
+    def hurry(self) -> None:
+        self.hurried = True
+
+    async def probe(self, method: str) -> None:
+        self.asked.append(method)
+        await (self.on_listing if method != "ping" and self.on_listing is not None else self.on_probe)()
 
     @property
     def closed(self) -> bool:
@@ -123,9 +139,6 @@ class FakeDialer:
         self.always: Callable[[FakeLink], Awaitable[None]] = nothing
         self.at: list[float] = []
         self.shut = False
-        self.patience: float | None = None
-        self.progress: str | None = None
-        self.last_words = ""
 
     def open(self, sign: Callable[[Evidence], None]) -> AbstractAsyncContextManager[FakeLink]:
         return self._open(sign)

@@ -26,7 +26,7 @@ from mcpconn import (
     classify,
 )
 from mcpconn.core.exchange import Exchange
-from tests.runtime.fakes import CUT, GONE, REFUSED, FakeLink, Rig, Trouble, answering, failing
+from tests.runtime.fakes import CUT, GONE, REFUSED, UNLISTED, FakeLink, Rig, Trouble, answering, failing
 
 pytestmark = pytest.mark.anyio
 
@@ -157,27 +157,71 @@ async def test_an_error_that_sounds_like_an_expired_session_is_raised_where_the_
         with pytest.raises(MCPError) as caught:
             await rig.call(error, "never", safe=True)
         assert caught.value is error
-        assert (rig.link.probes, rig.supervisor.epoch) == (1, 1)
+        assert (rig.link.asked, rig.supervisor.epoch) == (["ping"], 1)
 
 
-@pytest.mark.parametrize("same", [True, False])
-async def test_it_is_made_again_where_the_probe_is_refused_in_the_same_words(same: bool) -> None:
+@pytest.mark.parametrize("refusal", [SPOKEN, GONE, UNLISTED], ids=["same words", "other words", "no words"])
+async def test_a_refusal_is_retried_if_a_probe_is_refused_for_the_session(refusal: Evidence) -> None:
     rig = Rig()
 
     async def probe() -> None:
-        raise Trouble(SPOKEN if same else GONE)
+        raise Trouble(refusal)
 
     async with rig.running():
         await rig.ready()
         rig.link.on_probe = probe
-        if same:
-            assert await rig.call(Trouble(SPOKEN), "answer") == "answer"
-        else:
-            # The server words it otherwise: then it was a tool that spoke, and it ran.
-            with pytest.raises(OutcomeUnknown):
-                await rig.call(Trouble(SPOKEN), "never")
+        assert await rig.call(Trouble(SPOKEN), "answer") == "answer"
+        assert rig.supervisor.epoch == 2
+
+
+@pytest.mark.parametrize("evidence", [CUT, Evidence(exception=TimeoutError()), Evidence(http_status=503)])
+async def test_a_refusal_stays_unknown_if_the_probe_fails_for_another_reason(evidence: Evidence) -> None:
+    rig = Rig()
+
+    async def probe() -> None:
+        raise Trouble(evidence)
+
+    async with rig.running():
+        await rig.ready()
+        rig.link.on_probe = probe
+        with pytest.raises(OutcomeUnknown):
+            await rig.call(Trouble(SPOKEN), "never")
         await rig.ready()
         assert rig.supervisor.epoch == 2
+
+
+async def test_a_sentence_that_mentions_a_session_stays_unknown() -> None:
+    rig = Rig()
+    sentence = Evidence(code=-32603, message="Checkout failed: session expired", from_wire=True, http_status=200)
+
+    async def probe() -> None:
+        raise Trouble(GONE)
+
+    async with rig.running():
+        await rig.ready()
+        rig.link.on_probe = probe
+        with pytest.raises(OutcomeUnknown):
+            await rig.call(Trouble(sentence), "never")
+        await rig.ready()
+        rig.link.on_probe = probe
+        assert await rig.call(Trouble(sentence), "answer", safe=True) == "answer"
+
+
+async def test_progress_received_for_a_call_makes_its_refusal_unknown() -> None:
+    rig = Rig()
+
+    async def probe() -> None:
+        raise Trouble(GONE)
+
+    async def attempt(exchange: Exchange) -> None:
+        exchange.progressed = True
+        raise Trouble(SPOKEN)
+
+    async with rig.running():
+        await rig.ready()
+        rig.link.on_probe = probe
+        with pytest.raises(OutcomeUnknown):
+            await rig.call(attempt, "never")
 
 
 async def test_a_deadline_that_passes_while_the_probe_runs_leaves_the_outcome_unknown() -> None:

@@ -21,6 +21,7 @@ from mcpconn import (
     State,
     classify,
 )
+from mcpconn.core.decide import SUSPICION_INTERVAL
 from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
 from tests.runtime.fakes import CUT, GONE, REFUSED, FakeLink, Rig, Trouble, answering, failing
@@ -185,7 +186,7 @@ async def test_a_failure_reported_for_an_old_epoch_changes_nothing() -> None:
             rig.supervisor.report(0, failure)
         await checkpoints(5)
         assert (rig.supervisor.state, rig.supervisor.epoch) == (State.READY, 2)
-        assert rig.link.probes == 0
+        assert rig.link.asked == []
 
 
 async def test_a_hundred_failures_together_cause_one_reconnect() -> None:
@@ -207,11 +208,12 @@ async def test_one_probe_at_a_time_and_none_is_left_over() -> None:
         session = rig.supervisor.session
         assert session is not None
         await rig.supervisor.settled(session)
-        assert rig.link.probes == 1
-        assert rig.supervisor._probing is None
+        assert rig.link.asked == ["ping"]
+        assert not rig.supervisor.probe.under_way
         rig.supervisor.report(1, classify(CUT))
-        await rig.supervisor.settled(session)
-        assert rig.link.probes == 2
+        await rig.supervisor.settled(session, deferred=True)
+        # The second looks closer: nothing but failures came since the first.
+        assert rig.link.asked == ["ping", "ping", "tools/list"]
         assert rig.events == ["connect", "established", "suspected", "suspected"]
 
 
@@ -233,12 +235,13 @@ async def test_a_probe_of_an_old_session_that_ends_late_does_not_touch_the_new_o
         await rig.ready()
         # The new session is under suspicion itself when the old probe ends.
         rig.link.on_probe = anyio.sleep_forever
+        await anyio.sleep(SUSPICION_INTERVAL)
         rig.supervisor.report(2, classify(CUT))
-        probing = rig.supervisor._probing
+        probing = rig.supervisor.probe.pending()
         assert probing is not None
         late.set()
         await checkpoints(10)
-        assert rig.supervisor._probing is probing
+        assert rig.supervisor.probe.pending() is probing
         assert (rig.supervisor.state, rig.supervisor.epoch) == (State.READY, 2)
 
 
@@ -523,7 +526,7 @@ async def test_an_unanswered_keepalive_is_proof_where_a_call_complains_meanwhile
         await rig.call("answer")
         rig.link.on_probe = anyio.sleep_forever
         await anyio.sleep(31)
-        assert rig.link.probes == 1
+        assert rig.link.asked == ["ping"]
         if complaint:
             rig.supervisor.report(1, classify(CUT))
         await anyio.sleep(10)
@@ -544,10 +547,12 @@ async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_mo
                 raise Trouble(GONE)
 
         rig.link.on_probe = probe
+        rig.supervisor.probe.answered.add("ping")
         # One replica says that the session is gone, another knows it.
         assert await rig.call(Trouble(GONE), "answer") == "answer"
-        assert (rig.supervisor.epoch, rig.link.probes, answers) == (epoch, 3, [True])
+        assert (rig.supervisor.epoch, rig.link.asked, answers) == (epoch, ["ping"] * 3, [True])
         answers += [True, True, True, True]
+        await anyio.sleep(SUSPICION_INTERVAL)
         assert await rig.call(Trouble(GONE), "answer") == "answer"
         assert rig.supervisor.epoch == epoch + 1
         assert failed_once(rig).summary.endswith("several replicas behind a balancer without sticky sessions")

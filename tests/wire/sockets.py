@@ -19,6 +19,7 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSListener
 
 from mcpconn.wire.engine import Engine
+from mcpconn.wire.library import Library
 from tests.support import SAFETY
 
 Name = Literal["direct", "httpx"]
@@ -31,10 +32,20 @@ class Reply:
     """Bytes to send for one request, and what to do with the socket then."""
 
     data: bytes = OK
-    then: Literal["keep", "close", "reset", "hang", "stall"] = "keep"
-    """`hang` notices when the client leaves, `stall` does not even read."""
+    then: Literal["keep", "close", "reset", "hang", "stall", "more", "leave"] = "keep"
+    """`hang` notices when the client leaves, `stall` does not even read, `more` sends `more` when it may (`speak`), and
+    `leave` closes then."""
+    more: bytes = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
     read: bool = True
     """Read the request's body first."""
+    early: bytes = b""
+    """Sent before that."""
+
+
+def _set() -> anyio.Event:
+    event = anyio.Event()
+    event.set()
+    return event
 
 
 @dataclass
@@ -50,6 +61,11 @@ class Server:
     bodies: list[bytes] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     hanging: anyio.Event = field(default_factory=anyio.Event)
+    sent: anyio.Event = field(default_factory=anyio.Event)
+    """A reply was sent."""
+    speak: anyio.Event = field(default_factory=lambda: _set())
+    """`more` waits for it; set unless a test puts another one here."""
+    spoken: anyio.Event = field(default_factory=anyio.Event)
     gone: anyio.Event = field(default_factory=anyio.Event)
     """A socket was closed, by whichever side."""
 
@@ -76,12 +92,21 @@ class Server:
         head, _, body = received.partition(b"\r\n\r\n")
         reply = self.replies.pop(0)
         length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), 0)
+        if reply.early:
+            await stream.send(reply.early)
         while reply.read and len(body) < length:
             body += await stream.receive()
         self.heads.append(head)
         self.bodies.append(body)
         if reply.data:
             await stream.send(reply.data)
+        self.sent.set()
+        if reply.then == "more":
+            await self.speak.wait()
+            await stream.send(reply.more)
+            self.spoken.set()
+        if reply.then == "leave":
+            await self.speak.wait()
         if reply.then == "hang":
             self.hanging.set()
             await stream.receive()
@@ -89,7 +114,7 @@ class Server:
             await anyio.sleep_forever()
         if reply.then == "reset":
             stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        return reply.then == "keep"
+        return reply.then in ("keep", "more")
 
 
 @asynccontextmanager
@@ -118,8 +143,7 @@ async def client(
     if engine == "direct":
         transport = Engine(context, keepalive_expiry=expiry)
     else:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=expiry)
-        transport = httpx2.AsyncHTTPTransport(verify=tls or False, limits=limits)
+        transport = Library(tls or httpx2.create_ssl_context(verify=False), keepalive_expiry=expiry)
     async with httpx2.AsyncClient(transport=transport, **{"timeout": None, **options}) as made:
         yield made
 

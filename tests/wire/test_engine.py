@@ -7,15 +7,18 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import httpx2
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mcpconn import ConfigError, ServerConfig
 from mcpconn.wire.engine import Engine
+from mcpconn.wire.library import Library
 from mcpconn.wire.network import Network
+from mcpconn.wire.pace import STEPS, TINY_LIMIT
 from tests.certificates import certificate
 from tests.support import SAFETY, UNFINISHED_STREAMS
 from tests.wire.sockets import OK, Name, Reply, Server, client, free_port, listening
@@ -100,6 +103,65 @@ async def test_cookies_are_kept_for_balancers(engine: Name) -> None:
         await http.get(server.url)
         await http.get(server.url)
     assert b"cookie: node=7" in server.heads[1].lower()
+
+
+async def test_an_answer_in_front_of_nonsense_is_an_answer() -> None:
+    # httpx2's engine gives its caller each chunk before it looks at the next one.
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with (
+        listening(Reply(head + b"d\r\ndata: hello\n\n\r\nnonsense\r\n", "close")) as server,
+        client("direct") as http,
+        http.stream("GET", server.url) as response,
+    ):
+        chunks = response.aiter_bytes()
+        assert await chunks.__anext__() == b"data: hello\n\n"
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await chunks.__anext__()
+
+
+async def test_a_server_that_never_comes_to_the_point_is_given_up() -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    async with listening(Reply(hint * 101 + OK)) as server, client("direct") as http:
+        with pytest.raises(httpx2.RemoteProtocolError, match="informational"):
+            await http.get(server.url)
+
+
+# -- bodies in tiny pieces
+
+
+def crumbs(count: int) -> bytes:
+    """A response whose body comes in so many chunks of one byte."""
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * count + b"0\r\n\r\n"
+
+
+async def test_other_tasks_run_while_a_body_of_crumbs_is_read(engine: Name) -> None:
+    count = 5000
+    turns = 0
+
+    async def neighbour() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await checkpoint()
+
+    async with (
+        listening(Reply(crumbs(count))) as server,
+        client(engine) as http,
+        anyio.create_task_group() as group,
+        http.stream("GET", server.url) as response,
+    ):
+        await server.sent.wait()
+        group.start_soon(neighbour)
+        body = b"".join([piece async for piece in response.aiter_raw()])
+        group.cancel_scope.cancel()
+    assert body == b"a" * count
+    assert turns >= count // STEPS // 2
+
+
+async def test_a_body_of_too_many_crumbs_is_refused(engine: Name) -> None:
+    async with listening(Reply(crumbs(2 * TINY_LIMIT), "close")) as server, client(engine) as http:
+        with pytest.raises(httpx2.DecodingError, match="chunks of less than 16 bytes"):
+            await http.get(server.url)
 
 
 # -- sockets
@@ -200,6 +262,30 @@ async def test_a_refusal_is_read_although_the_server_took_only_a_part_of_the_req
     refusal = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     async with listening(Reply(refusal, "hang", read=False)) as server, client(engine) as http:
         assert (await http.post(server.url, content=b"a" * 30_000)).status_code == 413
+
+
+LARGE = b"a" * 6_000_000
+
+
+@pytest.mark.parametrize("status", [401, 413, 429, 503])
+@pytest.mark.parametrize("then", ["close", "stall"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_a_large_request_is_refused_before_it_was_read(
+    status: int, then: Literal["close", "stall"], secure: bool, engine: Name
+) -> None:
+    # The close comes with a reset, because there is something that nobody has read.
+    refusal = b"HTTP/1.1 %d No\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno" % status
+    tls, trusting = certificate() if secure else (None, None)
+    async with listening(Reply(refusal, then, read=False), tls=tls) as server, client(engine, tls=trusting) as http:
+        response = await http.post(server.url, content=LARGE)
+        assert (response.status_code, response.text) == (status, "no")
+
+
+async def test_a_large_request_is_written_to_its_end_although_an_answer_has_begun(engine: Name) -> None:
+    begun = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
+    async with listening(Reply(b"hello", early=begun)) as server, client(engine) as http:
+        assert (await http.post(server.url, content=LARGE)).text == "hello"
+        assert len(server.bodies[0]) == len(LARGE)
 
 
 async def test_a_port_that_refuses_is_a_connect_error(engine: Name) -> None:
@@ -325,12 +411,12 @@ def transport(monkeypatch: pytest.MonkeyPatch, engine: str, **environment: str) 
 
 async def test_the_engine_is_the_one_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(transport(monkeypatch, "direct"), Engine)
-    assert isinstance(transport(monkeypatch, "httpx"), httpx2.AsyncHTTPTransport)
+    assert isinstance(transport(monkeypatch, "httpx"), Library)
 
 
 async def test_proxies_are_left_to_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = "http://proxy.example:3128"
-    assert isinstance(transport(monkeypatch, "direct", HTTP_PROXY=proxy), httpx2.AsyncHTTPTransport)
+    assert isinstance(transport(monkeypatch, "direct", HTTP_PROXY=proxy), Library)
     assert isinstance(transport(monkeypatch, "direct", HTTP_PROXY=proxy, NO_PROXY="server.example"), Engine)
 
 

@@ -20,5 +20,6 @@ async def test_what_a_server_can_do_may_be_asked_after_its_session_has_ended() -
     config = ServerConfig(url="http://server.example/mcp", http_transport=ScriptTransport(Script()))
     async with Dialer(config, Policy()).open(lambda evidence: None) as link:
         pass
+    assert link.capabilities is not None
     assert link.capabilities.tools is not None
     assert link.server_info is not None

@@ -12,7 +12,7 @@ import pytest
 from trio.testing import MockClock
 
 from mcpconn import CatalogChange, Connection, Manager, Policy, State
-from mcpconn.catalog import CROWD_COURTESY, PAGES, Catalog
+from mcpconn.catalog import CROWD_COURTESY, Catalog
 from mcpconn.testing import HttpServer, Script, ScriptedTool, ScriptTransport, clock, default_tools, faults
 from tests.support import SAFETY, served
 
@@ -76,22 +76,6 @@ async def test_all_pages_are_listed_and_announced_as_added() -> None:
                 change = await announced.until(lambda change: change.kind == "tools")
                 assert set(change.added) == set(script.tools) == set(connection.catalog.tools)
                 assert (change.removed, change.changed, change.epoch) == ((), (), 1)
-
-
-async def test_a_server_whose_paging_never_ends_is_left_after_a_hundred_pages() -> None:
-    class Endless:
-        name = "endless"
-        pages = 0
-
-        async def list_tools(self, *, cursor: str | None, cache_mode: Any) -> types.ListToolsResult:
-            self.pages += 1
-            tool = types.Tool(name=f"tool{self.pages}", input_schema={"type": "object"})
-            return types.ListToolsResult(tools=[tool], next_cursor=f"page{self.pages}")
-
-    lister = Endless()
-    catalog = Catalog(lister, calm=anyio.lowlevel.checkpoint, report=print)  # type: ignore[arg-type]
-    found = await catalog._list("tools")
-    assert lister.pages == len(found) == PAGES
 
 
 async def test_entries_stay_readable_and_are_marked_stale_while_the_connection_is_away() -> None:

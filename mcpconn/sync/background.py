@@ -1,31 +1,31 @@
 """An event loop in a thread of its own, and calls into it from every other thread.
 
-The thread, its start and its end are anyio's blocking portal. Calls do not take the portal's way: it goes to
-the loop twice for each, and a Ctrl-C between the two would leave a call behind that nobody waits for.
+anyio's blocking portal does not serve here. It goes to the loop twice for each call, and a Ctrl-C between the two
+leaves a call behind that nobody waits for; and a Ctrl-C while it starts waits for ever for a thread that nobody
+has told to end.
 
-Every call that waits is in `_waiting`, and whoever ends the loop answers them all: a caller adds itself first
-and looks for the end second, the end is declared first and the callers answered second. So none can hang.
+Every call that waits is in `_waiting`, and whoever ends the loop answers them all. A caller adds itself first and
+looks for the end second; the end is declared first and the callers are answered second. So none is missed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, ExitStack, suppress
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.abc import TaskGroup
 
 from mcpconn.errors import NotRunning
+from mcpconn.runtime.native import poster
 
 T = TypeVar("T")
 
@@ -88,14 +88,16 @@ class Background:
         self._backend = backend
         self._options = backend_options
         self._process: int | None = None
-        self._thread: int | None = None
-        self._post: Callable[..., object]
-        self._portal: BlockingPortal
+        self._thread = threading.Thread(target=self._live, name="mcpconn", daemon=True)
+        self._resource: AbstractAsyncContextManager[Any]
+        self._post: Callable[..., object] | None = None
+        """The loop's way to be told something from another thread; None before there is a loop."""
         self._queue: deque[tuple[Context, _Call[Any]]] = deque()
         self._news: anyio.Event
+        self._begun = threading.Event()
+        """Set when the resource was entered, or could not be."""
         self._done = threading.Event()
         self._failure: BaseException | None = None
-        self._stack = ExitStack()
         self._waiting: set[_Call[Any]] = set()
         self._at_exit = False
         self._closing = False
@@ -107,7 +109,7 @@ class Background:
     @property
     def running(self) -> bool:
         """Whether calls can be made, from this process."""
-        return self._thread is not None and not self._closing and not self._ended and not self.forked
+        return self._entered and not self._closing and not self._ended and not self.forked
 
     @property
     def forked(self) -> bool:
@@ -122,7 +124,7 @@ class Background:
         """
         if not self.running:
             raise NotRunning(self._why_not())
-        if self._thread == threading.get_ident():
+        if self._here:
             raise NotRunning(
                 "this is the manager's own thread, which would wait for itself: listeners and async callbacks run "
                 "here. Make the call from another thread"
@@ -131,18 +133,30 @@ class Background:
     def start(self, resource: AbstractAsyncContextManager[Any]) -> None:
         """Start the thread, enter `resource` in it, and return.
 
+        Whatever is raised in this thread meanwhile, such as KeyboardInterrupt, is raised at once, and the thread ends
+        by itself; `close` waits for it.
+
         Raises:
             NotRunning: it was started before.
         """
         if self._process is not None:
             raise NotRunning("the manager has been started already; a SyncManager is started once")
         self._process = os.getpid()
-        with ExitStack() as stack:
-            self._portal = stack.enter_context(start_blocking_portal(self._backend, self._options))
-            self._portal.start_task(self._main, resource)
-            # At exit, not before: threads that are no daemons may go on calling after the main thread's end.
-            atexit.register(self.close, at_exit=True)
-            self._stack = stack.pop_all()
+        self._resource = resource
+        # At exit, not before: threads that are no daemons may go on calling after the main thread's end.
+        atexit.register(self.close, at_exit=True)
+        try:
+            self._thread.start()
+            self._begun.wait()
+        except BaseException:
+            self.end()
+            raise
+        if not self._entered:
+            # It could not be entered: that is said here, and once.
+            failure, self._failure = self._failure, None
+            self.close()
+            if failure is not None:
+                raise failure
 
     def run(self, func: Callable[[], Awaitable[T]]) -> T:
         """Call `func` in the loop, in the context of this thread, and wait for it.
@@ -159,15 +173,13 @@ class Background:
         try:
             if self._ended:
                 raise NotRunning(self._why_not())
-            try:
-                self._queue.append((copy_context(), call))
-                self._post(self._wake)
-            except RuntimeError:
-                raise NotRunning(self._why_not()) from None
+            self._queue.append((copy_context(), call))
+            if not self._tell(self._wake):
+                raise NotRunning(self._why_not())
             return call.future.result()
         except BaseException:
             if not call.future.done():
-                self._post_quietly(call.cancel)
+                self._tell(call.cancel)
             raise
         finally:
             self._waiting.discard(call)
@@ -196,14 +208,14 @@ class Background:
         """
         if self.forked:
             raise NotRunning(self._why_not())
-        return self.apply(func) if self.running and self._thread != threading.get_ident() else func()
+        return self.apply(func) if self.running and not self._here else func()
 
     def end(self) -> None:
-        """Begin to close, and return at once."""
-        if not self._entered or self.forked or self._closing:
+        """Begin to close, and return at once. A thread that is still starting ends as soon as it has."""
+        if self._process is None or self.forked or self._closing:
             return
         self._closing = True
-        self._post_quietly(self._wake)
+        self._tell(self._wake)
 
     def close(self, *, at_exit: bool = False) -> None:
         """Leave the resource, end the thread, and return when that is done. Does nothing in a forked child.
@@ -215,22 +227,34 @@ class Background:
         Raises:
             Exception: what ended the loop before its time, if anything did.
         """
-        if not self._entered or self.forked:
+        if self._process is None or self.forked:
             return
         self._at_exit = at_exit or self._at_exit
         self.end()
-        if self._thread == threading.get_ident():
+        # The thread's number is set before it looks whether it should end. One that has none yet, because a Ctrl-C
+        # came while it was started, ends without having done anything.
+        if self._here or self._thread.ident is None:
             return
         self._done.wait()
         atexit.unregister(self.close)
-        self._stack.close()
+        self._thread.join()
         if self._failure is not None:
             raise self._failure
 
-    def _post_quietly(self, func: Callable[[], object]) -> None:
-        # RuntimeError: the loop has ended, and all that ran in it.
-        with suppress(RuntimeError):
+    @property
+    def _here(self) -> bool:
+        """Whether this is the thread of the loop."""
+        return self._thread.ident == threading.get_ident()
+
+    def _tell(self, func: Callable[[], object]) -> bool:
+        """Have the loop call `func`. False if there is no loop, or not any more."""
+        if self._post is None:
+            return False
+        try:
             self._post(func)
+        except RuntimeError:
+            return False
+        return True
 
     def _why_not(self) -> str:
         if self.forked:
@@ -239,30 +263,34 @@ class Background:
             return "the manager is not started: with SyncManager(...) as manager"
         return "the manager was closed" if self._closing else "the manager's event loop has ended"
 
-    # -- in the loop
+    # -- in the thread
 
-    async def _main(self, resource: AbstractAsyncContextManager[Any], *, task_status: TaskStatus[None]) -> None:
-        self._post = _poster(self._backend)
-        self._news = anyio.Event()
+    def _live(self) -> None:
         try:
-            async with anyio.create_task_group() as group:
-                async with resource:
-                    self._thread = threading.get_ident()
-                    self._entered = True
-                    task_status.started()
-                    await self._serve(group)
-                # Whoever still runs has been told, and may say so; nobody waits for ever.
-                group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
+            if not self._closing:
+                anyio.run(self._main, backend=self._backend, backend_options=self._options)
         except BaseException as error:
             self._failure = error
-            raise
         finally:
             self._ended = True
             for call in tuple(self._waiting):
                 call.fail(self._why_not())
-            # For the case that nobody waits in `close`.
-            await self._portal.stop()
+            self._begun.set()
             self._done.set()
+
+    async def _main(self) -> None:
+        self._news = anyio.Event()
+        # From here on the loop can be told something; before, whoever wants its end has to leave a note.
+        self._post = poster()
+        async with anyio.create_task_group() as group:
+            if self._closing:
+                return
+            async with self._resource:
+                self._entered = True
+                self._begun.set()
+                await self._serve(group)
+            # Whoever still runs has been told, and may say so; nobody waits for ever.
+            group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
 
     async def _serve(self, group: TaskGroup) -> None:
         """Start the calls that other threads make, until the end is asked for."""
@@ -279,15 +307,6 @@ class Background:
 
     def _wake(self) -> None:
         self._news.set()
-
-
-def _poster(backend: str) -> Callable[..., object]:
-    """The running loop's way to be told something from another thread, without waiting for it."""
-    if backend == "trio":
-        import trio
-
-        return trio.lowlevel.current_trio_token().run_sync_soon
-    return asyncio.get_running_loop().call_soon_threadsafe
 
 
 def elsewhere(func: Callable[[], T]) -> T:

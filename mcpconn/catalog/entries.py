@@ -1,0 +1,137 @@
+"""One list of a server as the catalogue keeps it: the entries, which session listed them, and what changed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mcpconn.catalog.listing import Listing, keyed
+from mcpconn.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class CatalogChange:
+    """What is different from the last listing."""
+
+    server: str
+    kind: str
+    """`tools`, `resources`, `templates` or `prompts`."""
+    added: tuple[str, ...]
+    """Names; for resources and templates, URIs."""
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    epoch: int
+    """The session that listed them."""
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+class Entries:
+    """One list, across sessions."""
+
+    __slots__ = (
+        "_client",
+        "_following",
+        "_pages",
+        "_pages_began",
+        "announced",
+        "began",
+        "complete",
+        "epoch",
+        "got",
+        "kind",
+        "known",
+        "retry",
+        "seen",
+        "tried",
+        "wanted",
+    )
+
+    def __init__(self, kind: str, *, wanted: bool) -> None:
+        """
+        Args:
+            kind: One of `mcpconn.catalog.KINDS`.
+            wanted: Somebody needs it from the beginning.
+        """
+        self.kind = kind
+        self.known: dict[str, Any] = {}
+        self.epoch = 0
+        """The session that listed what is known; 0 before the first listing."""
+        self.complete = False
+        """Whether what is known is all there is."""
+        self.wanted = wanted
+        """Somebody needs it: every new session lists it."""
+        self.announced = 0
+        """How often the server said that it has changed."""
+        self.seen = 0
+        """`announced` when the listing of what is known began."""
+        self.began = 0
+        """Number of the last listing. All listings of a catalogue are numbered in the order of their beginnings."""
+        self.got = 0
+        """Number of the listing that what is known is from."""
+        self.tried = 0
+        """The session of the last listing."""
+        self.retry = False
+        """The last listing failed for a reason that may pass."""
+        self._client: Any = None
+        self._pages: dict[str, Any] = {}
+        self._pages_began = 0
+        self._following: str | None = None
+
+    def fresh(self, session: Session) -> bool:
+        """Whether it is known as `session` listed it, without an announced change since."""
+        return self.epoch == session.epoch and self.announced == self.seen
+
+    def due(self, session: Session) -> bool:
+        """Whether `session` should list it again: it has changed, or could not be listed for now."""
+        changed = self.epoch == session.epoch and self.announced != self.seen
+        return self.wanted and self.tried == session.epoch and (self.retry or changed)
+
+    def begin(self, number: int, session: Session) -> int:
+        """A listing begins. Returns what `replace` must be given at its end."""
+        self.began, self.tried, self.retry = number, session.epoch, False
+        return self.announced
+
+    def replace(self, server: str, found: Listing, session: Session, seen: int) -> CatalogChange:
+        """A listing has ended well.
+
+        Args:
+            server: Its name, for the change.
+            found: What was listed.
+            session: The session that listed it.
+            seen: What `begin` returned.
+        """
+        before, after = self.known, found.entries
+        self.got = self.began
+        self.known, self.complete, self.epoch, self.seen = after, found.complete, session.epoch, seen
+        return CatalogChange(
+            server,
+            self.kind,
+            added=tuple(sorted(after.keys() - before.keys())),
+            removed=tuple(sorted(before.keys() - after.keys())),
+            changed=tuple(sorted(key for key in after.keys() & before.keys() if after[key] != before[key])),
+            epoch=session.epoch,
+        )
+
+    def page(self, cursor: str | None, page: Any, client: Any) -> tuple[Listing, int] | None:
+        """The connection's user has listed a page. With the last one the list is known.
+
+        Args:
+            cursor: Of the page; None for the first.
+            page: The result.
+            client: The `mcp.Client` that it came from: one session's.
+
+        Returns:
+            The whole list and what `replace` must be given; None if pages are missing.
+        """
+        if cursor is None:
+            self._client, self._pages, self._pages_began = client, {}, self.announced
+        elif client is not self._client or cursor != self._following:
+            return None
+        self._pages.update(keyed(self.kind, page))
+        self._following = page.next_cursor or None
+        if self._following is not None:
+            return None
+        pages, self._client, self._pages = self._pages, None, {}
+        return Listing(pages, True), self._pages_began

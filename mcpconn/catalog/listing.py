@@ -1,0 +1,115 @@
+"""Reading one list of a server, page by page, and what each kind of list looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+import mcp_types as types
+from mcp.client.subscriptions import PromptsListChanged, ResourcesListChanged, ToolsListChanged
+
+KINDS = ("tools", "resources", "templates", "prompts")
+"""The lists that a server can have."""
+PAGES = 100
+"""Pages read of one listing. A server whose paging never ends must not hang its client."""
+
+LISTS = {
+    "tools": ("tools/list", "list_tools"),
+    "resources": ("resources/list", "list_resources"),
+    "templates": ("resources/templates/list", "list_resource_templates"),
+    "prompts": ("prompts/list", "list_prompts"),
+}
+"""For each kind the JSON-RPC method that lists a page, and the method of `mcp.Client` for it."""
+
+_EVENTS: dict[type[Any], tuple[str, ...]] = {
+    types.ToolListChangedNotification: ("tools",),
+    types.ResourceListChangedNotification: ("resources", "templates"),
+    types.PromptListChangedNotification: ("prompts",),
+    ToolsListChanged: ("tools",),
+    ResourcesListChanged: ("resources", "templates"),
+    PromptsListChanged: ("prompts",),
+}
+"""Notifications of the legacy era and events of the modern one, and the lists that they say have changed."""
+
+
+class Listing(NamedTuple):
+    """What a server listed of one kind."""
+
+    entries: dict[str, Any]
+    """By name; resources by URI, templates by URI template."""
+    complete: bool
+    """Whether the last page was read. False if the paging went in circles or did not end within `PAGES`."""
+
+
+NOTHING = Listing({}, True)
+"""A server has no such list."""
+
+
+async def collect(fetch: Callable[[str | None], Awaitable[Any]], kind: str) -> Listing:
+    """Read all pages of one list.
+
+    A cursor that was given before ends the reading: the server would send the same pages for ever.
+
+    Args:
+        fetch: Lists one page; takes the cursor, None for the first page.
+        kind: One of `KINDS`.
+    """
+    entries: dict[str, Any] = {}
+    cursors: set[str] = set()
+    cursor: str | None = None
+    for _ in range(PAGES):
+        page = await fetch(cursor)
+        entries.update(keyed(kind, page))
+        cursor = page.next_cursor
+        # Some servers send an empty cursor with the last page. It is not one: there is nothing to send back.
+        if not cursor:
+            return Listing(entries, True)
+        if cursor in cursors:
+            break
+        cursors.add(cursor)
+    return Listing(entries, False)
+
+
+def keyed(kind: str, page: Any) -> dict[str, Any]:
+    """The entries of one page."""
+    if kind == "tools":
+        return {tool.name: tool for tool in page.tools}
+    if kind == "resources":
+        return {str(resource.uri): resource for resource in page.resources}
+    if kind == "templates":
+        return {template.uri_template: template for template in page.resource_templates}
+    return {prompt.name: prompt for prompt in page.prompts}
+
+
+def changed_kinds(message: Any) -> tuple[str, ...]:
+    """The lists that a notification says have changed; none for any other message."""
+    return _EVENTS.get(type(message), ())
+
+
+def advertised(capabilities: types.ServerCapabilities | None) -> frozenset[str]:
+    """The lists that a server says it has."""
+    offers = _offers(capabilities)
+    return frozenset(kind for kind in KINDS if offers[kind] is not None)
+
+
+def changing(capabilities: types.ServerCapabilities | None) -> frozenset[str]:
+    """The lists of which a server says that it announces changes (`listChanged`)."""
+    offers = _offers(capabilities)
+    return frozenset(kind for kind in KINDS if (offer := offers[kind]) is not None and offer.list_changed)
+
+
+def subscription(capabilities: types.ServerCapabilities | None) -> dict[str, bool]:
+    """The arguments of `listen` for those lists."""
+    kinds = changing(capabilities)
+    return {f"{kind}_list_changed": kind in kinds for kind in ("tools", "resources", "prompts")}
+
+
+def _offers(capabilities: types.ServerCapabilities | None) -> Mapping[str, Any]:
+    if capabilities is None:
+        return dict.fromkeys(KINDS)
+    return {
+        "tools": capabilities.tools,
+        "resources": capabilities.resources,
+        "templates": capabilities.resources,
+        "prompts": capabilities.prompts,
+    }

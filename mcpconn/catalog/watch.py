@@ -1,0 +1,244 @@
+"""When the catalogue lists: at a new session, after a change, after a gap in the event stream.
+
+A change can only be heard on the server's event stream. So a session's first listing waits until the stream is open:
+what changes between a listing and the opening would never be told. For the same reason a stream that was away
+leaves a gap, after which the lists are read again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import mcp_types as types
+from mcp.shared.exceptions import MCPError
+
+from mcpconn.catalog.listing import changed_kinds, changing, subscription
+from mcpconn.core.stream import StreamState
+from mcpconn.runtime.session import Session
+
+if TYPE_CHECKING:
+    from mcpconn.catalog.catalog import Catalog, Lister
+
+COURTESY = 0.1
+"""Seconds that the listing of a new session lets a call go first which has waited for the session."""
+CROWD_COURTESY = 1.0
+"""Seconds that it lets the dials of other connections go first: a host that starts a hundred is waiting for those."""
+STREAM_PATIENCE = 1.0
+"""Seconds from a session's beginning that its listing waits for the event stream. Some servers send the head of
+the stream with its first event only."""
+DEBOUNCE = 0.2
+"""Seconds from a notification to the listing. Servers that load plugins send one for each."""
+PAUSE_MAXIMUM = 60.0
+"""Longest pause between two listings, in seconds, if the server announces changes and there are none. The pause
+doubles whenever the next announcement comes within ten pauses: some servers send one at each listing."""
+BUSY_PAUSE_MAXIMUM = 5.0
+"""The same if there were changes."""
+GAP_INTERVAL = 60.0
+"""Seconds between two listings for gaps in the event stream. Some proxies end every stream after a minute."""
+
+
+class Watch:
+    """Decides when a catalogue lists, and hears what its server announces."""
+
+    def __init__(self, catalog: Catalog, of: Lister, *, calm: Callable[[], Awaitable[None]]) -> None:
+        self._catalog = catalog
+        self._of = of
+        self._calm = calm
+        self._attending: Session | None = None
+        """The session whose first listing waits for the event stream."""
+        self.attended: anyio.Event | None = None
+        """Set when that listing is over; None while there is none."""
+        self._following: Session | None = None
+        """The session whose event stream is observed."""
+        self._listening: Session | None = None
+        """The session that `subscriptions/listen` is kept open on (modern era)."""
+        self._patience_ends = 0.0
+        """When nobody waits for that session's event stream any longer."""
+        self._busy = False
+        """A task lists what has changed."""
+        self._pause = DEBOUNCE
+        self._pause_maximum = PAUSE_MAXIMUM
+        self._listed_at = -math.inf
+        self._gap = False
+        """There was a gap in the event stream, after which nothing has been listed yet."""
+        self._gap_task = False
+        self._gap_at = -math.inf
+
+    # -- a new session
+
+    async def attend(self, session: Session, *, busy: bool) -> None:
+        """List what is needed of a new session once its event stream is open."""
+        self._attending, self._gap = session, False
+        attended = self.attended = anyio.Event()
+        try:
+            await self._attend(session, busy)
+        finally:
+            attended.set()
+            if self.attended is attended:
+                self.attended = None
+
+    async def _attend(self, session: Session, busy: bool) -> None:
+        try:
+            await self.settled(session)
+            # What a resource did between its subscription and the opening of the stream was not told.
+            missed = session.epoch > 1 or self._of.watching
+            with anyio.move_on_after(CROWD_COURTESY):
+                await self._calm()
+            if busy:
+                with anyio.move_on_after(COURTESY):
+                    await session.answered.wait()
+        finally:
+            if self._attending is session:
+                self._attending = None
+        if self._of.present() is session:
+            if missed:
+                await self._of.tell_watchers()
+            await self._catalog.list_now(self._catalog.needed(session))
+
+    def follow(self, session: Session) -> None:
+        """Observe the session's event stream. In the modern era, open it, if any list is needed."""
+        link = session.link
+        if link is None:
+            return
+        if self._following is not session:
+            self._following = session
+            self._patience_ends = anyio.current_time() + STREAM_PATIENCE
+            link.stream.subscribe(partial(self._stream_changed, session))
+        if link.era == "modern" and self._catalog.wanted and self._listening is not session:
+            self._listening = session
+            self._patience_ends = anyio.current_time() + STREAM_PATIENCE
+            # Before the task has begun: whoever lists next waits for the stream.
+            link.stream.opening()
+            self._of.spawn(partial(self._listen, session))
+
+    async def settled(self, session: Session) -> None:
+        """Return when the event stream is open, or refused, or has kept everybody waiting for a second."""
+        self.follow(session)
+        assert session.link is not None
+        stream = session.link.stream
+        changed = anyio.Event()
+        unsubscribe = stream.subscribe(lambda: changed.set())
+        try:
+            with anyio.CancelScope(deadline=self._patience_ends):
+                while not stream.settled and stream.state is not StreamState.NONE:
+                    await changed.wait()
+                    changed = anyio.Event()
+        finally:
+            unsubscribe()
+
+    # -- changes
+
+    def notice(self, message: Any) -> None:
+        """A notification came."""
+        session = self._of.present()
+        if session is not None and (kinds := changed_kinds(message)):
+            self._catalog.changed(kinds, session)
+            self.soon()
+
+    def listed(self, news: bool) -> None:
+        """A listing is over.
+
+        Args:
+            news: It found something new.
+        """
+        self._listed_at = anyio.current_time()
+        self._pause_maximum = BUSY_PAUSE_MAXIMUM if news else PAUSE_MAXIMUM
+
+    def soon(self) -> None:
+        """List what is due, beside the calls, if anything is."""
+        session = self._of.present()
+        if session is None or self._busy or self._attending is session:
+            return
+        if self._catalog.due(session) or self._catalog.needed(session):
+            self._busy = self._of.spawn(self._catch_up)
+
+    async def _catch_up(self) -> None:
+        """List until nothing is due, more and more slowly if it never ends."""
+        try:
+            while (session := self._of.present()) is not None and self._attending is not session:
+                if needed := self._catalog.needed(session):
+                    await self._catalog.list_now(needed)
+                elif self._catalog.due(session):
+                    await _pause(session, self._next_pause())
+                    if self._of.present() is session:
+                        await self._catalog.list_now(self._catalog.due(session), anew=True)
+                else:
+                    return
+        finally:
+            self._busy = False
+
+    def _next_pause(self) -> float:
+        soon = anyio.current_time() - self._listed_at < 10 * self._pause
+        self._pause = min(self._pause * 2, self._pause_maximum) if soon else DEBOUNCE
+        return self._pause
+
+    # -- the event stream
+
+    def _stream_changed(self, session: Session) -> None:
+        link = session.link
+        if link is None or link.stream.state is not StreamState.OPEN or session is not self._of.present():
+            return
+        late = link.era == "legacy" and self._attending is not session
+        if late or link.stream.opened > 1 or self._catalog.tried(session):
+            self._gap = True
+            if not self._gap_task:
+                self._gap_task = self._of.spawn(partial(self._close_gap, session))
+
+    async def _close_gap(self, session: Session) -> None:
+        """Messages may have been lost: have those who watch resources read again, and list what can have changed."""
+        try:
+            while self._gap:
+                await _pause(session, self._gap_at + GAP_INTERVAL - anyio.current_time())
+                if self._of.present() is not session:
+                    return
+                # First, so that a gap during the listing is seen.
+                self._gap = False
+                self._gap_at = anyio.current_time()
+                await self._of.tell_watchers()
+                kinds = self._catalog.wanted & await self._announced()
+                await self._catalog.list_now(kinds, anew=True)
+        finally:
+            self._gap_task = False
+
+    async def _announced(self) -> frozenset[str]:
+        try:
+            return changing(await self._of.capabilities())
+        except Exception:
+            return frozenset()
+
+    async def _listen(self, session: Session) -> None:
+        """Modern era: keep `subscriptions/listen` open for as long as the session lives."""
+        link = session.link
+        assert link is not None
+        stream = link.stream
+        try:
+            wanted = subscription(await self._of.capabilities())
+        except Exception:
+            wanted = dict.fromkeys(("tools_list_changed", "resources_list_changed", "prompts_list_changed"), True)
+        if not any(wanted.values()):
+            stream.refuse("the server announces no changes")
+            return
+        while self._of.present() is session:
+            stream.opening()
+            try:
+                async with link.listen(**wanted) as events:
+                    stream.open(anyio.current_time())
+                    async for event in events:
+                        self.notice(event)
+                reason = "the server ended it"
+            except Exception as error:
+                if isinstance(error, MCPError) and error.code == types.METHOD_NOT_FOUND:
+                    stream.refuse("the server does not know subscriptions/listen")
+                    return
+                reason = f"lost ({type(error).__name__})"
+            await _pause(session, stream.lost(anyio.current_time(), reason))
+
+
+async def _pause(session: Session, seconds: float) -> None:
+    """Wait, for no longer than the session is used."""
+    with anyio.move_on_after(max(0.0, seconds)):
+        await session.retired.wait()

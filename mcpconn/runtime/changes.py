@@ -1,0 +1,75 @@
+"""`changes()`: the transitions of a manager's connections, one after another, for one reader."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from weakref import WeakSet
+
+import anyio
+from typing_extensions import Self
+
+from mcpconn.errors import NotRunning
+from mcpconn.runtime.journal import Change
+
+KEPT = 10_000
+"""Changes kept for a slow reader; the oldest are dropped beyond it."""
+
+
+class Changes(AsyncIterator[Change]):
+    """Every transition since it was made, until the manager is closed. One that nobody refers to is dropped."""
+
+    def __init__(
+        self,
+        subscribe: Callable[[Callable[[Change], None]], Callable[[], None]],
+        elsewhere: Callable[[], str | None],
+        readers: WeakSet[Changes],
+    ) -> None:
+        """
+        Args:
+            subscribe: `Manager.subscribe`.
+            elsewhere: Why this is not the manager's event loop; None if it is.
+            readers: Holds those that have not ended.
+        """
+        self._items: deque[Change] = deque(maxlen=KEPT)
+        self._more = anyio.Event()
+        self._elsewhere = elsewhere
+        self._readers = readers
+        readers.add(self)
+        self._closed = False
+        # The manager refers to its listener and must not keep alive what nobody reads.
+        reader = weakref.ref(self)
+
+        def put(change: Change) -> None:
+            if (present := reader()) is not None:
+                present._items.append(change)
+                present._more.set()
+
+        self._unsubscribe = subscribe(put)
+        weakref.finalize(self, self._unsubscribe).atexit = False
+
+    def end(self) -> None:
+        """There will be no more; those that were not read yet still can be."""
+        self._closed = True
+        self._unsubscribe()
+        self._readers.discard(self)
+        self._more.set()
+
+    async def aclose(self) -> None:
+        """Stop reading, as the end of an async generator."""
+        self._items.clear()
+        self.end()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change:
+        while not self._items:
+            if self._closed:
+                raise StopAsyncIteration
+            if (where := self._elsewhere()) is not None:
+                raise NotRunning(f"changes() cannot be read here: {where}")
+            self._more = anyio.Event()
+            await self._more.wait()
+        return self._items.popleft()

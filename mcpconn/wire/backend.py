@@ -1,0 +1,133 @@
+"""Our channels as the sockets of httpcore2, so that both engines stand on the same ones.
+
+httpcore2's own streams read ahead (anyio's queue, TLS), and with asyncio a write that fails discards what has been
+received: the refusal of a large request, after which the server closed, would be lost.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpcore2
+
+from mcpconn.wire.engine.channel import Channel, PlainChannel, SecureChannel, either, is_clean
+from mcpconn.wire.engine.connect import open_socket
+
+Option = Any
+_REFUSAL = re.compile(rb"HTTP/1\.[01] [345]\d\d")
+AHEAD = 64 * 1024
+"""Bytes of a response that are read while its request is still being written."""
+
+
+class Backend(httpcore2.AsyncNetworkBackend):
+    """Opens TCP connections."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Option] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        with _raised_as(httpcore2.ConnectError, httpcore2.ConnectTimeout), anyio.fail_after(timeout):
+            return Stream(PlainChannel(await open_socket(host, port, tuple(socket_options or ()))))
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+
+class Stream(httpcore2.AsyncNetworkStream):
+    """One connection."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._ahead = b""
+        """What was read while a request was being written."""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead[:max_bytes], self._ahead[max_bytes:]
+            return data
+        with _raised_as(httpcore2.ReadError, httpcore2.ReadTimeout):
+            while (found := self._channel.receive_nowait(max_bytes)) is None:
+                await _wait(self._channel.readable, timeout)
+        await anyio.lowlevel.checkpoint()
+        return found
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write all of it. httpcore2 goes on to read the response if this raises `WriteError`.
+
+        Raises:
+            httpcore2.WriteError: The server has refused the request already, or reads no more.
+        """
+        rest = memoryview(buffer)
+        with _raised_as(httpcore2.WriteError, httpcore2.WriteTimeout):
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            while True:
+                rest = rest[self._channel.send_nowait(rest) :]
+                if self._channel.flush_nowait() and not rest:
+                    return
+                if self._refused():
+                    raise httpcore2.WriteError("the server has refused the request before it has read it")
+                full = len(self._ahead) >= AHEAD
+                await _wait(self._channel.writable if full else self._something, timeout)
+
+    def _refused(self) -> bool:
+        if len(self._ahead) < AHEAD:
+            arrived = self._channel.receive_nowait()
+            if arrived == b"":
+                return True
+            self._ahead += arrived or b""
+        return _REFUSAL.match(self._ahead) is not None
+
+    async def _something(self) -> None:
+        await either(self._channel)
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            with _raised_as(httpcore2.ConnectError, httpcore2.ConnectTimeout), anyio.fail_after(timeout):
+                secure = SecureChannel(self._channel, ssl_context, server_hostname)
+                await secure.handshake()
+        except BaseException:
+            self._channel.close()
+            raise
+        return Stream(secure)
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":
+            # Asked of idle connections only; one that is readable is closed.
+            return bool(self._ahead) or not is_clean(self._channel)
+        if info == "ssl_object":
+            return self._channel.tls if isinstance(self._channel, SecureChannel) else None
+        return None
+
+    async def aclose(self) -> None:
+        self._channel.close()
+
+
+async def _wait(what: Callable[[], Awaitable[None]], timeout: float | None) -> None:
+    if timeout is None:
+        await what()
+        return
+    with anyio.fail_after(timeout):
+        await what()
+
+
+@contextmanager
+def _raised_as(error: type[Exception], late: type[Exception]) -> Iterator[None]:
+    """Raise what httpcore2 expects. Without a cause: the end of a socket must not look like the end of a session."""
+    try:
+        yield
+    except TimeoutError as caught:
+        raise late(str(caught)) from None
+    except (OSError, anyio.ClosedResourceError) as caught:
+        raise error(str(caught) or type(caught).__name__) from None

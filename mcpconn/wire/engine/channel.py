@@ -1,0 +1,266 @@
+"""A connected socket, plain or with TLS, on which nothing is read ahead.
+
+anyio's streams read from the kernel into a queue of their own whenever the loop finds time, and its TLS streams into a
+second one, so "nothing has arrived" cannot be asked of them. Here every read and write is a system call that does not
+wait, made when somebody asks for it. Waiting is separate, and anyio's: it works on asyncio, uvloop and trio alike.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+import anyio
+
+READ_SIZE = 64 * 1024
+"""Bytes read at once. httpcore2's figure, too."""
+RECORD_SIZE = 16 * 1024
+"""Bytes encrypted at once: the longest TLS record (RFC 8446, 5.1)."""
+
+
+def _queue_meter() -> Callable[[socket.socket], int] | None:
+    """Counts the bytes of a TCP socket that the other side's system has not acknowledged. None if nobody can say.
+
+    Linux tells (tcp(7), SIOCOUTQ).
+    """
+    if sys.platform != "linux":
+        return None
+    import fcntl
+    import termios
+
+    def unacknowledged(sock: socket.socket) -> int:
+        count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        return count
+
+    return unacknowledged
+
+
+_unacknowledged = _queue_meter()
+
+
+class Channel(Protocol):
+    """What the engine needs of a connection: reads and writes that never wait, and waits that do neither."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes that have left this process, encryption included."""
+
+    def acknowledged_since(self, mark: int) -> bool | None:
+        """Whether any byte after the first `mark` has reached the other side's system. None if nobody can say."""
+
+    def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
+        """What has arrived: at most `limit` bytes, b"" at the end of the stream, None if there is nothing yet.
+
+        Raises:
+            OSError: The connection is broken. What had arrived before can still be received.
+        """
+
+    def send_nowait(self, data: memoryview) -> int:
+        """Hand over the beginning of `data`; how many bytes of it were taken.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+
+    def flush_nowait(self) -> bool:
+        """Pass on what was taken by `send_nowait`. True if nothing is left.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+
+    async def readable(self) -> None:
+        """Return when something has arrived. Raises anyio.ClosedResourceError if it is closed meanwhile."""
+
+    async def writable(self) -> None:
+        """Return when something can be handed over. Raises anyio.ClosedResourceError if it is closed meanwhile."""
+
+    def close(self) -> None:
+        """Close it at once; what was taken and not passed on is lost."""
+
+
+class PlainChannel:
+    """A TCP socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """
+        Args:
+            sock: Connected and non-blocking.
+        """
+        self._socket = sock
+        self._sent = 0
+
+    @property
+    def sent(self) -> int:
+        return self._sent
+
+    def acknowledged_since(self, mark: int) -> bool | None:
+        if _unacknowledged is None:
+            return None
+        try:
+            return self._sent - _unacknowledged(self._socket) > mark
+        except OSError:
+            return None
+
+    def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
+        try:
+            return self._socket.recv(limit)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def send_nowait(self, data: memoryview) -> int:
+        try:
+            count = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        self._sent += count
+        return count
+
+    def flush_nowait(self) -> bool:
+        return True
+
+    async def readable(self) -> None:
+        await anyio.wait_readable(self._socket)
+
+    async def writable(self) -> None:
+        await anyio.wait_writable(self._socket)
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            # Whoever waits on it in another task is told, instead of waiting on a number that may be another file.
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+
+
+class SecureChannel:
+    """TLS on a channel. `handshake` comes before anything else."""
+
+    def __init__(self, inner: Channel, context: ssl.SSLContext, hostname: str | None) -> None:
+        """
+        Args:
+            inner: Carries the encrypted bytes.
+            context: Trust, versions, ciphers.
+            hostname: The name or address that the certificate must be for; None if the context does not check it.
+        """
+        self._inner = inner
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
+        """The TLS object."""
+        self._unsent = memoryview(b"")
+        """Encrypted bytes that `inner` has not taken yet."""
+
+    @property
+    def sent(self) -> int:
+        return self._inner.sent
+
+    def acknowledged_since(self, mark: int) -> bool | None:
+        return self._inner.acknowledged_since(mark)
+
+    async def handshake(self) -> None:
+        """Agree on keys, and check the certificate.
+
+        Raises:
+            OSError: It failed; `ssl.SSLError` is one.
+        """
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                while not self._fetch():
+                    await self._inner.readable()
+            except ssl.SSLError:
+                # The server is told why (an alert), if it takes that at once.
+                self.flush_nowait()
+                raise
+            else:
+                await self._flush()
+                return
+
+    async def _flush(self) -> None:
+        while not self.flush_nowait():
+            await self._inner.writable()
+
+    def _fetch(self) -> bool:
+        """Move what has arrived into the TLS object. False if nothing has."""
+        data = self._inner.receive_nowait()
+        if data is None:
+            return False
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+        return True
+
+    def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
+        while True:
+            try:
+                return self.tls.read(limit)
+            except ssl.SSLWantReadError:
+                # A record that is not complete, or one that is not for us: session tickets, a new key.
+                if not self._fetch():
+                    self.flush_nowait()
+                    return None
+            except ssl.SSLError as error:
+                # Servers close without saying goodbye in TLS. h11 knows whether a message was complete.
+                if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or _is_eof(error):
+                    return b""
+                raise
+
+    def send_nowait(self, data: memoryview) -> int:
+        taken = 0
+        while taken < len(data) and self.flush_nowait():
+            taken += self.tls.write(data[taken : taken + RECORD_SIZE])
+        return taken
+
+    def flush_nowait(self) -> bool:
+        while True:
+            if not self._unsent:
+                if not self._outgoing.pending:
+                    return True
+                self._unsent = memoryview(self._outgoing.read())
+            sent = self._inner.send_nowait(self._unsent)
+            if not sent:
+                return False
+            self._unsent = self._unsent[sent:]
+
+    async def readable(self) -> None:
+        await self._inner.readable()
+
+    async def writable(self) -> None:
+        await self._inner.writable()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+async def either(channel: Channel) -> None:
+    """Return when something has arrived, or something can be handed over, or the channel is closed."""
+    async with anyio.create_task_group() as group:
+
+        async def wait(what: Callable[[], Awaitable[None]]) -> None:
+            with suppress(anyio.ClosedResourceError):
+                await what()
+            group.cancel_scope.cancel()
+
+        group.start_soon(wait, channel.readable)
+        group.start_soon(wait, channel.writable)
+
+
+def is_clean(channel: Channel) -> bool:
+    """Whether nothing has arrived: no bytes, and not the end. What has is lost by asking."""
+    try:
+        return channel.receive_nowait() is None
+    except OSError:
+        return False
+
+
+def _is_eof(error: ssl.SSLError) -> bool:
+    """OpenSSL 3 says it in this way when the socket ends without a close_notify."""
+    return "UNEXPECTED_EOF_WHILE_READING" in (error.strerror or "")

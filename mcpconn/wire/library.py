@@ -1,0 +1,127 @@
+"""httpx2's own transport, made to keep the promises that our engine makes, as far as a library lets one.
+
+It is taken for servers behind a proxy, and where a configuration asks for it (`"engine": "httpx"`). Its sockets are
+ours (`wire.backend`) and it says when it writes (`trace`), but bytes that follow a response stay in its parser, where
+nobody can see them. So an unsafe call gets a socket of its own, from a second transport that keeps none.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import anyio
+import h11
+import httpx2
+
+from mcpconn.wire.backend import Backend
+from mcpconn.wire.pace import Chunks, Pace
+from mcpconn.wire.recorder import UNSAFE_KEY
+from mcpconn.wire.sdk import pool_of, use_backend
+
+SWEEP = 1.0
+"""Seconds between two looks at the idle sockets of a pool that has some."""
+
+
+class Library(httpx2.AsyncBaseTransport):
+    """Sends requests with httpx2, for one connection."""
+
+    reports_writes = True
+
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        *,
+        keepalive_expiry: float,
+        proxy: str | None = None,
+        socket_options: tuple[tuple[int, int, int], ...] = (),
+    ) -> None:
+        """
+        Args:
+            tls: The TLS context.
+            keepalive_expiry: Seconds an unused socket is kept.
+            proxy: URL of a proxy.
+            socket_options: Level, name and value of options for every socket.
+        """
+        options: dict[str, Any] = {"verify": tls, "socket_options": socket_options}
+        if proxy is not None:
+            options["proxy"] = proxy
+        # The number of sockets is bounded by the calls in flight; a pool limit below it could only deadlock
+        # against the standalone event streams, which hold a socket for as long as the session lives.
+        keep = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=keepalive_expiry)
+        none = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+        self._keeping = httpx2.AsyncHTTPTransport(limits=keep, **options)
+        self._fresh = httpx2.AsyncHTTPTransport(limits=none, **options)
+        for transport in (self._keeping, self._fresh):
+            use_backend(transport, Backend())
+        self._released = anyio.Event()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        _check(request)
+        transport = self._fresh if request.extensions.get(UNSAFE_KEY) else self._keeping
+        response = await transport.handle_async_request(request)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _Paced(response.stream, lambda: self._released.set())
+        return response
+
+    async def sweep(self) -> bool:
+        """Close idle sockets that are too old, or that the server has closed; whether there are others."""
+        pool = pool_of(self._keeping)
+        some = False
+        for connection in tuple(pool.connections) if pool is not None else ():
+            if not connection.is_idle():
+                continue
+            if connection.has_expired():
+                await connection.aclose()
+            else:
+                some = True
+        return some
+
+    async def tend(self) -> None:
+        """Sweep as long as this is not cancelled."""
+        while True:
+            while await self.sweep():  # noqa: ASYNC110 - no event tells that a server has closed a socket
+                await anyio.sleep(SWEEP)
+            self._released = anyio.Event()
+            await self._released.wait()
+
+    async def aclose(self) -> None:
+        await self._keeping.aclose()
+        await self._fresh.aclose()
+
+
+def _check(request: httpx2.Request) -> None:
+    """Refuse a header that cannot be sent before the library says that it begins to write.
+
+    Raises:
+        httpx2.LocalProtocolError: There is one.
+    """
+    try:
+        h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
+    except h11.LocalProtocolError as error:
+        raise httpx2.LocalProtocolError(str(error)) from error
+
+
+class _Paced(httpx2.AsyncByteStream):
+    """The body of a response. The library hands over chunk after chunk without ever yielding to the loop."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, closed: Callable[[], None]) -> None:
+        self._inner = inner
+        self._closed = closed
+        self._parts = inner.__aiter__()
+        self._pace = Pace()
+        self._chunks = Chunks()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        part = await self._parts.__anext__()
+        self._chunks.count(len(part))
+        await self._pace.step()
+        return part
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+        self._closed()

@@ -1,0 +1,74 @@
+"""How much of a response is worked on before other tasks have their turn, and what is refused as too costly.
+
+A body in chunks of one byte is an event of the parser for each byte, some 20 µs. Read in one go, 64 KiB of them hold up
+the loop, with all its deadlines and neighbours, for a quarter of a second; a large answer for minutes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import anyio.lowlevel
+import httpx2
+
+STEPS = 32
+"""Events (or reads) between two yields to the loop: less than a millisecond of work."""
+TINY = 16
+"""Bytes of a chunk below which it is mostly framing. Go's net/http counts alike: 16 bytes of overhead are fair."""
+TINY_LIMIT = 10_000
+"""Tiny chunks of one response that are read at once: a quarter of a second of work."""
+TINY_PER_SECOND = 100.0
+"""Tiny chunks a second that are always read: keep-alive comments of an event stream that lives for days."""
+
+
+class Pace:
+    """Yields to the loop every so many steps. Waiting for the network is a yield, too, and starts the count again."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = STEPS
+
+    def waited(self) -> None:
+        """The loop has just run other tasks."""
+        self._left = STEPS
+
+    async def step(self) -> None:
+        """One event was handled, or one read made, without waiting."""
+        self._left -= 1
+        if self._left <= 0:
+            self._left = STEPS
+            await anyio.lowlevel.checkpoint()
+
+
+class Chunks:
+    """Refuses a response that consists of framing."""
+
+    __slots__ = ("_now", "_since", "_tiny")
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            now: Seconds.
+        """
+        self._now = now
+        self._tiny = 0.0
+        self._since = now()
+
+    def count(self, size: int) -> None:
+        """A chunk of so many bytes was read.
+
+        Raises:
+            httpx2.DecodingError: There were too many tiny ones.
+        """
+        if size >= TINY:
+            return
+        self._tiny += 1
+        if self._tiny > TINY_LIMIT:
+            # A bucket that leaks; how much has leaked is looked at only when it is full.
+            now = self._now()
+            self._tiny -= min((now - self._since) * TINY_PER_SECOND, TINY_LIMIT)
+            self._since = now
+            if self._tiny > TINY_LIMIT:
+                raise httpx2.DecodingError(f"a response in more than {TINY_LIMIT} chunks of less than {TINY} bytes")

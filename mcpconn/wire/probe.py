@@ -1,0 +1,61 @@
+"""The requests that ask a server whether it knows a session, and change nothing."""
+
+from __future__ import annotations
+
+from mcp import ClientSession
+from mcp_types import (
+    ClientRequest,
+    EmptyResult,
+    ListPromptsRequest,
+    ListResourcesRequest,
+    ListToolsRequest,
+    PingRequest,
+    ServerCapabilities,
+    ToolsCapability,
+)
+from pydantic import ValidationError
+
+from mcpconn.core.failures import Era
+
+DISCOVER = "server/discover"
+PING = "ping"
+REQUESTS: dict[str, ClientRequest] = {
+    PING: PingRequest(),
+    "tools/list": ListToolsRequest(),
+    "prompts/list": ListPromptsRequest(),
+    "resources/list": ListResourcesRequest(),
+}
+
+
+def probe_methods(era: Era, capabilities: ServerCapabilities | None) -> tuple[str, ...]:
+    """The methods to ask with: one that costs the server nothing, then the first listing that it advertises.
+
+    Args:
+        era: The era of the session.
+        capabilities: What the server says that it can do. None if nobody knows: then it is asked for its tools.
+    """
+    if capabilities is None:
+        capabilities = ServerCapabilities(tools=ToolsCapability())
+    advertised = {
+        "tools/list": capabilities.tools,
+        "prompts/list": capabilities.prompts,
+        "resources/list": capabilities.resources,
+    }
+    listings = [method for method, offer in advertised.items() if offer is not None]
+    return (DISCOVER if era == "modern" else PING, *listings[:1])
+
+
+async def send_probe(session: ClientSession, method: str, version: str) -> None:
+    """Send one of `probe_methods`. Any result will do, even one that does not have the shape it should.
+
+    Raises:
+        Exception: it was refused, or nobody can say.
+    """
+    if method == DISCOVER:
+        await session.send_discover(version)
+        return
+    try:
+        # Not `session.list_tools`: the first page of a listing is not the list of tools that the session keeps.
+        await session.send_request(REQUESTS[method], EmptyResult)
+    except ValidationError:
+        return
