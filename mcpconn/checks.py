@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -75,6 +75,15 @@ def environment(env: Mapping[str, str]) -> dict[str, str]:
         if not name or "=" in name:
             raise ValueError(f"{name.partition('=')[0]!r}: a variable's name must not be empty or contain =")
     return dict(env)
+
+
+def inherited_names(given: Any, check: Callable[[Any], Any]) -> bool | tuple[str, ...]:
+    """True, False, or a list of names. (Checked here: of a union, pydantic tells what each of its members would be.)"""
+    if isinstance(given, bool):
+        return given
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise ValueError("must be true, false, or a list of names")
+    return tuple(given)
 
 
 def headers(given: Mapping[str, str]) -> dict[str, str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WrapValidator
 
 from mcpconn import checks
+from mcpconn.dialects import IN_CODE, Host, complete, snake, translate
 from mcpconn.errors import ConfigError
 from mcpconn.policy import Policy
 from mcpconn.redact import (
@@ -18,11 +22,17 @@ from mcpconn.redact import (
     secrets_of_args,
     secrets_of_env,
     secrets_of_headers,
+    secrets_of_inherited,
     secrets_of_url,
 )
-from mcpconn.validate import NEVER, Count, Limit, Seconds, Text, settings, unknown_key
+from mcpconn.tls import TlsSettings
+from mcpconn.validate import NEVER, Count, Limit, Seconds, Text, settings
 
-_SPELLINGS = {"type": "transport", "disable": "disabled"}
+_OF_THE_LIBRARY = frozenset({"name", "notes", "problem"})
+"""Fields that no entry gives."""
+_ONLY_IN_CODE = frozenset({"server", "http_transport", "options"})
+"""Fields that hold objects."""
+_TLS = tuple(item.name for item in fields(TlsSettings))
 _POLICY_NAMES = {"timeout": "call_timeout"}
 """Fields of this class that have another name in `Policy`."""
 
@@ -47,12 +57,25 @@ class ServerConfig:
     """Arguments of `command`."""
     env: Annotated[Mapping[Text, Text], AfterValidator(checks.environment)] | None = None
     """Environment of `command`, on top of the few variables the SDK passes on."""
+    inherit_env: Annotated[bool | Sequence[str], WrapValidator(checks.inherited_names)] = False
+    """Pass on the variables of this process: all of them, or those with these names. `*` stands for any characters, as
+    in `*_PROXY`; upper and lower case are the same. `env` goes before them."""
     cwd: Annotated[Text, BeforeValidator(checks.path)] | None = None
     """Directory to run `command` in."""
     headers: Annotated[Mapping[str, str], AfterValidator(checks.headers)] | None = None
     """HTTP headers for every request."""
     auth: Annotated[Any, AfterValidator(checks.auth)] = None
     """Credentials: a bearer token, or what `mcpconn.auth` describes."""
+    verify: bool = True
+    """Check the server's certificate. False: whoever is on the way can read and change everything that is sent."""
+    ca_file: Annotated[Text, BeforeValidator(checks.path)] | None = None
+    """A PEM file of the certificate authorities to trust for this server, in place of the system's."""
+    client_cert: Annotated[Text, BeforeValidator(checks.path)] | None = None
+    """A PEM file with the certificate that identifies this client, and its private key unless `client_key` has it."""
+    client_key: Annotated[Text, BeforeValidator(checks.path)] | None = None
+    """A PEM file with the private key of `client_cert`."""
+    client_key_password: Text | None = None
+    """The password of that key."""
     transport: Annotated[str, AfterValidator(checks.transport)] | None = None
     """`stdio`, `http` or `sse`; made out from `url` and `command` if it is not given."""
     mode: Annotated[str, AfterValidator(checks.mode)] = "auto"
@@ -82,8 +105,14 @@ class ServerConfig:
     """Arguments for this server's `mcp.Client` (callbacks and so on), on top of the manager's."""
     name: str = field(default="", compare=False)
     """What messages call it."""
+    problem: str | None = None
+    """Why this entry cannot be used. A server with a problem is in `failed` from the beginning, and never dialled."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What a person should know about how the entry was understood."""
 
     def __post_init__(self) -> None:
+        if self.problem is not None:
+            return
         given = [key for key in ("url", "command", "server") if getattr(self, key) is not None]
         if len(given) != 1:
             what = "neither a url nor a command" if not given else " and ".join(given)
@@ -94,10 +123,29 @@ class ServerConfig:
             raise self.error(f"transport is {self.transport}, but a command is given; use stdio", "transport")
         if self.url is None and self.auth is not None:
             raise self.error("auth is for servers with a url; give others their secrets in env", "auth")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        settings = self.tls
+        if settings is None:
+            return
+        given = next(key for key in _TLS if getattr(self, key) != getattr(TlsSettings(), key))
+        if self.url is None:
+            raise self.error(f"{given} is for servers with a url", given)
+        if self.ca_file is not None and not self.verify:
+            raise self.error("ca_file is of no use if verify is false; remove one of them", "ca_file")
+        if self.client_cert is None and (self.client_key or self.client_key_password) is not None:
+            raise self.error("client_key belongs to a client_cert, and there is none", "client_key")
+        try:
+            settings.check()
+        except ValueError as error:
+            raise self.error(str(error), str(error).partition(" ")[0]) from None
 
     @property
     def kind(self) -> str:
-        """How the server is reached: `stdio`, `http`, `sse` or `memory`."""
+        """How the server is reached: `stdio`, `http`, `sse` or `memory`; `unknown` if its entry cannot be used."""
+        if self.problem is not None:
+            return "unknown"
         if self.transport is not None and self.server is None:
             return self.transport
         return "http" if self.url is not None else "stdio" if self.command is not None else "memory"
@@ -115,6 +163,26 @@ class ServerConfig:
             if value is not None:
                 changes[item.name] = None if value == NEVER else value
         return replace(base, **changes) if changes else base
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        """TLS settings of its own; None: it shares those of the program."""
+        settings = TlsSettings(**{key: getattr(self, key) for key in _TLS})
+        return settings if settings != TlsSettings() else None
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """What `command` gets beside the few variables the SDK passes on: what it inherits of `environ`, and `env`."""
+        return {**self._inherited(environ), **(self.env or {})}
+
+    def _inherited(self, environ: Mapping[str, str]) -> dict[str, str]:
+        if isinstance(self.inherit_env, bool):
+            return dict(environ) if self.inherit_env else {}
+        patterns = [pattern.upper() for pattern in self.inherit_env]
+        return {
+            name: value
+            for name, value in environ.items()
+            if any(fnmatchcase(name.upper(), pattern) for pattern in patterns)
+        }
 
     # -- where it is
 
@@ -141,13 +209,16 @@ class ServerConfig:
         if self.url is not None:
             parts = urlsplit(self.url)
             return f"{parts.scheme}://{parts.hostname}:{parts.port or ''}"
-        return self.command or "memory"
+        # A server with a problem has no origin in common with any other.
+        return self.command or (f"unknown:{self.name}" if self.problem is not None else "memory")
 
     @property
     def address(self) -> str:
         """Where the server is, for people: no secrets in it."""
         if self.url is not None:
             return redact_url(self.url)
+        if self.problem is not None:
+            return "unknown"
         return self.command or f"in-process {type(self.server).__name__}"
 
     @property
@@ -166,12 +237,16 @@ class ServerConfig:
         if self.url is not None:
             secrets |= secrets_of_url(self.url)
             secrets |= secrets_of_headers(self.headers or {}) | secrets_of_headers(self.request_headers)
-        secrets |= secrets_of_env(self.env or {})
+        secrets |= secrets_of_env(self.env or {}) | secrets_of_inherited(self._inherited(os.environ))
+        if self.client_key_password is not None:
+            secrets.add(self.client_key_password)
         if isinstance(self.auth, str):
             secrets.add(self.auth)
         return Redactor(secrets)
 
     def __repr__(self) -> str:
+        if self.problem is not None:
+            return f"<ServerConfig {self.name!r} cannot be used: {self.problem}>"
         extra = "".join(f", {key}={sorted(getattr(self, key))}" for key in ("headers", "env") if getattr(self, key))
         return f"<ServerConfig {self.name!r} {self.kind} {self.address}{extra}>"
 
@@ -189,7 +264,7 @@ class ServerConfig:
         if isinstance(entry, ServerConfig):
             return entry if entry.name == name else replace(entry, name=name)
         if isinstance(entry, Mapping):
-            return cls._from_mapping(name, entry)
+            return cls.from_entry(name, entry)
         if isinstance(entry, str):
             return cls(name=name, url=entry)
         if hasattr(entry, "command") and hasattr(entry, "args"):
@@ -199,15 +274,42 @@ class ServerConfig:
         raise ConfigError(f"server {name!r}: expected a mapping, not {type(entry).__name__}", server=name)
 
     @classmethod
-    def _from_mapping(cls, name: str, entry: Mapping[str, Any]) -> ServerConfig:
-        values: dict[str, Any] = {}
-        known = [item.name for item in fields(cls) if item.name != "name"]
-        for key, value in entry.items():
-            target = _SPELLINGS.get(key, key)
-            if target not in known:
-                what = unknown_key(str(key), [*known, *_SPELLINGS])
-                raise ConfigError(f"server {name!r}: {what}", server=name, key=str(key))
-            if target in values:
-                raise ConfigError(f"server {name!r}: {target} is given twice, as {key!r} too", server=name, key=key)
-            values[target] = value
-        return cls(name=name, **values)
+    def from_entry(
+        cls,
+        name: str,
+        entry: Mapping[Any, Any],
+        *,
+        host: Host = IN_CODE,
+        environ: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        expand: Callable[[Any, str], Any] | None = None,
+    ) -> ServerConfig:
+        """A configuration from an entry as a host writes it.
+
+        Args:
+            name: What the server is called.
+            entry: Its keys and values.
+            host: Whose file it is from. In code, a `timeout` is in seconds and objects may be given.
+            environ: Where values come from that are the names of variables; the process's environment by default.
+            folder: What relative paths of env files are relative to; the current folder by default.
+            expand: Replaces variables in a value.
+
+        Raises:
+            ConfigError: names the server and the key.
+        """
+        known = frozenset(item.name for item in fields(cls)) - _OF_THE_LIBRARY
+        if host is not IN_CODE:
+            known -= _ONLY_IN_CODE
+        try:
+            read = translate(entry, host, known, expand)
+            values = complete(read, os.environ if environ is None else environ, folder or Path())
+        except ValueError as error:
+            key = getattr(error, "key", None)
+            raise ConfigError(f"server {name!r}: {error}", server=name, key=key) from None
+        try:
+            return cls(name=name, notes=tuple(read.notes), **values)
+        except ConfigError as error:
+            written = read.written.get(error.key or "")
+            if written is None or snake(written) == error.key:
+                raise
+            raise ConfigError(f"{error} (given as {written!r})", server=name, key=error.key) from None

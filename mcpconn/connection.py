@@ -36,7 +36,7 @@ from mcpconn.shared import Shared
 from mcpconn.status import connection_status
 from mcpconn.telemetry import Meter, measuring, start_span, within
 from mcpconn.validate import check_timeout
-from mcpconn.wire import Dialer
+from mcpconn.wire import Dialer, unusable
 
 T = TypeVar("T")
 
@@ -143,6 +143,8 @@ class Connection(Owned, Methods):
         if self._home is not None:
             raise NotRunning(f"{self.name}: the connection was started before; it is started once")
         self._home = Home()
+        if self.config.problem is not None:
+            self._supervisor.refuse(self._classify(unusable(self.config)))
         group.start_soon(self._run)
 
     async def _run(self) -> None:

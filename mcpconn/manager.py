@@ -19,6 +19,7 @@ from mcpconn.connection import Connection
 from mcpconn.core.rule import Rule
 from mcpconn.errors import ConfigError, NotRunning, UnknownServer
 from mcpconn.leases import Leases
+from mcpconn.observe import log
 from mcpconn.policy import Policy
 from mcpconn.runtime import Change, Clock
 from mcpconn.runtime.changes import Changes
@@ -70,32 +71,41 @@ class Manager(Owned, Mapping[str, Connection]):
         self._owner = Owner("manager", begin=self._begin, finish=self._finish)
         self._leases = Leases(now=self._shared.clock.now, remove=self.remove)
         self._readers: WeakSet[Changes] = WeakSet()
+        for note in getattr(servers, "notes", ()):
+            log.warning("config.note", note=note)
         for name, entry in (servers or {}).items():
             config = ServerConfig.parse(name, entry)
             if not config.disabled:
                 self._create(name, config)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Self:
-        """A manager for the servers of a configuration file: mcp.json of Claude Desktop, Cursor or VS Code.
+    def from_file(cls, path: str | os.PathLike[str], *, strict: bool = False, **options: Any) -> Self:
+        """A manager for the servers of a configuration file, in the form of any of the usual hosts.
+
+        An entry that cannot be used disables that server alone: its connection is `failed` from the beginning, with
+        the reason, and is never dialled.
 
         Args:
             path: The file; see `mcpconn.mcpjson`.
+            strict: Refuse the whole file for one entry that cannot be used.
             options: As for `Manager`.
 
         Raises:
-            ConfigError: names the file, the server and the key.
+            ConfigError: the file cannot be read; or, with `strict`, an entry cannot be used. Names the file, the
+                server and the key.
         """
-        return cls(mcpjson.load(path), **options)
+        return cls(mcpjson.load(path, strict=strict), **options)
 
-    def reload(self, path: str | os.PathLike[str]) -> dict[str, list[str]]:
+    def reload(self, path: str | os.PathLike[str], *, strict: bool = False) -> dict[str, list[str]]:
         """Apply a configuration file to the running manager: connect what is new, close what is gone.
 
         A server whose entry has changed is closed and connected anew; one that has not is left alone, and so are
-        connections made by `get_or_add`. The file is checked before anything is changed.
+        connections made by `get_or_add`. Afterwards the manager is as `from_file` would make it: a server whose entry
+        cannot be used any more is `failed`.
 
         Args:
             path: The file.
+            strict: Change nothing if one entry cannot be used.
 
         Returns:
             The names, under `added`, `removed`, `changed` and `unchanged`.
@@ -103,7 +113,10 @@ class Manager(Owned, Mapping[str, Connection]):
         Raises:
             ConfigError: the file cannot be used. Nothing has been changed.
         """
-        wanted = {name: config for name, config in mcpjson.load(path).items() if not config.disabled}
+        servers = mcpjson.load(path, strict=strict)
+        for note in servers.notes:
+            log.warning("config.note", note=note)
+        wanted = {name: config for name, config in servers.items() if not config.disabled}
         result: dict[str, list[str]] = {"added": [], "removed": [], "changed": [], "unchanged": []}
         for name in [name for name in self._connections if name not in wanted and name not in self._leases]:
             self.remove(name)
@@ -129,6 +142,8 @@ class Manager(Owned, Mapping[str, Connection]):
 
         connection.journal.subscribe(notify, wants_answered=lambda: bool(self._observers))
         self._connections[name] = connection
+        for note in connection.config.notes:
+            log.warning("config.note", connection=name, note=note)
         return connection
 
     # -- life

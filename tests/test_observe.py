@@ -71,7 +71,7 @@ async def test_a_failed_connection_is_an_error_that_says_what_to_do(caplog: pyte
             pass
     (failed,) = [record for record in caplog.records if record.levelno == logging.ERROR and record.name == "mcpconn"]
     assert "connection.failed" in failed.getMessage()
-    assert "mend the server's configuration" in failed.getMessage()
+    assert "fix the server's configuration" in failed.getMessage()
 
 
 async def test_a_failed_call_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:

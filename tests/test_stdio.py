@@ -197,7 +197,7 @@ async def test_a_command_that_cannot_be_started_fails_the_connection_at_once(com
     with anyio.fail_after(SAFETY):
         async with Manager({"child": {"command": command}}) as manager:
             seen = Seen(manager["child"])
-            with pytest.raises(ConnectionFailed, match=r"cannot be started.*mend the server's configuration") as caught:
+            with pytest.raises(ConnectionFailed, match=r"cannot be started.*fix the server's configuration") as caught:
                 await manager.call_tool("child", "add")
             assert (caught.value.failure.kind, caught.value.retry_in) == (K.CONFIG, None)
             assert seen.events == ["connect", "give_up"]

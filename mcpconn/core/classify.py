@@ -248,6 +248,12 @@ JSONRPC: tuple[Rule, ...] = (
 
 LOCAL: tuple[Rule, ...] = (
     proof(
+        "its configuration cannot be used",
+        FailureKind.CONFIG,
+        Delivery.NOT_SENT,
+        lambda seen: seen.is_a("ConfigError") and seen.evidence.phase == "dial",
+    ),
+    proof(
         "the server's certificate is not trusted",
         FailureKind.CONFIG,
         Delivery.NOT_SENT,

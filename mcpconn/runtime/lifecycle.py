@@ -113,6 +113,13 @@ class Lifecycle(ABC):
         due = self.pace.due
         return None if due is None else max(0.0, due - self._clock.now())
 
+    def refuse(self, failure: Failure) -> None:
+        """Go to `failed` before anything is dialled: the configuration cannot be used."""
+        if self.state is State.IDLE:
+            self.since = self.pace.began = self._clock.now()
+            self.fire(Event.CONNECT)
+            self._give_up(failure)
+
     def report(self, epoch: int, failure: Failure) -> None:
         """A call failed, or the wire noticed something, on the session of `epoch`. Stale reports change nothing."""
         if epoch != self.epoch or self.session is None:

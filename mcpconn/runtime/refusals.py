@@ -38,7 +38,7 @@ def advice(failure: Failure | None, wait: float | None) -> str:
     if failure.kind is FailureKind.AUTH:
         return "log in again or give other credentials, then call update_credentials()"
     if failure.kind is FailureKind.CONFIG:
-        return "mend the server's configuration, then call reconnect()"
+        return "fix the server's configuration, then reload it or call reconnect()"
     return "call reconnect() once the server is mended"
 
 

@@ -63,9 +63,9 @@ class SyncManager(Mapping[str, SyncConnection]):
         weakref.finalize(self, self._background.end).atexit = False
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+    def from_file(cls, path: str | os.PathLike[str], *, strict: bool = False, **options: Any) -> Self:
         """As `Manager.from_file`."""
-        return cls(mcpjson.load(path), **options)
+        return cls(mcpjson.load(path, strict=strict), **options)
 
     # -- life
 
@@ -105,9 +105,9 @@ class SyncManager(Mapping[str, SyncConnection]):
         """As `Manager.remove`."""
         self._background.apply(partial(self._manager.remove, name))
 
-    def reload(self, path: str | os.PathLike[str]) -> dict[str, list[str]]:
+    def reload(self, path: str | os.PathLike[str], *, strict: bool = False) -> dict[str, list[str]]:
         """As `Manager.reload`."""
-        return self._background.apply(partial(self._manager.reload, path))
+        return self._background.apply(partial(self._manager.reload, path, strict=strict))
 
     # -- the mapping
 

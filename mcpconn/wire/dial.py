@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,8 +21,10 @@ from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.seen import walk
 from mcpconn.core.stream import SILENCE
+from mcpconn.errors import ConfigError
 from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
+from mcpconn.tls import OwnContext
 from mcpconn.wire import sdk
 from mcpconn.wire.explain import explain
 from mcpconn.wire.lens import Lens
@@ -124,6 +127,17 @@ class Link:
         await send_probe(self._session, method, self.version)
 
 
+def unusable(config: ServerConfig) -> Evidence:
+    """The evidence for a configuration with a problem: nothing is dialled."""
+    error = ConfigError(config.problem or "", server=config.name)
+    return Evidence(exception=error, phase="dial", written=False)
+
+
+def _same_origin(url: str, other: str) -> bool:
+    one, two = httpx2.URL(url), httpx2.URL(other)
+    return (one.scheme, one.host, one.port) == (two.scheme, two.host, two.port)
+
+
 class Dialer:
     """Opens sessions to one server, one after another."""
 
@@ -157,6 +171,7 @@ class Dialer:
         self.auth = auth
         """Credentials of the sessions to come."""
         self._redact = redact or config.redactor
+        self._tls = OwnContext(config.tls) if config.tls is not None else None
         self._transport: httpx2.AsyncBaseTransport | None = config.http_transport
         self.era: Era | None = None
         """The era of the last session: asking again at every dial would cost a round trip."""
@@ -180,6 +195,8 @@ class Dialer:
         Raises:
             DialFailed: no session came of it.
         """
+        if self.config.problem is not None:
+            raise DialFailed(unusable(self.config))
         watch = Watch(sign, self._redact, self.config.name, self._chance)
         link: Link | None = None
         try:
@@ -214,7 +231,11 @@ class Dialer:
     async def fetch(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request that is no message to the server, as to its authorization server, and read the answer."""
         given = self.config.http_transport
-        transport = self._network.transport(str(request.url), self.config.engine) if given is None else Recorder(given)
+        # Its own TLS settings are for the server alone, and for an authorization server that is in the same place.
+        tls = self._tls if self._tls is not None and _same_origin(str(request.url), self.config.endpoint) else None
+        transport: httpx2.AsyncBaseTransport = (
+            self._network.transport(str(request.url), self.config.engine, tls=tls) if given is None else Recorder(given)
+        )
         timeout = self._policy.connect_timeout
         async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
             return await send(client, request)
@@ -240,7 +261,7 @@ class Dialer:
             child = stdio_transport(
                 config.command,
                 config.args,
-                env=config.env,
+                env=config.environment(os.environ),
                 cwd=config.cwd,
                 watch=watch,
                 limits=self._limits,
@@ -259,8 +280,14 @@ class Dialer:
     def _http_transport(self) -> httpx2.AsyncBaseTransport:
         """Sends the requests of all sessions."""
         assert self.config.url is not None
+        if self._tls is not None:
+            # Certificates that were replaced since the last session are read again.
+            try:
+                self._tls()
+            except ValueError as error:
+                raise self.config.error(str(error)) from None
         if self._transport is None:
-            self._transport = self._network.transport(self.config.url, self.config.engine)
+            self._transport = self._network.transport(self.config.url, self.config.engine, tls=self._tls)
         return self._transport
 
     def _lens(self) -> Lens:

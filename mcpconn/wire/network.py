@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from functools import cached_property
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -71,11 +72,14 @@ class Network:
         proxy = self.proxies.get(parts.scheme) or self.proxies.get("all")
         return None if proxy is None or proxy_bypass(parts.hostname or "") else proxy
 
-    def transport(self, url: str, engine: str = "direct") -> httpx2.AsyncBaseTransport:
+    def transport(
+        self, url: str, engine: str = "direct", *, tls: Callable[[], ssl.SSLContext] | None = None
+    ) -> httpx2.AsyncBaseTransport:
         """A transport for one connection to `url`, with sockets of its own.
 
         Args:
             url: The server.
+            tls: The TLS context for this server alone; None: the one that all share.
             engine: `direct` for the project's own (`wire.engine`), `httpx` for httpx2's. Proxies are known
                 to the latter alone, and it is taken wherever there is one.
         """
@@ -84,7 +88,9 @@ class Network:
         if engine == "direct" and proxy is None:
             from mcpconn.wire.engine import Engine
 
-            return Engine(lambda: self.tls, keepalive_expiry=KEEPALIVE_EXPIRY, socket_options=SOCKET_OPTIONS)
+            shared = tls or (lambda: self.tls)
+            return Engine(shared, keepalive_expiry=KEEPALIVE_EXPIRY, socket_options=SOCKET_OPTIONS)
         from mcpconn.wire.library import Library
 
-        return Library(self.tls, keepalive_expiry=KEEPALIVE_EXPIRY, proxy=proxy, socket_options=SOCKET_OPTIONS)
+        context = tls() if tls is not None else self.tls
+        return Library(context, keepalive_expiry=KEEPALIVE_EXPIRY, proxy=proxy, socket_options=SOCKET_OPTIONS)

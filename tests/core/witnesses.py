@@ -23,6 +23,10 @@ from mcpconn.wire.messages import MessageTooLarge
 K, D = FailureKind, Delivery
 
 
+class ConfigError(ValueError):
+    """Named as the one that says: the entry of this server cannot be used."""
+
+
 class ChildExited(Exception):
     """Named as the wire's own."""
 
@@ -293,6 +297,9 @@ seen(*ANSWERED, **raised(MCPError(-32002, "Resource not found")))
 
 # -- exceptions
 
+UNUSABLE = ("its configuration cannot be used", K.CONFIG, D.NOT_SENT, True)
+seen(*UNUSABLE, **raised(ConfigError("server 'a': unknown key 'session not found'"), phase="dial", written=False))
+seen("the call failed", K.APPLICATION, D.UNKNOWN, True, **raised(ConfigError("a callback's own"), phase="call"))
 UNTRUSTED = ("the server's certificate is not trusted", K.CONFIG, D.NOT_SENT, True)
 seen(*UNTRUSTED, **raised(ssl.SSLCertVerificationError("self-signed certificate")))
 seen(

@@ -1,0 +1,136 @@
+"""`${VAR}` and its kin, in any string of an entry."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcpconn.dialects import Unclear
+from mcpconn.mcpjson.jsonc import Repeating
+from mcpconn.redact import HIDDEN, looks_like_token
+
+DEPTH = 50
+"""Levels of nesting in an entry, and of defaults in a variable."""
+NODES = 10_000
+"""Values of an entry. In YAML a few lines can stand for more values than there is memory."""
+_NAME = re.compile(r"(?:env:)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<rest>:?-.*)?", re.DOTALL)
+_SECRET = re.compile(r"\{\s*secrets\.(?P<name>[A-Za-z_]\w*)\s*\}")
+"""Continue's `${{ secrets.NAME }}`, which it takes from the environment too."""
+_BRACE = re.compile(r"\$?\{|\}")
+_BARE = re.compile(r"\$(?P<name>[A-Za-z_][A-Za-z0-9_]*)")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where values come from."""
+
+    environ: Mapping[str, str]
+    folder: Path
+    """The workspace: what `${workspaceFolder}` is, and what relative paths are relative to."""
+    bare: bool = False
+    """Replace `$NAME` as well."""
+
+    @property
+    def predefined(self) -> Mapping[str, str]:
+        """The variables of VS Code and Cursor."""
+        return {
+            "workspaceFolder": str(self.folder),
+            "workspaceRoot": str(self.folder),
+            "workspaceFolderBasename": self.folder.name,
+            "userHome": os.path.expanduser("~"),
+            "cwd": str(self.folder),
+            "pathSeparator": os.sep,
+            "/": os.sep,
+        }
+
+
+class Expander:
+    """Replaces the variables in one entry."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._nodes = 0
+
+    def expand(self, value: Any, at: str, depth: int = 0) -> Any:
+        """`value` with its variables replaced.
+
+        Args:
+            value: What stands in the file.
+            at: Where, for errors: `headers.X-Key`, `args[1]`.
+            depth: Levels above it.
+
+        Raises:
+            Unclear: a variable is not set, or what stands in the braces is not understood.
+        """
+        self._nodes += 1
+        if depth > DEPTH or self._nodes > NODES:
+            raise Unclear(f"{at.partition('.')[0].partition('[')[0]} is nested too deeply or too large")
+        if isinstance(value, Repeating):
+            raise Unclear(f"{at}: {value.key!r} is given twice in the same place; keep one")
+        if isinstance(value, Mapping):
+            return {name: self.expand(each, f"{at}.{name}", depth + 1) for name, each in value.items()}
+        if isinstance(value, list):
+            return [self.expand(each, f"{at}[{index}]", depth + 1) for index, each in enumerate(value)]
+        return self._text(value, at, 0) if isinstance(value, str) else value
+
+    def _text(self, text: str, at: str, depth: int) -> str:
+        if depth > DEPTH:
+            raise Unclear(f"{at}: defaults are nested too deeply")
+        pieces: list[str] = []
+        position = 0
+        while (start := text.find("${", position)) >= 0:
+            end = _closing(text, start + 2)
+            if end < 0:
+                # Not a variable: part of a script, perhaps.
+                break
+            pieces += (self._bare(text[position:start]), self._variable(text[start + 2 : end], at, depth))
+            position = end + 1
+        return "".join((*pieces, self._bare(text[position:])))
+
+    def _variable(self, inside: str, at: str, depth: int) -> str:
+        if inside in (predefined := self._scope.predefined):
+            return predefined[inside]
+        match = _SECRET.fullmatch(inside) or _NAME.fullmatch(inside)
+        if match is None:
+            raise Unclear(f"{at}: {_why_not(inside)}")
+        found = self._scope.environ.get(match["name"])
+        rest = match.groupdict().get("rest")
+        if rest is not None:
+            # As in a shell, `:-` stands in for an empty variable too, and `-` only for one that is not set.
+            given = found if found or (found is not None and rest[0] == "-") else None
+            return given if given is not None else self._text(rest.partition("-")[2], at, depth + 1)
+        if found is None:
+            name = HIDDEN if looks_like_token(match["name"]) else match["name"]
+            raise Unclear(
+                f"{at}: the environment variable {name} is not set; set it, or write a default: ${{{name}:-default}}"
+            )
+        return found
+
+    def _bare(self, text: str) -> str:
+        if not self._scope.bare:
+            return text
+        # The hosts that know this form leave a variable that is not set as it stands.
+        return _BARE.sub(lambda match: self._scope.environ.get(match["name"], match.group()), text)
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the brace that was opened before `start` is closed; -1 where it is not."""
+    depth = 1
+    for match in _BRACE.finditer(text, start):
+        depth += -1 if match.group() == "}" else 1
+        if depth == 0:
+            return match.start()
+    return -1
+
+
+def _why_not(inside: str) -> str:
+    kind, _, name = inside.partition(":")
+    if kind in ("input", "command", "config") and re.fullmatch(r"[\w.-]+", name):
+        variable = re.sub(r"\W", "_", name).upper()
+        return f"${{{inside}}} is asked of a person by the editor; use a variable here, as in ${{{variable}}}"
+    shown = inside if re.fullmatch(r"[\w:.-]{0,40}", inside) and not looks_like_token(inside) else "..."
+    return f"${{{shown}}} is not understood; write ${{NAME}} or ${{NAME:-default}}"
