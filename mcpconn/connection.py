@@ -94,6 +94,8 @@ class Connection(Owned, Methods):
             network=self._shared.network,
             options=self._client_options,
             redact=self._redact,
+            eras=self._shared.eras,
+            watchdog=self._shared.watchdog,
         )
         self._request_auth = None if self.config.auth is None else self._authenticator(self.config.auth)
         self._dialer.auth = self._request_auth
@@ -258,6 +260,11 @@ class Connection(Owned, Methods):
     def last_failure(self) -> Failure | None:
         """The last failure that had consequences for the connection."""
         return self._supervisor.last_failure
+
+    @property
+    def progress(self) -> str | None:
+        """What a child that is being started is doing, for people: "starting, 12 s", with its last line on stderr."""
+        return self._supervisor.progress
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks for, as plain data."""
