@@ -24,10 +24,11 @@ from mcpconn.core.failures import Evidence, Failure
 from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, NotRunning
-from mcpconn.methods import DEFAULT, Methods
+from mcpconn.methods import Methods
 from mcpconn.observe import log, log_notice, logs_answers, prepare
 from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
+from mcpconn.requests import DEFAULT, harmful, harmless
 from mcpconn.runtime import Calls, Clock, Journal, Supervisor, refusals
 from mcpconn.runtime.native import Home
 from mcpconn.runtime.owner import Nursery, Owned, Owner
@@ -315,7 +316,7 @@ class Connection(Owned, Methods):
         if timeout is not DEFAULT:
             check_timeout(timeout)
         if safe is None:
-            safe = _harmful if idempotent is False else _harmless
+            safe = harmful if idempotent is False else harmless
         if not background:
             self._calls_made += 1
         seconds = self.policy.call_timeout if timeout is DEFAULT else timeout
@@ -385,14 +386,6 @@ class Connection(Owned, Methods):
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
         return self._supervisor.spawn(task)
-
-
-async def _harmless() -> bool:
-    return True
-
-
-async def _harmful() -> bool:
-    return False
 
 
 async def _recorded(call: Awaitable[T], span: Span) -> T:

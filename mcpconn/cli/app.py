@@ -151,6 +151,38 @@ def options(
 
 
 @app.command()
+def serve(
+    file: Annotated[Path | None, typer.Argument(help="The configuration file, such as mcp.json.")] = None,
+    listen: Annotated[str, typer.Option(help="Host and port; port 0 takes a free one.")] = "127.0.0.1:9000",
+    stdio: Annotated[bool, typer.Option("--stdio", help="Serve one client over stdin and stdout.")] = False,
+    view: Annotated[str, typer.Option(help="The view to serve over stdio.")] = "",
+    state: Annotated[
+        Path | None, typer.Option(help="Directory of the store and the sealing key.", show_default=False)
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show how to add the gateway to an editor, and end.")
+    ] = False,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Let everybody in who can reach the address.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Serve all servers of a file at one MCP endpoint that outlives them."""
+    from mcpconn.cli.serve import serve as run
+
+    path = configuration.path_of(file)
+    run(
+        path,
+        listen=listen,
+        stdio=stdio,
+        view=view,
+        state=state,
+        show_config=print_config,
+        allow_anonymous=allow_anonymous,
+    )
+
+
+@app.command()
 def check(
     file: Annotated[Path | None, typer.Argument(help="The configuration file.  [default: as --config]")] = None,
     config: Config = None,

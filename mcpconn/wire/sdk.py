@@ -94,7 +94,7 @@ def seed(session: ClientSession, tools: Sequence[Tool]) -> None:
     are left out: an answer is not to be refused for a schema that may no longer hold.
     """
     absorb = getattr(session, "_absorb_tool_listing", None)
-    if callable(absorb):
+    if callable(absorb) and tools:
         unchecked = [tool.model_copy(update={"output_schema": None}) for tool in tools]
         absorb(ListToolsResult(tools=unchecked), complete=True)
 
