@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1, made anew for each run: none is kept in the project."""
+"""Certificates for 127.0.0.1, made anew for each run: none is kept in the project."""
 
 from __future__ import annotations
 
@@ -8,32 +8,38 @@ import tempfile
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+Kind = Literal["good", "expired", "of another host"]
+
 
 @cache
-def certificate() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's TLS context, and that of a client who trusts it."""
+def made(kind: Kind = "good") -> tuple[ssl.SSLContext, str]:
+    """A server's TLS context, and its certificate in PEM, for those who are to trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.now(timezone.utc)
-    made = (
+    end = now + timedelta(days=-1 if kind == "expired" else 1)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    subject: x509.GeneralName = x509.DNSName("other.example") if kind == "of another host" else address
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .not_valid_before(now - timedelta(days=2))
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    public = made.public_bytes(serialization.Encoding.PEM)
+    public = certificate.public_bytes(serialization.Encoding.PEM)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -42,7 +48,19 @@ def certificate() -> tuple[ssl.SSLContext, ssl.SSLContext]:
         both.write_bytes(private + public)
         serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         serving.load_cert_chain(both)
-    return serving, ssl.create_default_context(cadata=public.decode())
+    return serving, public.decode()
+
+
+def certificate() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's TLS context, and that of a client who trusts it."""
+    serving, public = made()
+    return serving, trusting(public)
+
+
+@cache
+def trusting(public: str) -> ssl.SSLContext:
+    """The TLS context of a client who trusts a certificate."""
+    return ssl.create_default_context(cadata=public)
 
 
 class Authority:

@@ -354,6 +354,27 @@ def test_after_a_gap_what_can_have_changed_is_listed(backend: str, era: Era) -> 
     play(backend, script, act)
 
 
+def test_while_the_stream_is_away_what_was_listed_is_stale(backend: str, era: Era) -> None:
+    async def act(scene: Scene) -> None:
+        catalog = scene.connection.catalog
+        await anyio.sleep(100)
+        assert not catalog.stale
+        scene.cut()
+        await anyio.sleep(0.5)
+        assert catalog.stale
+        await anyio.sleep(3)
+        assert not catalog.stale
+        # The second gap of a minute: listed at the end of it, and stale until then.
+        scene.cut()
+        await anyio.sleep(5)
+        assert catalog.stale
+        # Unless somebody asks.
+        assert await catalog.refresh()
+        assert not catalog.stale
+
+    play(backend, Script(era=era), act)
+
+
 def test_gaps_cause_one_listing_a_minute_and_none_is_forgotten(backend: str, era: Era) -> None:
     async def act(scene: Scene) -> None:
         await anyio.sleep(100)

@@ -19,8 +19,9 @@ import anyio
 import httpx2
 from mcp.shared.auth import OAuthToken
 
-from mcpconn.auth.credentials import CredentialsUnavailable
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.token_response import Busy, Refused, Unreadable, read
+from mcpconn.errors import ConfigError
 
 Fetch = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 """Sends one request, follows no redirect, and reads the answer."""
@@ -96,8 +97,9 @@ async def ask(request: httpx2.Request, fetch: Fetch) -> httpx2.Response:
 
     Raises:
         NoAnswer: there was no answer.
+        CredentialsRefused: the environment's settings keep the request from being sent.
     """
-    failed: NoAnswer
+    failed: CredentialsUnavailable | CredentialsRefused
     cause: Exception | None = None
     try:
         with anyio.fail_after(TIMEOUT):
@@ -110,6 +112,9 @@ async def ask(request: httpx2.Request, fetch: Fetch) -> httpx2.Response:
             return response
     except TimeoutError:
         failed = NoAnswer(f"{_place(request)}: no answer within {TIMEOUT:g} s", written=True)
+    except ConfigError as error:
+        # A proxy or a certificate file that the environment names and that is none: no server is to blame.
+        failed, cause = CredentialsRefused(str(error)), ConfigError(str(error))
     except (httpx2.RequestError, httpx2.StreamError, httpx2.InvalidURL) as error:
         words, untrusted = _words(error)
         failed = NoAnswer(f"{_place(request)}: {words}", written=not isinstance(error, NOT_WRITTEN))

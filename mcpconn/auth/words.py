@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+from mcpconn.errors import McpConnError
 
 LIMIT = 200
 """Characters kept of a text that may pass."""
@@ -40,7 +41,7 @@ def words(error: BaseException, hide: Callable[[str], str]) -> str:
         error: What was raised.
         hide: Replaces the secrets that are known.
     """
-    if isinstance(error, (CredentialsRefused, CredentialsUnavailable)):
+    if isinstance(error, (CredentialsRefused, CredentialsUnavailable, McpConnError)):
         return hide(str(error))
     if isinstance(error, OAuthFlowError):
         return sdk.explained(error)

@@ -1,8 +1,9 @@
 """The catalogue: what a server offers, kept across its sessions."""
 
-from mcpconn.catalog.catalog import Catalog, Lister
+from mcpconn.catalog.catalog import Catalog
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.catalog.listing import KINDS, LISTS, PAGES, Listing, collect
+from mcpconn.catalog.lists import Lister
 from mcpconn.catalog.watch import COURTESY, CROWD_COURTESY, DEBOUNCE, GAP_INTERVAL
 
 __all__ = [

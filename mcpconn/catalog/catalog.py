@@ -11,45 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
-import anyio
 import mcp_types as types
-from mcp.shared.exceptions import MCPError
 
-from mcpconn.catalog.entries import CatalogChange, Entries
-from mcpconn.catalog.listing import KINDS, NOTHING, advertised, collect
+from mcpconn.catalog.entries import CatalogChange
+from mcpconn.catalog.listing import KINDS
+from mcpconn.catalog.lists import Lister, Lists
 from mcpconn.catalog.watch import Watch
-from mcpconn.errors import CallFailed
 from mcpconn.runtime.session import Session
-
-
-class Lister(Protocol):
-    """What the catalogue needs of a connection: its calls, and a task beside them."""
-
-    name: str
-
-    @property
-    def watching(self) -> bool:
-        """Whether the user watches resources (legacy era)."""
-
-    async def list_page(self, kind: str, cursor: str | None) -> Any:
-        """One page of a list. The call does not count as use of the connection."""
-
-    async def capabilities(self) -> types.ServerCapabilities | None:
-        """What the present session's server offers; asks it, if the handshake did not. None: there is no session."""
-
-    async def usable(self) -> bool:
-        """Wait until calls can be issued; False if they cannot."""
-
-    async def tell_watchers(self) -> None:
-        """Tell those who watch resources to read them again."""
-
-    def present(self) -> Session | None:
-        """The session that calls are issued on now."""
-
-    def spawn(self, task: Callable[[], Any]) -> bool:
-        """Run `task` beside the connection."""
 
 
 class Catalog:
@@ -73,11 +43,14 @@ class Catalog:
         self._of = of
         self._report = report
         self._mode = mode
-        self._lists = {kind: Entries(kind, wanted=mode == "eager") for kind in KINDS}
-        self._watch = Watch(self, of, calm=calm)
-        self._count = 0
-        """Listings begun."""
-        self._refreshing: anyio.Event | None = None
+        self._lists = Lists(
+            of,
+            wanted=mode == "eager",
+            ready=lambda session: self._watch.settled(session),
+            announce=self._announce,
+            over=lambda news: self._watch.listed(news),
+        )
+        self._watch = Watch(self._lists, of, calm=calm)
         self._listeners: list[Callable[[CatalogChange], None]] = []
 
     # -- what is known
@@ -105,22 +78,22 @@ class Catalog:
     @property
     def epoch(self) -> int:
         """The session that the latest listing is from; 0 before the first."""
-        return max(one.epoch for one in self._lists.values())
+        return self._lists.epoch
 
     @property
     def listed(self) -> frozenset[str]:
-        """The lists known as the present session listed them, without a known change since."""
-        session = self._of.present()
-        return frozenset(kind for kind, one in self._lists.items() if session is not None and one.fresh(session))
+        """The lists known as the present session listed them, with no change announced or missed since."""
+        return self._lists.fresh
 
     @property
     def stale(self) -> bool:
-        """Whether nothing was listed yet, or what was is an earlier session's or known to have changed since.
+        """Whether nothing was listed yet, or what was is perhaps not what the server has now.
 
-        Lists that nobody needed are not looked at; `listed` says which are known.
+        That is so if an earlier session listed it, if the server has announced a change since, and if its event
+        stream was away, so that an announcement can have been missed. Lists that nobody needed are not looked at;
+        `listed` says which are known.
         """
-        needed = [kind for kind in KINDS if self._lists[kind].wanted or self._lists[kind].epoch]
-        return not needed or not self.listed.issuperset(needed)
+        return self._lists.stale
 
     def lacks(self, tool: str) -> bool:
         """Whether a complete listing of the present session has no such tool."""
@@ -133,7 +106,8 @@ class Catalog:
         Everything is listed from then on, if it was not before.
         """
         self._listeners.append(listener)
-        self.want()
+        self._want(KINDS)
+        self._watch.soon()
 
         def unsubscribe() -> None:
             if listener in self._listeners:
@@ -183,149 +157,39 @@ class Catalog:
         Returns:
             Whether all of them are known now.
         """
-        kinds, asked = tuple(kinds), self._count
-        self.want(kinds, now=False)
-        return await self._of.usable() and await self.list_now(kinds, asked=asked, anew=True)
+        kinds, asked = tuple(kinds), self._lists.count
+        self._want(kinds)
+        return await self._of.usable() and await self._lists.read(kinds, asked=asked, anew=True)
 
     async def ensure(self, kinds: Iterable[str] = KINDS) -> bool:
         """As `refresh`, for the lists that the present session has not listed yet. With `off` it lists none."""
-        kinds, asked = tuple(kinds), self._count
+        kinds, asked = tuple(kinds), self._lists.count
         if self._mode == "off":
             return self.listed.issuperset(kinds)
-        self.want(kinds, now=False)
-        return await self._of.usable() and await self.list_now(kinds, asked=asked)
+        self._want(kinds)
+        return await self._of.usable() and await self._lists.read(kinds, asked=asked)
 
-    def want(self, kinds: Iterable[str] = KINDS, *, now: bool = True) -> None:
-        """Keep these lists up to date from now on.
-
-        Args:
-            kinds: Which.
-            now: List what is not known soon; False leaves that to the next session.
-        """
-        if self._mode == "off":
-            return
-        for kind in kinds:
+    def _want(self, kinds: Iterable[str]) -> None:
+        """Keep these lists up to date from now on."""
+        for kind in kinds if self._mode != "off" else ():
             self._lists[kind].wanted = True
-        if now:
-            self._watch.soon()
 
-    async def list_now(self, kinds: Iterable[str], *, asked: int | None = None, anew: bool = False) -> bool:
-        """List on the present session; return whether all of `kinds` are known then.
-
-        One listing runs at a time. Those who wait for it do not repeat what began after they asked: a hundred calls
-        that fail together list once.
-
-        Args:
-            kinds: Which.
-            asked: `_count` when the caller asked; None for now.
-            anew: Even what is known.
-        """
-        kinds = tuple(kinds)
-        asked = self._count if asked is None else asked
-        while self._refreshing is not None:
-            await self._refreshing.wait()
-        session = self._of.present()
-        if session is None or session.link is None:
-            return False
-        asked_for = [self._lists[kind] for kind in kinds]
-        todo = [one.kind for one in asked_for if one.began <= asked and (anew or not one.fresh(session))]
-        if todo:
-            self._refreshing = anyio.Event()
-            try:
-                await self._list_all(todo, session)
-            finally:
-                done, self._refreshing = self._refreshing, None
-                done.set()
-            # What was announced meanwhile, or failed, is listed later.
-            self._watch.soon()
-        here = session is self._of.present()
-        return here and all(one.fresh(session) and (one.got > asked or not anew) for one in asked_for)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a listing is under way, or about to begin at a new session."""
-        return self._refreshing is not None or self._watch.attended is not None
-
-    async def settled(self) -> None:
-        """Return when no listing is under way."""
-        while (under_way := self._refreshing or self._watch.attended) is not None:
-            await under_way.wait()
-
-    # -- for `Watch`
-
-    @property
-    def wanted(self) -> frozenset[str]:
-        """The lists that somebody needs."""
-        return frozenset(kind for kind, one in self._lists.items() if one.wanted)
-
-    def needed(self, session: Session) -> list[str]:
-        """The lists that somebody needs and `session` has not tried to list."""
-        return [kind for kind, one in self._lists.items() if one.wanted and one.tried != session.epoch]
-
-    def due(self, session: Session) -> list[str]:
-        """The lists to be listed again: those that have changed, and those that could not be listed for now."""
-        return [kind for kind, one in self._lists.items() if one.due(session)]
-
-    def tried(self, session: Session) -> bool:
-        """Whether `session` has begun to list anything."""
-        return any(one.tried == session.epoch for one in self._lists.values())
-
-    def changed(self, kinds: Iterable[str], session: Session) -> None:
-        """The server says that these lists have changed."""
-        for kind in kinds:
-            self._lists[kind].announced += 1
-        if "tools" in kinds and session.link is not None:
-            # The schemas that the session has listed may no longer hold; no answer is refused for them.
-            session.link.seed(tuple(self.tools.values()))
-
-    # -- the work
-
-    async def _list_all(self, kinds: list[str], session: Session) -> None:
-        """List one after another, for as long as the session is the present one."""
-        async with anyio.create_task_group() as group:
-
-            async def until_retired() -> None:
-                await session.retired.wait()
-                group.cancel_scope.cancel()
-
-            group.start_soon(until_retired)
-            await self._watch.settled(session)
-            try:
-                offered = advertised(await self._of.capabilities())
-            except Exception:
-                # Nobody knows what there is, so everything is asked for.
-                offered = frozenset(KINDS)
-            news = False
-            for kind in kinds:
-                news |= await self._list(self._lists[kind], session, offered=kind in offered)
-            self._watch.listed(news)
-            group.cancel_scope.cancel()
-
-    async def _list(self, one: Entries, session: Session, *, offered: bool) -> bool:
-        """List one kind. Whatever fails is this list's alone. Returns whether anything was new."""
-        self._count += 1
-        seen = one.begin(self._count, session)
-        try:
-            found = await collect(lambda cursor: self._of.list_page(one.kind, cursor), one.kind) if offered else NOTHING
-        except Exception as error:
-            # Classified, reported and logged by the call itself.
-            if not _absent(error) or one.known:
-                one.retry = isinstance(error, CallFailed)
-                return False
-            found = NOTHING
-        if session is not self._of.present():
-            return False
-        return self._announce(one.replace(self._of.name, found, session, seen))
-
-    def _announce(self, change: CatalogChange) -> bool:
-        if not change:
-            return False
+    def _announce(self, change: CatalogChange) -> None:
         for listener in tuple(self._listeners):
             try:
                 listener(change)
             except Exception as error:  # a listener is host code
                 self._report("listener", error)
-        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a listing is under way, or about to begin at a new session."""
+        return self._lists.under_way is not None or self._watch.attended is not None
+
+    async def settled(self) -> None:
+        """Return when no listing is under way."""
+        while (under_way := self._lists.under_way or self._watch.attended) is not None:
+            await under_way.wait()
 
     # -- from the connection
 
@@ -339,15 +203,8 @@ class Catalog:
             client: The `mcp.Client` that it came from.
         """
         session = self._of.present()
-        if session is None or session.link is None or session.link.client is not client:
-            return
-        one = self._lists[kind]
-        whole = one.page(cursor, page, client)
-        if whole is not None:
-            self._count += 1
-            one.begin(self._count, session)
-            self._announce(one.replace(self._of.name, whole[0], session, whole[1]))
-            self.want((kind,), now=False)
+        if session is not None and self._lists.heard(kind, cursor, page, client, session):
+            self._want((kind,))
             self._watch.follow(session)
 
     async def attend(self, session: Session, *, busy: bool = False) -> None:
@@ -362,9 +219,3 @@ class Catalog:
     def notice(self, message: Any) -> None:
         """A notification came. If it says that a list has changed, list it soon."""
         self._watch.notice(message)
-
-
-def _absent(error: Exception) -> bool:
-    """Whether the server says that it has no such list."""
-    unknown_method = types.METHOD_NOT_FOUND
-    return isinstance(error, MCPError) and not isinstance(error, CallFailed) and error.code == unknown_method

@@ -38,6 +38,7 @@ class Entries:
         "announced",
         "began",
         "complete",
+        "doubted",
         "epoch",
         "got",
         "kind",
@@ -64,6 +65,8 @@ class Entries:
         """Somebody needs it: every new session lists it."""
         self.announced = 0
         """How often the server said that it has changed."""
+        self.doubted = False
+        """The event stream was away since it was listed, so a change may not have been heard."""
         self.seen = 0
         """`announced` when the listing of what is known began."""
         self.began = 0
@@ -80,8 +83,8 @@ class Entries:
         self._following: str | None = None
 
     def fresh(self, session: Session) -> bool:
-        """Whether it is known as `session` listed it, without an announced change since."""
-        return self.epoch == session.epoch and self.announced == self.seen
+        """Whether it is known as `session` listed it, and no change was announced or can have been missed since."""
+        return self.epoch == session.epoch and self.announced == self.seen and not self.doubted
 
     def due(self, session: Session) -> bool:
         """Whether `session` should list it again: it has changed, or could not be listed for now."""
@@ -93,6 +96,10 @@ class Entries:
         self.began, self.tried, self.retry = number, session.epoch, False
         return self.announced
 
+    def forget_attempt(self) -> None:
+        """The listing was interrupted, so it counts as not begun."""
+        self.began = self.tried = 0
+
     def replace(self, server: str, found: Listing, session: Session, seen: int) -> CatalogChange:
         """A listing has ended well.
 
@@ -103,7 +110,7 @@ class Entries:
             seen: What `begin` returned.
         """
         before, after = self.known, found.entries
-        self.got = self.began
+        self.got, self.doubted = self.began, False
         self.known, self.complete, self.epoch, self.seen = after, found.complete, session.epoch, seen
         return CatalogChange(
             server,

@@ -21,7 +21,7 @@ from mcpconn.core.stream import StreamState
 from mcpconn.runtime.session import Session
 
 if TYPE_CHECKING:
-    from mcpconn.catalog.catalog import Catalog, Lister
+    from mcpconn.catalog.lists import Lister, Lists
 
 COURTESY = 0.1
 """Seconds that the listing of a new session lets a call go first which has waited for the session."""
@@ -44,8 +44,8 @@ GAP_INTERVAL = 60.0
 class Watch:
     """Decides when a catalogue lists, and hears what its server announces."""
 
-    def __init__(self, catalog: Catalog, of: Lister, *, calm: Callable[[], Awaitable[None]]) -> None:
-        self._catalog = catalog
+    def __init__(self, lists: Lists, of: Lister, *, calm: Callable[[], Awaitable[None]]) -> None:
+        self._lists = lists
         self._of = of
         self._calm = calm
         self._attending: Session | None = None
@@ -97,7 +97,7 @@ class Watch:
         if self._of.present() is session:
             if missed:
                 await self._of.tell_watchers()
-            await self._catalog.list_now(self._catalog.needed(session))
+            await self._lists.read(self._lists.needed(session))
 
     def follow(self, session: Session) -> None:
         """Observe the session's event stream. In the modern era, open it, if any list is needed."""
@@ -108,7 +108,7 @@ class Watch:
             self._following = session
             self._patience_ends = anyio.current_time() + STREAM_PATIENCE
             link.stream.subscribe(partial(self._stream_changed, session))
-        if link.era == "modern" and self._catalog.wanted and self._listening is not session:
+        if link.era == "modern" and self._lists.wanted and self._listening is not session:
             self._listening = session
             self._patience_ends = anyio.current_time() + STREAM_PATIENCE
             # Before the task has begun: whoever lists next waits for the stream.
@@ -136,36 +136,37 @@ class Watch:
         """A notification came."""
         session = self._of.present()
         if session is not None and (kinds := changed_kinds(message)):
-            self._catalog.changed(kinds, session)
+            self._lists.changed(kinds, session)
             self.soon()
 
     def listed(self, news: bool) -> None:
-        """A listing is over.
+        """A listing is over. What was announced meanwhile, or could not be listed, is listed later.
 
         Args:
             news: It found something new.
         """
         self._listed_at = anyio.current_time()
         self._pause_maximum = BUSY_PAUSE_MAXIMUM if news else PAUSE_MAXIMUM
+        self.soon()
 
     def soon(self) -> None:
         """List what is due, beside the calls, if anything is."""
         session = self._of.present()
         if session is None or self._busy or self._attending is session:
             return
-        if self._catalog.due(session) or self._catalog.needed(session):
+        if self._lists.due(session) or self._lists.needed(session):
             self._busy = self._of.spawn(self._catch_up)
 
     async def _catch_up(self) -> None:
         """List until nothing is due, more and more slowly if it never ends."""
         try:
             while (session := self._of.present()) is not None and self._attending is not session:
-                if needed := self._catalog.needed(session):
-                    await self._catalog.list_now(needed)
-                elif self._catalog.due(session):
+                if needed := self._lists.needed(session):
+                    await self._lists.read(needed)
+                elif self._lists.due(session):
                     await _pause(session, self._next_pause())
                     if self._of.present() is session:
-                        await self._catalog.list_now(self._catalog.due(session), anew=True)
+                        await self._lists.read(self._lists.due(session), anew=True)
                 else:
                     return
         finally:
@@ -180,10 +181,14 @@ class Watch:
 
     def _stream_changed(self, session: Session) -> None:
         link = session.link
-        if link is None or link.stream.state is not StreamState.OPEN or session is not self._of.present():
+        if link is None or session is not self._of.present():
+            return
+        if link.stream.state is StreamState.WAITING and link.stream.opened:
+            self._lists.doubt(session)
+        if link.stream.state is not StreamState.OPEN:
             return
         late = link.era == "legacy" and self._attending is not session
-        if late or link.stream.opened > 1 or self._catalog.tried(session):
+        if late or link.stream.opened > 1 or self._lists.tried(session):
             self._gap = True
             if not self._gap_task:
                 self._gap_task = self._of.spawn(partial(self._close_gap, session))
@@ -199,8 +204,8 @@ class Watch:
                 self._gap = False
                 self._gap_at = anyio.current_time()
                 await self._of.tell_watchers()
-                kinds = self._catalog.wanted & await self._announced()
-                await self._catalog.list_now(kinds, anew=True)
+                kinds = self._lists.wanted & await self._announced()
+                await self._lists.read(kinds, anew=True)
         finally:
             self._gap_task = False
 

@@ -34,6 +34,7 @@ class Exchange:
         "exception",
         "from_wire",
         "has_result",
+        "hint",
         "http_status",
         "message",
         "phase",
@@ -79,6 +80,7 @@ class Exchange:
         self.content_type: str | None = None
         self.retry_after: float | None = None
         self.challenge: str | None = None
+        self.hint: str | None = None
         self.session_sent: bool | None = None
         self.from_wire: bool | None = None
         self.written = written
@@ -128,6 +130,7 @@ class Exchange:
             content_type=self.content_type,
             retry_after=self.retry_after,
             challenge=self.challenge,
+            hint=self.hint,
             session_sent=self.session_sent,
             from_wire=self.from_wire,
             written=self.written,

@@ -64,6 +64,8 @@ class Evidence:
     """Retry-After of the HTTP response, in seconds from its arrival."""
     challenge: str | None = field(default=None, repr=False)
     """WWW-Authenticate of the HTTP response. Not in the repr: it can name realms and nonces."""
+    hint: str | None = None
+    """What the headers of the HTTP response say to people (the challenge's words, Allow), secrets replaced."""
     session_sent: bool | None = None
     """Whether the request carried a session id."""
     from_wire: bool | None = None

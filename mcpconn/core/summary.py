@@ -28,4 +28,7 @@ def summary(rule: Rule, seen: Seen) -> str:
         said = said[:SUMMARY_LIMIT] + "..."
     if said and said.lower() not in rule.because.lower():
         details.append(said)
+    hint = seen.evidence.hint
+    if hint and hint.lower() not in said.lower():
+        details.append(hint)
     return f"{rule.because} ({', '.join(details)})" if details else rule.because

@@ -12,13 +12,13 @@ import mcp_types as types
 from typing_extensions import deprecated
 
 from mcpconn.callbacks import WITH_CONTEXT, WITHOUT_CONTEXT
-from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.failures import Failure
 from mcpconn.core.states import State
 from mcpconn.redact import Redactor
 from mcpconn.sync.background import Background
+from mcpconn.sync.catalog import SyncCatalog
 
 T = TypeVar("T")
 
@@ -43,9 +43,9 @@ class SyncConnection:
         return self._connection.config
 
     @property
-    def catalog(self) -> Catalog:
-        """What the server offers. For reading and `subscribe`; its listeners run in the loop's thread."""
-        return self._connection.catalog
+    def catalog(self) -> SyncCatalog:
+        """What the server offers."""
+        return SyncCatalog(self._connection.catalog, self._background)
 
     @property
     def state(self) -> State:

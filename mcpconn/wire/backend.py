@@ -18,6 +18,7 @@ import httpcore2
 
 from mcpconn.wire.engine.channel import Channel, PlainChannel, SecureChannel, either, is_clean
 from mcpconn.wire.engine.connect import open_socket
+from mcpconn.wire.reasons import connect_reason, place
 
 Option = Any
 _REFUSAL = re.compile(rb"HTTP/1\.[01] [345]\d\d")
@@ -25,8 +26,23 @@ AHEAD = 64 * 1024
 """Bytes of a response that are read while its request is still being written."""
 
 
+class Unreachable(httpcore2.ConnectError):
+    """No connection could be made. httpcore2's pool takes causes away, so the reason travels beside the text."""
+
+    def __init__(self, text: str, reason: Exception | None) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 class Backend(httpcore2.AsyncNetworkBackend):
     """Opens TCP connections."""
+
+    def __init__(self, *, tunnels: bool = False) -> None:
+        """
+        Args:
+            tunnels: TLS is spoken through a proxy, with another server than the one connected to.
+        """
+        self._tunnels = tunnels
 
     async def connect_tcp(
         self,
@@ -36,8 +52,9 @@ class Backend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Option] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        with _raised_as(httpcore2.ConnectError, httpcore2.ConnectTimeout), anyio.fail_after(timeout):
-            return Stream(PlainChannel(await open_socket(host, port, tuple(socket_options or ()))))
+        with _not_connected(host, port), anyio.fail_after(timeout):
+            channel = PlainChannel(await open_socket(host, port, tuple(socket_options or ())))
+            return Stream(channel, (host, None if self._tunnels else port))
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
@@ -46,8 +63,14 @@ class Backend(httpcore2.AsyncNetworkBackend):
 class Stream(httpcore2.AsyncNetworkStream):
     """One connection."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, peer: tuple[str, int | None]) -> None:
+        """
+        Args:
+            channel: An open one.
+            peer: Host and port of whom TLS will be spoken with; no port where it is somebody behind a proxy.
+        """
         self._channel = channel
+        self._peer = peer
         self._ahead = b""
         """What was read while a request was being written."""
 
@@ -94,13 +117,13 @@ class Stream(httpcore2.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.AsyncNetworkStream:
         try:
-            with _raised_as(httpcore2.ConnectError, httpcore2.ConnectTimeout), anyio.fail_after(timeout):
+            with _not_connected(server_hostname or self._peer[0], self._peer[1]), anyio.fail_after(timeout):
                 secure = SecureChannel(self._channel, ssl_context, server_hostname)
                 await secure.handshake()
         except BaseException:
             self._channel.close()
             raise
-        return Stream(secure)
+        return Stream(secure, self._peer)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
@@ -120,6 +143,17 @@ async def _wait(what: Callable[[], Awaitable[None]], timeout: float | None) -> N
         return
     with anyio.fail_after(timeout):
         await what()
+
+
+@contextmanager
+def _not_connected(host: str, port: int | None) -> Iterator[None]:
+    """Raise what httpcore2 expects when no connection could be made, with the reason and the place."""
+    try:
+        yield
+    except TimeoutError:
+        raise httpcore2.ConnectTimeout(f"{place(host, port)}: no connection in time") from None
+    except (OSError, anyio.ClosedResourceError) as error:
+        raise Unreachable(*connect_reason(error, host, port)) from None
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class Lens(httpx2.AsyncClient):
         if session_id and is_secret_value("", session_id):
             # Whoever has it can speak in this session. A plain word or number is hidden from no text.
             self.redact.learn(session_id)
-        note_response(exchange, response)
+        note_response(exchange, response, self.redact)
         if response.status_code >= 400:
             try:
                 said = await note_refusal(exchange, response, self.redact)

@@ -17,6 +17,7 @@ import httpx2
 
 from mcpconn.wire.backend import Backend
 from mcpconn.wire.pace import Chunks, Pace
+from mcpconn.wire.reasons import protocol_reason
 from mcpconn.wire.recorder import UNSAFE_KEY
 from mcpconn.wire.sdk import pool_of, use_backend
 
@@ -54,13 +55,20 @@ class Library(httpx2.AsyncBaseTransport):
         self._keeping = httpx2.AsyncHTTPTransport(limits=keep, **options)
         self._fresh = httpx2.AsyncHTTPTransport(limits=none, **options)
         for transport in (self._keeping, self._fresh):
-            use_backend(transport, Backend())
+            use_backend(transport, Backend(tunnels=proxy is not None))
         self._released = anyio.Event()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         _check(request)
         transport = self._fresh if request.extensions.get(UNSAFE_KEY) else self._keeping
-        response = await transport.handle_async_request(request)
+        try:
+            response = await transport.handle_async_request(request)
+        except httpx2.RemoteProtocolError as error:
+            text, cause = protocol_reason(error)
+            raise httpx2.RemoteProtocolError(text) from cause
+        except httpx2.ConnectError as error:
+            # Its type says that it is for instance the certificate, which waiting does not change.
+            raise httpx2.ConnectError(str(error)) from getattr(error.__cause__, "reason", None)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _Paced(response.stream, lambda: self._released.set())
         return response
@@ -100,7 +108,7 @@ def _check(request: httpx2.Request) -> None:
     try:
         h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
     except h11.LocalProtocolError as error:
-        raise httpx2.LocalProtocolError(str(error)) from error
+        raise httpx2.LocalProtocolError(protocol_reason(error)[0]) from None
 
 
 class _Paced(httpx2.AsyncByteStream):

@@ -11,10 +11,11 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import cached_property
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx2
+
+from mcpconn.wire.environment import Environment
+from mcpconn.wire.proxied import Proxied
 
 KEEPALIVE_EXPIRY = 4.0
 """Seconds after which an unused socket is not used again. uvicorn and node close theirs after 5 s: a request that
@@ -56,24 +57,25 @@ SOCKET_OPTIONS = _socket_options()
 class Network:
     """Makes HTTP transports that share one TLS context."""
 
+    def __init__(self) -> None:
+        self._environment = Environment()
+
     @cached_property
     def tls(self) -> ssl.SSLContext:
-        """The TLS context, with httpx2's defaults; made when first needed."""
-        return httpx2.create_ssl_context()
+        """The TLS context, with httpx2's defaults; made when first needed.
 
-    @cached_property
-    def proxies(self) -> dict[str, str]:
-        """The environment's proxies (HTTPS_PROXY and so on), by scheme. Read once: that takes half a millisecond."""
-        return getproxies()
-
-    def proxy_for(self, url: str) -> str | None:
-        """The proxy that the environment names for `url`, unless NO_PROXY excepts it."""
-        parts = urlsplit(url)
-        proxy = self.proxies.get(parts.scheme) or self.proxies.get("all")
-        return None if proxy is None or proxy_bypass(parts.hostname or "") else proxy
+        Raises:
+            ConfigError: the certificates that a variable names cannot be read.
+        """
+        return self._environment.tls()
 
     def transport(
-        self, url: str, engine: str = "direct", *, tls: Callable[[], ssl.SSLContext] | None = None
+        self,
+        url: str,
+        engine: str = "direct",
+        *,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        learn: Callable[[str], None] = lambda secret: None,
     ) -> httpx2.AsyncBaseTransport:
         """A transport for one connection to `url`, with sockets of its own.
 
@@ -82,15 +84,27 @@ class Network:
             tls: The TLS context for this server alone; None: the one that all share.
             engine: `direct` for the project's own (`wire.engine`), `httpx` for httpx2's. Proxies are known
                 to the latter alone, and it is taken wherever there is one.
+            learn: Told of the secrets of a proxy that is used.
+
+        Raises:
+            ConfigError: a setting of the environment that is for this URL cannot be used.
         """
-        proxy = self.proxy_for(url)
+        proxy = self._environment.proxy_for(url)
+        tls = tls or (lambda: self.tls)
+        if url.startswith("https"):
+            # Now, so that a setting that cannot be used is not met in the middle of a request.
+            tls()
         # Both are imported with the first connection that needs them, as httpx2 does with httpcore2: h11 takes a while.
         if engine == "direct" and proxy is None:
             from mcpconn.wire.engine import Engine
 
-            shared = tls or (lambda: self.tls)
-            return Engine(shared, keepalive_expiry=KEEPALIVE_EXPIRY, socket_options=SOCKET_OPTIONS)
+            return Engine(tls, keepalive_expiry=KEEPALIVE_EXPIRY, socket_options=SOCKET_OPTIONS)
         from mcpconn.wire.library import Library
 
-        context = tls() if tls is not None else self.tls
-        return Library(context, keepalive_expiry=KEEPALIVE_EXPIRY, proxy=proxy, socket_options=SOCKET_OPTIONS)
+        through = proxy.url if proxy is not None else None
+        library = Library(tls(), keepalive_expiry=KEEPALIVE_EXPIRY, proxy=through, socket_options=SOCKET_OPTIONS)
+        if proxy is None:
+            return library
+        for secret in proxy.secrets:
+            learn(secret)
+        return Proxied(library, proxy)

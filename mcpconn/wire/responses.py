@@ -12,7 +12,9 @@ from mcp_types import ErrorData, JSONRPCError
 
 from mcpconn.core.exchange import Exchange
 from mcpconn.redact import Redactor
+from mcpconn.wire.hints import hint
 from mcpconn.wire.messages import MessageTooLarge, Unreadable, read
+from mcpconn.wire.reasons import PLAIN_ON_TLS, USE_HTTPS
 
 SESSION_HEADER = "mcp-session-id"
 ERROR_BODY_LIMIT = 1024 * 1024
@@ -27,13 +29,14 @@ RETRY_AFTER_LIMIT = 86_400.0
 """Seconds of Retry-After that are believed. "99999999999" is a mistake, and would silence a connection for good."""
 
 
-def note_response(exchange: Exchange, response: httpx2.Response) -> None:
+def note_response(exchange: Exchange, response: httpx2.Response, redact: Redactor) -> None:
     """Write down what the head of `response` says."""
     exchange.http_status = response.status_code
     exchange.content_type = response.headers.get("content-type", "")
     if response.status_code >= 400:
         exchange.retry_after = retry_after(response.headers.get("retry-after"))
         exchange.challenge = response.headers.get("www-authenticate")
+        exchange.hint = hint(response, redact)
 
 
 async def note_refusal(exchange: Exchange, response: httpx2.Response, redact: Redactor) -> ErrorData | None:
@@ -50,6 +53,8 @@ async def note_refusal(exchange: Exchange, response: httpx2.Response, redact: Re
         body = await read_limited(response, ERROR_BODY_LIMIT, cut=True)
     finally:
         await close(response)
+    if response.status_code == 400 and any(phrase in body for phrase in PLAIN_ON_TLS):
+        exchange.hint = USE_HTTPS
     media_type = (exchange.content_type or "").lower()
     if not body.strip():
         exchange.content_type = ""

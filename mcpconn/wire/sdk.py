@@ -13,6 +13,7 @@ a canary in `tests/wire/test_sdk.py`, which fails when the SDK changes.
 | `mcp.shared.direct_dispatcher` raising by itself | tells its own timeout from a server's word | see below |
 | `httpx2.AsyncHTTPTransport._pool` (httpx2 2.16) | its idle sockets are swept | swept at the next request |
 | `httpcore2.AsyncConnectionPool._network_backend` | sockets of ours | early refusals of large requests are not seen |
+| `httpx2._utils.get_environment_proxies`, `URLPattern` | which proxy is for a URL | the rules of urllib |
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import httpx2
+import httpx2._utils
 import mcp
 from mcp import MCPError
 from mcp.client import ClientSession
@@ -94,7 +98,7 @@ def seed(session: ClientSession, tools: Sequence[Tool]) -> None:
     are left out: an answer is not to be refused for a schema that may no longer hold.
     """
     absorb = getattr(session, "_absorb_tool_listing", None)
-    if callable(absorb) and tools:
+    if callable(absorb):
         unchecked = [tool.model_copy(update={"output_schema": None}) for tool in tools]
         absorb(ListToolsResult(tools=unchecked), complete=True)
 
@@ -141,3 +145,34 @@ def use_backend(transport: httpx2.AsyncHTTPTransport, backend: Any) -> None:
     pool: Any = pool_of(transport)
     if hasattr(pool, "_network_backend"):
         pool._network_backend = backend
+
+
+class ProxyMap:
+    """The environment's proxies and exceptions, by httpx2's rules: those of its own client, which cannot be asked."""
+
+    def __init__(self) -> None:
+        read = getattr(httpx2._utils, "get_environment_proxies", None)
+        pattern = getattr(httpx2._utils, "URLPattern", None)
+        self._entries: list[tuple[Any, str | None]] | None = None
+        if callable(read) and callable(pattern):
+            # Sorted as in the client: the most specific pattern first.
+            entries = [(pattern(key), proxy) for key, proxy in read().items()]
+            self._entries = sorted(entries, key=lambda entry: entry[0])
+
+    def find(self, url: str) -> tuple[str, str] | None:
+        """The scheme whose variable names the proxy for `url` (`http`, `https`, `all`), and the proxy's URL."""
+        if self._entries is None:
+            return self._by_urllib(url)
+        target = httpx2.URL(url)
+        for pattern, proxy in self._entries:
+            if pattern.matches(target):
+                return None if proxy is None else (pattern.scheme or "all", proxy)
+        return None
+
+    def _by_urllib(self, url: str) -> tuple[str, str] | None:
+        parts, found = urlsplit(url), getproxies()
+        for scheme in (parts.scheme, "all"):
+            if found.get(scheme) and not proxy_bypass(parts.hostname or ""):
+                proxy = found[scheme]
+                return scheme, proxy if "://" in proxy else f"http://{proxy}"
+        return None

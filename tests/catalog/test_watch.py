@@ -160,6 +160,28 @@ def test_after_a_reconnect_the_pages_of_two_sessions_are_not_mixed(backend: str)
     play(backend, script, act)
 
 
+def test_a_caller_who_leaves_takes_no_listing_from_the_others(backend: str) -> None:
+    script = Script()
+
+    async def act(connection: Connection, transport: ScriptTransport) -> None:
+        results: list[bool] = []
+
+        async def refresh() -> None:
+            results.append(await connection.catalog.refresh())
+
+        script.inject(faults.slow(5), method="resources/list", times=2)
+        async with anyio.create_task_group() as group, anyio.create_task_group() as leaving:
+            leaving.start_soon(refresh)
+            await anyio.sleep(1)
+            group.start_soon(refresh)
+            await anyio.sleep(1)
+            leaving.cancel_scope.cancel()
+        assert results == [True]
+        assert connection.catalog.listed == set(KINDS)
+
+    play(backend, script, act, catalog="lazy")
+
+
 # -- changes
 
 

@@ -18,6 +18,7 @@ FIELDS = {
     "content_type": "text/html",
     "retry_after": 1.5,
     "challenge": "Bearer",
+    "hint": "it wants Bearer credentials",
     "session_sent": True,
     "from_wire": True,
 }

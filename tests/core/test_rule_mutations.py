@@ -82,7 +82,7 @@ def decided_here(i: int, both: list[str]) -> bool:
 
 
 LISTS = [
-    *((NAMES, name) for name in ("OAUTH_WORDS", "NOT_SENT_ERRORS", "CUT_ERRORS", "ENDED_ERRORS")),
+    *((NAMES, name) for name in ("OAUTH_WORDS", "NOT_SENT_ERRORS", "CUT_ERRORS", "ENDED_ERRORS", "SPAWN_ERRORS")),
     (NAMES, "PROTOCOL_CODES"),
     (NAMES, "NOT_PROCESSED"),
     (vars(named_conditions), "OWN_CODES"),
@@ -196,10 +196,10 @@ def conditions() -> list[ast.Lambda]:
 
 EQUIVALENT = {
     4: ("seen.status >= 499",),  # a 499 that refuses a session names it, too
-    17: ("seen.status <= 500 and seen.code", "seen.status < 501 and seen.code"),  # a 500 with any code is there already
-    22: ("seen.status >= 399",),  # 300 to 399 are redirects, above
-    23: ("seen.status >= 399",),  # likewise
-    24: ("seen.status <= 300", "seen.status < 301"),  # likewise
+    18: ("seen.status <= 500 and seen.code", "seen.status < 501 and seen.code"),  # a 500 with any code is there already
+    23: ("seen.status >= 399",),  # 300 to 399 are redirects, above
+    24: ("seen.status >= 399",),  # likewise
+    25: ("seen.status <= 300", "seen.status < 301"),  # likewise
 }
 """Changes that change nothing, by rule, and why."""
 

@@ -7,7 +7,6 @@ changed rule has to get past (test_rule_mutations.py).
 from __future__ import annotations
 
 import concurrent.futures
-import errno
 import socket
 import ssl
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from mcp import MCPError
 from mcp.client.auth import OAuthFlowError, OAuthRegistrationError, OAuthTokenError
 
 from mcpconn.core import Delivery, Evidence, FailureKind
-from mcpconn.wire.child import CannotStart, ChildExited
 from mcpconn.wire.messages import MessageTooLarge
 
 K, D = FailureKind, Delivery
@@ -27,6 +25,18 @@ K, D = FailureKind, Delivery
 
 class ConfigError(ValueError):
     """Named as the one that says: the entry of this server cannot be used."""
+
+
+class ChildExited(Exception):
+    """Named as the wire's own."""
+
+
+class ProxyRefused(httpx2.ProxyError):
+    """Named as the wire's own."""
+
+
+class WrongScheme(Exception):
+    """Named as the wire's own."""
 
 
 class CredentialsRefused(Exception):
@@ -146,6 +156,9 @@ UNAUTHORIZED = ("the server refused the credentials", K.AUTH, D.REJECTED, False)
 seen(*UNAUTHORIZED, http_status=401, message="token expired", session_sent=True)
 seen(*UNAUTHORIZED, **wire(-32010, "Unauthorized", http_status=401))
 seen(*UNAUTHORIZED, http_status=401, message="invalid_grant")
+PROXY_CREDENTIALS = ("the proxy wants other credentials", K.CONFIG, D.REJECTED, False)
+seen(*PROXY_CREDENTIALS, http_status=407)
+seen(*PROXY_CREDENTIALS, http_status=407, session_sent=True, message="Proxy Authentication Required")
 FORBIDDEN = ("the credentials do not allow this call", K.AUTH, D.REJECTED, False)
 seen(*FORBIDDEN, http_status=403, message="insufficient_scope", session_sent=True)
 seen("too many requests", K.RATE_LIMITED, D.REJECTED, True, http_status=429, session_sent=True, message="slow down")
@@ -307,6 +320,10 @@ seen(
     False,
     **raised(CredentialsUnavailable("the authorization server does not answer")),
 )
+PROXY = ("the proxy refused the request", K.CONFIG, D.NOT_SENT, True)
+seen(*PROXY, **raised(ProxyRefused("the proxy refused the connection: HTTP 407")))
+SCHEME = ("the URL's scheme is not the server's", K.CONFIG, D.NOT_SENT, True)
+seen(*SCHEME, **raised(WrongScheme("the server does not speak TLS")))
 OUT_OF_REACH = ("the server cannot be reached", K.UNAVAILABLE, D.NOT_SENT, False)
 for each in (
     httpx2.ConnectError("All connection attempts failed"),
@@ -322,14 +339,10 @@ seen(*URL, **raised(httpx2.UnsupportedProtocol("no scheme")))
 seen(*URL, **raised(httpx2.InvalidURL("no")))
 UNWRITTEN = ("the request could not be written", K.PROTOCOL, D.NOT_SENT, True)
 seen(*UNWRITTEN, **raised(httpx2.LocalProtocolError("Illegal header value")))
-STILLBORN = ("the server process exited before the handshake", K.TRANSPORT_LOST, D.NOT_SENT, True)
-seen(*STILLBORN, **raised(ChildExited(1, []), phase="dial"))
-seen(*STILLBORN, **raised(ChildExited(0, [], certain=False), phase="dial"))
-seen(*ENDED, **raised(ChildExited(-9, []), phase="idle"))
-seen(*ENDED, **raised(ChildExited(None, [])))
-LAUNCHED = ("the process that was started has ended, and its pipes are still open", K.TRANSPORT_LOST, D.UNKNOWN, False)
-seen(*LAUNCHED, **raised(ChildExited(0, [], certain=False), phase="idle"))
-seen(*LAUNCHED, **raised(ChildExited(1, [], certain=False)))
+STILLBORN = ("the server process exited before the handshake", K.CONFIG, D.NOT_SENT, True)
+seen(*STILLBORN, **raised(ChildExited("exited with 1"), phase="dial"))
+seen(*ENDED, **raised(ChildExited("exited with 1"), phase="idle"))
+seen(*ENDED, **raised(ChildExited("exited with 1")))
 for each in (
     anyio.ClosedResourceError(),
     anyio.BrokenResourceError(),
@@ -366,12 +379,9 @@ for each in (
 ):
     seen(*UNUSABLE, **raised(each))
 SPAWN = ("the command cannot be started", K.CONFIG, D.NOT_SENT, True)
-seen(*SPAWN, **raised(CannotStart(FileNotFoundError(errno.ENOENT, "No such file or directory")), phase="dial"))
-seen(*SPAWN, **raised(CannotStart(ValueError("embedded null byte"))))
-NO_ROOM = ("no process can be started now", K.UNAVAILABLE, D.NOT_SENT, False)
-seen(*NO_ROOM, **raised(CannotStart(OSError(errno.EMFILE, "Too many open files")), phase="dial"))
-seen(*NO_ROOM, **raised(CannotStart(BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"))))
-for each in (FileNotFoundError("nosuch"), PermissionError()):
+for each in (FileNotFoundError("nosuch"), PermissionError(), NotADirectoryError(), IsADirectoryError()):
+    seen(*SPAWN, **raised(each, phase="dial"))
+    seen(*SPAWN, **raised(each))
     seen(*CALL_FAILED, **raised(each, phase="call"))
 PHRASE = ("an error says the session is not known", K.SESSION_EXPIRED, D.REJECTED, False)
 seen(*PHRASE, **raised(RuntimeError("Invalid or expired session")))

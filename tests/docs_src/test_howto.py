@@ -35,6 +35,12 @@ def test_a_sync_host_registers_every_tool() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_toolbox_follows_the_catalogue() -> None:
+    script = Script()
+    assert await load(HOWTO / "catalogue.py").main(scripted(script)) == set(script.tools)
+
+
+@pytest.mark.anyio
 async def test_a_callable_is_asked_again_when_its_token_is_refused() -> None:
     script, given = Script(), iter(["first", "second"])
 

@@ -72,7 +72,7 @@ async def refused(status: int, body: bytes, content_type: str, **headers: str) -
     exchange = Exchange("call", "legacy", written=True)
     fields = {"content-type": content_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
     response = httpx2.Response(status, headers=fields, content=body, request=httpx2.Request("POST", URL))
-    note_response(exchange, response)
+    note_response(exchange, response, Redactor())
     await note_refusal(exchange, response, Redactor(["sk-secret-value"]))
     return exchange
 

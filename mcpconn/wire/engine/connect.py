@@ -136,7 +136,9 @@ async def _race(addresses: list[tuple[Any, ...]], options: tuple[tuple[int, int,
         _close(iter(winners))
         raise
     if not winners:
-        raise OSError("; ".join(dict.fromkeys(map(str, errors))))
+        if len({error.errno for error in errors}) == 1:
+            raise errors[0]
+        raise OSError("; ".join(dict.fromkeys(error.strerror or str(error) for error in errors)))
     # Two can win in the same turn of the loop.
     _close(iter(winners[1:]))
     return winners[0]

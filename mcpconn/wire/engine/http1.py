@@ -14,6 +14,7 @@ import httpx2
 from mcpconn.wire.engine.channel import READ_SIZE, Channel, either, is_clean
 from mcpconn.wire.engine.connect import Origin
 from mcpconn.wire.pace import Chunks, Pace
+from mcpconn.wire.reasons import protocol_reason
 
 HEAD_LIMIT = 100 * 1024
 """Bytes of a response's head, or of one chunk's header. httpcore2's figure."""
@@ -161,7 +162,7 @@ class HttpSocket:
                 parts.append(http.send(h11.Data(data=body)))
             parts.append(http.send(h11.EndOfMessage()))
         except h11.LocalProtocolError as error:
-            raise httpx2.LocalProtocolError(str(error)) from error
+            raise httpx2.LocalProtocolError(protocol_reason(error)[0]) from None
         return b"".join(part for part in parts if part)
 
     async def _write(self, data: bytes, timeout: float | None) -> bool:
@@ -277,7 +278,8 @@ class HttpSocket:
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError as error:
-            raise httpx2.RemoteProtocolError(str(error)) from error
+            text, cause = protocol_reason(error)
+            raise httpx2.RemoteProtocolError(text) from cause
 
     async def _receive(self) -> bytes:
         try:

@@ -14,6 +14,7 @@ from mcpconn.wire.engine.channel import Channel
 from mcpconn.wire.engine.connect import Connector, Origin, origin_of
 from mcpconn.wire.engine.http1 import HttpSocket, Timeouts
 from mcpconn.wire.engine.lifetimes import Lifetimes
+from mcpconn.wire.reasons import connect_reason, place
 from mcpconn.wire.recorder import HEADERS_STARTED, UNSAFE_KEY
 
 LARGE = 64 * 1024
@@ -126,9 +127,11 @@ class Engine(httpx2.AsyncBaseTransport):
                 channel = await self._connect(origin, request.extensions.get("sni_hostname"))
         except TimeoutError as error:
             # The system's own limit has a number; ours has none.
-            raise httpx2.ConnectTimeout(str(error) or f"no connection within {timeout:g} s") from None
+            within = f" within {timeout:g} s" if error.errno is None and timeout is not None else ""
+            raise httpx2.ConnectTimeout(f"{place(*origin[1:])}: no connection{within or ' in time'}") from None
         except (OSError, anyio.ClosedResourceError) as error:
-            raise httpx2.ConnectError(str(error) or "the TLS handshake was cut off") from None
+            text, cause = connect_reason(error, *origin[1:])
+            raise httpx2.ConnectError(text) from cause
         socket = HttpSocket(channel, origin)
         self._sockets.add(socket)
         if not socket.is_clean():
