@@ -97,8 +97,8 @@ class Entries:
         return self.announced
 
     def forget_attempt(self) -> None:
-        """The listing was interrupted, so it counts as not begun."""
-        self.began = self.tried = 0
+        """The listing was interrupted, so it counts as not begun: what is known is from the one before it."""
+        self.began, self.tried = self.got, self.epoch
 
     def replace(self, server: str, found: Listing, session: Session, seen: int) -> CatalogChange:
         """A listing has ended well.

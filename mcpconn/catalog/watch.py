@@ -163,6 +163,9 @@ class Watch:
             while (session := self._of.present()) is not None and self._attending is not session:
                 if needed := self._lists.needed(session):
                     await self._lists.read(needed)
+                    if self._lists.needed(session) == needed:
+                        # Interrupted. Whoever needs them next, or the next session, lists them.
+                        return
                 elif self._lists.due(session):
                     await _pause(session, self._next_pause())
                     if self._of.present() is session:

@@ -78,7 +78,9 @@ class Stage:
 async def stage(**options: Any) -> AsyncIterator[Stage]:
     script = Script(**options)
     transport = ScriptTransport(script)
-    async with Manager({"srv": {"url": "http://srv.test/mcp", "http_transport": transport}}) as manager:
+    # Eager: in the modern era the first listing opens a stream, which would look like something left behind.
+    entry = {"url": "http://srv.test/mcp", "http_transport": transport, "catalog": "eager"}
+    async with Manager({"srv": entry}) as manager:
         stage = Stage(script, transport, manager)
         await manager.wait_ready()
         await stage.connection.call_tool("add", {"a": 1, "b": 2})

@@ -160,7 +160,8 @@ def test_after_a_reconnect_the_pages_of_two_sessions_are_not_mixed(backend: str)
     play(backend, script, act)
 
 
-def test_a_caller_who_leaves_takes_no_listing_from_the_others(backend: str) -> None:
+@pytest.mark.parametrize("catalog", ["lazy", "eager"])
+def test_a_caller_who_leaves_takes_no_listing_from_the_others(backend: str, catalog: str) -> None:
     script = Script()
 
     async def act(connection: Connection, transport: ScriptTransport) -> None:
@@ -169,6 +170,8 @@ def test_a_caller_who_leaves_takes_no_listing_from_the_others(backend: str) -> N
         async def refresh() -> None:
             results.append(await connection.catalog.refresh())
 
+        await anyio.sleep(5)
+        before = script.count("prompts/list")
         script.inject(faults.slow(5), method="resources/list", times=2)
         async with anyio.create_task_group() as group, anyio.create_task_group() as leaving:
             leaving.start_soon(refresh)
@@ -178,6 +181,21 @@ def test_a_caller_who_leaves_takes_no_listing_from_the_others(backend: str) -> N
             leaving.cancel_scope.cancel()
         assert results == [True]
         assert connection.catalog.listed == set(KINDS)
+        assert script.count("prompts/list") == before + 1
+
+    play(backend, script, act, catalog=catalog)
+
+
+def test_a_listing_that_nobody_waits_for_any_more_is_finished_beside_the_calls(backend: str) -> None:
+    script = Script()
+
+    async def act(connection: Connection, transport: ScriptTransport) -> None:
+        script.inject(faults.slow(5), method="resources/list")
+        with anyio.move_on_after(1):
+            await connection.catalog.refresh()
+        await anyio.sleep(60)
+        assert connection.catalog.listed == set(KINDS)
+        assert listed(script) == {**dict.fromkeys(KINDS, 1), "resources": 2}
 
     play(backend, script, act, catalog="lazy")
 
