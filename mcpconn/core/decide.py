@@ -101,9 +101,9 @@ def decide_probe(
     """
     if failure.kind in _HARMLESS:
         return None
-    ended = failure.kind is FailureKind.TRANSPORT_LOST and failure.proof
-    unreachable = ended or failure.delivery is Delivery.NOT_SENT
-    if not (last or unreachable) and (failure.kind is FailureKind.TIMEOUT or not known):
+    lost = failure.kind in _LOSING and failure.proof
+    conclusive = last or lost or failure.delivery is Delivery.NOT_SENT
+    if not conclusive and (failure.kind is FailureKind.TIMEOUT or not known):
         return Event.SUSPECTED
     renewable = refreshable and not _forbidden(failure)
     if failure.kind is FailureKind.AUTH and not (proven or renewable):

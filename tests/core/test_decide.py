@@ -133,7 +133,9 @@ def test_a_first_request_decides_if_it_was_answered_before_and_is_refused_now(ki
         event = decide_probe(found, refreshable=refreshable, proven=proven, known=known, last=False)
         if kind in (K.RATE_LIMITED, K.CANCELLED):
             expected = None
-        elif (kind is K.TIMEOUT or not known) and not (delivery is D.NOT_SENT or (kind is K.TRANSPORT_LOST and proof)):
+        elif (kind is K.TIMEOUT or not known) and not (
+            delivery is D.NOT_SENT or (kind in (K.TRANSPORT_LOST, K.SESSION_EXPIRED) and proof)
+        ):
             expected = S
         else:
             expected = G if kind is K.AUTH and not (proven or refreshable) else L

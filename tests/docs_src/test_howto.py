@@ -117,6 +117,7 @@ async def test_a_servers_odd_phrase_is_a_lost_session() -> None:
         if received.rpc_method == "notifications/initialized" and script.count("initialize") == 1:
             script.inject(forgotten, method="tools/call")
             script.inject(forgotten, method="ping")
+            script.inject(forgotten, method="tools/list")
 
     script.on_request = arm
     assert await odd.main(transport) is True
