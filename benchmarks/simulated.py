@@ -70,6 +70,8 @@ class Link:
     def __init__(self, sign: Callable[[Evidence], None]) -> None:
         self.sign = sign
         self.ended: BaseException | None = None
+        self.doubt: Evidence | None = None
+        self.ending = 0.0
 
     def exchange(self, phase: Phase) -> Exchange:
         """As every link does."""
@@ -78,11 +80,15 @@ class Link:
     def seed(self, tools: object) -> None:
         """Nothing to hand on."""
 
-    doom = hurry = lambda self: None
+    def doom(self) -> None:
+        """Nothing to be kept from saying."""
 
 
 class Dialer:
     """Dials in the world."""
+
+    patience = progress = None
+    last_words = ""
 
     def __init__(self, world: World) -> None:
         self._world = world

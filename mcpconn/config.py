@@ -87,6 +87,7 @@ class ServerConfig:
     timeout: Limit | None = None
     """Deadline of a call. See `Policy.call_timeout`; so for the fields below, which have the names of the policy's."""
     connect_timeout: Seconds | None = None
+    start_timeout: Seconds | None = None
     probe_timeout: Seconds | None = None
     drain_timeout: Seconds | None = None
     keepalive: Limit | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,26 +12,15 @@ from mcp.client.caching import CacheMode
 from mcp.client.subscriptions import Subscription
 from mcp.shared.dispatcher import ProgressFnT
 
-from mcpconn.catalog import LISTS, Catalog
+from mcpconn.catalog import LISTS
 from mcpconn.core.exchange import Exchange
-from mcpconn.peer import Peer
-from mcpconn.restore import Restore
-from mcpconn.runtime.session import Session
+from mcpconn.requests import DEFAULT, Requests, noting
 from mcpconn.validate import check_timeout
 
 T = TypeVar("T")
 
 
-class _Default:
-    def __repr__(self) -> str:
-        return "the policy's"
-
-
-DEFAULT: Any = _Default()
-"""Stands for the timeout of the configuration or policy; None means no timeout at all."""
-
-
-class Methods(Peer):
+class Methods(Requests):
     """`mcp.Client`'s methods, with the same arguments and results, on top of one `_call`.
 
     Each takes three arguments more:
@@ -42,34 +30,6 @@ class Methods(Peer):
       method and the tool's annotations say it.
     - `wait`: False raises `NotReady` at once where the connection is not ready.
     """
-
-    catalog: Catalog
-
-    def __init__(self) -> None:
-        self._restore = Restore()
-
-    @abstractmethod
-    def present(self) -> Session | None:
-        """The session that calls are issued on now."""
-
-    @abstractmethod
-    def _check_here(self) -> None:
-        """Return if this is the connection's event loop, and it was started."""
-
-    @abstractmethod
-    def _call(
-        self,
-        method: str,
-        issue: Callable[[Client, Exchange], Awaitable[T]],
-        *,
-        safe: Callable[[], Awaitable[bool]] | None = None,
-        timeout: float | None = DEFAULT,
-        idempotent: bool | None = None,
-        wait: bool = True,
-        target: str | None = None,
-        background: bool = False,
-    ) -> Awaitable[T]:
-        """Make a call, by the rules of the core. One in the `background` does not keep an idle session open."""
 
     async def call_tool(
         self,
@@ -105,7 +65,7 @@ class Methods(Peer):
                 name,
                 arguments,
                 read_timeout_seconds,
-                progress_callback and _noting(exchange, progress_callback),
+                progress_callback and noting(exchange, progress_callback),
                 input_responses=input_responses,
                 request_state=request_state,
                 meta=meta,
@@ -369,13 +329,3 @@ class Methods(Peer):
         """Tell the server that the roots have changed (legacy era)."""
         self._check_here()
         await self._client.session.send_notification(types.RootsListChangedNotification())
-
-
-def _noting(exchange: Exchange, callback: ProgressFnT) -> ProgressFnT:
-    """`callback`, and a note that the call was running."""
-
-    async def note(progress: float, total: float | None, message: str | None) -> None:
-        exchange.progressed = True
-        await callback(progress, total, message)
-
-    return note

@@ -35,10 +35,13 @@ class Policy:
     """A call's deadline, with waiting, reconnecting and replaying in it. None: no deadline."""
     connect_timeout: Seconds = 20.0
     """One dial, handshake included. 20 s is gRPC's minimum connect timeout."""
+    start_timeout: Seconds = 120.0
+    """All starts together of a command line that has not yet been started with success. npx, uvx and docker download
+    for minutes; from then on a start has `connect_timeout`, and it never has less."""
     probe_timeout: Seconds = 5.0
     """How long the probe of a suspected session may take."""
     drain_timeout: Seconds = 5.0
-    """How long closing waits for calls in flight and for children to end."""
+    """How long closing waits for calls in flight. Children then have 3 s to end, by themselves or by signals."""
     patience: Seconds = PATIENCE
     """Failed dialling beyond this makes a connection `failed`."""
     min_attempts: Count = MIN_ATTEMPTS

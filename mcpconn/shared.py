@@ -9,7 +9,7 @@ from mcpconn.core.classify import DEFAULT_RULES
 from mcpconn.core.rule import Rule
 from mcpconn.policy import Policy
 from mcpconn.runtime import Clock, Deadlines, Dials
-from mcpconn.wire import Network
+from mcpconn.wire import Eras, Network, Watchdog
 
 
 class Shared:
@@ -29,3 +29,5 @@ class Shared:
         self.dials = Dials(policy)
         self.budget = ReplayBudget(policy.replay_ratio, policy.replay_reserve)
         self.deadlines = Deadlines(self.clock.now)
+        self.eras = Eras()
+        self.watchdog = Watchdog()

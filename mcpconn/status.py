@@ -57,6 +57,7 @@ def connection_status(
         "protocol_version": link.version if link is not None else None,
         "server": {"name": info.name, "version": info.version} if info is not None else None,
         "stream": stream.status(supervisor.now) if stream is not None else None,
+        "progress": supervisor.progress,
         "last_failure": failure_status(supervisor.last_failure),
         "retry_in": supervisor.retry_in,
         "credentials": auth.status() if auth is not None else None,

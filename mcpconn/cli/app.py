@@ -20,10 +20,10 @@ from mcpconn import diagram as pictures
 from mcpconn.cli import config as configuration
 from mcpconn.cli.call import arguments_of
 from mcpconn.cli.call import call as call_once
-from mcpconn.cli.connect import TIMEOUT
 from mcpconn.cli.connect import check as check_all
 from mcpconn.cli.errors import FAILED, INTERRUPTED, USAGE, Trouble, explain
 from mcpconn.cli.output import clean, complain, print_json, say
+from mcpconn.cli.signals import Ended, until_ended
 from mcpconn.cli.tables import print_checks, print_tools
 from mcpconn.cli.watch import watch as watch_all
 
@@ -44,6 +44,9 @@ class Shell(typer.core.TyperGroup):
             if _Debug.on:
                 raise
             status = _complain(error)
+        except Ended as signal:
+            # As a shell says it of a process that a signal has ended.
+            status = 128 + signal.number
         except KeyboardInterrupt:
             status = INTERRUPTED
         sys.exit(status if isinstance(status, int) else 0)
@@ -97,7 +100,7 @@ def _version(value: bool) -> None:
 
 def _run(function: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
     try:
-        return anyio.run(partial(function, *args, **options))
+        return anyio.run(until_ended, partial(function, *args, **options))
     except asyncio.CancelledError as error:
         # On Python 3.10, what ends an interrupted loop is the cancellation itself.
         raise KeyboardInterrupt from error
@@ -123,7 +126,13 @@ Config = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Timeout = Annotated[
-    float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long a server may take to answer.")
+    float | None,
+    typer.Option(
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="How long a server may take to answer.  [default: 20; 120 for a command to start, which may download]",
+    ),
 ]
 Wait = Annotated[
     float,
@@ -142,10 +151,42 @@ def options(
 
 
 @app.command()
+def serve(
+    file: Annotated[Path | None, typer.Argument(help="The configuration file, such as mcp.json.")] = None,
+    listen: Annotated[str, typer.Option(help="Host and port; port 0 takes a free one.")] = "127.0.0.1:9000",
+    stdio: Annotated[bool, typer.Option("--stdio", help="Serve one client over stdin and stdout.")] = False,
+    view: Annotated[str, typer.Option(help="The view to serve over stdio.")] = "",
+    state: Annotated[
+        Path | None, typer.Option(help="Directory of the store and the sealing key.", show_default=False)
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show how to add the gateway to an editor, and end.")
+    ] = False,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Let everybody in who can reach the address.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Serve all servers of a file at one MCP endpoint that outlives them."""
+    from mcpconn.cli.serve import serve as run
+
+    path = configuration.path_of(file)
+    run(
+        path,
+        listen=listen,
+        stdio=stdio,
+        view=view,
+        state=state,
+        show_config=print_config,
+        allow_anonymous=allow_anonymous,
+    )
+
+
+@app.command()
 def check(
     file: Annotated[Path | None, typer.Argument(help="The configuration file.  [default: as --config]")] = None,
     config: Config = None,
-    timeout: Timeout = TIMEOUT,
+    timeout: Timeout = None,
     wait: Wait = 0.0,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -170,7 +211,7 @@ def tools(
         typer.Argument(help="Names of servers.  [default: all]", autocompletion=configuration.complete_server),
     ] = None,
     config: Config = None,
-    timeout: Timeout = TIMEOUT,
+    timeout: Timeout = None,
     wait: Wait = 0.0,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -250,7 +291,7 @@ def watch(
     try:
         _run(watch_all, servers, path, probe=probe, duration=duration, as_json=as_json)
     except KeyboardInterrupt:
-        # The way to end it, and no failure.
+        # Ctrl-C, SIGTERM or SIGHUP: the way to end it, and no failure.
         raise typer.Exit from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -69,15 +69,19 @@ class Checked:
         }
 
 
-def once(timeout: float, wait: float) -> Policy:
+def once(timeout: float | None, wait: float) -> Policy:
     """A policy for connecting now or not at all.
 
     Args:
-        timeout: Seconds for a dial, and for a call that lists.
+        timeout: Seconds for a dial, and for a call that lists. None: the library's own, which give a command that
+            is started for the first time longer.
         wait: Seconds to keep trying; 0 means one attempt.
     """
+    start = Policy().start_timeout if timeout is None else timeout
+    timeout = TIMEOUT if timeout is None else timeout
     return Policy(
         connect_timeout=timeout,
+        start_timeout=start,
         call_timeout=timeout,
         patience=max(wait, 1e-6),
         min_attempts=1,
@@ -95,36 +99,44 @@ async def managed(servers: Mapping[str, ServerConfig], policy: Policy, **options
 
 
 @contextmanager
-def progress(manager: Manager) -> Any:
-    """Show which servers are still waited for; on a terminal only."""
+def progress(manager: Manager) -> Iterator[None]:
+    """Show which servers are still waited for, and what those that are started say; on a terminal only."""
     if not sys.stderr.isatty():
         yield
         return
-    console = stderr()
-    with console.status("") as status:
-
-        def update(_: object = None) -> None:
-            waiting = [name for name, each in manager.items() if each.state not in (State.READY, State.FAILED)]
-            done = len(manager) - len(waiting)
-            shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
-            what = f"connecting: {done} of {len(manager)}; waiting for {one_line(shown)}" if waiting else "asking"
-            # Not a str, which would be markup: a server may be called "[red]".
-            status.update(Text(what))
-
-        update()
-        end = manager.subscribe(update)
-        try:
-            yield
-        finally:
-            end()
+    shown: Any = _Waiting(manager)  # a str by its type; anything that can be rendered in fact
+    with stderr().status(shown):
+        yield
 
 
-async def check(servers: Mapping[str, ServerConfig], *, timeout: float = TIMEOUT, wait: float = 0.0) -> list[Checked]:
+class _Waiting:
+    """Which servers are waited for. rich asks for its text several times a second, from a thread of its own."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    def __rich__(self) -> Text:
+        connections = self._manager.items()
+        waiting = [(name, each) for name, each in connections if each.state not in (State.READY, State.FAILED)]
+        done = len(connections) - len(waiting)
+        shown = ", ".join(_named(name, connection) for name, connection in waiting[:3])
+        more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
+        # Not a str, which would be markup: a server may be called "[red]".
+        return Text(f"connecting: {done} of {len(connections)}; waiting for {shown}{more}" if waiting else "asking")
+
+
+def _named(name: str, connection: Connection) -> str:
+    return one_line(f"{name} ({connection.progress})" if connection.progress else name)
+
+
+async def check(
+    servers: Mapping[str, ServerConfig], *, timeout: float | None = None, wait: float = 0.0
+) -> list[Checked]:
     """Connect to all servers at once, and list their tools.
 
     Args:
         servers: By name.
-        timeout: Seconds for a dial, and for the listing.
+        timeout: Seconds for a dial, and for the listing; None: as `once`.
         wait: Seconds to keep trying; 0 means one attempt.
     """
     results = {

@@ -21,6 +21,8 @@ class Trouble(Exception):
 
 def fix(failure: Failure) -> str:
     """What a person at a terminal can do about a connection that failed."""
+    if failure.kind is FailureKind.TRANSPORT_LOST and failure.evidence.phase == "dial":
+        return "mend its entry in the configuration, or keep trying with --wait 30 if what it lacks will be there soon"
     return {
         FailureKind.AUTH: "log in again, or give it other credentials (headers, env) in the configuration",
         FailureKind.CONFIG: "mend its entry in the configuration",

@@ -135,6 +135,7 @@ class View:
             status = connection.status()
             since = status["since"] or self.began
             failure = status["last_failure"]
+            last = failure["summary"] if failure else "-"
             healed = connection.state is State.READY
             table.add_row(
                 Text(one_line(name)),
@@ -142,7 +143,7 @@ class View:
                 seconds(max(0, round(self.clock.wall() - since))),
                 str(status["epoch"]),
                 seconds(math.ceil(status["retry_in"])) if status["retry_in"] is not None else "-",
-                Text(one_line(failure["summary"]) if failure else "-", style="dim" if healed else ""),
+                Text(one_line(status["progress"] or last), style="dim" if healed else ""),
             )
         return table
 

@@ -45,8 +45,7 @@ NOT_SENT_ERRORS = (
     "gaierror",
 )
 CUT_ERRORS = ("NetworkError", "RemoteProtocolError", "ConnectionError")
-ENDED_ERRORS = ("ClosedResourceError", "BrokenResourceError", "EndOfStream", "IncompleteRead", "ChildExited")
-SPAWN_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+ENDED_ERRORS = ("ClosedResourceError", "BrokenResourceError", "EndOfStream", "IncompleteRead")
 PROTOCOL_CODES = (-32020, -32021, -32022)
 """Header mismatch, missing client capability, unsupported protocol version (2026-07-28)."""
 
@@ -301,13 +300,26 @@ LOCAL: tuple[Rule, ...] = (
         Delivery.NOT_SENT,
         lambda seen: seen.is_a("LocalProtocolError"),
     ),
+    # Whatever its status: a registry out of reach, a busy port, memory. Unknown means transient.
     proof(
         "the server process exited before the handshake",
-        FailureKind.CONFIG,
+        FailureKind.TRANSPORT_LOST,
         Delivery.NOT_SENT,
-        lambda seen: seen.is_a("ChildExited") and seen.evidence.phase == "dial",
+        lambda seen: seen.told("transport_ended") is not None and seen.evidence.phase == "dial",
     ),
-    proof("the transport ended", FailureKind.TRANSPORT_LOST, Delivery.UNKNOWN, lambda seen: seen.is_a(*ENDED_ERRORS)),
+    # Launchers exit while the server they started serves on, over the pipes it inherited.
+    suspicion(
+        "the process that was started has ended, and its pipes are still open",
+        FailureKind.TRANSPORT_LOST,
+        Delivery.UNKNOWN,
+        lambda seen: seen.told("transport_ended") is False,
+    ),
+    proof(
+        "the transport ended",
+        FailureKind.TRANSPORT_LOST,
+        Delivery.UNKNOWN,
+        lambda seen: seen.told("transport_ended") is True or seen.is_a(*ENDED_ERRORS),
+    ),
     suspicion(
         "the connection was cut", FailureKind.TRANSPORT_LOST, Delivery.UNKNOWN, lambda seen: seen.is_a(*CUT_ERRORS)
     ),
@@ -335,9 +347,14 @@ LOCAL: tuple[Rule, ...] = (
         "the command cannot be started",
         FailureKind.CONFIG,
         Delivery.NOT_SENT,
-        lambda seen: (
-            seen.evidence.phase in ("dial", None) and any(isinstance(error, SPAWN_ERRORS) for error in seen.errors)
-        ),
+        lambda seen: seen.told("start_needs_person") is True,
+    ),
+    # Too many open files or processes, no memory, a program that is just being replaced.
+    suspicion(
+        "no process can be started now",
+        FailureKind.UNAVAILABLE,
+        Delivery.NOT_SENT,
+        lambda seen: seen.told("start_needs_person") is False,
     ),
     suspicion(
         "an error says the session is not known",

@@ -1,1 +1,12 @@
-"""One MCP endpoint in front of many servers."""
+"""One MCP endpoint in front of many servers, with the library's promise from end to end.
+
+Needs the extra `gateway` to be served by `mcpconn serve`; `App` itself mounts into any ASGI application.
+"""
+
+from mcpconn.gateway.app import App, loopback
+from mcpconn.gateway.config import Settings, parse_settings
+from mcpconn.gateway.seal import KeyRing, kept_ring
+from mcpconn.gateway.store import FileStore, MemoryStore
+from mcpconn.gateway.views import View
+
+__all__ = ["App", "FileStore", "KeyRing", "MemoryStore", "Settings", "View", "kept_ring", "loopback", "parse_settings"]

@@ -130,3 +130,29 @@ async def request(
 
     await app({**scope, "method": method, "headers": made}, receive, send)
     return answered
+
+
+async def until(event: anyio.Event, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run a streaming request; when `event` is set, end its response with a clean last chunk.
+
+    A response that is cut instead counts as an error for its client, and some clients give a stream up after two.
+    """
+    begun = ended = False
+
+    async def watching(message: Message) -> None:
+        nonlocal begun, ended
+        begun = True
+        ended = message["type"] == "http.response.body" and not message.get("more_body")
+        await send(message)
+
+    async with anyio.create_task_group() as group:
+
+        async def end() -> None:
+            await event.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(end)
+        await app(scope, receive, watching)
+        group.cancel_scope.cancel()
+    if begun and not ended and event.is_set():
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -45,6 +45,10 @@ class LedgerRefused(Exception):
     """The key cannot be used for this call. The text says why; nothing was run."""
 
 
+class Superseded(Exception):
+    """Another request with this key was sent first. Nothing was sent for this one; it can join the other."""
+
+
 class Outcome(Enum):
     """What the ledger says about a call before anything is run."""
 
@@ -165,24 +169,22 @@ class Ledger:
         await self._sleep(LOOK)
         return None
 
-    async def send(self, entry: Entry) -> bool:
-        """The request goes to the transport now. False: another sent it first; look again, and send nothing.
-
-        Calling it again for a retry of the same call changes nothing.
+    async def send(self, entry: Entry) -> None:
+        """The request goes to the transport now. Calling it again for a retry of the same call changes nothing.
 
         Raises:
-            LedgerRefused: the ledger is full.
+            Superseded: another sent it first: send nothing, and look again.
+            StoreFull: the ledger is full.
             StoreUnavailable: the record may or may not have been written; nothing may be sent.
         """
         if entry.version is not None:
-            return True
+            return
         content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self._owner}
         # The record outlives the longest call by far; its end sets the expiry anew.
         entry.version = await self._store.add(entry.key, _packed(content), ttl=2 * self.ttl, limit=self._records)
         if entry.version is None:
-            return False
+            raise Superseded
         self._entries[entry.key] = entry
-        return True
 
     async def answer(self, entry: Entry, answer: Mapping[str, Any]) -> None:
         """The call was answered: by a result, a tool's own error, or an error of the server's application."""

@@ -75,9 +75,9 @@ class KeyRing:
         """Seals and opens for one purpose."""
         return Sealer(self._secrets, purpose)
 
-    def derive(self, purpose: str) -> bytes:
-        """A key of 32 bytes for a use that is not sealing, such as an HMAC, from the first secret."""
-        return _derive(self._secrets[0], purpose)
+    def derived(self, purpose: str) -> list[bytes]:
+        """Keys of 32 bytes for another's use, one from each secret, in the ring's order."""
+        return [_derive(secret, purpose) for secret in self._secrets]
 
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self._secrets)}>"

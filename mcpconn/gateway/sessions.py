@@ -23,7 +23,7 @@ import anyio
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpconn.gateway.asgi import BodyTooLarge, header, on_start, read_body, refuse, replay, request, with_header
+from mcpconn.gateway.asgi import BodyTooLarge, header, on_start, read_body, refuse, replay, request, until, with_header
 from mcpconn.gateway.principals import Principal, principal_of
 from mcpconn.gateway.seal import NotSealedHere, Sealer
 from mcpconn.gateway.store import Key, Store
@@ -117,6 +117,7 @@ class Sessions:
         self._live: OrderedDict[str, _Live] = OrderedDict()
         self._counts: dict[Principal, int] = {}
         self._opening: dict[str, anyio.Event] = {}
+        self._draining = anyio.Event()
 
     def __len__(self) -> int:
         """Sessions held open by this process."""
@@ -277,14 +278,21 @@ class Sessions:
         self._live.move_to_end(live.session.sid)
         inside = {**with_header(scope, SESSION_HEADER, live.inner), SCOPE_KEY: live.session}
         try:
-            await self._app(inside, receive, on_start(send, change))
+            if stream:
+                await until(self._draining, self._app, inside, receive, on_start(send, change))
+            else:
+                await self._app(inside, receive, on_start(send, change))
         finally:
             live.requests -= 1
             live.streams -= stream
             live.used = self._now()
         return not lost
 
-    # -- the end of a session
+    # -- the end
+
+    def end_streams(self) -> None:
+        """End every event stream cleanly, now and from now on. The sessions go on."""
+        self._draining.set()
 
     async def _delete(self, scope: Scope, send: Send, content: dict[str, Any], principal: Principal) -> None:
         sid = content["sid"]

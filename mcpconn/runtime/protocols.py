@@ -22,10 +22,16 @@ class Link(Protocol):
     """What the server can do, as the handshake said; None if there was none (`mode` names a modern version)."""
     stream: StreamRecord
     """Its event stream: the standalone one, or `subscriptions/listen`."""
+    ending: float
+    """Seconds that its end has once its calls are over, beside what is left of the drain timeout."""
 
     @property
     def ended(self) -> BaseException | None:
         """Why the transport has ended; None while it has not."""
+
+    @property
+    def doubt(self) -> Evidence | None:
+        """Why nobody may be there any more, though the transport has not ended; None if nothing says so."""
 
     def exchange(self, phase: Phase) -> Exchange:
         """A new record for an attempt on this session."""
@@ -47,9 +53,6 @@ class Link(Protocol):
     def doom(self) -> None:
         """The session is known to be gone: leave it without a word."""
 
-    def hurry(self) -> None:
-        """The connection is being closed."""
-
     @property
     def probes(self) -> Sequence[str]:
         """The methods that can be asked whether this session lives: one that costs nothing, then a listing if any."""
@@ -60,6 +63,17 @@ class Link(Protocol):
 
 class Dialer(Protocol):
     """Opens sessions to one server."""
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the next dial may take; None: the policy's `connect_timeout`."""
+
+    @property
+    def progress(self) -> str | None:
+        """What a server that is being started is doing, for people; None if none is."""
+
+    last_words: str
+    """The last that was heard of a server whose start failed."""
 
     def open(self, sign: Callable[[Evidence], None]) -> AbstractAsyncContextManager[Link]:
         """Open a session; leaving the block ends it. Raises an exception with `.evidence` where none came of it."""

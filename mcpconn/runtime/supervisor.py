@@ -123,24 +123,26 @@ class Supervisor(Lifecycle):
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._dialer.aclose()
 
+    @property
+    def progress(self) -> str | None:
+        """What a server that is being started is doing; None if none is."""
+        return self._dialer.progress
+
     async def _wind_up(self) -> None:
-        # Of the drain timeout, the calls in flight get what children and goodbyes do not need.
-        reserve = min(2.0, self._policy.drain_timeout / 2)
         # Callers get time to finish; what runs beside them, the catalogue's listings, is of use to nobody now.
         for errand in tuple(self._errands):
             errand.cancel()
         with anyio.CancelScope(shield=True):
             sessions = tuple(self._sessions)
             for session in sessions:
-                if session.link is not None:
-                    session.link.hurry()
                 session.retire()
-            with anyio.CancelScope(deadline=self._closing_by - reserve):
+            with anyio.CancelScope(deadline=self._closing_by):
                 for session in sessions:
                     await session.drained.wait()
             for session in sessions:
                 session.abandon()
-            with anyio.CancelScope(deadline=self._closing_by):
+            ending = max((session.link.ending for session in sessions if session.link is not None), default=0.0)
+            with anyio.CancelScope(deadline=max(self._closing_by, self._clock.now() + ending)):
                 for session in sessions:
                     await session.gone.wait()
 
@@ -245,12 +247,13 @@ class Supervisor(Lifecycle):
         """One dial. None: the connection is ready."""
         assert self._group is not None
         session = Session()
+        limit = self._dialer.patience or self._policy.connect_timeout
         opening = self._dialer.open(lambda evidence: self._signed(session, evidence))
         try:
-            with anyio.fail_after(self._policy.connect_timeout):
+            with anyio.fail_after(limit):
                 await self._group.start(self._hold, session, opening)
         except Exception as error:
-            return self._dial_failure(error)
+            return self._dial_failure(error, limit)
         assert session.link is not None
         if self.state not in DIALLING:
             # Closed in the very moment in which the dial succeeded.
@@ -273,15 +276,20 @@ class Supervisor(Lifecycle):
             self.spawn(partial(self.probe.learn, session))
         if self._established is not None:
             self.spawn(partial(self._established, session))
+        if session.link.doubt is not None:
+            # It arose during the handshake, when there was no session yet to report it for.
+            self.report(self.epoch, self._classify(session.link.doubt))
         return None
 
-    def _dial_failure(self, error: Exception) -> Failure:
+    def _dial_failure(self, error: Exception, limit: float) -> Failure:
         evidence = getattr(error, "evidence", None)
         if isinstance(evidence, Evidence):
             return self._classify(evidence)
         failure = self._classify(Evidence(exception=error, phase="dial"))
         if failure.kind is FailureKind.TIMEOUT:
-            return replace(failure, summary=f"no handshake within {self._policy.connect_timeout:g} s")
+            words = self._dialer.last_words
+            said = f" (its last line on stderr: {words})" if words else ""
+            return replace(failure, summary=f"no handshake within {limit:g} s{said}")
         return failure
 
     async def _hold(self, session: Session, opening: Any, *, task_status: Any) -> None:

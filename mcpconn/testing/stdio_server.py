@@ -55,6 +55,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--exit-after-handshake", action="store_true", help="exit once the client is ready")
     parser.add_argument("--crash-on-start", metavar="TEXT", help="write TEXT to standard error and exit")
     parser.add_argument("--die-on", metavar="TOOL", help="die after running TOOL, before answering")
+    parser.add_argument(
+        "--first",
+        choices=("exit", "ignore", "hang"),
+        help="what to do about a first message other than initialize: exit, leave it unanswered, or leave all "
+        "unanswered from then on",
+    )
+    parser.add_argument("--ignore", metavar="METHODS", default="", help="comma-separated methods never to answer")
+    parser.add_argument("--refuse", metavar="CODE", type=int, help="refuse initialize with this JSON-RPC error code")
+    parser.add_argument(
+        "--flush", metavar="SECONDS", type=float, help="take so long to end, then append `flushed` to the count file"
+    )
     return parser.parse_args(argv)
 
 
@@ -121,15 +132,33 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     script, output = _make_script(options), _Output()
     last_of_handshake = "server/discover" if options.era == "modern" else "notifications/initialized"
+    ignored = set(options.ignore.split(","))
+    met_first = False
     for line in sys.stdin.buffer:
         try:
             message: Message = json.loads(line)
         except ValueError:
             output.write(error_message(None, -32700, "Parse error"))
             continue
-        _play(script.exchange(message), output)
-        if options.exit_after_handshake and message.get("method") == last_of_handshake:
+        method = message.get("method")
+        if not met_first and method != "initialize" and options.first is not None:
+            if options.first == "exit":
+                return 1
+            if options.first == "hang":
+                sys.stdin.buffer.read()
+                return 0
+            ignored.add(method)
+        met_first = True
+        if method == "initialize" and options.refuse is not None:
+            output.write(error_message(message["id"], options.refuse, "no"))
+        elif method not in ignored:
+            _play(script.exchange(message), output)
+        if options.exit_after_handshake and method == last_of_handshake:
             return 0
+    if options.flush is not None:
+        time.sleep(options.flush)
+        with open(options.count_file, "a", encoding="utf-8") as file:
+            file.write("flushed\n")
     return 0
 
 

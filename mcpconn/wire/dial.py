@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -26,6 +27,8 @@ from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
 from mcpconn.tls import OwnContext
 from mcpconn.wire import sdk
+from mcpconn.wire.child import ENDING
+from mcpconn.wire.era import Eras, Negotiation
 from mcpconn.wire.explain import explain
 from mcpconn.wire.lens import Lens
 from mcpconn.wire.messages import Limits
@@ -34,11 +37,12 @@ from mcpconn.wire.probe import probe_methods, send_probe
 from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stdio import stdio_transport
-from mcpconn.wire.streamable import Undecided, streamable_http
+from mcpconn.wire.streamable import streamable_http
 from mcpconn.wire.watch import Watch, watched
+from mcpconn.wire.watchdog import Watchdog
 
-UNDECIDED_PATIENCE = 2
-"""Times in a row that a server may fail at `server/discover` alone before it is dialled as a legacy one."""
+GOODBYE = 0.3
+"""Seconds for telling a server over HTTP that a session ends, where closing has left no more for it."""
 
 
 class DialFailed(Exception):
@@ -52,11 +56,13 @@ class DialFailed(Exception):
 class Link:
     """One open session: the SDK's client, and what the wire knows about it."""
 
-    def __init__(self, client: Client, watch: Watch) -> None:
+    def __init__(self, client: Client, watch: Watch, *, ending: float = GOODBYE) -> None:
         self.client = client
         # Kept here, because the client raises when it is asked after its end, and ends while others look.
         self._session = client.session
         self._watch = watch
+        self.ending = ending
+        """Seconds that its end has once its calls are over, beside what is left of the drain timeout."""
         version = client.protocol_version
         self.version: str = version
         self.server_info: Implementation | None = client.server_info
@@ -80,6 +86,8 @@ class Link:
 
     def explain(self, error: BaseException, exchange: Exchange) -> Evidence:
         """The evidence for `error`, which an attempt recorded in `exchange` raised."""
+        if exchange.phase == "probe" and self._watch.doubt is not None and isinstance(error, TimeoutError):
+            error = self._watch.proof
         return explain(error, exchange, self._watch)
 
     def seed(self, tools: Sequence[Tool]) -> None:
@@ -105,13 +113,18 @@ class Link:
         raw = await self._session.send_discover(self.version)
         return DiscoverResult.model_validate(raw).capabilities
 
+    @property
+    def doubt(self) -> Evidence | None:
+        """Why nobody may be there any more, though the transport has not ended; None if nothing says so."""
+        reason = self._watch.doubt
+        return None if reason is None else Evidence(exception=reason, from_wire=False, phase="idle")
+
     def doom(self) -> None:
         """The session is known to be gone: leave it without a word."""
         self._watch.doomed = True
-
-    def hurry(self) -> None:
-        """The connection is being closed: a child gets little time to end."""
-        self._watch.grace = min(self._watch.grace, 0.4)
+        if self._watch.doubt is not None:
+            # The process has ended, and nobody answered. Calls in flight must not wait for their deadlines.
+            self._watch.sever(self._watch.proof)
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -124,7 +137,7 @@ class Link:
         Raises:
             Exception: it was refused, or nobody can say.
         """
-        await send_probe(self._session, method, self.version)
+        await self._watch.probing(send_probe(self._session, method, self.version))
 
 
 def unusable(config: ServerConfig) -> Evidence:
@@ -150,6 +163,8 @@ class Dialer:
         options: Mapping[str, Any] | None = None,
         auth: httpx2.Auth | None = None,
         redact: Redactor | None = None,
+        eras: Eras | None = None,
+        watchdog: Watchdog | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """
@@ -160,6 +175,8 @@ class Dialer:
             options: Arguments for `mcp.Client`: callbacks, client_info and so on.
             auth: Credentials for HTTP, the same for all sessions.
             redact: Hides the server's secrets; made from the configuration where none is given.
+            eras: What a manager knows of its servers' eras.
+            watchdog: Ends a manager's child processes if this process is killed.
             chance: A random number from 0 to 1, for jitter.
         """
         self._chance = chance
@@ -173,17 +190,33 @@ class Dialer:
         self._redact = redact or config.redactor
         self._tls = OwnContext(config.tls) if config.tls is not None else None
         self._transport: httpx2.AsyncBaseTransport | None = config.http_transport
-        self.era: Era | None = None
-        """The era of the last session: asking again at every dial would cost a round trip."""
-        self._undecided = 0
+        self._known = (eras or Eras()).of(config)
+        self._watchdog = watchdog or Watchdog()
+        self._joined = False
+        self._starting: tuple[float, Watch] | None = None
+        """Since when (`time.monotonic`) the child of the present opening is being started."""
+        self.last_words = ""
+        """The last line that the child of a failed opening wrote to stderr."""
 
     @property
-    def mode(self) -> str:
-        """The SDK's connect mode for the next dial."""
-        if self.config.mode != "auto":
-            return self.config.mode
-        # A server that drops every connection on which it is asked for its era is an old one, too.
-        return "legacy" if self.era == "legacy" or self._undecided >= UNDECIDED_PATIENCE else "auto"
+    def patience(self) -> float | None:
+        """Seconds that the next dial may take, where that is not the policy's `connect_timeout`.
+
+        Until a command line has once been started with success, its starts have `start_timeout` together: npx, uvx
+        and docker download for minutes. Each has `connect_timeout` at least.
+        """
+        if self.config.kind != "stdio" or self._known.started:
+            return None
+        return max(self._policy.connect_timeout, self._policy.start_timeout - self._known.waited)
+
+    @property
+    def progress(self) -> str | None:
+        """What a child that is being started is doing, as far as can be seen; None if none is."""
+        if self._starting is None:
+            return None
+        began, watch = self._starting
+        words = self._redact(watch.last_words())
+        return f"starting, {time.monotonic() - began:.0f} s{': ' if words else ''}{words}"
 
     @asynccontextmanager
     async def open(self, sign: Callable[[Evidence], None]) -> AsyncIterator[Link]:
@@ -197,36 +230,49 @@ class Dialer:
         """
         if self.config.problem is not None:
             raise DialFailed(unusable(self.config))
-        watch = Watch(sign, self._redact, self.config.name, self._chance)
+        negotiation = Negotiation(self._known, self.config.mode, self.patience or self._policy.connect_timeout)
         link: Link | None = None
+        while link is None:
+            watch = Watch(sign, self._redact, self.config.name, self._chance, negotiation.discovery)
+            try:
+                async with self._opened(watch, negotiation) as link:
+                    yield link
+            except Exception as error:
+                if link is not None:
+                    raise
+                evidence = self._explain(error, watch)
+                if not negotiation.again(error, evidence):
+                    raise DialFailed(negotiation.evidence(evidence)) from error
+                EXCHANGE.set(Exchange("dial"))
+
+    @asynccontextmanager
+    async def _opened(self, watch: Watch, negotiation: Negotiation) -> AsyncIterator[Link]:
+        """One opening of a session."""
+        began = time.monotonic()
+        if self.config.kind == "stdio":
+            self._starting = (began, watch)
         try:
             async with anyio.create_task_group() as group:
                 if self.config.url is not None and (tend := getattr(self._http_transport(), "tend", None)) is not None:
                     # Closes idle sockets that the server has closed.
                     group.start_soon(tend)
-                async with self._client(watch, self.mode) as client:
-                    link = Link(client, watch)
-                    self.era = link.era
-                    self._undecided = 0
+                async with self._client(watch, negotiation.mode) as client:
+                    link = Link(client, watch, ending=ENDING if self.config.kind == "stdio" else GOODBYE)
+                    self._starting = None
+                    watch.discovery.shaken.set()
+                    negotiation.opened(link.era)
                     yield link
                 group.cancel_scope.cancel()
-        except Exception as error:
-            if link is None:
-                raise DialFailed(self._explain(error, watch)) from error
-            raise
+        finally:
+            if not watch.discovery.shaken.is_set():
+                self._starting = None
+                self.last_words = self._redact(watch.last_words())
+                self._known.waited += time.monotonic() - began
 
     def _explain(self, error: BaseException, watch: Watch) -> Evidence:
         exchange = EXCHANGE.get() or Exchange("dial")
         cause = next((each for each in walk(error) if isinstance(each, MCPError)), error)
-        evidence = explain(cause, exchange, watch)
-        refused = evidence.http_status in (401, 403)
-        if any(isinstance(each, Undecided) for each in walk(error)) and evidence.written and not refused:
-            self._undecided += 1
-        if evidence.from_wire:
-            # It answered, and refused the handshake: it may have been replaced by a server of the other era.
-            self.era = None
-            self._undecided = 0
-        return evidence
+        return explain(cause, exchange, watch)
 
     async def fetch(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request that is no message to the server, as to its authorization server, and read the answer."""
@@ -240,6 +286,9 @@ class Dialer:
 
     async def aclose(self) -> None:
         """Close the sockets that sessions shared."""
+        if self._joined:
+            self._joined = False
+            self._watchdog.leave()
         transport, self._transport = self._transport, self.config.http_transport
         if transport is not None:
             await transport.aclose()
@@ -256,15 +305,21 @@ class Dialer:
             server = config.server
         elif config.kind == "stdio":
             assert config.command is not None
+            if not self._joined:
+                self._joined = True
+                self._watchdog.join()
             child = stdio_transport(
                 config.command,
                 config.args,
                 env=config.environment(os.environ),
                 cwd=config.cwd,
                 watch=watch,
+                watchdog=self._watchdog,
                 limits=self._limits,
+                launch=self._policy.connect_timeout,
             )
-            server = watched(child, watch, final=True)
+            # Its write stream says in the record what was written.
+            server = watched(child, watch, final=False)
         else:
             if config.kind == "sse":
                 server = watched(http_sse(config.endpoint, self._lens(), watch, self._limits), watch, final=False)

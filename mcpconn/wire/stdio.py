@@ -1,148 +1,52 @@
 """A stdio server: a child process whose end is noticed, explained, and certain.
 
-The SDK's stdio transport does not tell an idle client that its child died, does not say with what status,
-passes stderr through to the host's terminal, and takes up to 6.5 s to end a child that hangs. Lines are
-bounded here too: a child that writes without end must not fill the memory of its host.
+The SDK's stdio transport does not tell an idle client that its child died, does not say with what status, and
+passes stderr through to the host's terminal.
+
+What ends a session here:
+
+    stdout ends                    nobody is left who could answer
+    stdin has no reader            the same, though a process that the child started may hold stdout open
+    the process ends, its pipes    a suspicion, since launchers exit while the real server serves on: the session
+    do not                         is probed at once, for a second. Until the handshake, what counts is the status
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process
-from mcp.client.stdio import get_default_environment
+from anyio.abc import TaskGroup
 from mcp.shared.message import SessionMessage
+from mcp_types import REQUEST_TIMEOUT
 
 from mcpconn.wire import messages
-from mcpconn.wire.messages import Limits, Outgoing
+from mcpconn.wire.child import CannotStart, Child, ChildExited, last_words, start_child
+from mcpconn.wire.messages import Limits, made
+from mcpconn.wire.outbox import Outbox
+from mcpconn.wire.pipes import lines_of
 from mcpconn.wire.watch import Watch
+from mcpconn.wire.watchdog import Watchdog
 
-STDERR_LINES = 20
-STDERR_WIDTH = 500
-"""What is kept of a child's stderr: so many lines, so many characters of each."""
-FORCE_AFTER = 1.0
-"""Seconds from SIGTERM to SIGKILL, at most."""
-POLL = 0.01
-"""Seconds between looks at the return code. Not `Process.wait()`: on asyncio that also waits for the pipes,
-which a grandchild can hold open."""
-GONE = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
-
-
-class ChildExited(Exception):
-    """The child process ended. The text says how, with the last words of its stderr."""
-
-    def __init__(self, returncode: int | None, stderr: Sequence[str]) -> None:
-        self.returncode = returncode
-        self.stderr = tuple(stderr)
-        if returncode is None:
-            how = "closed its output"
-        elif returncode < 0:
-            with suppress(ValueError):
-                how = f"killed by {signal.Signals(-returncode).name}"
-                super().__init__(how)
-                return
-            how = f"killed by signal {-returncode}"
-        else:
-            how = f"exited with {returncode}"
-        # The last line that says something is the exception's message in most languages.
-        last = next((line for line in reversed(self.stderr) if line.strip()), "")
-        super().__init__(f"{how}: {last}" if last else how)
+LAST_WORDS = 0.2
+"""Seconds for reading the last of stderr once stdout has ended: it explains the end."""
+STATUS = 1.0
+"""Seconds for a process whose stdout has ended to end itself, so that its status is known."""
+END_OF_OUTPUT = 0.1
+"""Seconds from a process's end to the end of its stdout, where nobody else holds that open."""
+DEAD = 1.0
+"""Seconds for a handshake once the process ended with an error and somebody holds its pipes."""
+WEDGED = 5.0
+"""Seconds for the answer to `initialize` of a child that left `server/discover` unanswered, from the moment at which
+it has read the question. As long as it has not, it may be a launcher that loads its server."""
+LOOK = 0.1
+"""Seconds between looks at whether it has."""
 
 
-class Child:
-    """A running child and the last lines of its stderr."""
-
-    def __init__(self, process: Process, watch: Watch) -> None:
-        self.process = process
-        self.watch = watch
-        self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
-
-    async def drain_stderr(self) -> None:
-        """Keep the last lines, so that the pipe never fills and a failure can be explained."""
-        assert self.process.stderr is not None
-        rest = b""
-        with suppress(*GONE):
-            async for chunk in self.process.stderr:
-                *lines, rest = (rest + chunk).split(b"\n")
-                self.stderr.extend(line.decode("utf-8", "replace").rstrip()[:STDERR_WIDTH] for line in lines)
-                rest = rest[: STDERR_WIDTH * 4]
-        if rest.strip():
-            self.stderr.append(rest.decode("utf-8", "replace").rstrip()[:STDERR_WIDTH])
-
-    async def exited(self, timeout: float | None = None, *, family: bool = False) -> bool:
-        """Whether the process ended within so many seconds, or its grace; with `family`, its descendants too."""
-
-        def lives() -> bool:
-            return self.process.returncode is None or (family and self.signal_group(0))
-
-        began = anyio.current_time()
-        # The grace is looked at again each time: the connection may be closed while its child is being ended.
-        while lives() and anyio.current_time() - began < (timeout or self.watch.grace):  # noqa: ASYNC110 - see POLL
-            await anyio.sleep(POLL)
-        return not lives()
-
-    def signal_group(self, number: int) -> bool:
-        """Send a signal to the child and all its descendants; 0 only asks. Whether there was anybody."""
-        with suppress(ProcessLookupError, PermissionError):
-            if sys.platform != "win32":
-                os.killpg(self.process.pid, number)
-                return True
-            if number:  # pragma: no cover - no process groups to signal there
-                self.process.kill()
-        return False
-
-    async def stop(self) -> None:
-        """End the child: close its stdin, wait, SIGTERM, wait, SIGKILL (specification, lifecycle, shutdown)."""
-        assert self.process.stdin is not None
-        with suppress(*GONE):
-            await self.process.stdin.aclose()
-        if not await self.exited() or self.signal_group(0):
-            # It hangs, or it is gone and has left descendants behind.
-            self.signal_group(signal.SIGTERM)
-            if not await self.exited(min(FORCE_AFTER, self.watch.grace), family=True):
-                self.signal_group(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
-                await self.exited(FORCE_AFTER)
-                # Nobody survives that. Where no init collects orphans, they stay in the list for ever.
-                await self.exited(0.1, family=True)
-        for stream in (self.process.stdout, self.process.stderr):
-            with suppress(*GONE):
-                if stream is not None:
-                    await stream.aclose()
-        # asyncio's transport stays open, and warns, while a descendant holds a pipe. Nothing public closes it.
-        transport = getattr(getattr(self.process, "_process", None), "_transport", None)
-        close = getattr(transport, "close", None)
-        if callable(close):
-            with suppress(PermissionError):
-                close()
-
-
-async def lines_of(stream: ByteReceiveStream, limit: int) -> AsyncGenerator[bytes | Exception, None]:
-    """The lines of `stream`. One that is longer than `limit` is skipped, and an exception yielded for it."""
-    buffer = bytearray()
-    skipping = False
-    async for chunk in stream:
-        searched = len(buffer)
-        buffer += chunk
-        while (end := buffer.find(b"\n", searched)) >= 0:
-            line = bytes(buffer[:end])
-            del buffer[: end + 1]
-            searched = 0
-            if not skipping and line.strip():
-                yield line
-            skipping = False
-        if len(buffer) > limit:
-            buffer.clear()
-            if not skipping:
-                yield ValueError(f"a line of output is longer than {limit} bytes; it was skipped")
-            skipping = True
+class Mute(TimeoutError):
+    """A child that read `server/discover`, and then answered nothing at all."""
 
 
 @asynccontextmanager
@@ -153,69 +57,181 @@ async def stdio_transport(
     env: Mapping[str, str] | None,
     cwd: str | None,
     watch: Watch,
+    watchdog: Watchdog,
     limits: Limits,
+    launch: float,
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Run a command and talk to it, one JSON-RPC message a line.
 
+    Args:
+        command: A program.
+        args: Its arguments.
+        env: Environment variables on top of the few that the SDK passes on.
+        cwd: Its working directory.
+        watch: Told of its end.
+        watchdog: Ends it if this process is killed.
+        limits: Of one line of output.
+        launch: Seconds for the handshake once a launcher has ended with 0.
+
     Raises:
-        OSError: the command cannot be started.
+        CannotStart: there is no such program, or no room for it now.
     """
-    # Shielded, and no await between the start of the process and the block that ends it: a dial that is
-    # cancelled in this moment would leave a child behind that nobody knows.
-    with anyio.CancelScope(shield=True):
-        process = await anyio.open_process(
-            [command, *args],
-            env=get_default_environment() | dict(env or {}),
-            cwd=cwd,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    child = Child(process, watch)
-    to_session, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    write, from_session = anyio.create_memory_object_stream[Outgoing](0)
+    # No await between the start of the process and the block that ends it: a dial that is cancelled in this
+    # moment would leave a child behind that nobody knows.
+    child = await start_child(command, args, env=env, cwd=cwd)
+    transport = _Transport(child, watch, limits=limits, launch=launch)
+    try:
+        async with anyio.create_task_group() as group:
+            transport.start(group)
+            try:
+                try:
+                    watchdog.guard(child.process.pid)
+                except OSError as error:
+                    raise CannotStart(error) from error
+                yield transport.incoming, transport.outbox
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await transport.outbox.flush()
+                    await child.stop()
+                transport.close()
+    finally:
+        watchdog.release(child.process.pid)
 
-    async def read_stdout() -> None:
-        assert process.stdout is not None
-        async with to_session:
-            # trio wants a generator closed that is left in the middle.
-            async with aclosing(lines_of(process.stdout, limits.size)) as lines:
-                with suppress(*GONE):
-                    async for line in lines:
-                        await to_session.send(line if isinstance(line, Exception) else await parse(line, limits))
-            # What it said last explains its end: give it the moment it needs to be read.
-            await child.exited(1.0)
-            with anyio.move_on_after(0.2):
-                await stderr_read.wait()
-            watch.reason = ChildExited(process.returncode, child.stderr)
 
-    async def read_stderr() -> None:
+class _Transport:
+    """The tasks beside one child."""
+
+    def __init__(self, child: Child, watch: Watch, *, limits: Limits, launch: float) -> None:
+        self._child = child
+        self._watch = watch
+        self._discovery = watch.discovery
+        self._limits = limits
+        self._launch = launch
+        self.outbox = Outbox(child.stdin)
+        self._deliver, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        self._stderr_read = anyio.Event()
+        self._scopes: list[anyio.CancelScope] = []
+        watch.sever = self.end
+        watch.last_words = lambda: last_words(tuple(child.stderr))
+
+    def start(self, group: TaskGroup) -> None:
+        """Begin to read and write."""
+        for task in (self._read, self._read_stderr, self._write, self._attend, self._ask):
+            # Shielded until `close`: while a child is being ended, its output is read all the same.
+            scope = anyio.CancelScope(shield=True)
+            self._scopes.append(scope)
+            group.start_soon(_within, scope, task)
+
+    def close(self) -> None:
+        """End all tasks."""
+        for scope in self._scopes:
+            scope.cancel()
+        self._deliver.close()
+        self.incoming.close()
+
+    def end(self, reason: BaseException | None = None) -> None:
+        """No answer can come any more: say so to the session."""
+        if self._watch.reason is None:
+            self._watch.reason = reason or self._exit(certain=True)
+        discovery = self._discovery
+        if not (discovery.answered or discovery.shaken.is_set()):
+            # Unless it never read the question: then it ended for a reason of its own.
+            discovery.cut = discovery.asked.is_set() and self._child.stdin.taken is not False
+        self.outbox.close()
+        self._deliver.close()
+
+    def _exit(self, *, certain: bool) -> ChildExited:
+        return ChildExited(self._child.process.returncode, self._child.stderr, certain=certain)
+
+    # -- tasks
+
+    async def _read(self) -> None:
+        child = self._child
+        # trio wants a generator closed that is left in the middle.
+        async with aclosing(lines_of(child.stdout, self._limits.size)) as lines:
+            async for line in lines:
+                child.spoke.set()
+                try:
+                    await self._deliver.send(line if isinstance(line, Exception) else await parse(line, self._limits))
+                except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+                    break
+        await child.drain_stdout()
+        await child.exited(STATUS)
+        with anyio.move_on_after(LAST_WORDS):
+            await self._stderr_read.wait()
+        self.end()
+
+    async def _read_stderr(self) -> None:
+        await self._child.drain_stderr()
+        self._stderr_read.set()
+
+    async def _write(self) -> None:
+        await self.outbox.run()
+        if not self.outbox.closed:
+            # Nobody has stdin open any more, so nobody will answer.
+            await self._child.exited(STATUS)
+            self.end()
+
+    async def _attend(self) -> None:
+        """Wait for the end of the process itself."""
+        child, shaken = self._child, self._discovery.shaken
+        # On Windows this returns when the pipes are closed, too: launchers are not told from servers there.
+        await child.process.wait()
+        with anyio.move_on_after(END_OF_OUTPUT):
+            await child.silent.wait()
+            return
+        if not shaken.is_set():
+            with anyio.move_on_after(DEAD if child.process.returncode else self._launch):
+                await shaken.wait()
+                return
+            self.end()
+        else:
+            self._watch.suspect(self._exit(certain=False), self._exit(certain=True))
+
+    async def _ask(self) -> None:
+        """Bound the wait for an answer to `server/discover`, and for one to the `initialize` that follows."""
+        discovery = self._discovery
+        await discovery.asked.wait()
+        with anyio.move_on_after(discovery.patience) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._shorten, scope)
+                await discovery.settled.wait()
+                group.cancel_scope.cancel()
+        request_id = discovery.give_up()
+        if discovery.answered or request_id is None:
+            return
         try:
-            await child.drain_stderr()
-        finally:
-            stderr_read.set()
+            await self._deliver.send(made(request_id, REQUEST_TIMEOUT, "server/discover was not answered"))
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            return
+        await discovery.initializing.wait()
+        await self._handshake()
 
-    async def write_stdin() -> None:
-        assert process.stdin is not None
-        async with from_session:
-            with suppress(*GONE):
-                async for item in from_session:
-                    await process.stdin.send(item.body + b"\n")
+    async def _shorten(self, scope: anyio.CancelScope) -> None:
+        await self._child.spoke.wait()
+        scope.deadline = min(scope.deadline, anyio.current_time() + self._discovery.patience_after_output)
 
-    stderr_read = anyio.Event()
-    async with anyio.create_task_group() as group:
-        try:
-            group.start_soon(read_stdout)
-            group.start_soon(read_stderr)
-            group.start_soon(write_stdin)
-            yield read, write
-        finally:
-            with anyio.CancelScope(shield=True):
-                read.close()
-                write.close()
-                await child.stop()
-            group.cancel_scope.cancel()
-            to_session.close()
-            from_session.close()
+    async def _handshake(self) -> None:
+        """Return when it is done; end the session if the child reads and does not answer."""
+        discovery = self._discovery
+        began = anyio.current_time()
+        # What is left of the dial is for a new child.
+        limit = began + discovery.allowed - discovery.patience - min(self._launch, discovery.allowed / 4)
+        taken: float | None = None
+        while not discovery.shaken.is_set():
+            now = anyio.current_time()
+            taken = (taken or now) if self._child.stdin.taken else None
+            if now >= limit or (taken is not None and now >= taken + WEDGED):
+                self.end(Mute("no answer to server/discover, nor to initialize after it"))
+                discovery.cut = True
+                return
+            with anyio.move_on_after(LOOK):
+                await discovery.shaken.wait()
+
+
+async def _within(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await task()
 
 
 async def parse(line: bytes, limits: Limits) -> SessionMessage | Exception:

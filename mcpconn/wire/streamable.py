@@ -27,6 +27,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.wire.answers import AnswerStream
+from mcpconn.wire.era import Undecided, tells_era
 from mcpconn.wire.lens import Lens, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse, same_id
 from mcpconn.wire.responses import SESSION_HEADER, close, read_limited
@@ -37,14 +38,6 @@ VERSION_HEADER = "mcp-protocol-version"
 EVENT_ID_HEADER = "last-event-id"
 GOODBYE_TIMEOUT = 2.0
 """Seconds for the DELETE of a session, and for a courtesy cancel. The SDK would wait 30."""
-
-
-class Undecided(Exception):
-    """`server/discover` failed in a way that says nothing about the server's era. The dial must fail.
-
-    Without this the SDK's negotiation takes any error for "an old server", and an outage at the wrong
-    moment would make a modern server a legacy one.
-    """
 
 
 class _InFlight:
@@ -209,7 +202,7 @@ class StreamableHttp:
         await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {status}"))
 
     def _check_era(self, message: JSONRPCRequest, exchange: Exchange) -> None:
-        if message.method == "server/discover" and exchange.phase == "dial" and not _tells_era(exchange):
+        if message.method == "server/discover" and exchange.phase == "dial" and not tells_era(exchange):
             raise Undecided(str(exchange.http_status or type(exchange.exception).__name__)) from exchange.exception
 
     async def _resume(self, event_id: bytes) -> httpx2.Response:
@@ -265,17 +258,6 @@ class StreamableHttp:
             return
         with anyio.move_on_after(GOODBYE_TIMEOUT):
             await self._lens.tell(self._lens.build_request("DELETE", self._url, headers=self._standing_headers()))
-
-
-def _tells_era(exchange: Exchange) -> bool:
-    """Whether a failed `server/discover` says that the server is a legacy one: it answered, and not "not now".
-
-    500 and 501 are what some old servers make of a method that they do not know.
-    """
-    status = exchange.http_status or 0
-    verdict = status in (500, 501) or (status < 500 and status not in (401, 403, 408, 429))
-    answered = exchange.exception is None or isinstance(exchange.exception, Unreadable)
-    return answered and verdict
 
 
 @asynccontextmanager

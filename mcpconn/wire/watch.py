@@ -12,7 +12,8 @@ read stream is, because it is what the session's receive loop reads from.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from types import TracebackType
@@ -32,9 +33,11 @@ from mcp_types import (
 )
 from typing_extensions import Self
 
+from mcpconn.core.decide import RETURNED_LIMIT
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Evidence
 from mcpconn.core.stream import StreamRecord
+from mcpconn.wire.era import Discovery
 from mcpconn.wire.messages import Made, Outgoing, Unreadable, encode, made
 
 logger = logging.getLogger("mcpconn")
@@ -60,6 +63,7 @@ class Watch:
         redact: Callable[[str], str] = _verbatim,
         name: str = "",
         chance: Callable[[], float] = lambda: 0.0,
+        discovery: Discovery | None = None,
     ) -> None:
         """
         Args:
@@ -67,8 +71,10 @@ class Watch:
             redact: Hides secrets in what a server said.
             name: Of the connection, for the log.
             chance: A random number from 0 to 1, for the waits before the event stream is reopened.
+            discovery: What is being asked about the server's era.
         """
         self.sign = sign
+        self.discovery = discovery or Discovery(math.inf)
         self._redact = redact
         self._name = name
         self.dropped = 0
@@ -81,8 +87,15 @@ class Watch:
         """Why the transport ended, where somebody knows."""
         self.stream = StreamRecord(chance)
         """The session's event stream, which is reopened for as long as the session lives."""
-        self.grace = 2.0
-        """Seconds a child gets to end by itself. 2 s is the SDK's figure."""
+        self.doubt: BaseException | None = None
+        """The child has ended, and its pipes have not: why nobody may be there. Gone with the next message."""
+        self.proof: BaseException = anyio.EndOfStream()
+        """What that will have been if a probe is not answered."""
+        self.last_words: Callable[[], str] = str
+        """The last line that the child wrote to stderr."""
+        self.sever: Callable[[BaseException], None] = lambda _: None
+        """Ends the transport for this reason: its session and the calls on it are told at once."""
+        self._probes: set[anyio.CancelScope] = set()
         self.passes = False
         """All messages pass these streams, so that what was not seen here was not received."""
         self._waiting: dict[RequestId, Exchange] = {}
@@ -98,6 +111,33 @@ class Watch:
         reason = self.reason or anyio.EndOfStream()
         self.sign(Evidence(exception=reason, from_wire=False, phase="idle"))
 
+    def suspect(self, reason: BaseException, proof: BaseException) -> None:
+        """Nobody may be there any more. Probes that are under way have a second left for their answer.
+
+        Args:
+            reason: Why.
+            proof: What that will have been if no probe is answered.
+        """
+        self.doubt, self.proof = reason, proof
+        for probe in self._probes:
+            probe.deadline = min(probe.deadline, anyio.current_time() + RETURNED_LIMIT)
+        self.sign(Evidence(exception=reason, from_wire=False, phase="idle"))
+
+    async def probing(self, probe: Awaitable[None]) -> None:
+        """Await the answer to a probe, for a second at most once there is a doubt.
+
+        Raises:
+            TimeoutError: a doubt arose, and none came in time.
+        """
+        with anyio.CancelScope() as scope:
+            self._probes.add(scope)
+            try:
+                await probe
+            finally:
+                self._probes.discard(scope)
+            return
+        raise TimeoutError
+
     def drop(self, why: str) -> None:
         """A message is not passed on. The first of a session is worth a line to whoever runs the server."""
         self.dropped += 1
@@ -109,6 +149,8 @@ class Watch:
     def sent(self, message: JSONRPCMessage, exchange: Exchange | None) -> None:
         """`message` is about to be sent, for the attempt that `exchange` records."""
         self._alone = None
+        if not self.discovery.shaken.is_set():
+            self.discovery.sent(message)
         if isinstance(message, JSONRPCRequest):
             if not self._waiting:
                 self._alone = coerce_request_id(message.id)
@@ -130,6 +172,7 @@ class Watch:
         Returns:
             What the session should see: `item`, or the end of a request that `item` was a failed answer to.
         """
+        self.doubt = None
         if isinstance(item, Unreadable):
             return self._unreadable(item) if shared else item
         if not isinstance(item, SessionMessage):
@@ -150,6 +193,8 @@ class Watch:
         exchange = self._waiting.pop(key, None) if key is not None else None
         if exchange is not None and not isinstance(item, Made):
             exchange.answered = True
+            if not self.discovery.shaken.is_set():
+                self.discovery.heard(message)
             if isinstance(message, JSONRPCError):
                 exchange.code, exchange.message = message.error.code, self._redact(message.error.message)
                 exchange.from_wire = True

@@ -82,7 +82,7 @@ def decided_here(i: int, both: list[str]) -> bool:
 
 
 LISTS = [
-    *((NAMES, name) for name in ("OAUTH_WORDS", "NOT_SENT_ERRORS", "CUT_ERRORS", "ENDED_ERRORS", "SPAWN_ERRORS")),
+    *((NAMES, name) for name in ("OAUTH_WORDS", "NOT_SENT_ERRORS", "CUT_ERRORS", "ENDED_ERRORS")),
     (NAMES, "PROTOCOL_CODES"),
     (NAMES, "NOT_PROCESSED"),
     (vars(named_conditions), "OWN_CODES"),

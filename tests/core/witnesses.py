@@ -7,6 +7,7 @@ changed rule has to get past (test_rule_mutations.py).
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import socket
 import ssl
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mcp import MCPError
 from mcp.client.auth import OAuthFlowError, OAuthRegistrationError, OAuthTokenError
 
 from mcpconn.core import Delivery, Evidence, FailureKind
+from mcpconn.wire.child import CannotStart, ChildExited
 from mcpconn.wire.messages import MessageTooLarge
 
 K, D = FailureKind, Delivery
@@ -25,10 +27,6 @@ K, D = FailureKind, Delivery
 
 class ConfigError(ValueError):
     """Named as the one that says: the entry of this server cannot be used."""
-
-
-class ChildExited(Exception):
-    """Named as the wire's own."""
 
 
 class ProxyRefused(httpx2.ProxyError):
@@ -339,10 +337,14 @@ seen(*URL, **raised(httpx2.UnsupportedProtocol("no scheme")))
 seen(*URL, **raised(httpx2.InvalidURL("no")))
 UNWRITTEN = ("the request could not be written", K.PROTOCOL, D.NOT_SENT, True)
 seen(*UNWRITTEN, **raised(httpx2.LocalProtocolError("Illegal header value")))
-STILLBORN = ("the server process exited before the handshake", K.CONFIG, D.NOT_SENT, True)
-seen(*STILLBORN, **raised(ChildExited("exited with 1"), phase="dial"))
-seen(*ENDED, **raised(ChildExited("exited with 1"), phase="idle"))
-seen(*ENDED, **raised(ChildExited("exited with 1")))
+STILLBORN = ("the server process exited before the handshake", K.TRANSPORT_LOST, D.NOT_SENT, True)
+seen(*STILLBORN, **raised(ChildExited(1, []), phase="dial"))
+seen(*STILLBORN, **raised(ChildExited(0, [], certain=False), phase="dial"))
+seen(*ENDED, **raised(ChildExited(-9, []), phase="idle"))
+seen(*ENDED, **raised(ChildExited(None, [])))
+LAUNCHED = ("the process that was started has ended, and its pipes are still open", K.TRANSPORT_LOST, D.UNKNOWN, False)
+seen(*LAUNCHED, **raised(ChildExited(0, [], certain=False), phase="idle"))
+seen(*LAUNCHED, **raised(ChildExited(1, [], certain=False)))
 for each in (
     anyio.ClosedResourceError(),
     anyio.BrokenResourceError(),
@@ -379,9 +381,12 @@ for each in (
 ):
     seen(*UNUSABLE, **raised(each))
 SPAWN = ("the command cannot be started", K.CONFIG, D.NOT_SENT, True)
-for each in (FileNotFoundError("nosuch"), PermissionError(), NotADirectoryError(), IsADirectoryError()):
-    seen(*SPAWN, **raised(each, phase="dial"))
-    seen(*SPAWN, **raised(each))
+seen(*SPAWN, **raised(CannotStart(FileNotFoundError(errno.ENOENT, "No such file or directory")), phase="dial"))
+seen(*SPAWN, **raised(CannotStart(ValueError("embedded null byte"))))
+NO_ROOM = ("no process can be started now", K.UNAVAILABLE, D.NOT_SENT, False)
+seen(*NO_ROOM, **raised(CannotStart(OSError(errno.EMFILE, "Too many open files")), phase="dial"))
+seen(*NO_ROOM, **raised(CannotStart(BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"))))
+for each in (FileNotFoundError("nosuch"), PermissionError()):
     seen(*CALL_FAILED, **raised(each, phase="call"))
 PHRASE = ("an error says the session is not known", K.SESSION_EXPIRED, D.REJECTED, False)
 seen(*PHRASE, **raised(RuntimeError("Invalid or expired session")))

@@ -57,7 +57,8 @@ class FakeLink:
         self.on_probe: Callable[[], Awaitable[None]] = nothing
         self.over = anyio.Event()
         self.doomed = False
-        self.hurried = False
+        self.doubt: Evidence | None = None
+        self.ending = 0.0
         self.asked: list[str] = []
         """The requests of probes, in order."""
         self.on_listing: Callable[[], Awaitable[None]] | None = None
@@ -88,9 +89,6 @@ class FakeLink:
 
     def doom(self) -> None:
         self.doomed = True
-
-    def hurry(self) -> None:
-        self.hurried = True
 
     async def probe(self, method: str) -> None:
         self.asked.append(method)
@@ -139,6 +137,9 @@ class FakeDialer:
         self.always: Callable[[FakeLink], Awaitable[None]] = nothing
         self.at: list[float] = []
         self.shut = False
+        self.patience: float | None = None
+        self.progress: str | None = None
+        self.last_words = ""
 
     def open(self, sign: Callable[[Evidence], None]) -> AbstractAsyncContextManager[FakeLink]:
         return self._open(sign)

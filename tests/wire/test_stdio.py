@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -11,9 +10,10 @@ import pytest
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest
 
+from mcpconn.wire.child import STDERR_LINES, STDERR_WIDTH, TERM_AFTER, Child, ChildExited, start_child
 from mcpconn.wire.messages import Limits, Unreadable
-from mcpconn.wire.stdio import STDERR_LINES, STDERR_WIDTH, Child, ChildExited, lines_of, parse
-from mcpconn.wire.watch import Watch
+from mcpconn.wire.pipes import lines_of
+from mcpconn.wire.stdio import parse
 
 pytestmark = pytest.mark.anyio
 
@@ -24,13 +24,10 @@ class Chunks:
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = list(pieces)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
+    async def receive(self) -> bytes:
         await anyio.lowlevel.checkpoint()
         if not self._pieces:
-            raise StopAsyncIteration
+            raise anyio.EndOfStream
         return self._pieces.pop(0)
 
 
@@ -94,8 +91,7 @@ def test_the_end_of_a_child_is_told_in_words(returncode: int | None, stderr: lis
 
 
 async def child(code: str) -> Child:
-    process = await anyio.open_process([sys.executable, "-c", code], start_new_session=True)
-    return Child(process, Watch(lambda _: None))
+    return await start_child(sys.executable, ["-c", code], env=None, cwd=None)
 
 
 async def test_the_last_lines_of_stderr_are_kept_and_no_more() -> None:
@@ -136,7 +132,8 @@ async def test_stopping_a_child_that_has_ended_already_is_quick_and_certain() ->
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
 async def test_a_child_that_reads_on_gets_its_grace_and_then_a_signal() -> None:
     one = await child("import signal; signal.pause()")
-    one.watch.grace = 0.05
+    began = anyio.current_time()
     with anyio.fail_after(20):
         await one.stop()
     assert one.process.returncode == -15
+    assert anyio.current_time() - began >= TERM_AFTER

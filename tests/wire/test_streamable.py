@@ -14,8 +14,8 @@ from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPC
 from mcpconn import FailureKind, classify
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.testing import Reply, Reset, Send
+from mcpconn.wire.era import Undecided
 from mcpconn.wire.messages import MessageTooLarge, Unreadable
-from mcpconn.wire.streamable import Undecided
 from tests.wire.transports import (
     DISCOVER,
     LIMITS,

@@ -13,9 +13,9 @@ from mcp_types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCReque
 from mcpconn import Evidence, FailureKind, classify
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.redact import Redactor
+from mcpconn.wire.child import ChildExited
 from mcpconn.wire.explain import explain
 from mcpconn.wire.messages import Outgoing, Unreadable, made
-from mcpconn.wire.stdio import ChildExited
 from mcpconn.wire.watch import Inbox, Watch, WatchedRead, WatchedWrite
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,60 @@
+"""`mcpconn serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+
+from mcpconn.cli.errors import USAGE, Trouble
+from mcpconn.cli.output import say
+
+
+def serve(
+    path: Path, *, listen: str, stdio: bool, view: str, state: Path | None, show_config: bool, allow_anonymous: bool
+) -> None:
+    """Run the gateway until it is told to stop.
+
+    Raises:
+        Trouble: uvicorn is missing, the view does not exist, or the address would be open to everybody.
+        ConfigError: the file, the key, the store or the address cannot be used.
+    """
+    try:
+        from mcpconn.gateway import serve as gateway
+    except ModuleNotFoundError as error:
+        raise Trouble(f"serve needs {error.name}: pip install '.[gateway]' from a clone, or the wheel") from None
+    where = gateway.Listen.parse(listen)
+    if show_config:
+        say(gateway.print_config("gateway", gateway.own_command(path, view), where.url(where.port)))
+        return
+    if not stdio and not where.is_loopback and not allow_anonymous:
+        raise Trouble(
+            f"--listen {listen}: everybody who reaches it could use your servers. Listen on 127.0.0.1, or say "
+            "--allow-anonymous",
+            USAGE,
+        )
+    notes: list[str] = []
+    app = gateway.make_app(
+        path,
+        state=state or gateway.state_directory(),
+        one_person=stdio or where.is_loopback,
+        say=notes.append if stdio else say,
+    )
+    if view and view not in app.settings.views:
+        known = ", ".join(sorted(name for name in app.settings.views if name)) or "none"
+        raise Trouble(f"there is no view {view!r} in {path}; known: {known}", USAGE)
+    if stdio:
+        anyio.run(gateway.serve_stdio, app, view)
+        return
+    accepting = gateway.listening_socket(where)
+    url = where.url(accepting.getsockname()[1])
+
+    def ready() -> None:
+        say(f"serving {len(app.servers)} servers at {url}")
+        for name in sorted(each for each in app.settings.views if each):
+            say(f"  view {name}: {url}/{name}")
+        if where.is_loopback:
+            say("anonymous clients are one person here: modern ones share what a server keeps per session")
+        say("add it to your editor: mcpconn serve --print-config")
+
+    anyio.run(lambda: gateway.serve_http(app, accepting, ready=ready))

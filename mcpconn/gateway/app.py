@@ -1,0 +1,272 @@
+"""The gateway as an ASGI application: `/mcp` for everything, `/mcp/NAME` for a view."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.types import Receive, Scope, Send
+from typing_extensions import Self
+
+from mcpconn.catalog import CatalogChange
+from mcpconn.connection import Connection
+from mcpconn.core.states import State
+from mcpconn.errors import CallFailed
+from mcpconn.gateway.asgi import refuse
+from mcpconn.gateway.config import Settings, parse_settings, read_section
+from mcpconn.gateway.endpoint import Endpoint
+from mcpconn.gateway.extras import Extras
+from mcpconn.gateway.forward import Forwarder
+from mcpconn.gateway.ledger import Ledger
+from mcpconn.gateway.lists import Lists
+from mcpconn.gateway.names import Table
+from mcpconn.gateway.parked import ParkingLot
+from mcpconn.gateway.relay import Relay
+from mcpconn.gateway.seal import KeyRing
+from mcpconn.gateway.sessions import Session
+from mcpconn.gateway.store import MemoryStore, Store
+from mcpconn.gateway.upstreams import MARK, Upstreams
+from mcpconn.gateway.views import View
+from mcpconn.manager import Manager
+
+PATH = "/mcp"
+
+
+class App:
+    """The gateway. Mount it into any ASGI application, and run it for as long as that serves.
+
+        gateway = mcpconn.gateway.App("mcp.json")
+        app = Starlette(routes=[Mount("/", gateway)], lifespan=gateway.lifespan)
+
+    Without a store and keys of its own, sessions and the ledger end with the process, as embedding wants it.
+    `mcpconn serve` gives it a file for both.
+    """
+
+    def __init__(
+        self,
+        servers: Manager | str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        settings: Settings | None = None,
+        store: Store | None = None,
+        ring: KeyRing | None = None,
+        security: TransportSecuritySettings | None = None,
+        one_person: bool = True,
+    ) -> None:
+        """
+        Args:
+            servers: A manager that the host runs, or a file or mapping of servers for one of the gateway's own.
+            settings: Views and scopes; read from the file's `gateway` section if not given.
+            store: The ledger, deleted sessions and their extras; in memory if not given.
+            ring: Seals what clients are given; a key that ends with the process if not given.
+            security: Hosts and origins that are let in; the SDK's default for loopback if not given.
+            one_person: All anonymous clients are one person, as on a loopback listener.
+
+        Raises:
+            ConfigError: the file or the settings cannot be used.
+        """
+        self._own = not isinstance(servers, Manager)
+        if isinstance(servers, Manager):
+            self.manager = servers
+        elif isinstance(servers, Mapping):
+            self.manager = Manager(servers)
+        else:
+            self.manager = Manager.from_file(servers)
+            if settings is None:
+                settings = parse_settings(read_section(Path(servers)), tuple(self.manager))
+        self.settings = settings or Settings()
+        self.store = store or MemoryStore()
+        self.ring = ring or KeyRing.ephemeral()
+        self.ledger = Ledger(self.store)
+        self._security = security or loopback()
+        self._one_person = one_person
+        self._endpoints: dict[str, Endpoint] = {}
+        self._tables: dict[str, Table] = {}
+        self._stack: AsyncExitStack | None = None
+
+    # -- life
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            if self._own:
+                await stack.enter_async_context(self.manager)
+            group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(group.cancel_scope.cancel)
+            relay = Relay(listens=self._listens, uri=self._public_uri, group=group)
+            self.upstreams = Upstreams(
+                self.manager,
+                scopes=self.settings.scopes,
+                callbacks=relay.callbacks,
+                one_person=self._one_person,
+            )
+            parking = ParkingLot(group)
+            for name, view in self.settings.views.items():
+                self._endpoints[name] = endpoint = self._endpoint(view, relay, parking)
+                await stack.enter_async_context(endpoint.running())
+                group.start_soon(endpoint.sessions.sweep)
+            group.start_soon(self.ledger.own)
+            for server in self.servers:
+                end = self.manager[server].catalog.subscribe(partial(self._changed, relay))
+                stack.callback(end)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()
+        self._endpoints.clear()
+
+    def owns_manager(self) -> None:
+        """The gateway enters and leaves its manager itself."""
+        self._own = True
+
+    def drain(self) -> None:
+        """Begin to end: event streams end cleanly now, so that what is in flight can finish."""
+        for endpoint in self._endpoints.values():
+            endpoint.drain()
+
+    def endpoint(self, view: str) -> Endpoint:
+        """The endpoint of a view; it exists while the gateway runs."""
+        return self._endpoints[view]
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """The same as a lifespan of Starlette or FastAPI."""
+        async with self:
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        endpoint = self._endpoints.get(self._view_of(scope))
+        if endpoint is None:
+            await refuse(send, 404, "There is no MCP endpoint here")
+            return
+        await endpoint(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with self:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @staticmethod
+    def _view_of(scope: Scope) -> str:
+        """The view that a path names; a text that names none if it is another path."""
+        # A mounted application's path begins after the path that it is mounted at.
+        path: str = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+        if path == PATH:
+            return ""
+        return path.removeprefix(f"{PATH}/") if path.startswith(f"{PATH}/") else "/"
+
+    # -- what it is made of
+
+    @property
+    def servers(self) -> list[str]:
+        """Names of the configured servers, without the connections of clients."""
+        return [name for name in self.manager if MARK not in name]
+
+    def _endpoint(self, view: View, relay: Relay, parking: ParkingLot) -> Endpoint:
+        chosen = view.servers if view.servers is not None else tuple(self.servers)
+        table = self._tables[view.name] = Table(chosen, limit=view.name_length, prefix=view.prefix)
+        lists = Lists(
+            partial(self._listers, chosen),
+            table,
+            sealer=self.ring.sealer(f"cursor {view.name}"),
+            allowed=view.shows,
+            trusted=self.settings.trusted.__contains__,
+        )
+        endpoint: Endpoint
+        forwarder = Forwarder(
+            view,
+            table=table,
+            lists=lists,
+            upstreams=self.upstreams,
+            relay=relay,
+            parking=parking,
+            ledger=self.ledger,
+            extras=Extras(self.store),
+            stamp=lambda: endpoint.server.server_info_stamp,
+            trusted=self.settings.trusted.__contains__,
+        )
+        endpoint = Endpoint(
+            view,
+            name=self.settings.name,
+            version=_version(),
+            instructions=partial(self._instructions, chosen),
+            schema=lists.schema,
+            forwarder=forwarder,
+            relay=relay,
+            ring=self.ring,
+            store=self.store,
+            ended=self._session_ended,
+            security=self._security,
+        )
+        return endpoint
+
+    def _listers(self, chosen: tuple[str, ...]) -> dict[str, Connection]:
+        return {name: self.manager[name] for name in chosen if name in self.manager}
+
+    def _instructions(self, chosen: tuple[str, ...]) -> str | None:
+        """What the servers that are connected say of their use."""
+        said = {}
+        for name, connection in self._listers(chosen).items():
+            try:
+                text = connection.instructions if connection.state is State.READY else None
+            except CallFailed:
+                text = None
+            if text:
+                said[name] = text
+        if len(chosen) == 1:
+            return next(iter(said.values()), None)
+        return "\n\n".join(f"# {name}\n\n{text}" for name, text in said.items()) or None
+
+    def _session_ended(self, session: Session) -> None:
+        self.upstreams.release(session.sid)
+
+    def _listens(self, sid: str) -> bool:
+        return sid == "stdio" or any(endpoint.sessions.has_stream(sid) for endpoint in self._endpoints.values())
+
+    def _public_uri(self, view: str, server: str, uri: str) -> str:
+        table = self._tables.get(view)
+        return table.uri(server, uri) if table is not None else uri
+
+    def _changed(self, relay: Relay, change: CatalogChange) -> None:
+        views = {name for name, table in self._tables.items() if change.server in table.servers}
+        relay.changed(change.kind, views)
+
+
+def loopback(hosts: tuple[str, ...] = ()) -> TransportSecuritySettings:
+    """Let in requests whose Host and Origin are this machine, or `hosts`: another page's script must not get in."""
+    names = ("127.0.0.1", "localhost", "[::1]", *hosts)
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
+        allowed_origins=[
+            f"{scheme}://{form}" for name in names for form in (name, f"{name}:*") for scheme in ("http", "https")
+        ],
+    )
+
+
+def _version() -> str:
+    for name in ("mcp-connection-manager", "mcpconn"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "0"

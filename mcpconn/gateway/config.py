@@ -1,0 +1,88 @@
+"""The `gateway` section of a configuration file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from mcpconn.errors import ConfigError
+from mcpconn.gateway.upstreams import Scope
+from mcpconn.gateway.views import View, parse_views
+
+SCOPES = get_args(Scope)
+KEYS = ("views", "servers", "name")
+SERVER_KEYS = ("scope", "gateway")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the gateway shows its servers."""
+
+    views: Mapping[str, View] = field(default_factory=lambda: {"": View()})
+    """By name; the one of everything has none."""
+    scopes: Mapping[str, Scope] = field(default_factory=dict)
+    """Who shares a session with a server: `client`, `user` or `shared`, where it is not the default."""
+    trusted: frozenset[str] = frozenset()
+    """Servers that are gateways of this kind, whose `mcpconn/` keys are passed on."""
+    name: str = "mcpconn"
+    """What the gateway calls itself."""
+
+
+def parse_settings(section: Any, known: tuple[str, ...]) -> Settings:
+    """The settings in a `gateway` section.
+
+    Args:
+        section: Its value; None if there is none.
+        known: Names of the configured servers.
+
+    Raises:
+        ConfigError: names the key and the fix.
+    """
+    if section is None:
+        return Settings()
+    if not isinstance(section, Mapping):
+        raise ConfigError("gateway must be a mapping", key="gateway")
+    _check_keys("gateway", section, KEYS)
+    name = section.get("name", "mcpconn")
+    if not isinstance(name, str) or not name:
+        raise ConfigError("gateway.name must be a text", key="name")
+    servers = section.get("servers", {})
+    if not isinstance(servers, Mapping):
+        raise ConfigError("gateway.servers must map names of servers to their settings", key="servers")
+    scopes: dict[str, Scope] = {}
+    trusted = set()
+    for server, entry in servers.items():
+        where = f"gateway.servers.{server}"
+        if server not in known:
+            raise ConfigError(f"{where}: there is no such server; known: {', '.join(sorted(known))}", key="servers")
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"{where} must be a mapping", key="servers")
+        _check_keys(where, entry, SERVER_KEYS)
+        if "scope" in entry:
+            if entry["scope"] not in SCOPES:
+                raise ConfigError(f"{where}.scope must be one of {', '.join(SCOPES)}", server=server, key="scope")
+            scopes[server] = entry["scope"]
+        if not isinstance(entry.get("gateway", False), bool):
+            raise ConfigError(f"{where}.gateway must be true or false", server=server, key="gateway")
+        if entry.get("gateway"):
+            trusted.add(server)
+    return Settings(parse_views(section.get("views"), known), scopes, frozenset(trusted), name)
+
+
+def read_section(path: Path) -> Any:
+    """The `gateway` section of a JSON file; None if it has none, or is of another format."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        # Whoever reads the servers says what is wrong with the file.
+        return None
+    return content.get("gateway") if isinstance(content, Mapping) else None
+
+
+def _check_keys(where: str, entry: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in entry:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(known)}", key=str(key))

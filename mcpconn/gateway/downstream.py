@@ -1,0 +1,84 @@
+"""The client of one request: who it is, what it can do, and how to reach it while the request runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.shared.message import ServerMessageMetadata
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
+from mcpconn.gateway.sessions import SCOPE_KEY, Session
+
+Context = ServerRequestContext[Any, Any]
+
+ABILITIES = ("sampling", "elicitation", "roots")
+"""Capabilities of a client that decide which questions a server may ask it."""
+
+
+@dataclass(frozen=True)
+class Downstream:
+    """A client, as far as it decides which upstream connection its calls use."""
+
+    principal: Principal
+    sid: str | None
+    """The downstream session; None for modern clients, which keep none."""
+    abilities: frozenset[str]
+    """Which of `ABILITIES` it has."""
+
+    @classmethod
+    def of(cls, ctx: Context) -> Downstream:
+        """The client that sent a request."""
+        scope: dict[str, Any] = dict(ctx.request.scope) if ctx.request is not None else {}
+        session: Session | None = scope.get(SCOPE_KEY)
+        capabilities = ctx.session.client_capabilities
+        declared = {name for name in ABILITIES if getattr(capabilities, name, None) is not None}
+        principal = principal_of(scope) if scope else ANONYMOUS
+        if session is not None:
+            return cls(session.principal, session.sid, frozenset(declared))
+        # Over stdio there is one client, for as long as the process runs: that is a session, too.
+        sid = "stdio" if ctx.request is None and not is_modern(ctx) else None
+        return cls(principal, sid, frozenset(declared))
+
+
+@dataclass(eq=False)
+class Call:
+    """A request of a client while it is being forwarded."""
+
+    ctx: Context
+    client: Downstream
+    server: str
+    log_level: str | None = None
+    """The least level of log messages that the client wants; None: it wants none, or all of a legacy server."""
+    asked: list[Any] = field(default_factory=list)
+
+    async def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification on the stream of this request."""
+        await self.ctx.session.send_notification(
+            RawNotification(method=method, params=dict(params)),  # type: ignore[arg-type]
+            related_request_id=self.ctx.request_id,
+        )
+
+    async def ask(self, request: types.ServerRequest, result: type[Any]) -> Any:
+        """Send a request to a legacy client on the stream of this request, and return its answer."""
+        related = ServerMessageMetadata(related_request_id=self.ctx.request_id)
+        return await self.ctx.session.send_request(request, result, metadata=related)
+
+
+class RawNotification(types.Notification[dict[str, Any] | None, str]):
+    """A notification that is passed on as it came."""
+
+
+CALL: ContextVar[Call | None] = ContextVar("mcpconn_gateway_call", default=None)
+"""The request on whose behalf the present code runs. The SDK hands a sender's context on to the callbacks that its
+request causes, so a question of a server finds the client that it is for: exactly over HTTP, in both eras."""
+
+
+def is_modern(ctx: Context) -> bool:
+    """Whether the client speaks the 2026-07-28 protocol, which has no sessions and no requests of servers."""
+    return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS

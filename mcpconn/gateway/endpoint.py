@@ -1,0 +1,177 @@
+"""One view as an MCP server: the SDK's server, with the forwarding in front of its handlers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import mcp_types as types
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.subscriptions import ListenHandler
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.types import Receive, Scope, Send
+
+from mcpconn.gateway.downstream import Context, Downstream
+from mcpconn.gateway.events import SESSION, Events
+from mcpconn.gateway.forward import Forwarder
+from mcpconn.gateway.principals import principal_of
+from mcpconn.gateway.relay import Relay
+from mcpconn.gateway.seal import KeyRing
+from mcpconn.gateway.sessions import BODY_LIMIT, SCOPE_KEY, Session, Sessions
+from mcpconn.gateway.store import Store
+from mcpconn.gateway.views import View
+
+MAX_SESSIONS = 10_000
+"""Legacy sessions of one view held open at once. The SDK's own figure, said explicitly."""
+MAX_LISTENERS = 10_000
+"""Listening streams of one view. The SDK's default is 1,024."""
+ROUND_TTL = 600.0
+"""Seconds for which a `requestState` is good; the SDK's default."""
+
+
+class ViewServer(Server[Any]):
+    """The SDK's server of one view. Its capabilities are those that the forwarding serves."""
+
+    def __init__(self, name: str, version: str, *, instructions: Callable[[], str | None], **options: Any) -> None:
+        super().__init__(name, version=version, **options)
+        self._instructions = instructions
+
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> types.ServerCapabilities:
+        modern = protocol_version in MODERN_PROTOCOL_VERSIONS
+        return types.ServerCapabilities(
+            tools=types.ToolsCapability(list_changed=True),
+            prompts=types.PromptsCapability(list_changed=True),
+            resources=types.ResourcesCapability(subscribe=True, list_changed=True),
+            completions=types.CompletionsCapability(),
+            # The modern era has a level per request, and no capability for it.
+            logging=None if modern else types.LoggingCapability(),
+            experimental=experimental_capabilities,
+        )
+
+    def create_initialization_options(self, *args: Any, **options: Any) -> InitializationOptions:
+        # What the servers say of themselves is known only once they are connected, so it is asked for each time.
+        self.instructions = self._instructions()
+        return super().create_initialization_options(*args, **options)
+
+
+class Endpoint:
+    """The ASGI application of one view."""
+
+    def __init__(
+        self,
+        view: View,
+        *,
+        name: str,
+        version: str,
+        instructions: Callable[[], str | None],
+        schema: Callable[[str], Any],
+        forwarder: Forwarder,
+        relay: Relay,
+        ring: KeyRing,
+        store: Store,
+        ended: Callable[[Session], None],
+        security: TransportSecuritySettings | None,
+    ) -> None:
+        """
+        Args:
+            view: What it shows.
+            name: What the gateway calls itself.
+            version: Its version.
+            instructions: How its servers want to be used, as far as it is known.
+            schema: A tool's input schema, by public name.
+            forwarder: Answers requests.
+            relay: Where the events of listening streams come from.
+            ring: Seals session ids and states.
+            store: Keeps what sessions need over a restart.
+            ended: Told of each session that has ended here.
+            security: Hosts and origins that are let in.
+        """
+        self.view = view
+        self._relay = relay
+        self._listeners: dict[Any, ListenHandler] = {}
+        self.server = ViewServer(
+            name,
+            version,
+            instructions=instructions,
+            get_tool_input_schema=schema,
+            on_subscriptions_listen=self._listen,
+        )
+        # The state of a call's rounds is bound to whom it was given, and to the view it came through.
+        states = RequestStateSecurity(
+            keys=ring.derived("request state"), ttl=ROUND_TTL, bind_principal=self._bound_to, audience="mcpconn"
+        )
+        self.server.middleware.append(RequestStateBoundary(states, default_audience="mcpconn"))
+        self.server.middleware.append(forwarder)
+        self.server.streamable_http_app(
+            event_store=Events(),
+            session_idle_timeout=None,
+            max_sessions=MAX_SESSIONS,
+            max_request_body_size=BODY_LIMIT,
+            transport_security=security,
+        )
+        self._ended = ended
+        self.sessions = Sessions(
+            self._serve,
+            view=view.name,
+            sealer=ring.sealer("session"),
+            store=store,
+            opened=_nothing,
+            ended=self._over,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve for as long as the block runs."""
+        async with self.server.session_manager.run():
+            try:
+                yield
+            finally:
+                self.drain()
+
+    def drain(self) -> None:
+        """End every event stream with a clean last chunk."""
+        self.sessions.end_streams()
+        for listener in self._listeners.values():
+            listener.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.sessions(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = SESSION.set(scope.get(SCOPE_KEY))
+        try:
+            await self.server.session_manager.handle_request(scope, receive, send)
+        finally:
+            SESSION.reset(token)
+
+    async def _over(self, session: Session) -> None:
+        self._relay.detach(session.sid)
+        self._ended(session)
+
+    def _bound_to(self, ctx: Context) -> str:
+        scope = ctx.request.scope if ctx.request is not None else {"type": "stdio"}
+        return f"{self.view.name}\n{principal_of(scope).digest}"
+
+    async def _listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        principal = Downstream.of(ctx).principal
+        listener = self._listeners.get(principal)
+        if listener is None:
+            bus = self._relay.bus(self.view.name, principal)
+            listener = self._listeners[principal] = ListenHandler(bus, max_subscriptions=MAX_LISTENERS)
+        return await listener(ctx, params)
+
+
+async def _nothing(session: Session) -> None:
+    """A session needs nothing before its first request."""

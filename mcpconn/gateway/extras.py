@@ -1,0 +1,75 @@
+"""What a legacy session keeps over a restart of the gateway, and its sealed id cannot hold: it came after the id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mcpconn.gateway.sessions import LIFETIME
+from mcpconn.gateway.store import Key, Store
+
+WATCHED = 1000
+"""Subscriptions of one session that are remembered."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A session's log level, and its subscriptions as pairs of server and URI."""
+
+    level: str | None = None
+    subscriptions: tuple[tuple[str, str], ...] = ()
+
+
+class Extras:
+    """The extras of every session, in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get(self, sid: str) -> Kept:
+        """What is kept of a session; nothing, if it is new."""
+        record = await self._store.get(self._key(sid))
+        return _read(record.value) if record is not None else Kept()
+
+    async def set_level(self, sid: str, level: str) -> None:
+        """The client has set the level of log messages."""
+        await self._change(sid, lambda kept: Kept(level, kept.subscriptions))
+
+    async def subscribe(self, sid: str, server: str, uri: str) -> None:
+        """The client has subscribed to a resource."""
+
+        def change(kept: Kept) -> Kept:
+            others = tuple(pair for pair in kept.subscriptions if pair != (server, uri))
+            return Kept(kept.level, (*others, (server, uri))[-WATCHED:])
+
+        await self._change(sid, change)
+
+    async def unsubscribe(self, sid: str, server: str, uri: str) -> None:
+        """It has ended a subscription."""
+        await self._change(
+            sid, lambda kept: Kept(kept.level, tuple(pair for pair in kept.subscriptions if pair != (server, uri)))
+        )
+
+    async def _change(self, sid: str, change: Callable[[Kept], Kept]) -> None:
+        # A client may send two of these at once, and another process may serve one of them.
+        while True:
+            record = await self._store.get(self._key(sid))
+            kept = change(_read(record.value) if record is not None else Kept())
+            value = json.dumps({"level": kept.level, "subscriptions": kept.subscriptions}).encode()
+            if record is None:
+                written = await self._store.add(self._key(sid), value, ttl=LIFETIME)
+            else:
+                written = await self._store.swap(self._key(sid), record.version, value, ttl=LIFETIME)
+            if written is not None:
+                return
+
+    @staticmethod
+    def _key(sid: str) -> Key:
+        return Key(f"session/{sid}", "extras")
+
+
+def _read(value: bytes) -> Kept:
+    content: Any = json.loads(value)
+    return Kept(content["level"], tuple((server, uri) for server, uri in content["subscriptions"]))

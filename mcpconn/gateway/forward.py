@@ -1,0 +1,397 @@
+"""Forwards a client's requests to the servers behind: each names a server, and nothing else is asked of that server.
+
+It is a middleware of the SDK's server and answers with plain JSON: a result passes through without being parsed into a
+model, so nothing in it is lost, and nothing is validated twice. None of the handlers knows how a connection is kept
+alive. What a client is told when a call failed is decided here, in one place: a tool error whose text a model can act
+on, and whose `_meta` a program can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+import mcp_types as types
+from mcp import MCPError
+from mcp.server.context import CallNext, HandlerResult
+from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
+from mcp_types import methods as protocol
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from mcpconn.connection import Connection
+from mcpconn.errors import CallFailed, McpConnError
+from mcpconn.gateway.downstream import CALL, Call, Context, Downstream, is_modern
+from mcpconn.gateway.extras import Extras
+from mcpconn.gateway.ledger import Entry, Found, Ledger, LedgerRefused, Outcome, Superseded, fingerprint_of
+from mcpconn.gateway.lists import KINDS, BadCursor, Lists
+from mcpconn.gateway.names import Table
+from mcpconn.gateway.outcomes import refused, tool_error, unanswered
+from mcpconn.gateway.parked import Parked, ParkingLot
+from mcpconn.gateway.relay import Relay
+from mcpconn.gateway.rewrite import Json, result, to_server
+from mcpconn.gateway.rounds import Rounds
+from mcpconn.gateway.store import StoreFull, StoreUnavailable
+from mcpconn.gateway.upstreams import NotShared, Upstreams
+from mcpconn.gateway.views import View
+
+IDEMPOTENCY_KEY = "mcpconn/idempotencyKey"
+"""Key in a call's `_meta` under which a client names the call, to be able to ask for it again."""
+ERA_PATIENCE = 5.0
+"""Seconds to wait for a server's era, which decides who may share a session with it."""
+
+_LISTS = frozenset(KINDS)
+
+
+class Forwarder:
+    """The requests of one view."""
+
+    def __init__(
+        self,
+        view: View,
+        *,
+        table: Table,
+        lists: Lists,
+        upstreams: Upstreams,
+        relay: Relay,
+        parking: ParkingLot,
+        ledger: Ledger,
+        extras: Extras,
+        stamp: Callable[[], Json],
+        trusted: Callable[[str], bool] = lambda server: False,
+    ) -> None:
+        """
+        Args:
+            view: What may be seen.
+            table: Public names.
+            lists: Answers the list methods.
+            upstreams: The connections.
+            relay: What servers send of their own accord.
+            parking: Calls that wait for an answer of their client.
+            ledger: Calls with an idempotency key.
+            extras: What a legacy session keeps over a restart of the gateway.
+            stamp: The gateway's `serverInfo`, for results of the modern era.
+            trusted: Whether a server is a gateway of our own.
+        """
+        self._view = view
+        self._table = table
+        self._lists = lists
+        self._upstreams = upstreams
+        self._relay = relay
+        self._parking = parking
+        self._ledger = ledger
+        self._extras = extras
+        self._stamp = stamp
+        self._trusted = trusted
+        self._handlers: dict[str, Callable[[Call, Json], Awaitable[Json]]] = {
+            **{method: partial(self._list, method) for method in KINDS},
+            "tools/call": self._call_tool,
+            "prompts/get": self._get_prompt,
+            "resources/read": self._read,
+            "resources/subscribe": self._subscribe,
+            "resources/unsubscribe": self._unsubscribe,
+            "completion/complete": self._complete,
+            "logging/setLevel": self._set_level,
+        }
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        if ctx.method == "notifications/initialized":
+            await self._initialized(ctx)
+        elif ctx.method == "notifications/roots/list_changed":
+            await self._roots_changed(ctx)
+        handler = self._handlers.get(ctx.method)
+        if handler is None:
+            return await call_next(ctx)
+        try:
+            # The SDK's server would do it after its middleware, which this is.
+            protocol.validate_client_request(ctx.method, ctx.protocol_version, ctx.params)
+        except KeyError:
+            raise MCPError(METHOD_NOT_FOUND, "Method not found", ctx.method) from None
+        call = Call(ctx, Downstream.of(ctx), "")
+        await self._relay.flush(call)
+        token = CALL.set(call)
+        try:
+            answer = await handler(call, dict(ctx.params or {}))
+        finally:
+            CALL.reset(token)
+        return self._dressed(ctx, answer)
+
+    def _dressed(self, ctx: Context, answer: Json) -> Json:
+        """The answer with what its era wants around it."""
+        if not is_modern(ctx):
+            return {key: value for key, value in answer.items() if key not in ("resultType", "ttlMs", "cacheScope")}
+        answer = {"resultType": "complete", **answer}
+        if ctx.method in _LISTS or ctx.method == "resources/read":
+            # A list can change with any server's, so it is not to be kept.
+            answer = {"ttlMs": 0, "cacheScope": "private", **answer}
+        answer["_meta"] = {**(answer.get("_meta") or {}), SERVER_INFO_META_KEY: self._stamp()}
+        return answer
+
+    # -- which server
+
+    def _named(self, params: Json, what: str) -> tuple[str, str]:
+        name = str(params.get("name", ""))
+        found = self._table.resolve(name)
+        if found is None or (what == "tool" and not self._view.shows(*found)):
+            raise MCPError(INVALID_PARAMS, f"Unknown {what}: {name}")
+        return found
+
+    def _located(self, uri: str) -> tuple[str, str]:
+        found = self._table.resolve_uri(uri)
+        if found is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri})
+        return found
+
+    async def _connection(self, call: Call, server: str) -> Connection:
+        call.server = server
+        await self._upstreams.settle(server, ERA_PATIENCE)
+        try:
+            connection = self._upstreams.connection(server, call.client)
+        except NotShared as error:
+            raise MCPError(INVALID_PARAMS, str(error), {"mcpconn/outcome": "not_run"}) from None
+        channel = self._relay.channels.get(call.client.sid or "")
+        if channel is not None and channel.level is not None:
+            await self._upstreams.set_level(connection, channel.level)
+        return connection
+
+    # -- lists
+
+    async def _list(self, method: str, call: Call, params: Json) -> Json:
+        try:
+            return await self._lists.page(method, params.get("cursor"), call.client)
+        except BadCursor as error:
+            raise MCPError(INVALID_PARAMS, str(error)) from None
+
+    # -- tools
+
+    async def _call_tool(self, call: Call, params: Json) -> Json:
+        server, own = self._named(params, "tool")
+        meta = params.get("_meta") or {}
+        rounds = Rounds.opened(params)
+        fingerprint = fingerprint_of("tools/call", server, {**params, "name": own, **rounds.salient})
+        key = rounds.key or meta.get(IDEMPOTENCY_KEY)
+        sent = {**to_server(params), "name": own}
+        if rounds.parked is not None:
+            return await self._resumed(rounds.parked, call, fingerprint_of("tools/call", server, {**sent}), params)
+        rounds.into(sent)
+        if not isinstance(key, str):
+            return await self._run_tool(call, server, sent, None)
+        try:
+            while True:
+                entry, found = await self._ledger.look(call.client.principal, key, fingerprint)
+                if found.outcome is not Outcome.NEW:
+                    return _remembered(found)
+                try:
+                    return await self._run_tool(call, server, sent, entry)
+                except Superseded:
+                    continue
+        except LedgerRefused as error:
+            return tool_error(str(error), "not_run", {})
+        except (StoreFull, StoreUnavailable) as error:
+            return tool_error(f"The call was not made: its idempotency key cannot be recorded. {error}", "not_run", {})
+
+    async def _run_tool(self, call: Call, server: str, sent: Json, entry: Entry | None) -> Json:
+        """Run a tool, and write down what became of it if the call has a key."""
+        meta = {} if entry is None else {"mcpconn/call": entry.key.name}
+        before = None if entry is None else partial(self._ledger.send, entry)
+        try:
+            connection = await self._connection(call, server)
+            answer = await self._forward(call, connection, "tools/call", sent, before=before)
+        except CallFailed as error:
+            if entry is not None:
+                await (self._ledger.drop(entry) if error.outcome == "not_run" else self._ledger.unknown(entry))
+            return unanswered(error, server, meta)
+        except MCPError as error:
+            if entry is not None:
+                await self._ledger.answer(entry, {"error": error.error.model_dump(mode="json", exclude_none=True)})
+            raise refused(error) from None
+        except BaseException:
+            if entry is not None:
+                # Cancelled, or a fault of ours: if the request was sent, it may have run.
+                with anyio.CancelScope(shield=True):
+                    await self._ledger.unknown(entry)
+            raise
+        if entry is not None and answer.get("resultType") != "input_required":
+            await self._ledger.answer(entry, {"result": answer})
+        elif entry is not None:
+            await self._ledger.drop(entry)
+        return answer
+
+    # -- prompts and resources
+
+    async def _get_prompt(self, call: Call, params: Json) -> Json:
+        server, own = self._named(params, "prompt")
+        return await self._read_only(call, server, "prompts/get", {**to_server(params), "name": own}, params)
+
+    async def _read(self, call: Call, params: Json) -> Json:
+        server, own = self._located(str(params.get("uri", "")))
+        return await self._read_only(call, server, "resources/read", {**to_server(params), "uri": own}, params)
+
+    async def _complete(self, call: Call, params: Json) -> Json:
+        ref = dict(params.get("ref") or {})
+        if ref.get("type") == "ref/prompt":
+            server, ref["name"] = self._named(ref, "prompt")
+        else:
+            server, ref["uri"] = self._located(str(ref.get("uri", "")))
+        return await self._read_only(call, server, "completion/complete", {**to_server(params), "ref": ref}, params)
+
+    async def _read_only(self, call: Call, server: str, method: str, sent: Json, params: Json) -> Json:
+        rounds = Rounds.opened(params)
+        if rounds.parked is not None:
+            return await self._resumed(rounds.parked, call, fingerprint_of(method, server, sent), params)
+        rounds.into(sent)
+        try:
+            answer = await self._forward(call, await self._connection(call, server), method, sent)
+        except CallFailed as error:
+            raise refused(error) from None
+        except MCPError as error:
+            raise refused(error) from None
+        return answer
+
+    # -- the way to a server and back
+
+    async def _forward(
+        self,
+        call: Call,
+        connection: Connection,
+        method: str,
+        sent: Json,
+        *,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> Json:
+        """One request to a server. A modern client's may be parked while its legacy server asks."""
+
+        async def run(parked: Parked | None = None) -> Json:
+            if parked is not None:
+                call.asked.append(parked)
+            answer = await connection.request(
+                method,
+                sent,
+                progress_callback=self._progress(call),
+                before=before,
+                idempotent=self._idempotent(call.server, method, sent),
+                rounds=not is_modern(call.ctx),
+            )
+            return self._answered(call.server, method, answer)
+
+        if not is_modern(call.ctx) or not call.client.abilities or _speaks_modern(connection):
+            return await run()
+        fingerprint = fingerprint_of(method, call.server, sent)
+        return await self._parking.next(self._parking.begin(call.client.principal, fingerprint, run))
+
+    async def _resumed(self, name: str, call: Call, fingerprint: str, params: Json) -> Json:
+        responses: Mapping[str, Any] = params.get("inputResponses") or {}
+        return await self._parking.resume(name, call.client.principal, fingerprint, responses)
+
+    def _answered(self, server: str, method: str, answer: Json) -> Json:
+        if answer.get("resultType") == "input_required":
+            return Rounds.passed(answer)
+        return result(method, answer, partial(self._table.uri, server), trusted=self._trusted(server))
+
+    def _idempotent(self, server: str, method: str, sent: Json) -> bool | None:
+        """What a tool's annotations say. They are known from the listing, which is another connection's."""
+        if method != "tools/call":
+            return None
+        tool = self._upstreams.lister(server).catalog.tools.get(str(sent["name"]))
+        if tool is None or tool.annotations is None:
+            return False
+        return bool(tool.annotations.read_only_hint or tool.annotations.idempotent_hint)
+
+    @staticmethod
+    def _progress(call: Call) -> Any:
+        if (call.ctx.meta or {}).get("progress_token") is None and (call.ctx.params or {}).get("_meta", {}).get(
+            "progressToken"
+        ) is None:
+            return None
+
+        async def report(progress: float, total: float | None, message: str | None) -> None:
+            await call.ctx.session.report_progress(progress, total, message)
+
+        return report
+
+    # -- a legacy session's own
+
+    async def _initialized(self, ctx: Context) -> None:
+        client = Downstream.of(ctx)
+        if client.sid is None:
+            return
+        channel = self._relay.attach(client.sid, ctx.session, client.principal, self._view.name)
+        kept = await self._extras.get(client.sid)
+        channel.level = kept.level
+        for server, uri in kept.subscriptions:
+            # Beside the client's request: its server may be away, and comes back without it.
+            self._relay.later(partial(self._restore_watch, ctx, client, server, uri))
+
+    async def _restore_watch(self, ctx: Context, client: Downstream, server: str, uri: str) -> None:
+        call = Call(ctx, client, server)
+        try:
+            await self._watch(call, server, uri)
+        except (McpConnError, MCPError):
+            return
+
+    async def _watch(self, call: Call, server: str, uri: str) -> None:
+        connection = await self._connection(call, server)
+        if self._relay.watch(connection.name, uri, call.client.sid or ""):
+            await connection.subscribe_resource(uri)
+
+    async def _subscribe(self, call: Call, params: Json) -> Json:
+        server, uri = self._located(str(params.get("uri", "")))
+        try:
+            await self._watch(call, server, uri)
+        except MCPError as error:
+            raise refused(error) from None
+        if call.client.sid is not None:
+            await self._extras.subscribe(call.client.sid, server, uri)
+        return {}
+
+    async def _unsubscribe(self, call: Call, params: Json) -> Json:
+        server, uri = self._located(str(params.get("uri", "")))
+        connection = await self._connection(call, server)
+        if call.client.sid is not None:
+            await self._extras.unsubscribe(call.client.sid, server, uri)
+        try:
+            if self._relay.unwatch(connection.name, uri, call.client.sid or ""):
+                await connection.unsubscribe_resource(uri)
+        except MCPError as error:
+            raise refused(error) from None
+        return {}
+
+    async def _set_level(self, call: Call, params: Json) -> Json:
+        level = str(params.get("level", ""))
+        sid = call.client.sid
+        if sid is not None and (channel := self._relay.channels.get(sid)) is not None:
+            channel.level = level
+            await self._extras.set_level(sid, level)
+            for connection in self._upstreams.of_session(sid):
+                self._relay.later(partial(self._upstreams.set_level, connection, level))
+        return {}
+
+    async def _roots_changed(self, ctx: Context) -> None:
+        sid = Downstream.of(ctx).sid
+        for connection in self._upstreams.of_session(sid or ""):
+            try:
+                await connection.send_roots_list_changed()
+            except McpConnError:
+                # It has no session now; the next one asks for the roots itself.
+                continue
+
+
+def _speaks_modern(connection: Connection) -> bool:
+    try:
+        return connection.protocol_version in MODERN_PROTOCOL_VERSIONS
+    except CallFailed:
+        return False
+
+
+def _remembered(found: Found) -> Json:
+    """What the ledger knows of a call that is not run again."""
+    if found.outcome is Outcome.UNKNOWN:
+        text = "This call was sent before, and its answer was lost: it may have run. Find out before you call again."
+        return tool_error(text, "unknown", {})
+    answer = found.answer
+    if answer is None:
+        return tool_error("This call ran; its answer was too long to be kept. Do not call again for it.", "ran", {})
+    if "error" in answer:
+        raise MCPError.from_error_data(types.ErrorData.model_validate(answer["error"]))
+    return dict(answer["result"])

@@ -1,0 +1,171 @@
+"""What a view lists: the tools, prompts and resources of its servers, under public names.
+
+A server that is away keeps its last known entries. One that was never seen is left out, and the result's `_meta` says
+which and why: an empty or partial list must not look like a complete one. Lists never open a connection per client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import anyio
+from pydantic import BaseModel
+
+from mcpconn.connection import Connection
+from mcpconn.core.states import State
+from mcpconn.errors import CallFailed
+from mcpconn.gateway.downstream import Downstream
+from mcpconn.gateway.names import Table
+from mcpconn.gateway.rewrite import Json, from_server
+from mcpconn.gateway.seal import NotSealedHere, Sealer
+
+PAGE = 200
+"""Entries of one page."""
+FIRST_LOOK = 1.0
+"""Seconds that a list waits for servers that were never listed and are being connected. It is one wait for all."""
+SERVERS_META = "mcpconn/servers"
+"""Key in a list's `_meta` that names the servers whose entries are missing or may be out of date."""
+
+KINDS = {
+    "tools/list": ("tools", "tools"),
+    "prompts/list": ("prompts", "prompts"),
+    "resources/list": ("resources", "resources"),
+    "resources/templates/list": ("templates", "resourceTemplates"),
+}
+"""By method: the catalogue's name for the kind, and the result's."""
+
+
+class BadCursor(Exception):
+    """A cursor that this gateway did not hand out to this client."""
+
+
+class Lists:
+    """The lists of one view."""
+
+    def __init__(
+        self,
+        servers: Callable[[], Mapping[str, Connection]],
+        table: Table,
+        *,
+        sealer: Sealer,
+        allowed: Callable[[str, str], bool] = lambda server, name: True,
+        trusted: Callable[[str], bool] = lambda server: False,
+        page: int = PAGE,
+    ) -> None:
+        """
+        Args:
+            servers: The connections that list, by server name, in the order of the configuration.
+            table: Public names.
+            sealer: Seals cursors.
+            allowed: Whether the view shows a tool of a server.
+            trusted: Whether a server is a gateway of our own.
+            page: Entries of one page.
+        """
+        self._servers = servers
+        self._table = table
+        self._sealer = sealer
+        self._allowed = allowed
+        self._trusted = trusted
+        self._page = page
+        # What was made from a listing is kept until the next: 300 tools need not be rendered for each client.
+        self._rendered: dict[tuple[str, str], tuple[Mapping[str, Any], list[Json]]] = {}
+        self._schemas: dict[str, Mapping[str, Any]] = {}
+
+    def schema(self, public: str) -> Mapping[str, Any] | None:
+        """A listed tool's input schema, by public name: what the SDK's server compares headers with."""
+        return self._schemas.get(public)
+
+    async def page(self, method: str, cursor: str | None, client: Downstream) -> Json:
+        """One page of a list, as a result of `method`.
+
+        Raises:
+            BadCursor: `cursor` was not made here for this client.
+        """
+        kind, member = KINDS[method]
+        after = self._opened(cursor, method, client) if cursor is not None else 0
+        servers = self._servers()
+        await self._first_look(servers.values())
+        entries: list[Json] = []
+        missing: Json = {}
+        for server, connection in servers.items():
+            entries += self._entries(server, connection, kind)
+            if (state := _condition(connection)) is not None:
+                missing[server] = state
+        shown = entries[after : after + self._page]
+        result: Json = {member: shown}
+        if after + self._page < len(entries):
+            result["nextCursor"] = self._sealed(after + self._page, method, client)
+        if missing:
+            result["_meta"] = {SERVERS_META: missing}
+        return result
+
+    async def _first_look(self, connections: Iterable[Connection]) -> None:
+        """List what was never listed, for as long as one short wait allows."""
+        unlisted = [each for each in connections if each.catalog.epoch == 0 and each.state is not State.FAILED]
+        if not unlisted:
+            return
+        with anyio.move_on_after(FIRST_LOOK):
+            async with anyio.create_task_group() as group:
+                for connection in unlisted:
+                    group.start_soon(_list_once, connection)
+
+    def _entries(self, server: str, connection: Connection, kind: str) -> list[Json]:
+        known: Mapping[str, BaseModel] = getattr(connection.catalog, kind)
+        made_from, rendered = self._rendered.get((server, kind), (None, []))
+        if made_from is not None and made_from == known:
+            return rendered
+        rendered = self._render(server, kind, known)
+        self._rendered[server, kind] = (dict(known), rendered)
+        return rendered
+
+    def _render(self, server: str, kind: str, known: Mapping[str, BaseModel]) -> list[Json]:
+        if kind in ("tools", "prompts"):
+            names = self._table.publish(server, (name for name in known if self._allowed(server, name)))
+        rendered: list[Json] = []
+        for key, entry in known.items():
+            shown = entry.model_dump(by_alias=True, mode="json", exclude_none=True)
+            shown = from_server(shown, trusted=self._trusted(server))
+            if kind in ("tools", "prompts"):
+                if key not in names:
+                    continue
+                shown["name"] = names[key]
+                # A title is for people; without one they would read the public name.
+                shown.setdefault("title", (shown.get("annotations") or {}).get("title") or key)
+                if kind == "tools":
+                    self._schemas[names[key]] = shown.get("inputSchema") or {}
+            elif kind == "resources":
+                shown["uri"] = self._table.uri(server, key)
+            else:
+                shown["uriTemplate"] = self._table.uri(server, key)
+            rendered.append(shown)
+        return rendered
+
+    def _sealed(self, position: int, method: str, client: Downstream) -> str:
+        return self._sealer.seal(json.dumps(position).encode(), f"{method}\n{client.principal.digest}")
+
+    def _opened(self, cursor: str, method: str, client: Downstream) -> int:
+        try:
+            return int(json.loads(self._sealer.open(cursor, f"{method}\n{client.principal.digest}")))
+        except NotSealedHere:
+            raise BadCursor("the cursor is not one of this list") from None
+
+
+async def _list_once(connection: Connection) -> None:
+    try:
+        await connection.wait_ready()
+        await connection.catalog.refresh()
+    except CallFailed:
+        # It is away; the list's `_meta` says so.
+        return
+
+
+def _condition(connection: Connection) -> Json | None:
+    """What is wrong with a server's entries; None if nothing is."""
+    if connection.catalog.epoch and connection.state is State.READY:
+        return None
+    failure = connection.last_failure
+    listed = "its last known entries are listed" if connection.catalog.epoch else "its entries are missing"
+    reason = failure.summary if failure is not None else f"it is {connection.state}"
+    return {"state": connection.state.value, "reason": reason, "note": listed}

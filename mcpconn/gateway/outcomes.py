@@ -1,0 +1,47 @@
+"""What a client is told about a call that was not answered: text for a model, `_meta` for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from mcp import MCPError
+from mcp_types import INTERNAL_ERROR, ErrorData
+
+from mcpconn.errors import CallFailed
+from mcpconn.gateway.rewrite import OURS, Json
+from mcpconn.handlers.errors import problem
+
+OUTCOME = "mcpconn/outcome"
+RETRY_IN = "mcpconn/retryIn"
+
+
+def tool_error(text: str, outcome: Literal["not_run", "unknown", "ran"], meta: Mapping[str, Any]) -> Json:
+    """A tool's result that is an error."""
+    return {"content": [{"type": "text", "text": text}], "isError": True, "_meta": {**meta, OUTCOME: outcome}}
+
+
+def unanswered(error: CallFailed, server: str, meta: Mapping[str, Any]) -> Json:
+    """The result of a tool call that failed for a reason which lies in the connection."""
+    said = problem(error, server=server, state=error.state.value, runs=True, redact=str)
+    extra: Json = dict(meta)
+    if error.retry_in is not None:
+        extra[RETRY_IN] = round(error.retry_in, 1)
+    return tool_error(said.text, error.outcome, extra)
+
+
+def refused(error: MCPError) -> MCPError:
+    """An error as a client sees it.
+
+    A connection's failure carries its outcome. An application's error loses what its server may not say.
+    """
+    if isinstance(error, CallFailed):
+        data: Json = {OUTCOME: error.outcome}
+        if error.retry_in is not None:
+            data[RETRY_IN] = round(error.retry_in, 1)
+        # -32603: the codes of a connection's failures mean something else to a client, such as a lost session.
+        return MCPError(INTERNAL_ERROR, str(error), data)
+    said = error.error.data
+    if isinstance(said, Mapping):
+        said = {key: value for key, value in said.items() if not str(key).startswith(OURS)}
+    return MCPError.from_error_data(ErrorData(code=error.error.code, message=error.error.message, data=said))

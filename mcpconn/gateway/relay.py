@@ -1,0 +1,244 @@
+"""From a server to the client that it is for: questions, log messages, changed lists, updated resources.
+
+A callback finds the request on whose behalf it runs by `CALL`. Without one (a legacy child over stdio sends what it
+likes when it likes) it goes to the one client of its connection; if the connection is shared, to nobody, because
+nothing may reach another client than the one it belongs to.
+
+A legacy client that listens to its event stream is told at once. For one that does not, notifications wait for its
+next request and go out on that stream, the latest of each kind.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import mcp_types as types
+from anyio.abc import TaskGroup
+from mcp import MCPError
+from mcp.server.connection import allowed_log_levels
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import InMemorySubscriptionBus
+from mcp.shared.subscriptions import (
+    PromptsListChanged,
+    ResourcesListChanged,
+    ResourceUpdated,
+    ServerEvent,
+    ToolsListChanged,
+)
+from mcp_types import INVALID_REQUEST
+from pydantic import BaseModel
+
+from mcpconn.callbacks import current_connection
+from mcpconn.gateway.downstream import CALL, Call, Downstream, RawNotification, is_modern
+from mcpconn.gateway.parked import Parked
+from mcpconn.gateway.principals import Principal
+from mcpconn.observe import log
+
+PENDING = 256
+"""Notifications kept for a client that does not listen; the oldest are dropped."""
+LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+"""Of log messages, the least severe first (RFC 5424)."""
+
+_CHANGED: dict[str, tuple[str, ServerEvent]] = {
+    "tools": ("notifications/tools/list_changed", ToolsListChanged()),
+    "prompts": ("notifications/prompts/list_changed", PromptsListChanged()),
+    "resources": ("notifications/resources/list_changed", ResourcesListChanged()),
+    "templates": ("notifications/resources/list_changed", ResourcesListChanged()),
+}
+
+
+class Channel:
+    """How to reach one legacy client between its requests."""
+
+    def __init__(self, session: ServerSession, principal: Principal, view: str) -> None:
+        self.session = session
+        self.principal = principal
+        self.view = view
+        self.level: str | None = None
+        """The least level of log messages it asked for; None: it did not say."""
+        self.pending: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+
+
+class Relay:
+    """Passes on what servers send of their own accord."""
+
+    def __init__(
+        self, *, listens: Callable[[str], bool], uri: Callable[[str, str, str], str], group: TaskGroup
+    ) -> None:
+        """
+        Args:
+            listens: Whether the client of a session has its event stream open.
+            uri: The public URI, in a view, of a server's own.
+            group: Runs what is sent without anybody waiting for it.
+        """
+        self._listens = listens
+        self._uri = uri
+        self._group = group
+        self.channels: dict[str, Channel] = {}
+        """Of legacy sessions, by id."""
+        self._buses: dict[tuple[str, Principal], InMemorySubscriptionBus] = {}
+        # By connection and URI, the sessions that asked to be told.
+        self._watchers: dict[tuple[str, str], set[str]] = {}
+
+    # -- what a connection is given
+
+    def callbacks(self, server: str, client: Downstream) -> dict[str, Any]:
+        """Arguments of `mcp.Client` for a connection of `client` to `server`."""
+
+        async def sampling(_: Any, params: types.CreateMessageRequestParams) -> Any:
+            tools = params.tools is not None or params.tool_choice is not None
+            answer = types.CreateMessageResultWithTools if tools else types.CreateMessageResult
+            return await self._ask(client, types.CreateMessageRequest(params=params), answer)
+
+        async def elicitation(_: Any, params: types.ElicitRequestParams) -> Any:
+            return await self._ask(client, types.ElicitRequest(params=params), types.ElicitResult)
+
+        async def roots(_: Any) -> Any:
+            return await self._ask(client, types.ListRootsRequest(), types.ListRootsResult)
+
+        async def logging(params: types.LoggingMessageNotificationParams) -> None:
+            await self._log(client, params)
+
+        async def message(notification: Any) -> None:
+            await self._message(server, client, notification)
+
+        able = {"sampling_callback": sampling, "elicitation_callback": elicitation, "list_roots_callback": roots}
+        wanted = {
+            "sampling_callback": "sampling",
+            "elicitation_callback": "elicitation",
+            "list_roots_callback": "roots",
+        }
+        chosen: dict[str, Any] = {key: call for key, call in able.items() if wanted[key] in client.abilities}
+        return {**chosen, "logging_callback": logging, "message_handler": message}
+
+    async def _ask(self, client: Downstream, question: Any, answer: type[BaseModel]) -> Any:
+        """Ask the client. An error of its own is the answer, too."""
+        call = CALL.get()
+        try:
+            if call is not None and call.asked:
+                parked: Parked = call.asked[0]
+                return answer.model_validate(await parked.ask(question), by_name=False)
+            if call is not None:
+                return await call.ask(question, answer)
+            channel = self.channels.get(client.sid or "")
+            if channel is None:
+                return types.ErrorData(code=INVALID_REQUEST, message="no client is there to be asked")
+            return await channel.session.send_request(question, answer)
+        except MCPError as error:
+            return error.error
+
+    async def _log(self, client: Downstream, params: types.LoggingMessageNotificationParams) -> None:
+        call = CALL.get()
+        dumped = params.model_dump(by_alias=True, mode="json", exclude_none=True)
+        if call is not None and is_modern(call.ctx):
+            if params.level in allowed_log_levels(call.ctx.protocol_version, call.ctx.meta):
+                await call.notify("notifications/message", dumped)
+            return
+        channel = self.channels.get(client.sid or "")
+        if channel is None or LEVELS.index(params.level) < LEVELS.index(channel.level or "debug"):
+            return
+        if call is not None:
+            await call.notify("notifications/message", dumped)
+        else:
+            await self._send(client.sid or "", "notifications/message", dumped)
+
+    async def _message(self, server: str, client: Downstream, notification: Any) -> None:
+        if isinstance(notification, types.ResourceUpdatedNotification):
+            await self.updated(server, current_connection().name, str(notification.params.uri), client)
+        elif isinstance(notification, types.ElicitCompleteNotification) and client.sid is not None:
+            dumped = notification.model_dump(by_alias=True, mode="json", exclude_none=True)
+            await self._send(client.sid, dumped["method"], dumped["params"])
+
+    def later(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something beside the requests, for as long as the gateway runs."""
+        self._group.start_soon(task)
+
+    # -- sessions of legacy clients
+
+    def attach(self, sid: str, session: ServerSession, principal: Principal, view: str) -> Channel:
+        """A legacy client has initialized its session, or the gateway did it in its place."""
+        known = self.channels.get(sid)
+        channel = Channel(session, principal, view)
+        if known is not None:
+            channel.level, channel.pending = known.level, known.pending
+        self.channels[sid] = channel
+        return channel
+
+    def detach(self, sid: str) -> None:
+        """A session has ended here."""
+        self.channels.pop(sid, None)
+        for key in [key for key, sids in self._watchers.items() if sid in sids]:
+            self._watchers[key].discard(sid)
+            if not self._watchers[key]:
+                del self._watchers[key]
+
+    async def flush(self, call: Call) -> None:
+        """Send what has waited for this client, on the stream of its present request."""
+        channel = self.channels.get(call.client.sid or "")
+        if channel is None or self._listens(call.client.sid or ""):
+            return
+        while channel.pending:
+            (method, _), params = channel.pending.popitem(last=False)
+            await call.notify(method, params)
+
+    async def _send(self, sid: str, method: str, params: Mapping[str, Any]) -> None:
+        channel = self.channels.get(sid)
+        if channel is None:
+            return
+        if self._listens(sid):
+            await channel.session.send_notification(RawNotification(method=method, params=dict(params)))  # type: ignore[arg-type]
+            return
+        channel.pending[
+            method, str(params.get("uri", "")) or str(len(channel.pending) if "level" in params else "")
+        ] = {**params}
+        while len(channel.pending) > PENDING:
+            channel.pending.popitem(last=False)
+
+    # -- changes
+
+    def watch(self, connection: str, uri: str, sid: str) -> bool:
+        """A session wants to be told of a resource. Whether it is the first on this connection."""
+        watchers = self._watchers.setdefault((connection, uri), set())
+        watchers.add(sid)
+        return len(watchers) == 1
+
+    def unwatch(self, connection: str, uri: str, sid: str) -> bool:
+        """It does not any more. Whether it was the last on this connection."""
+        watchers = self._watchers.get((connection, uri), set())
+        watchers.discard(sid)
+        if not watchers:
+            self._watchers.pop((connection, uri), None)
+        return not watchers
+
+    async def updated(self, server: str, connection: str, uri: str, client: Downstream) -> None:
+        """A resource has changed: tell those who asked on this connection."""
+        for sid in tuple(self._watchers.get((connection, uri), ())):
+            channel = self.channels.get(sid)
+            if channel is not None:
+                public = self._uri(channel.view, server, uri)
+                await self._send(sid, "notifications/resources/updated", {"uri": public})
+        for (view, principal), bus in tuple(self._buses.items()):
+            if principal == client.principal:
+                await bus.publish(ResourceUpdated(uri=self._uri(view, server, uri)))
+
+    def changed(self, kind: str, views: set[str]) -> None:
+        """A list of these views has changed. Called from a listener, so it is sent later."""
+        self._group.start_soon(self._tell_changed, kind, views)
+
+    async def _tell_changed(self, kind: str, views: set[str]) -> None:
+        method, event = _CHANGED[kind]
+        for sid, channel in tuple(self.channels.items()):
+            if channel.view in views:
+                try:
+                    await self._send(sid, method, {})
+                except Exception as error:  # one client's stream must not keep the news from the others
+                    log.debug("gateway.notify_failed", error=type(error).__name__)
+        for (view, _), bus in tuple(self._buses.items()):
+            if view in views:
+                await bus.publish(event)
+
+    def bus(self, view: str, principal: Principal) -> InMemorySubscriptionBus:
+        """Where the events of one principal's listening streams come from."""
+        return self._buses.setdefault((view, principal), InMemorySubscriptionBus())

@@ -1,0 +1,91 @@
+"""What changes in a message on its way through: names, URIs, and what nobody may say in another's name. Pure.
+
+Messages are plain JSON values. Nothing else in them is touched or looked at, so that a field which is unknown here
+arrives all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+OURS = "mcpconn/"
+"""Prefix of the `_meta` keys by which the gateway speaks. What a server sends under it is a forgery."""
+PROTOCOLS = "io.modelcontextprotocol/"
+"""Prefix of the protocol's own `_meta` keys. They belong to one hop: each side writes its own."""
+
+Json = dict[str, Any]
+
+
+def without(meta: Mapping[str, Any], *prefixes: str) -> Json:
+    """`_meta` without the keys that begin with one of `prefixes`."""
+    return {key: value for key, value in meta.items() if not key.startswith(prefixes)}
+
+
+def to_server(params: Mapping[str, Any] | None) -> Json:
+    """A request's parameters for the next hop: the protocol's own `_meta` and progress token are this hop's."""
+    sent = dict(params or {})
+    meta = sent.pop("_meta", None)
+    if isinstance(meta, Mapping):
+        kept = without(meta, PROTOCOLS, OURS)
+        kept.pop("progressToken", None)
+        if kept:
+            sent["_meta"] = kept
+    return sent
+
+
+def from_server(message: Json, *, trusted: bool = False) -> Json:
+    """A result, or a part of one, without what its server may not say: see `OURS` and `PROTOCOLS`.
+
+    Args:
+        message: The JSON object; it is not changed.
+        trusted: The server is a gateway of our own, whose word is passed on.
+    """
+    meta = message.get("_meta")
+    if not isinstance(meta, Mapping):
+        return message
+    kept = without(meta, PROTOCOLS) if trusted else without(meta, PROTOCOLS, OURS)
+    if len(kept) == len(meta):
+        return message
+    changed = {key: value for key, value in message.items() if key != "_meta"}
+    return {**changed, "_meta": kept} if kept else changed
+
+
+def content(block: Any, uri: Callable[[str], str], *, trusted: bool = False) -> Any:
+    """A block of content: links and embedded resources get public URIs."""
+    if not isinstance(block, Mapping):
+        return block
+    block = from_server(dict(block), trusted=trusted)
+    if block.get("type") == "resource_link" and isinstance(block.get("uri"), str):
+        return {**block, "uri": uri(block["uri"])}
+    if block.get("type") == "resource" and isinstance(block.get("resource"), Mapping):
+        return {**block, "resource": resource(block["resource"], uri, trusted=trusted)}
+    if block.get("type") == "tool_result" and isinstance(block.get("content"), list):
+        return {**block, "content": [content(each, uri, trusted=trusted) for each in block["content"]]}
+    return block
+
+
+def resource(part: Any, uri: Callable[[str], str], *, trusted: bool = False) -> Any:
+    """A resource, or the content of one, with its public URI."""
+    if not isinstance(part, Mapping):
+        return part
+    part = from_server(dict(part), trusted=trusted)
+    return {**part, "uri": uri(part["uri"])} if isinstance(part.get("uri"), str) else part
+
+
+def result(method: str, answer: Json, uri: Callable[[str], str], *, trusted: bool = False) -> Json:
+    """The result of `method` as its client may see it."""
+    answer = from_server(answer, trusted=trusted)
+    if method == "tools/call" and isinstance(answer.get("content"), list):
+        return {**answer, "content": [content(block, uri, trusted=trusted) for block in answer["content"]]}
+    if method == "resources/read" and isinstance(answer.get("contents"), list):
+        return {**answer, "contents": [resource(part, uri, trusted=trusted) for part in answer["contents"]]}
+    if method == "prompts/get" and isinstance(answer.get("messages"), list):
+        messages = [
+            {**message, "content": content(message["content"], uri, trusted=trusted)}
+            if isinstance(message, Mapping) and "content" in message
+            else message
+            for message in answer["messages"]
+        ]
+        return {**answer, "messages": messages}
+    return answer

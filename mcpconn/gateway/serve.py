@@ -1,0 +1,197 @@
+"""`mcpconn serve`: the gateway as a process of its own, over HTTP or over stdio."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from mcpconn.errors import ConfigError
+from mcpconn.gateway.app import App
+from mcpconn.gateway.config import parse_settings, read_section
+from mcpconn.gateway.seal import kept_ring
+from mcpconn.gateway.store import FileStore
+from mcpconn.manager import Manager
+
+DEFAULT_LISTEN = "127.0.0.1:9000"
+KEEP_ALIVE = 120
+"""Seconds for which an idle socket is kept. Clients keep theirs for 5 to 60 s: who closes second loses no request."""
+GRACE = 30
+"""Seconds that calls in flight get to finish after SIGTERM."""
+FIRST_PASSED = 3
+"""The first file descriptor that systemd passes (sd_listen_fds(3))."""
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where the gateway listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Listen:
+        """From `HOST:PORT`, `[::1]:PORT` or `PORT`.
+
+        Raises:
+            ConfigError: it is none of these.
+        """
+        host, _, port = text.rpartition(":")
+        if not port.isdigit() or int(port) > 65535:
+            raise ConfigError(f"--listen {text}: give HOST:PORT, such as {DEFAULT_LISTEN}", key="listen")
+        return cls(host.strip("[]") or "127.0.0.1", int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def url(self, port: int) -> str:
+        """Its address for a client on this machine."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{port}/mcp"
+
+
+def state_directory() -> Path:
+    """Where a gateway without further settings keeps its store and its key (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "mcpconn"
+
+
+def make_app(path: Path, *, state: Path, one_person: bool, say: Callable[[str], None]) -> App:
+    """The gateway of a configuration file, with a store and a key that outlive the process.
+
+    Args:
+        path: The configuration file.
+        state: Directory of the store and the key; made with mode 0700 if it is missing.
+        one_person: All anonymous clients are one person.
+        say: Told what a person should know, a line each.
+
+    Raises:
+        ConfigError: the file, the key or the store cannot be used.
+    """
+    manager = Manager.from_file(path)
+    if not len(manager):
+        raise ConfigError(f"{path}: there are no servers in it")
+    settings = parse_settings(read_section(path), tuple(manager))
+    ring, made = kept_ring(state / "keys")
+    if made:
+        say(f"no sealing key was given: one was made and is kept in {state / 'keys'}")
+    app = App(manager, settings=settings, store=FileStore(state / "store.db"), ring=ring, one_person=one_person)
+    app.owns_manager()
+    return app
+
+
+def listening_socket(listen: Listen) -> socket.socket:
+    """The socket to accept on: the one that a supervisor passed (LISTEN_FDS), or one of our own.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not this machine's.
+    """
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and int(os.environ.get("LISTEN_FDS", "0")) >= 1:
+        return socket.socket(fileno=FIRST_PASSED)
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((listen.host, listen.port))
+        made.listen(2048)
+    except OSError as error:
+        made.close()
+        reason = "is in use; name another with --listen" if error.errno == 98 else f"cannot be used: {error.strerror}"
+        raise ConfigError(f"{listen.host}:{listen.port} {reason}", key="listen") from None
+    return made
+
+
+async def serve_http(app: App, accepting: socket.socket, *, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or SIGINT; then let calls in flight finish, for `GRACE` seconds at most."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        lifespan="on",
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+        # Session ids are long, and clients add cookies and tokens of their own.
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    server = uvicorn.Server(config)
+    # Signals are handled here: event streams have to end before uvicorn waits for what is in flight.
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    async with anyio.create_task_group() as group:
+
+        async def stop() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    app.drain()
+                    server.should_exit = True
+                    return
+
+        async def announce() -> None:
+            while not server.started and not server.should_exit:  # noqa: ASYNC110 - uvicorn has no event for it
+                await anyio.sleep(0.02)
+            ready()
+
+        group.start_soon(stop)
+        group.start_soon(announce)
+        with _unhandled_signals(server):
+            await server.serve(sockets=[accepting])
+        group.cancel_scope.cancel()
+
+
+class _unhandled_signals:
+    """Keeps uvicorn from taking the signals over: newer releases do it inside `serve`."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        from contextlib import nullcontext
+
+        self._server.capture_signals = nullcontext
+
+    def __exit__(self, *exc: object) -> None:
+        del self._server.capture_signals
+
+
+async def serve_stdio(app: App, view: str) -> None:
+    """Serve one client over this process's own stdin and stdout, until it closes them."""
+    from mcp.server.stdio import stdio_server
+
+    async with app:
+        endpoint = app.endpoint(view)
+        async with stdio_server() as (read, write):
+            await endpoint.server.run(read, write, endpoint.server.create_initialization_options())
+
+
+def print_config(name: str, command: list[str] | None, url: str) -> str:
+    """How to add the gateway to Claude Desktop, Cursor and VS Code."""
+    over_http = {"mcpServers": {name: {"url": url}}}
+    vscode = {"servers": {name: {"type": "http", "url": url}}}
+    stdio = {"mcpServers": {name: {"command": command[0], "args": command[1:]}}} if command else None
+    lines = ["Cursor (~/.cursor/mcp.json):", json.dumps(over_http, indent=2)]
+    lines += ["VS Code (.vscode/mcp.json):", json.dumps(vscode, indent=2)]
+    if stdio is not None:
+        lines += ["Claude Desktop (claude_desktop_config.json), which starts it itself:", json.dumps(stdio, indent=2)]
+    return "\n".join(lines)
+
+
+def own_command(path: Path, view: str) -> list[str]:
+    """The command by which a host starts this gateway over stdio."""
+    command = [sys.executable, "-m", "mcpconn", "serve", str(path.resolve()), "--stdio"]
+    return [*command, "--view", view] if view else command

@@ -1,0 +1,181 @@
+"""Which connection a request uses, and when it is opened and closed.
+
+Who shares an upstream session is its server's scope: `client` (one downstream session), `user` (one principal) or
+`shared` (everybody). A server that keeps state per session must not be shared, because one client would read what
+another wrote. A modern server keeps no session, so its default is `user`; every other's is `client`.
+
+Lists come from one connection per server, the manager's own of that name, so that listing opens nothing per client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from mcp import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from mcpconn.connection import Connection
+from mcpconn.core.states import State
+from mcpconn.errors import McpConnError
+from mcpconn.gateway.downstream import Downstream
+from mcpconn.manager import Manager
+
+Scope = Literal["client", "user", "shared"]
+
+IDLE = 15 * 60.0
+"""Seconds after which a connection that nobody uses is closed. The next request opens another."""
+AT_MOST = 1000
+"""Connections for clients and users at once; above it the one used longest ago is closed."""
+MARK = "#"
+"""Between a server's name and the client's part in a connection's name. No server's own name has it."""
+
+
+class NotShared(McpConnError):
+    """The server keeps state per session, and this client has no session of its own. Nothing was sent."""
+
+
+class Upstreams:
+    """The connections of a gateway."""
+
+    def __init__(
+        self,
+        manager: Manager,
+        *,
+        scopes: Mapping[str, Scope],
+        callbacks: Callable[[str, Downstream], dict[str, Any]],
+        one_person: bool,
+        idle: float = IDLE,
+        at_most: int = AT_MOST,
+    ) -> None:
+        """
+        Args:
+            manager: Holds the servers' own connections, by name, and the others beside them.
+            scopes: The scope of a server, if its entry names one.
+            callbacks: Arguments of `mcp.Client` by which a server reaches the client of its connection.
+            one_person: Everybody who is anonymous is the same person, as on a loopback listener.
+            idle: Seconds after which an unused connection is closed.
+            at_most: Connections for clients and users at once.
+        """
+        self._manager = manager
+        self._scopes = scopes
+        self._callbacks = callbacks
+        self._one_person = one_person
+        self._idle = idle
+        self._at_most = at_most
+        # In the order of their last use, oldest first; by the key they were made for.
+        self._open: dict[str, Connection] = {}
+        self._of_session: dict[str, set[str]] = {}
+        self._levels: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
+
+    def lister(self, server: str) -> Connection:
+        """The connection whose lists everybody sees."""
+        return self._manager[server]
+
+    def scope(self, server: str) -> Scope:
+        """Who shares a session with this server."""
+        declared = self._scopes.get(server)
+        if declared is not None:
+            return declared
+        return "user" if self._is_modern(server) else "client"
+
+    def _is_modern(self, server: str) -> bool:
+        """Whether its last session spoke the modern protocol. Unknown means no: that shares less."""
+        connection = self._manager[server]
+        if connection.config.url is None or connection.state is not State.READY:
+            return False
+        return self._is_modern_now(connection)
+
+    async def settle(self, server: str, timeout: float) -> None:
+        """Wait until the server's own connection knows its era, for a default scope that depends on it."""
+        if server in self._scopes or self._manager[server].config.url is None:
+            return
+        try:
+            await self._manager[server].wait_ready(timeout)
+        except McpConnError:
+            # It is away: its scope is `client` until it is seen.
+            return
+
+    def connection(self, server: str, client: Downstream) -> Connection:
+        """The connection for a request of `client` to `server`; it is opened at its first use.
+
+        Raises:
+            NotShared: the server keeps state, and nothing tells this client from others.
+        """
+        scope = self.scope(server)
+        if scope == "shared":
+            return self._manager[server]
+        if scope == "client" and client.sid is not None:
+            owner = f"session {client.sid}"
+        elif scope == "user" or self._one_person or client.principal.client != "anonymous":
+            owner = f"principal {client.principal.digest}"
+        else:
+            raise NotShared(
+                f"server {server!r} keeps state for each session, and this gateway cannot tell its anonymous clients "
+                'apart: use a client that keeps a session, or a key, or say `"scope": "shared"` in the server\'s '
+                "entry if all may share one session"
+            )
+        # What a client can do is said once, when a session begins: clients that can do other things need another.
+        profile = ",".join(sorted(client.abilities))
+        # A digest: a session's id must not be readable in logs and status.
+        name = f"{server}{MARK}{sha256(f'{owner} {profile}'.encode()).hexdigest()[:12]}"
+        connection = self._open.pop(name, None)
+        if connection is None or connection.state is State.CLOSED:
+            self._make_room()
+            options = {**(self._manager[server].config.options or {}), **self._callbacks(server, client)}
+            config = replace(self._manager[server].config, options=options, lazy=False, catalog="off")
+            connection = self._manager.get_or_add(name, config, ttl=self._idle)
+        else:
+            connection = self._manager.get_or_add(name, connection.config, ttl=self._idle)
+        self._open[name] = connection
+        if client.sid is not None and scope == "client":
+            self._of_session.setdefault(client.sid, set()).add(name)
+        return connection
+
+    def _make_room(self) -> None:
+        for name in [name for name, each in self._open.items() if each.state is State.CLOSED]:
+            del self._open[name]
+        while len(self._open) >= self._at_most:
+            idle = next((name for name, each in self._open.items() if each.usage()[0] == 0), None)
+            if idle is None:
+                return
+            self._remove(idle)
+
+    def of_session(self, sid: str) -> list[Connection]:
+        """The connections that a downstream session has for itself."""
+        return [self._open[name] for name in self._of_session.get(sid, ()) if name in self._open]
+
+    async def set_level(self, connection: Connection, level: str) -> None:
+        """Have a legacy server send log messages from this level on, if it sends any."""
+        if self._levels.get(connection) == level:
+            return
+        self._levels[connection] = level
+        try:
+            await connection.wait_ready()
+            if connection.server_capabilities.logging is not None and not self._is_modern_now(connection):
+                await connection.set_logging_level(level)  # type: ignore[arg-type]
+        except MCPError:
+            # A server that refuses its own capability sends what it likes; `Relay` holds back what is below the level.
+            return
+
+    @staticmethod
+    def _is_modern_now(connection: Connection) -> bool:
+        return connection.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+    def release(self, sid: str) -> None:
+        """A downstream session has ended: its upstream sessions end with it."""
+        for name in self._of_session.pop(sid, ()):
+            self._remove(name)
+
+    def changed(self, server: str) -> None:
+        """The server's entry has changed: connections made from the old one are closed."""
+        for name in [name for name in self._open if name.startswith(f"{server}{MARK}")]:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        self._open.pop(name, None)
+        if name in self._manager:
+            self._manager.remove(name)

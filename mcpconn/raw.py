@@ -1,0 +1,78 @@
+"""Requests that are passed on as they are: plain JSON out, plain JSON back. For gateways and protocol extensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mcp_types as types
+from mcp import Client
+from mcp.shared.dispatcher import ProgressFnT
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel, TypeAdapter
+
+SAFE_METHODS = frozenset(
+    {
+        "completion/complete",
+        "ping",
+        "prompts/get",
+        "prompts/list",
+        "resources/list",
+        "resources/read",
+        "resources/templates/list",
+        "tasks/get",
+        "tasks/list",
+        "tasks/result",
+        "tools/list",
+    }
+)
+"""Methods that change nothing (specification, server features): repeating one does no harm."""
+
+_JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+class _Request(types.Request[dict[str, Any] | None, str]):
+    """A request of any method."""
+
+
+async def send(
+    client: Client,
+    method: str,
+    params: Mapping[str, Any] | None,
+    *,
+    progress_callback: ProgressFnT | None,
+    rounds: bool,
+) -> dict[str, Any]:
+    """Send one request on a session, and return its result as the server sent it.
+
+    Args:
+        client: The session's client.
+        method: The JSON-RPC method.
+        params: Its parameters, as JSON.
+        progress_callback: Told of progress.
+        rounds: Answer the questions of an `input_required` result with the client's own callbacks, and go on until
+            the call is over (2026-07-28).
+    """
+    sent = dict(params) if params is not None else None
+    if rounds and client.protocol_version in MODERN_PROTOCOL_VERSIONS and sent is not None:
+        driven = await _driven(client, method, sent, progress_callback)
+        if driven is not None:
+            return driven.model_dump(by_alias=True, mode="json", exclude_none=True)
+    request = _Request(method=method, params=sent)
+    return await client.session.send_request(request, _JSON, progress_callback=progress_callback)  # type: ignore[type-var]
+
+
+async def _driven(
+    client: Client, method: str, params: dict[str, Any], progress_callback: ProgressFnT | None
+) -> BaseModel | None:
+    """The same by the SDK's client, which drives the rounds; None for methods that have none."""
+    meta = params.get("_meta")
+    if method == "tools/call":
+        return await client.call_tool(
+            params["name"], params.get("arguments"), progress_callback=progress_callback, meta=meta
+        )
+    if method == "prompts/get":
+        return await client.get_prompt(params["name"], params.get("arguments"), meta=meta)
+    if method == "resources/read":
+        return await client.read_resource(params["uri"], meta=meta, cache_mode="refresh")
+    return None

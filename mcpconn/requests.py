@@ -1,0 +1,131 @@
+"""One way for every call of a connection, and any request by it: what is sent, and nothing of how it is kept alive."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from mcp import Client
+from mcp.shared.dispatcher import ProgressFnT
+
+from mcpconn import raw
+from mcpconn.catalog import Catalog
+from mcpconn.core.exchange import Exchange
+from mcpconn.peer import Peer
+from mcpconn.restore import Restore
+from mcpconn.runtime.session import Session
+
+T = TypeVar("T")
+
+
+class _Default:
+    def __repr__(self) -> str:
+        return "the policy's"
+
+
+DEFAULT: Any = _Default()
+"""Stands for the timeout of the configuration or policy; None means no timeout at all."""
+
+
+class Requests(Peer):
+    """Requests of any method, on top of one `_call`."""
+
+    catalog: Catalog
+
+    def __init__(self) -> None:
+        self._restore = Restore()
+
+    @abstractmethod
+    def present(self) -> Session | None:
+        """The session that calls are issued on now."""
+
+    @abstractmethod
+    def _check_here(self) -> None:
+        """Return if this is the connection's event loop, and it was started."""
+
+    @abstractmethod
+    def _call(
+        self,
+        method: str,
+        issue: Callable[[Client, Exchange], Awaitable[T]],
+        *,
+        safe: Callable[[], Awaitable[bool]] | None = None,
+        timeout: float | None = DEFAULT,
+        idempotent: bool | None = None,
+        wait: bool = True,
+        target: str | None = None,
+        background: bool = False,
+    ) -> Awaitable[T]:
+        """Make a call, by the rules of the core. One in the `background` does not keep an idle session open."""
+
+    async def request(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        progress_callback: ProgressFnT | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+        rounds: bool = False,
+        timeout: float | None = DEFAULT,
+        idempotent: bool | None = None,
+        wait: bool = True,
+    ) -> dict[str, Any]:
+        """Make any request, and return its result as the server sent it: as JSON, with nothing dropped.
+
+        For gateways and for extensions of the protocol. It is kept alive by the same rules as every call.
+
+        Args:
+            method: The JSON-RPC method.
+            params: Its parameters, as JSON.
+            progress_callback: Told of progress.
+            before: Awaited each time immediately before the request is handed to the session; what it raises ends the
+                call, and nothing is sent.
+            rounds: Answer a modern server's questions with the connection's callbacks. Otherwise an `input_required`
+                result is returned as it is.
+            timeout: Seconds for the whole call.
+            idempotent: Whether running it twice does no harm. None: known of the protocol's own methods, and of a
+                tool by its annotations.
+            wait: False raises `NotReady` at once if the connection is not ready.
+
+        Raises:
+            MCPError: the server's application answered with an error.
+            CallFailed: as the other methods.
+        """
+        tool = str((params or {}).get("name", "")) if method == "tools/call" else None
+        hint = self.catalog.hint(tool) if tool is not None else None
+
+        async def issue(client: Client, exchange: Exchange) -> dict[str, Any]:
+            if tool is not None:
+                exchange.unsafe = not (self.catalog.known_safe(tool) if idempotent is None else idempotent)
+            if before is not None:
+                await before()
+            told = progress_callback and noting(exchange, progress_callback)
+            return await raw.send(client, method, params, progress_callback=told, rounds=rounds)
+
+        async def safe() -> bool:
+            if idempotent is not None:
+                return idempotent
+            return await self.catalog.safe(tool, before=hint) if tool is not None else method in raw.SAFE_METHODS
+
+        return await self._call(method, issue, safe=safe, timeout=timeout, wait=wait, target=tool)
+
+
+def noting(exchange: Exchange, callback: ProgressFnT) -> ProgressFnT:
+    """`callback`, and a note that the call was running."""
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        exchange.progressed = True
+        await callback(progress, total, message)
+
+    return note
+
+
+async def harmless() -> bool:
+    """Running the call twice does no harm."""
+    return True
+
+
+async def harmful() -> bool:
+    """Running the call twice may do harm."""
+    return False

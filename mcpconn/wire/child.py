@@ -1,0 +1,234 @@
+"""A stdio server's process: how it is started, what it said last, how it is ended."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import anyio
+from anyio.abc import Process
+from mcp.client.stdio import get_default_environment
+
+from mcpconn.wire.pipes import CHUNK, GONE, PipeReader, PipeWriter, Reader, StreamWriter, Writer
+
+STDERR_LINES = 20
+STDERR_WIDTH = 500
+"""What is kept of a child's stderr: so many lines, so many characters of each."""
+TERM_AFTER = 2.0
+"""Seconds from the end of stdin to SIGTERM: the SDK's figure. Databases use them to write out what they hold."""
+KILL_AFTER = 0.9
+"""Seconds from SIGTERM to SIGKILL."""
+COLLECT = 0.05
+"""Seconds from SIGKILL until what does not end is given up: a process that waits for a disk cannot be killed, and a
+dead one that nobody collects stays in its group."""
+ENDING = 3.0
+"""Seconds that the end of a child takes at most: the three above, and what the looks between them cost."""
+POLL = 0.01
+"""Seconds between looks at processes that are ending. Nothing tells when the last member of a group is gone."""
+UNUSABLE = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOEXEC,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
+"""Errors of a start that stay until somebody changes the command or the directory. All others may pass."""
+
+
+class CannotStart(Exception):
+    """No process could be started."""
+
+    def __init__(self, error: Exception) -> None:
+        self.errno = getattr(error, "errno", None)
+        self.start_needs_person = self.errno in UNUSABLE or isinstance(error, ValueError)
+        """The command, an argument or the directory is wrong. (ValueError: a zero byte in one of them.)"""
+        super().__init__(str(error))
+
+
+class ChildExited(Exception):
+    """The child process ended. The text says how, with the last words of its stderr."""
+
+    def __init__(self, returncode: int | None, stderr: Sequence[str], *, certain: bool = True) -> None:
+        """
+        Args:
+            returncode: Its status; None if it lives, and has closed its output.
+            stderr: The last lines that it wrote there.
+            certain: False if its pipes are still open, so that a process it started may go on serving.
+        """
+        self.returncode = returncode
+        self.stderr = tuple(stderr)
+        self.transport_ended = certain
+        """Whether this proves that the session is over."""
+        if returncode is None:
+            how = "closed its output"
+        elif returncode < 0:
+            with suppress(ValueError):
+                how = f"killed by {signal.Signals(-returncode).name}"
+                super().__init__(how)
+                return
+            how = f"killed by signal {-returncode}"
+        else:
+            how = f"exited with {returncode}"
+        last = last_words(self.stderr)
+        super().__init__(f"{how}: {last}" if last else how)
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """The last line that says something: the exception's message in most languages."""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+class Child:
+    """A running child, our ends of its pipes, and the last lines of its stderr."""
+
+    def __init__(self, process: Process, stdin: Writer, stdout: Reader, stderr: Reader) -> None:
+        self.process = process
+        self.stdin = stdin
+        self.stdout = stdout
+        self._stderr = stderr
+        self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self.spoke = anyio.Event()
+        """Set once it has written anything, to stdout or stderr."""
+        self.silent = anyio.Event()
+        """Set once stdout has ended: no process has it open any more."""
+
+    async def drain_stderr(self) -> None:
+        """Keep the last lines, so that the pipe never fills and a failure can be explained."""
+        rest = b""
+        with suppress(*GONE):
+            while True:
+                chunk = await self._stderr.receive()
+                self.spoke.set()
+                *lines, rest = (rest + chunk).split(b"\n")
+                self.stderr.extend(line.decode("utf-8", "replace").rstrip()[:STDERR_WIDTH] for line in lines)
+                rest = rest[: STDERR_WIDTH * 4]
+        if rest.strip():
+            self.stderr.append(rest.decode("utf-8", "replace").rstrip()[:STDERR_WIDTH])
+
+    async def drain_stdout(self) -> None:
+        """Read and drop what it writes: a child that ends must not be stuck at a full pipe."""
+        with suppress(*GONE):
+            while True:
+                await self.stdout.receive(CHUNK)
+        self.silent.set()
+
+    async def exited(self, timeout: float) -> bool:
+        """Whether the process ended within so many seconds. Its descendants do not count."""
+        return await _until(lambda: self.process.returncode is not None, timeout)
+
+    def signal_group(self, number: int) -> bool:
+        """Send a signal to the child and all its descendants; 0 only asks. Whether there was anybody."""
+        if sys.platform == "win32":  # pragma: no cover - no process groups to signal there
+            if number and self.process.returncode is None:
+                self.process.kill()
+            return False
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+            return True
+        return False
+
+    def _idle(self) -> bool:
+        """Whether nobody is left who could serve: the process is gone, and so are its pipes or its group."""
+        return self.process.returncode is not None and (self.silent.is_set() or not self._group_lives())
+
+    def _gone(self) -> bool:
+        """Whether the process and all its descendants are gone."""
+        return self.process.returncode is not None and not self._group_lives()
+
+    def _group_lives(self) -> bool:
+        if sys.platform != "win32" and self.process.returncode is not None:
+            with suppress(ChildProcessError):
+                # The first process of a container inherits the descendants, and nobody else collects them.
+                while os.waitpid(-self.process.pid, os.WNOHANG)[0]:
+                    pass
+        return self.signal_group(0)
+
+    async def stop(self) -> None:
+        """End the child: close its stdin, 2 s, SIGTERM, 1 s, SIGKILL (specification, lifecycle, shutdown).
+
+        Each signal goes to the whole process group. A launcher that has ended already does not shorten the wait:
+        what counts is whether somebody still holds the pipes.
+        """
+        await self.stdin.aclose()
+        await _until(self._idle, TERM_AFTER)
+        if not self._gone():
+            # It hangs, or it has left descendants behind.
+            self.signal_group(signal.SIGTERM)
+            if not await _until(self._gone, KILL_AFTER):
+                self.signal_group(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+                await _until(self._gone, COLLECT)
+        for stream in (self.stdout, self._stderr):
+            with suppress(*GONE):
+                await stream.aclose()
+
+
+async def _until(over: Callable[[], bool], timeout: float) -> bool:
+    with anyio.move_on_after(timeout):
+        while not over():  # noqa: ASYNC110 - see POLL
+            await anyio.sleep(POLL)
+    return over()
+
+
+async def start_child(command: str, args: Sequence[str], *, env: Mapping[str, str] | None, cwd: str | None) -> Child:
+    """Start a command as the leader of a process group of its own.
+
+    Args:
+        command: A program, found by PATH as usual.
+        args: Its arguments.
+        env: Environment variables on top of the few that the SDK passes on.
+        cwd: Its working directory.
+
+    Raises:
+        CannotStart: there is no such program or directory, or the system has no room for a process now.
+    """
+    words = [command, *args]
+    environment = get_default_environment() | dict(env or {})
+    options: dict[str, Any] = {"env": environment, "cwd": cwd, "start_new_session": True}
+    start = _start_on_windows if sys.platform == "win32" else _start
+    # Shielded: a dial that is cancelled in this moment would leave a child behind that nobody knows.
+    with anyio.CancelScope(shield=True):
+        try:
+            return await start(words, options)
+        except (OSError, ValueError) as error:
+            raise CannotStart(error) from error
+    raise AssertionError("unreachable")  # pragma: no cover - a shielded scope without a deadline
+
+
+async def _start(words: list[str], options: dict[str, Any]) -> Child:
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        for mine in (1, 0, 0):  # of stdin we keep the write end, of stdout and stderr the read end
+            pipe = os.pipe()
+            ours.append(pipe[mine])
+            theirs.append(pipe[1 - mine])
+        stdin, stdout, stderr = theirs
+        process = await anyio.open_process(words, stdin=stdin, stdout=stdout, stderr=stderr, **options)
+    except BaseException:
+        for fd in ours:
+            os.close(fd)
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return Child(process, PipeWriter(ours[0]), PipeReader(ours[1]), PipeReader(ours[2]))
+
+
+async def _start_on_windows(words: list[str], options: dict[str, Any]) -> Child:  # pragma: no cover
+    # Pipes there cannot be waited for. anyio's streams can, at the price that its `wait` waits for them, too.
+    process = await anyio.open_process(words, stderr=subprocess.PIPE, **options)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    return Child(process, StreamWriter(process.stdin), process.stdout, process.stderr)

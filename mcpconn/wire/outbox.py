@@ -1,0 +1,121 @@
+"""What is to be written to a child's stdin: one message after another, each with a record of whether it left.
+
+A child that does not read blocks the message that is being written, and those behind it wait here. One whose sender
+leaves before its first byte was written is taken back, and will never be sent: that is what makes it safe to
+say of its call that it has not run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import anyio
+from mcp_types import JSONRPCRequest
+
+from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.wire.messages import Outgoing
+from mcpconn.wire.pipes import GONE, Writer
+
+FLUSH = 0.5
+"""Seconds that closing waits for messages which are being written: the SDK's figure."""
+
+
+class _Line:
+    """One message."""
+
+    __slots__ = ("begun", "data", "done", "exchange", "scope", "written")
+
+    def __init__(self, data: bytes, exchange: Exchange | None) -> None:
+        self.data = data
+        self.exchange = exchange
+        self.scope = anyio.CancelScope()
+        self.begun = False
+        """Its first byte has left this process."""
+        self.written = False
+        """All of it has."""
+        self.done = anyio.Event()
+
+    def begin(self) -> None:
+        self.begun = True
+        if self.exchange is not None:
+            self.exchange.written = True
+
+
+class Outbox:
+    """The write stream of a stdio session. `run` writes; any number of tasks may send."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._lines: deque[_Line] = deque()
+        self._more = anyio.Event()
+        self._idle = anyio.Event()
+        self.closed = False
+
+    async def send(self, item: Outgoing) -> None:
+        """Return when the message has been written.
+
+        Raises:
+            BrokenResourceError: it was not, or not all of it, since nobody reads any more.
+            ClosedResourceError: the session has ended.
+        """
+        if self.closed:
+            raise anyio.ClosedResourceError
+        exchange = EXCHANGE.get() if isinstance(item.message, JSONRPCRequest) else None
+        line = _Line(item.body + b"\n", exchange)
+        self._lines.append(line)
+        self._more.set()
+        try:
+            await line.done.wait()
+        except BaseException:
+            if line in self._lines:
+                self._lines.remove(line)
+            elif not line.begun:
+                # It waits for room in the pipe: nothing of it is there yet.
+                line.scope.cancel()
+            raise
+        if not line.written:
+            raise anyio.BrokenResourceError
+
+    async def run(self) -> None:
+        """Write what there is to write, until nobody is left to read it or `close` is called."""
+        try:
+            while not self.closed:
+                if self._lines:
+                    await self._write(self._lines.popleft())
+                else:
+                    self._more = anyio.Event()
+                    self._idle.set()
+                    await self._more.wait()
+                    self._idle = anyio.Event()
+        except GONE:
+            pass
+        finally:
+            self._idle.set()
+            self._drop()
+
+    async def _write(self, line: _Line) -> None:
+        try:
+            with line.scope:
+                await self._writer.send(line.data, line.begin)
+                line.written = True
+        finally:
+            line.done.set()
+
+    async def flush(self) -> None:
+        """Return when all has been written, or after half a second."""
+        with anyio.move_on_after(FLUSH):
+            await self._idle.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Take no more messages. Those that wait are not sent."""
+        self.closed = True
+        self._more.set()
+        self._drop()
+
+    def _drop(self) -> None:
+        while self._lines:
+            self._lines.popleft().done.set()
+
+    async def aclose(self) -> None:
+        """Nothing: the transport closes it at its own end."""

@@ -1,0 +1,195 @@
+"""The pipes to and from a child process, read and written without a buffer of ours in between.
+
+asyncio's own subprocess streams would do two things that must not happen here. They keep what a child does not
+read in this process and call it written, so that nobody could say whether a request has left. And they make
+`Process.wait()` wait for the pipes too, which a process started by the child can hold open for ever.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from typing import Protocol
+
+import anyio
+from anyio.abc import ByteSendStream
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+GONE = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
+"""What reading from or writing to a pipe raises when one of its ends is closed."""
+CHUNK = 65536
+"""Bytes of one read or write: the size of a Linux pipe (pipe(7))."""
+
+
+class Reader(Protocol):
+    """The receiving end of a pipe; anyio's byte streams are readers, too."""
+
+    async def receive(self, max_bytes: int = CHUNK) -> bytes: ...
+    async def aclose(self) -> None: ...
+
+
+class Writer(Protocol):
+    """The sending end of a pipe."""
+
+    async def send(self, data: bytes, began: Callable[[], None]) -> None:
+        """Write all of `data`; `began` is called when the first bytes have left this process."""
+
+    @property
+    def taken(self) -> bool | None:
+        """Whether something was written and all of it has been read; None on systems that do not tell."""
+
+    async def aclose(self) -> None: ...
+
+
+class PipeReader:
+    """Our end of a child's stdout or stderr."""
+
+    def __init__(self, fd: int) -> None:
+        """
+        Args:
+            fd: The read end of a pipe; closed by `aclose`.
+        """
+        os.set_blocking(fd, False)
+        self._fd = fd
+
+    async def receive(self, max_bytes: int = CHUNK) -> bytes:
+        """The next bytes.
+
+        Raises:
+            EndOfStream: all write ends are closed.
+            ClosedResourceError: this end is closed.
+        """
+        while self._fd >= 0:
+            await anyio.wait_readable(self._fd)
+            try:
+                data = os.read(self._fd, max_bytes)
+            except BlockingIOError:  # pragma: no cover - a wake-up for nothing, which the kernel allows itself
+                continue
+            if not data:
+                raise anyio.EndOfStream
+            return data
+        raise anyio.ClosedResourceError
+
+    async def aclose(self) -> None:
+        """Close this end; whoever waits in `receive` is told."""
+        self._fd = _close(self._fd)
+
+
+class PipeWriter:
+    """Our end of a child's stdin."""
+
+    def __init__(self, fd: int) -> None:
+        """
+        Args:
+            fd: The write end of a pipe; closed by `aclose`.
+        """
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._used = False
+
+    async def send(self, data: bytes, began: Callable[[], None]) -> None:
+        """Write all of `data`, waiting for the child to read if need be.
+
+        Args:
+            data: The bytes.
+            began: Called when the first of them have left this process.
+
+        Raises:
+            BrokenPipeError: no process has the other end open.
+            ClosedResourceError: this end is closed.
+        """
+        rest = memoryview(data)
+        while rest:
+            if self._fd < 0:
+                raise anyio.ClosedResourceError
+            try:
+                # Without a wait first: a pipe is nearly always writable, and a wait costs two system calls.
+                rest = rest[os.write(self._fd, rest[:CHUNK]) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._fd)
+            else:
+                self._used = True
+                began()
+
+    @property
+    def taken(self) -> bool | None:
+        """Whether something was written and all of it has been read; None on systems that do not tell."""
+        if not self._used:
+            return False
+        if sys.platform == "win32" or self._fd < 0:
+            return None
+        unread = array.array("i", [0])
+        try:
+            # Linux answers for either end of a pipe, with or without a reader at the other.
+            fcntl.ioctl(self._fd, termios.FIONREAD, unread)
+        except OSError:  # pragma: no cover - other systems answer for the read end only
+            return None
+        return unread[0] == 0
+
+    async def aclose(self) -> None:
+        """Close this end: the child reads the end of its stdin."""
+        self._fd = _close(self._fd)
+
+
+class StreamWriter:  # pragma: no cover - for Windows, where pipes cannot be waited for
+    """The same over an anyio stream, which does not say when the first byte has left."""
+
+    def __init__(self, stream: ByteSendStream) -> None:
+        self._stream = stream
+
+    async def send(self, data: bytes, began: Callable[[], None]) -> None:
+        began()
+        await self._stream.send(data)
+
+    @property
+    def taken(self) -> bool | None:
+        return None
+
+    async def aclose(self) -> None:
+        with suppress(*GONE):
+            await self._stream.aclose()
+
+
+def _close(fd: int) -> int:
+    """Close `fd`, unless it is closed already. Returns what stands for a closed one."""
+    if fd >= 0:
+        anyio.notify_closing(fd)
+        os.close(fd)
+    return -1
+
+
+async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Exception, None]:
+    """The lines that arrive, without their ends; empty ones are left out.
+
+    Args:
+        reader: Where they arrive.
+        limit: Bytes of a line. A longer one is skipped, and an exception yielded for it: a child that writes
+            without a line end must not fill the memory of its host.
+    """
+    buffer = bytearray()
+    skipping = False
+    while True:
+        try:
+            chunk = await reader.receive()
+        except GONE:
+            return
+        searched = len(buffer)
+        buffer += chunk
+        while (end := buffer.find(b"\n", searched)) >= 0:
+            line = bytes(buffer[:end])
+            del buffer[: end + 1]
+            searched = 0
+            if not skipping and line.strip():
+                yield line
+            skipping = False
+        if len(buffer) > limit:
+            buffer.clear()
+            if not skipping:
+                yield ValueError(f"a line of output is longer than {limit} bytes; it was skipped")
+            skipping = True

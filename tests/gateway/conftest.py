@@ -1,0 +1,90 @@
+"""A gateway on a real socket before scripted servers, and a bare client of either era in front."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import uvicorn
+from anyio.abc import TaskGroup, TaskStatus
+
+from mcpconn import Manager
+from mcpconn.gateway import App, MemoryStore, Settings
+from mcpconn.gateway.seal import KeyRing
+from mcpconn.testing import HttpServer, Script
+
+SAFETY = 60.0
+
+
+@pytest.fixture
+def anyio_backend():
+    """uvicorn serves on asyncio alone."""
+    return "asyncio"
+
+
+class Gateway:
+    """A gateway that can be replaced by another with the same key, store and port, as after SIGKILL."""
+
+    def __init__(self, servers: dict[str, Any], settings: Settings | None, group: TaskGroup, **options: Any) -> None:
+        self._servers, self._settings, self._group, self._options = servers, settings, group, options
+        self._ring, self._store = KeyRing.ephemeral(), MemoryStore()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._stop, self._stopped = anyio.Event(), anyio.Event()
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/mcp"
+        self.app: App
+
+    async def serve(self, *, task_status: TaskStatus[None]) -> None:
+        """Serve in a task of its own, as a process would."""
+        self._stop, self._stopped = anyio.Event(), anyio.Event()
+        async with Manager(self._servers) as manager:
+            self.app = App(manager, settings=self._settings, store=self._store, ring=self._ring, **self._options)
+            config = uvicorn.Config(self.app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+            server = uvicorn.Server(config)
+            async with self.app, anyio.create_task_group() as group:
+                group.start_soon(server._serve, [self._socket.dup()])
+                while not server.started:
+                    await anyio.lowlevel.checkpoint()
+                task_status.started()
+                await self._stop.wait()
+                self.app.drain()
+                server.should_exit = True
+        self._stopped.set()
+
+    async def replace(self) -> None:
+        """Another process takes over; it knows the store and the key, and nothing else."""
+        await self.aclose()
+        await self._group.start(self.serve)
+
+    def close(self) -> None:
+        """Give up the port."""
+        self._socket.close()
+
+    async def aclose(self) -> None:
+        self._stop.set()
+        await self._stopped.wait()
+
+
+@asynccontextmanager
+async def gateway(
+    *scripts: Script, settings: Settings | None = None, more: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Gateway]:
+    """A gateway before scripted servers called a, b, ..."""
+    with anyio.fail_after(SAFETY):
+        async with AsyncExitStack() as stack:
+            servers = {}
+            for name, script in zip("abcdef", scripts, strict=False):
+                server = await stack.enter_async_context(HttpServer(script))
+                servers[name] = {"url": server.url}
+            group = await stack.enter_async_context(anyio.create_task_group())
+            made = Gateway({**servers, **(more or {})}, settings, group, **options)
+            await group.start(made.serve)
+            try:
+                yield made
+            finally:
+                await made.aclose()
+                made.close()
