@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mcpconn.core.backoff import ReplayBudget
-from mcpconn.core.classify import DEFAULT_RULES
 from mcpconn.core.rule import Rule
+from mcpconn.core.rules import DEFAULT_RULES
 from mcpconn.policy import Policy
 from mcpconn.runtime import Clock, Deadlines, Dials
 from mcpconn.wire import Eras, Network, Watchdog

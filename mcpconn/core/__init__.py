@@ -4,11 +4,12 @@ Everything a function here needs is an argument; everything it concludes is its 
 """
 
 from mcpconn.core.backoff import Backoff, ReplayBudget
-from mcpconn.core.classify import DEFAULT_RULES, classify
+from mcpconn.core.classify import classify
 from mcpconn.core.decide import decide, decide_dial, decide_probe, may_replay
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind, Phase
 from mcpconn.core.machine import Cell, IllegalTransition, fire
 from mcpconn.core.rule import Rule
+from mcpconn.core.rules import DEFAULT_RULES
 from mcpconn.core.states import TRANSITIONS, Event, State, Transition
 
 __all__ = [

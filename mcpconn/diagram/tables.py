@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from mcpconn.core.classify import CANCELLATION, HTTP, JSONRPC, LOCAL
 from mcpconn.core.decide import MIN_ATTEMPTS, PATIENCE, decide, decide_dial, decide_probe, may_replay, needs_person
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
+from mcpconn.core.rules import CANCELLATION, HTTP, JSONRPC, LOCAL
 from mcpconn.core.states import Event, State
 from mcpconn.diagram.render import table
 from mcpconn.errors import unanswered
