@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 from mcp.client import ClientRequestContext
 
+from mcpconn.core.exchange import EXCHANGE
 from mcpconn.errors import ConfigError
 from mcpconn.runtime.native import being_cancelled
 from mcpconn.validate import check_timeout
@@ -84,9 +86,16 @@ def bind(connection: Any, options: Mapping[str, Any], on_message: Callable[[Any]
     users = _without_context(connection, handler) if handler is not None else None
 
     async def message_handler(message: Any) -> None:
+        exchange = EXCHANGE.get()
+        if exchange is not None:
+            # Delivered in the context of a call: it was running. In process nobody below here can see that.
+            exchange.progressed = True
         on_message(message)
         if users is not None:
             await users(message)
+        # In process the server awaits callbacks in the caller's task. Without a checkpoint, the call of a tool that
+        # does nothing but notify could not be cancelled. The SDK's own handler has one as well.
+        await checkpoint()
 
     bound["message_handler"] = message_handler
     return bound

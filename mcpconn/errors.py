@@ -176,15 +176,34 @@ class ConnectionClosed(CallFailed):
     """The connection was closed before the call could be made or answered."""
 
 
-def unanswered(failure: Failure, *, server: str, state: State, attempts: int, retry_in: float | None) -> CallFailed:
-    """The exception for a call that was issued and failed."""
+def unanswered(
+    failure: Failure,
+    *,
+    server: str,
+    state: State,
+    attempts: int,
+    retry_in: float | None,
+    method: str = "tools/call",
+) -> CallFailed:
+    """The exception for a call that was issued and failed.
+
+    Args:
+        failure: Why.
+        server: Name of the server.
+        state: The connection's state.
+        attempts: How often the call was issued.
+        retry_in: Seconds until trying again makes sense, where the connection knows.
+        method: Its JSON-RPC method. Only `tools/call` runs a tool: all else can be asked again.
+    """
     where = f"{server}: {failure.summary}"
+    runs = method == "tools/call"
+    unknown = failure.delivery is Delivery.UNKNOWN
     if failure.kind is FailureKind.TIMEOUT and failure.evidence.http_status is None:
-        unknown = failure.delivery is Delivery.UNKNOWN
-        hint = "; the tool may have run" if unknown else "; the call was not made"
+        hint = ("; the tool may have run" if runs else "") if unknown else "; the call was not made"
         cls: type[CallFailed] = CallTimeout
-    elif failure.delivery is Delivery.UNKNOWN:
+    elif unknown:
         hint = "; the tool may have run. Check before calling again, or call with idempotent=True if that is harmless"
+        hint = hint if runs else f"; {method} was not answered"
         cls = OutcomeUnknown
     else:
         hint = "; the call was not run"

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from anyio.lowlevel import checkpoint
 from mcp import Client
 from mcp.shared.dispatcher import ProgressFnT
 
@@ -117,6 +118,8 @@ def noting(exchange: Exchange, callback: ProgressFnT) -> ProgressFnT:
     async def note(progress: float, total: float | None, message: str | None) -> None:
         exchange.progressed = True
         await callback(progress, total, message)
+        # In process the server awaits this in the caller's task, which could not be cancelled without.
+        await checkpoint()
 
     return note
 

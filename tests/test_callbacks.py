@@ -159,3 +159,41 @@ def test_there_is_no_current_connection_outside_of_callbacks() -> None:
 def test_an_option_that_mcps_client_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"'sampling'.*sampling_callback"):
         Connection("https://a.example/mcp", sampling=elicit)
+
+
+@pytest.mark.parametrize("what", ["log", "progress"])
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_call_can_be_cancelled_whatever_its_callbacks_wait_for(mode: str, what: str) -> None:
+    server: MCPServer[Any] = MCPServer("busy")
+
+    @server.tool()
+    async def busy(ctx: Context[Any]) -> str:
+        # It awaits nothing but its client. In process that is the callbacks below, in the caller's own task.
+        for _ in range(1000):
+            if what == "log":
+                await ctx.info("still busy")
+            else:
+                await ctx.report_progress(1, 2)
+        return "done"
+
+    scope = anyio.CancelScope()
+    called = 0
+
+    def callback() -> None:
+        nonlocal called
+        called += 1
+        scope.cancel()
+
+    async def handler(message: Any) -> None:
+        callback()
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        callback()
+
+    options: dict[str, Any] = {"log_level": "info", "message_handler": handler}
+    with anyio.fail_after(SAFETY):
+        async with Connection({"server": server, "mode": mode}, **options) as connection:
+            with scope:
+                await connection.call_tool("busy", progress_callback=progress)
+    assert scope.cancelled_caught
+    assert called < 1000

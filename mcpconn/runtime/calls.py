@@ -344,6 +344,7 @@ class Calls:
             state=self._supervisor.state,
             attempts=call.attempts,
             retry_in=self._supervisor.retry_in,
+            method=call.method,
         )
 
     def _timed_out(self, call: _Call, timeout: float | None) -> CallTimeout:
