@@ -203,7 +203,7 @@ JSONRPC: tuple[Rule, ...] = (
         "the event stream ended before the answer",
         FailureKind.TRANSPORT_LOST,
         Delivery.UNKNOWN,
-        lambda seen: seen.code == -32000 and seen.text.startswith("sse stream"),
+        lambda seen: seen.local and seen.code == -32000 and seen.text.startswith("sse stream"),
     ),
     suspicion(
         "no answer in time",

@@ -15,6 +15,7 @@ from mcpconn.testing.paths import STDIO_SERVER
 from mcpconn.testing.proxy import FaultProxy
 from mcpconn.testing.records import Armed, Execution, Received, SessionState
 from mcpconn.testing.script import Script
+from mcpconn.testing.sse import SseScript
 from mcpconn.testing.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep, Step
 from mcpconn.testing.tools import Progress, RpcError, ScriptedTool, default_tools
 
@@ -44,6 +45,7 @@ __all__ = [
     "Send",
     "SessionState",
     "Sleep",
+    "SseScript",
     "Step",
     "default_tools",
     "faults",

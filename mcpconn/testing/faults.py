@@ -82,6 +82,8 @@ class Fault:
     plan: Callable[[Exchange], Reply]
     after: bool = False
     """Whether the fault needs a request the server accepted. Others never let it run."""
+    spoils: bool = False
+    """Whether what is sent in place of the answer is sent to its end, and is no answer to this request."""
 
 
 def replaced(name: str, reply: Reply, *, ran: bool = True) -> Fault:

@@ -13,6 +13,8 @@ The rules that `check` applies, by name:
     no answer invented    a call that was answered ran
     no answer mixed up    the answer is that of this very call, where the tool repeats the id
     no answer lost        a call that the server answered to the end did not fail, unless its time was up
+    unknown, at once      a call whose answer was none (unreadable, another's) has an unknown outcome, and did not
+                          wait for its deadline
     no call forgotten     every call has ended
 """
 
@@ -48,6 +50,8 @@ class Server(Protocol):
     @property
     def answered(self) -> list[Execution]:
         """The runs whose answer was taken to its end by the other side."""
+
+    # It may have `spoiled`, too: the runs in whose place something was sent that is no answer.
 
 
 @dataclass(frozen=True)
@@ -157,10 +161,11 @@ class History:
         """
         ran = self._by_id(each for server in servers for each in server.calls)
         answered = self._by_id(each for server in servers for each in server.answered)
+        spoiled = self._by_id(each for server in servers for each in getattr(server, "spoiled", ()))
         return [
             Violation(rule, call, ran[call.id])
             for call in self.calls
-            for rule in _broken(call, ran[call.id], answered[call.id], pending=pending, key=self.key)
+            for rule in _broken(call, ran[call.id], answered[call.id], spoiled[call.id], pending=pending, key=self.key)
             if not (lossy and rule == NO_ANSWER_LOST)
         ]
 
@@ -181,7 +186,7 @@ class History:
         return Counter(str(each.arguments[self.key]) for each in executions if self.key in each.arguments)
 
 
-def _broken(call: Call, ran: int, answered: int, *, pending: bool, key: str) -> Iterator[str]:
+def _broken(call: Call, ran: int, answered: int, spoiled: int, *, pending: bool, key: str) -> Iterator[str]:
     outcome = call.outcome
     if ran > 1 and not call.safe:
         yield "ran at most once"
@@ -193,6 +198,10 @@ def _broken(call: Call, ran: int, answered: int, *, pending: bool, key: str) -> 
         yield "no answer mixed up"
     if answered and isinstance(call.error, CallFailed) and not isinstance(call.error, CallTimeout):
         yield NO_ANSWER_LOST
+    # One that may be made again is, and then what became of that is what it is told.
+    given_up = outcome == "unknown" and not isinstance(call.error, CallTimeout)
+    if spoiled and not call.safe and not given_up and outcome not in ("pending", "cancelled"):
+        yield "unknown, at once"
     if outcome == "pending" and not pending:
         yield "no call forgotten"
 

@@ -7,13 +7,17 @@ of such an answer is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import repeat
+from typing import Any
 
 from mcpconn.testing.faults import SSE_HEADERS, Exchange, Fault, replaced, rpc_error
 from mcpconn.testing.steps import CHUNK, Reply, Send, Step, body_reply, encode, result_message, sse_event
+from mcpconn.testing.tools import RpcError, ScriptedTool, Spoiled
 
 __all__ = [
+    "SPOILED",
     "duplicate_response",
     "endless_body",
     "endless_event",
@@ -23,6 +27,9 @@ __all__ = [
     "huge_body",
     "huge_error",
     "invalid_utf8",
+    "lying_tools",
+    "many_values",
+    "spoiled",
     "wrong_id",
     "wrong_shape",
 ]
@@ -34,7 +41,9 @@ _ERROR_END = '"}}'
 _TEXT_RESULT_END = '"}]}}'
 
 
-def _after(name: str, headers: tuple[tuple[str, str], ...], body: Callable[[Exchange], Iterator[bytes]]) -> Fault:
+def _after(
+    name: str, headers: tuple[tuple[str, str], ...], body: Callable[[Exchange], Iterator[bytes]], status: int = 200
+) -> Fault:
     """Carry out the request, then send the pieces of `body`."""
 
     def steps(exchange: Exchange) -> Iterator[Step]:
@@ -42,7 +51,7 @@ def _after(name: str, headers: tuple[tuple[str, str], ...], body: Callable[[Exch
         for piece in body(exchange):
             yield Send(piece)
 
-    return Fault(name, lambda exchange: Reply(200, headers, steps(exchange)), after=True)
+    return Fault(name, lambda exchange: Reply(status, headers, steps(exchange)), after=True)
 
 
 def _padded(prefix: str, suffix: str, size: int) -> Iterator[bytes]:
@@ -58,7 +67,7 @@ def _padded(prefix: str, suffix: str, size: int) -> Iterator[bytes]:
 
 def garbage() -> Fault:
     """A JSON answer that ends in the middle."""
-    return replaced("garbage", body_reply(200, b'{"jsonrpc": "2.0", "id": 1, "resu', "application/json"))
+    return spoiled("cut")
 
 
 def html_200() -> Fault:
@@ -66,10 +75,75 @@ def html_200() -> Fault:
     return replaced("html 200", body_reply(200, b"<html><body>Please log in</body></html>", "text/html"))
 
 
-def wrong_id() -> Fault:
+def wrong_id(*, stream: bool = False) -> Fault:
     """A well-formed answer to a request nobody sent."""
-    body = encode(result_message("nobody-asked", {"content": []}))
-    return replaced("wrong id", body_reply(200, body, "application/json"))
+    return spoiled("foreign id", stream=stream)
+
+
+_FOREIGN = {"resultType": "complete", "content": [], "structuredContent": {"call_id": "another caller's"}}
+_NO = {"code": -32602, "message": "Invalid params"}
+
+SPOILED: Mapping[str, Callable[[object], bytes]] = {
+    "foreign id": lambda _: encode(result_message("nobody-asked", _FOREIGN)),
+    "foreign id of an error": lambda _: encode({"jsonrpc": "2.0", "id": 1_000_000, "error": _NO}),
+    "null id": lambda _: encode({"jsonrpc": "2.0", "id": None, "error": _NO}),
+    "null id of a result": lambda _: encode(result_message(None, _FOREIGN)),
+    "no id": lambda _: encode({"jsonrpc": "2.0", "error": _NO}),
+    "half a surrogate in an error": lambda request_id: _raw(request_id, b'"error":{"code":-32602,"message":"\\ud83d"}'),
+    "half a surrogate in a result": lambda request_id: _raw(request_id, b'"result":{"content":[],"a":"\\ud83d"}'),
+    "5,000 digits": lambda request_id: _raw(request_id, b'"result":{"content":[],"a":' + b"7" * 5000 + b"}"),
+    "result and error": lambda request_id: _raw(request_id, b'"result":{"content":[]},"error":%s' % encode(_NO)),
+    "result of no object": lambda request_id: _raw(request_id, b'"result":"fine"'),
+    "no JSON": lambda _: b"the receipt is in the mail",
+    "cut": lambda request_id: _raw(request_id, b'"result":{"content":[{"type":"text","te')[:-1],
+}
+"""What is sent in place of an answer, by name: made of the request's id."""
+
+
+def _raw(request_id: object, members: bytes) -> bytes:
+    return b'{"jsonrpc":"2.0","id":%s,%s}' % (encode(request_id), members)
+
+
+def spoiled(how: str, *, stream: bool = False, http_status: int = 200) -> Fault:
+    """One of `SPOILED` in place of the answer, as a JSON body, or as an event of a stream that then ends."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        data = SPOILED[how](exchange.request_id)
+        yield sse_event(data) if stream else data
+
+    return replace(_after(how, SSE_HEADERS if stream else _JSON, body, http_status), spoils=True)
+
+
+def many_values(count: int, *, item: str = '{"type":"text","text":""}') -> Fault:
+    """A valid answer whose content are this many items: 16 MB of `{}` are half a gigabyte of dicts."""
+
+    def body(exchange: Exchange) -> Iterator[bytes]:
+        yield b'{"jsonrpc":"2.0","id":%s,"result":{"content":[' % encode(exchange.request_id)
+        for first in range(0, count, 1000):
+            items = ",".join([item] * min(1000, count - first)).encode()
+            yield items if first == 0 else b"," + items
+        yield b"]}}"
+
+    return _after("many values", _JSON, body)
+
+
+def _spoiled_tool(arguments: Mapping[str, Any]) -> object:
+    raise Spoiled(SPOILED[arguments["how"]])
+
+
+def _refused_tool(arguments: Mapping[str, Any]) -> object:
+    raise RpcError(arguments["code"], arguments["message"], arguments.get("data"))
+
+
+def lying_tools() -> tuple[ScriptedTool, ...]:
+    """Tools that do their work and then deny it, on any transport.
+
+    `spoiled` (`how`) answers with one of `SPOILED`, `refused` (`code`, `message`, `data`) with a JSON-RPC error.
+    """
+    return (
+        ScriptedTool("spoiled", _spoiled_tool, {}, "Not idempotent; answers with what is no answer."),
+        ScriptedTool("refused", _refused_tool, {}, "Not idempotent; answers with an error."),
+    )
 
 
 def wrong_shape(text: str = "session not found") -> Fault:
@@ -137,7 +211,7 @@ def invalid_utf8() -> Fault:
         yield (_TEXT_RESULT % json.dumps(exchange.request_id)).encode()
         yield b"\xff\xfe\xc3\x28" + _TEXT_RESULT_END.encode()
 
-    return _after("invalid utf-8", _JSON, body)
+    return replace(_after("invalid utf-8", _JSON, body), spoils=True)
 
 
 def forged_evidence(data: object = None, *, code: int = -32000, message: str = "Connection closed") -> Fault:

@@ -96,6 +96,11 @@ class Script:
         return self.service.answered
 
     @property
+    def spoiled(self) -> list[Execution]:
+        """The runs that were answered, to the end, with what is no answer to their request."""
+        return self.service.spoiled
+
+    @property
     def on_execute(self) -> Callable[[Execution], None] | None:
         """Called whenever a tool starts; setting it replaces the former callback."""
         return self.service.on_execute
@@ -192,18 +197,19 @@ class Script:
         opening = recording.events[0] if recording is not None else b""
         answer = self._answer(http_method, message, headers, recording)
         if armed is not None:
-            return armed.take(Exchange(message, answer, opening))
-        if message.get("method") == "tools/call":
-            return replace(answer, steps=self._to_the_end(answer.steps, message.get("params") or {}))
+            answer = armed.take(Exchange(message, answer, opening))
+        if message.get("method") == "tools/call" and (armed is None or armed.fault.spoils):
+            noted = self.answered if armed is None else self.spoiled
+            return replace(answer, steps=self._to_the_end(answer.steps, message.get("params") or {}, noted))
         return answer
 
-    def _to_the_end(self, steps: Iterable[Step], params: Mapping[str, Any]) -> Iterator[Step]:
-        """The same steps; the tool that runs in them is noted as answered if all of them were taken."""
+    def _to_the_end(self, steps: Iterable[Step], params: Mapping[str, Any], noted: list[Execution]) -> Iterator[Step]:
+        """The same steps; the tool that runs in them is noted if all of them were taken."""
         yield from steps
         arguments = params.get("arguments")
         ran = next((run for run in reversed(self.calls) if run.arguments is arguments), None)
-        if ran is not None:
-            self.service.answered.append(ran)
+        if ran is not None and all(ran is not each for each in self.spoiled):
+            noted.append(ran)
 
     def _recording(self, message: Message, headers: Mapping[str, str]) -> Recording | None:
         """The recording of this answer, if it is an event stream that can be resumed."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from mcpconn.testing.catalog import Catalog
 from mcpconn.testing.records import Execution, SessionState
-from mcpconn.testing.steps import Message, Sleep, error_message, result_message
+from mcpconn.testing.steps import Message, Sleep, Verbatim, error_message, result_message
 from mcpconn.testing.streams import SUBSCRIPTION_KEY, Item, Streams, honoured, listen_stamp
-from mcpconn.testing.tools import Progress, RpcError, ScriptedTool, tool_items
+from mcpconn.testing.tools import Progress, RpcError, ScriptedTool, Spoiled, tool_items
 
 __all__ = ["Service"]
 
@@ -29,6 +29,7 @@ class Service:
         self.executions: Counter[str] = Counter()
         self.calls: list[Execution] = []
         self.answered: list[Execution] = []
+        self.spoiled: list[Execution] = []
         self.on_execute: Callable[[Execution], None] | None = None
 
     def items(self, message: Message, state: SessionState) -> Iterator[Item]:
@@ -82,6 +83,10 @@ class Service:
                 break
             except RpcError as exc:
                 yield error_message(request_id, exc.code, exc.message, exc.data)
+                return
+            except Spoiled as exc:
+                self.spoiled.append(execution)
+                yield Verbatim(exc.answer(request_id))
                 return
             if isinstance(item, Sleep):
                 yield item

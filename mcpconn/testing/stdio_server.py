@@ -37,9 +37,10 @@ import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
+from mcpconn.testing.hostile import lying_tools  # noqa: E402
 from mcpconn.testing.records import Execution  # noqa: E402
 from mcpconn.testing.script import Script  # noqa: E402
-from mcpconn.testing.steps import Message, Sleep, error_message  # noqa: E402
+from mcpconn.testing.steps import Message, Sleep, Verbatim, encode, error_message  # noqa: E402
 from mcpconn.testing.streams import Item  # noqa: E402
 from mcpconn.testing.tools import default_tools  # noqa: E402
 
@@ -75,9 +76,10 @@ class _Output:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
-    def write(self, message: Message) -> None:
+    def write(self, message: Message | Verbatim) -> None:
         """Write one message."""
-        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        data = message.data if isinstance(message, Verbatim) else encode(message)
+        line = data + b"\n"
         with self._lock:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
@@ -86,7 +88,7 @@ class _Output:
 def _play(items: Iterator[Item], output: _Output) -> None:
     """Write the messages; from the first pause on in a thread, so that other requests are served."""
     for item in items:
-        if isinstance(item, dict):
+        if isinstance(item, (dict, Verbatim)):
             output.write(item)
         elif isinstance(item, Sleep):
             later = threading.Thread(target=_play_later, args=(item.seconds, items, output), daemon=True)
@@ -108,7 +110,7 @@ def _make_script(options: argparse.Namespace) -> Script:
     offered = default_tools()
     if options.tools is not None:
         names = options.tools.split(",")
-        offered = tuple(tool for tool in offered if tool.name in names)
+        offered = tuple(tool for tool in (*offered, *lying_tools()) if tool.name in names)
     script = Script(era=options.era, tools=offered)
 
     def executed(execution: Execution) -> None:

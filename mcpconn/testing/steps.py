@@ -26,6 +26,7 @@ __all__ = [
     "Send",
     "Sleep",
     "Step",
+    "Verbatim",
     "encode",
     "error_message",
     "error_reply",
@@ -133,6 +134,13 @@ class Reply:
         close = getattr(self.steps, "close", None)
         if close is not None:
             close()
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """A message of the server that goes out as these bytes, whatever they are."""
+
+    data: bytes
 
 
 def _nothing() -> None:

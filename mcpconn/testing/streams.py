@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcpconn.testing.steps import Feed, Follow, Hang, Message, Send, Sleep, Step, encode, sse_event
+from mcpconn.testing.steps import Feed, Follow, Hang, Message, Send, Sleep, Step, Verbatim, encode, sse_event
 
 __all__ = [
     "SUBSCRIPTION_KEY",
@@ -20,7 +20,7 @@ __all__ = [
     "session_stamp",
 ]
 
-Item = Message | Sleep | Follow
+Item = Message | Verbatim | Sleep | Follow
 """A message of the server, or a pause before the next one."""
 
 SUBSCRIPTION_KEY = "io.modelcontextprotocol/subscriptionId"
@@ -135,7 +135,9 @@ def session_stamp(subscribed: set[str]) -> Stamp:
 def json_steps(items: Iterator[Item]) -> Iterator[Step]:
     """Answer with one JSON body, which has no room for notifications."""
     for item in items:
-        if not isinstance(item, dict):
+        if isinstance(item, Verbatim):
+            yield Send(item.data)
+        elif not isinstance(item, dict):
             yield item
         elif "id" in item:
             yield Send(encode(item))
@@ -145,8 +147,8 @@ def event_steps(items: Iterator[Item], recording: Recording | None) -> Iterator[
     """Answer with an event stream of every message."""
     yield Send(recording.events[0] if recording is not None else b"")
     for item in items:
-        if isinstance(item, dict):
-            data = encode(item)
+        if isinstance(item, (dict, Verbatim)):
+            data = item.data if isinstance(item, Verbatim) else encode(item)
             yield Send(recording.add(data) if recording is not None else sse_event(data))
         else:
             yield item

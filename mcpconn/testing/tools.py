@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from mcpconn.testing.steps import Message, Sleep
 
-__all__ = ["Progress", "RpcError", "ScriptedTool", "ToolRun", "default_tools", "tool_items"]
+__all__ = ["Progress", "RpcError", "ScriptedTool", "Spoiled", "ToolRun", "default_tools", "tool_items"]
 
 READ_ONLY: Mapping[str, Any] = {"readOnlyHint": True}
 
@@ -17,7 +17,8 @@ ToolRun = Callable[[Mapping[str, Any]], object]
 
 The answer is a string (one text block), a mapping (a whole `CallToolResult`) or a generator
 that yields `Sleep` and `Progress` and returns one of those. Raising `RpcError` answers with a
-JSON-RPC error; any other exception becomes a result with `isError`.
+JSON-RPC error, `Spoiled` with bytes that are no answer; any other exception becomes a result with
+`isError`.
 """
 
 
@@ -29,6 +30,14 @@ class RpcError(Exception):
         self.code = code
         self.message = message
         self.data = data
+
+
+class Spoiled(Exception):
+    """Answer the request with the bytes that `answer` makes of its id, whatever they are."""
+
+    def __init__(self, answer: Callable[[object], bytes]) -> None:
+        super().__init__("spoiled")
+        self.answer = answer
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,13 @@ def tool_items(tool: ScriptedTool, arguments: Mapping[str, Any]) -> Generator[Sl
 
     Raises:
         RpcError: The tool chose to answer with a JSON-RPC error.
+        Spoiled: It chose to answer with no answer.
     """
     try:
         answer = tool.run(arguments)
         if isinstance(answer, Iterator):
             answer = yield from cast("Generator[Sleep | Progress, None, object]", answer)
-    except RpcError:
+    except (RpcError, Spoiled):
         raise
     except Exception as exc:
         return _text(f"Error executing tool {tool.name}: {exc!r}", is_error=True)

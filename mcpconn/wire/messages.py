@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyio.lowlevel import checkpoint
-from mcp.shared.dispatcher import coerce_request_id
+from mcp.shared.dispatcher import as_request_id, coerce_request_id
 from mcp.shared.message import SessionMessage
 from mcp_types import (
     ErrorData,
@@ -46,15 +46,23 @@ class Unreadable(ValueError):
         answers: Id of the request that it may have been meant to answer, where one can be made out.
         asks: It is a request or a notification of the server's, if a badly made one: no answer.
         broken: It is no JSON, so nothing at all is known of what it says.
+        anonymous: It is an answer that names no request.
     """
 
     def __init__(
-        self, text: str, *, answers: RequestId | None = None, asks: bool = False, broken: bool = False
+        self,
+        text: str,
+        *,
+        answers: RequestId | None = None,
+        asks: bool = False,
+        broken: bool = False,
+        anonymous: bool = False,
     ) -> None:
         super().__init__(text)
         self.answers = answers
         self.asks = asks
         self.broken = broken
+        self.anonymous = anonymous
 
 
 class MessageTooLarge(Unreadable):
@@ -171,8 +179,10 @@ def read(data: bytes, *, refusal: bool = False) -> JSONRPCMessage:
         return _refusal(value) if refusal else _message(value)
     # pydantic's error is a ValueError, and quotes what it was given.
     except (KeyError, TypeError, ValueError, OverflowError):
-        answers = value.get("id") if isinstance(value.get("id"), (int, str)) else None
-        raise Unreadable("the answer is not a JSON-RPC message", answers=answers, asks="method" in value) from None
+        answers, asks = as_request_id(value.get("id")), "method" in value
+        anonymous = answers is None and not asks and ("result" in value or "error" in value)
+        text = "the answer is not a JSON-RPC message"
+        raise Unreadable(text, answers=answers, asks=asks, anonymous=anonymous) from None
 
 
 def _message(value: dict[str, Any]) -> JSONRPCMessage:

@@ -100,8 +100,14 @@ class Watch:
         """All messages pass these streams, so that what was not seen here was not received."""
         self._waiting: dict[RequestId, Exchange] = {}
         """Requests that were sent and not answered, by id, with the record of the attempt each belongs to."""
-        self._alone: RequestId | None = None
-        """The last message sent, where that was a request and no other one waits."""
+        self._listening: set[RequestId] = set()
+        """Those among them that wait for as long as the session lives (`subscriptions/listen`)."""
+        self._named: set[RequestId] = set()
+        """Ids of requests that are texts. The others are numbers, and rise."""
+        self._highest = 0
+        self._quiet_since = 0
+        """The highest id when something else than a request was sent last. That may be what is answered without an
+        id, rightly or not."""
 
     def end(self) -> None:
         """The read stream has ended."""
@@ -148,17 +154,31 @@ class Watch:
 
     def sent(self, message: JSONRPCMessage, exchange: Exchange | None) -> None:
         """`message` is about to be sent, for the attempt that `exchange` records."""
-        self._alone = None
         if not self.discovery.shaken.is_set():
             self.discovery.sent(message)
-        if isinstance(message, JSONRPCRequest):
-            if not self._waiting:
-                self._alone = coerce_request_id(message.id)
-            self._waiting[coerce_request_id(message.id)] = exchange or Exchange("call")
+        if not isinstance(message, JSONRPCRequest):
+            self._quiet_since = self._highest
+            return
+        key = coerce_request_id(message.id)
+        if isinstance(key, int):
+            self._highest = max(self._highest, key)
+        else:
+            self._named.add(key)
+        if message.method == "subscriptions/listen":
+            self._listening.add(key)
+        self._waiting[key] = exchange or Exchange("call")
 
     def given_up(self, request_id: RequestId) -> None:
         """Nobody waits for this answer any more. One that comes all the same is no longer news."""
-        self._waiting.pop(coerce_request_id(request_id), None)
+        self._strike(coerce_request_id(request_id))
+
+    def _strike(self, key: RequestId) -> Exchange | None:
+        self._listening.discard(key)
+        return self._waiting.pop(key, None)
+
+    def _never_sent(self, key: RequestId) -> bool:
+        """Whether no request had this id: not even one that was answered, or given up, before."""
+        return key > self._highest if isinstance(key, int) else key not in self._named
 
     # -- what was received
 
@@ -187,10 +207,10 @@ class Watch:
         self, item: SessionMessage, message: JSONRPCResponse | JSONRPCError, shared: bool
     ) -> SessionMessage | Exception:
         key = None if message.id is None else coerce_request_id(message.id)
-        if key is None and shared and self._alone in self._waiting:
-            # JSON-RPC 2.0, 5: the id is null if it could not be made out in the request. There is but one.
-            return self._unreadable(Unreadable("the server could not read the request", answers=self._alone))
-        exchange = self._waiting.pop(key, None) if key is not None else None
+        if shared and (key is None or self._never_sent(key)):
+            # JSON-RPC 2.0, 5: the id is null if the server could not make it out in the request.
+            return self._anonymous(item)
+        exchange = self._strike(key) if key is not None else None
         if exchange is not None and not isinstance(item, Made):
             exchange.answered = True
             if not self.discovery.shaken.is_set():
@@ -200,10 +220,20 @@ class Watch:
                 exchange.from_wire = True
         return item
 
+    def _anonymous(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
+        """An answer to no request that there is or was. If only one request waits, it was meant for that."""
+        waiting = [key for key in self._waiting if key not in self._listening]
+        alone = waiting[0] if len(waiting) == 1 else None
+        if not isinstance(alone, int) or alone <= self._quiet_since:
+            return item
+        return self._unreadable(Unreadable("the answer does not name the request", answers=alone))
+
     def _unreadable(self, error: Unreadable) -> SessionMessage | Exception:
         """A broken answer is its caller's, if it can be made out whose it was."""
+        if error.anonymous:
+            return self._anonymous(error)
         key = None if error.answers is None or error.asks else coerce_request_id(error.answers)
-        exchange = self._waiting.pop(key, None) if key is not None else None
+        exchange = self._strike(key) if key is not None else None
         if key is None or exchange is None:
             return error
         exchange.exception = error

@@ -183,21 +183,46 @@ def test_a_broken_line_that_is_nobodys_is_left_to_the_session(broken: Unreadable
     assert passing.records[7].exception is None
 
 
-def test_an_error_without_an_id_is_that_of_the_only_request() -> None:
-    passing = Passing(7)
-    item = passing.receive(error(None, -32700, "Parse error"))
-    assert item.message.id == 7
-    assert isinstance(passing.records[7].exception, Unreadable)
+ANONYMOUS = [
+    error(None, -32700, "Parse error"),
+    error(8, -32602, "no"),
+    error("somebody", -32602, "no"),
+    Unreadable("the answer is not a JSON-RPC message", anonymous=True),
+]
+"""Answers to no request that there is or was."""
 
 
-def test_an_error_without_an_id_is_nobodys_where_it_may_be_anothers() -> None:
-    for passing in (Passing(7, 8), Passing(7)):
-        if len(passing.records) == 1:
-            # It may be about this, which came after the request.
-            passing.watch.sent(JSONRPCNotification(jsonrpc="2.0", method="notifications/roots/list_changed"), None)
-        item = error(None, -32700, "Parse error")
+@pytest.mark.parametrize("item", ANONYMOUS)
+@pytest.mark.parametrize("listening", [True, False])
+def test_an_answer_to_nobody_is_that_of_the_only_request(item: Any, listening: bool) -> None:
+    passing = Passing()
+    if listening:
+        # This one waits for ever, and was answered with what it waits for.
+        passing.watch.sent(request(3, "subscriptions/listen"), Exchange("idle"))
+    exchange = passing.records[7] = Exchange("call", written=True)
+    passing.watch.sent(request(7), exchange)
+    assert passing.receive(item).message.id == 7
+    assert isinstance(exchange.exception, Unreadable)
+
+
+@pytest.mark.parametrize("item", ANONYMOUS)
+def test_an_answer_to_nobody_is_nobodys_where_it_may_be_anothers(item: Any) -> None:
+    several, followed, closed = Passing(6, 7), Passing(7), Passing(7, shared=False)
+    # It may be about this, which came after the request.
+    followed.watch.sent(JSONRPCNotification(jsonrpc="2.0", method="notifications/roots/list_changed"), None)
+    for passing in (several, followed, closed):
         assert passing.receive(item) is item
         assert passing.records[7].exception is None
+
+
+def test_a_late_answer_is_nobodys_although_only_one_request_waits() -> None:
+    passing = Passing(6)
+    passing.watch.given_up(6)
+    exchange = passing.records[7] = Exchange("call", written=True)
+    passing.watch.sent(request(7), exchange)
+    item = error(6)
+    assert passing.receive(item) is item
+    assert exchange.exception is None
 
 
 # -- signs that a request is being worked on
