@@ -263,6 +263,9 @@ class Calls:
             raise exchange.exception
         if failure.kind is FailureKind.CANCELLED:
             raise error
+        if failure.kind is FailureKind.APPLICATION and failure.delivery is Delivery.NOT_SENT and spoken:
+            # It could not be put into JSON. That says nothing about the session.
+            raise error
         session.errors_in_a_row += 1
         plain = is_plain(failure, errors_in_a_row=session.errors_in_a_row)
         self._supervisor.report(session.epoch, failure)
