@@ -15,7 +15,7 @@ from mcpconn.wire.events import Event, EventReader
 from mcpconn.wire.lens import Refused
 from mcpconn.wire.messages import Limits, Unreadable, parse, same_id
 from mcpconn.wire.responses import DRAIN, close
-from mcpconn.wire.watch import Item
+from mcpconn.wire.waiting import Item
 
 RESUME_DELAY = 1.0
 """Seconds before a stream is resumed, where the server names no time. The SDK's figure."""

@@ -38,7 +38,8 @@ from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stdio import stdio_transport
 from mcpconn.wire.streamable import streamable_http
-from mcpconn.wire.watch import Watch, watched
+from mcpconn.wire.streams import watched
+from mcpconn.wire.watch import Watch
 from mcpconn.wire.watchdog import Watchdog
 
 GOODBYE = 0.3

@@ -19,7 +19,8 @@ from mcpconn.wire.lens import Lens, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse
 from mcpconn.wire.responses import close, discard
 from mcpconn.wire.streamable import GOODBYE_TIMEOUT
-from mcpconn.wire.watch import Inbox, Watch
+from mcpconn.wire.streams import Inbox
+from mcpconn.wire.watch import Watch
 
 
 class NoEndpoint(Exception):

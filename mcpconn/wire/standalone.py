@@ -19,7 +19,8 @@ from mcpconn.wire.events import Event, EventReader
 from mcpconn.wire.lens import Refused
 from mcpconn.wire.messages import Limits, Unreadable, parse
 from mcpconn.wire.responses import close
-from mcpconn.wire.watch import Item, Watch
+from mcpconn.wire.waiting import Item
+from mcpconn.wire.watch import Watch
 
 NOT_OFFERED = 405
 """The server has no such stream (specification 2025-11-25, transports, "Listening for Messages from the Server")."""

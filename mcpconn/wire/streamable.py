@@ -32,7 +32,8 @@ from mcpconn.wire.lens import Lens, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse, same_id
 from mcpconn.wire.responses import SESSION_HEADER, close, read_limited
 from mcpconn.wire.standalone import StandaloneStream
-from mcpconn.wire.watch import Inbox, Watch
+from mcpconn.wire.streams import Inbox
+from mcpconn.wire.watch import Watch
 
 VERSION_HEADER = "mcp-protocol-version"
 EVENT_ID_HEADER = "last-event-id"

@@ -16,7 +16,8 @@ from mcpconn.redact import Redactor
 from mcpconn.wire.child import ChildExited
 from mcpconn.wire.explain import explain
 from mcpconn.wire.messages import Outgoing, Unreadable, made
-from mcpconn.wire.watch import Inbox, Watch, WatchedRead, WatchedWrite
+from mcpconn.wire.streams import Inbox, WatchedRead, WatchedWrite
+from mcpconn.wire.watch import Watch
 
 pytestmark = pytest.mark.anyio
 
@@ -121,7 +122,7 @@ def test_what_was_made_here_is_not_received() -> None:
 
 def test_a_late_answer_tells_nothing_about_anybody() -> None:
     passing = Passing(7)
-    passing.watch.given_up("7")
+    passing.watch.waiting.give_up("7")
     item = error(7)
     assert passing.receive(item) is item
     assert passing.records[7].code is None
@@ -217,7 +218,7 @@ def test_an_answer_to_nobody_is_nobodys_where_it_may_be_anothers(item: Any) -> N
 
 def test_a_late_answer_is_nobodys_although_only_one_request_waits() -> None:
     passing = Passing(6)
-    passing.watch.given_up(6)
+    passing.watch.waiting.give_up(6)
     exchange = passing.records[7] = Exchange("call", written=True)
     passing.watch.sent(request(7), exchange)
     item = error(6)

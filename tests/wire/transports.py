@@ -20,7 +20,8 @@ from mcpconn.wire.lens import Lens
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.streamable import streamable_http
-from mcpconn.wire.watch import Watch, watched
+from mcpconn.wire.streams import watched
+from mcpconn.wire.watch import Watch
 from tests.support import SAFETY
 
 URL = "http://scripted/mcp"
