@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
 K = FailureKind
 TOOLS = (*default_tools(), *hostile.lying_tools())
+LIMITED = Policy(max_message_size=1_000_000)
 TRANSPORTS = [
     *(
         f"{era} {answer} {engine}"
@@ -58,6 +59,7 @@ class Ran:
 async def connected(transport: str, folder: Path, **options: Any) -> AsyncIterator[tuple[Connection, Ran]]:
     """A connection to a server with lying tools, which has made a call."""
     era, kind, *engine = transport.split()
+    options.setdefault("policy", LIMITED)
     path = folder / "executed"
     with anyio.fail_after(SAFETY):
         if kind == "stdio":
@@ -123,7 +125,7 @@ async def test_a_call_that_does_no_harm_is_made_again_after_one(how: str, stream
 async def test_the_history_of_such_calls_is_true(how: str, stream: bool) -> None:
     script, history = Script(), History()
     with anyio.fail_after(SAFETY):
-        async with HttpServer(script) as server, Connection(server.url) as connection:
+        async with HttpServer(script) as server, Connection(server.url, policy=LIMITED) as connection:
             await warm(connection)
             script.inject(hostile.spoiled(how, stream=stream))
             with pytest.raises(OutcomeUnknown), history.call("charge") as call:

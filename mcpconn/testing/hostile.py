@@ -94,10 +94,11 @@ SPOILED: Mapping[str, Callable[[object], bytes]] = {
     "5,000 digits": lambda request_id: _raw(request_id, b'"result":{"content":[],"a":' + b"7" * 5000 + b"}"),
     "result and error": lambda request_id: _raw(request_id, b'"result":{"content":[]},"error":%s' % encode(_NO)),
     "result of no object": lambda request_id: _raw(request_id, b'"result":"fine"'),
+    "2 MB": lambda request_id: _raw(request_id, b'"result":{"content":[],"a":"' + b"x" * 2_000_000 + b'"}'),
     "no JSON": lambda _: b"the receipt is in the mail",
     "cut": lambda request_id: _raw(request_id, b'"result":{"content":[{"type":"text","te')[:-1],
 }
-"""What is sent in place of an answer, by name: made of the request's id."""
+"""What is sent in place of an answer, by name: made of the request's id. "2 MB" is none if a client says so."""
 
 
 def _raw(request_id: object, members: bytes) -> bytes:

@@ -219,21 +219,26 @@ _ID = rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{0,64}")\s*'
 _VERSION = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
 _HEAD = re.compile(rb"\s*\{\s*(?:%s,\s*)?(?:%s,\s*)?(\"method\")?" % (_VERSION, _ID))
 _TAIL = re.compile(rb",\s*%s(?:,\s*%s)?\}\s*$" % (_ID, _VERSION))
-_ENDS = 256
+ENDS = 256
 """Bytes at the beginning and at the end of a broken message in which its id is looked for. Of the official SDKs, some
 write the id first, and TypeScript's writes it last."""
 
 
-def unreadable(text: str, data: bytes) -> Unreadable:
+def unreadable(text: str, data: bytes, kind: type[Unreadable] = Unreadable) -> Unreadable:
     """The error for a message of which only the beginning or the end may be left, or be sound.
+
+    Args:
+        text: What is wrong.
+        data: The message, or what is left of it.
+        kind: Of the error.
 
     On a stream of its own a broken answer is its request's. Where all answers come on one stream, only the id
     that can still be made out tells whose it was; without it, its caller would wait until the deadline.
     """
-    head = _HEAD.match(data[:_ENDS])
-    tail = _TAIL.search(data[-_ENDS:])
+    head = _HEAD.match(data[:ENDS])
+    tail = _TAIL.search(data[-ENDS:])
     found = (head and head.group(1)) or (tail and tail.group(1))
-    return Unreadable(text, answers=from_json(found) if found else None, asks=bool(head and head.group(2)), broken=True)
+    return kind(text, answers=from_json(found) if found else None, asks=bool(head and head.group(2)), broken=True)
 
 
 async def _count(data: bytes, limit: int) -> int:

@@ -17,6 +17,8 @@ from typing import Protocol
 import anyio
 from anyio.abc import ByteSendStream
 
+from mcpconn.wire.messages import ENDS, MessageTooLarge, Unreadable, unreadable
+
 if sys.platform != "win32":
     import fcntl
     import termios
@@ -169,11 +171,13 @@ async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Excepti
 
     Args:
         reader: Where they arrive.
-        limit: Bytes of a line. A longer one is skipped, and an exception yielded for it: a child that writes
-            without a line end must not fill the memory of its host.
+        limit: Bytes of a line. A longer one is skipped, because a child that writes without a line end must not fill
+            the memory of its host, and a `MessageTooLarge` is yielded in its place: at once if its beginning says
+            which request it answers, else at its end.
     """
     buffer = bytearray()
-    skipping = False
+    skipped: bytes | None = None
+    """The beginning of a line that is being skipped; empty once it has been reported."""
     while True:
         try:
             chunk = await reader.receive()
@@ -185,11 +189,24 @@ async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Excepti
             line = bytes(buffer[:end])
             del buffer[: end + 1]
             searched = 0
-            if not skipping and line.strip():
+            if skipped is not None:
+                if skipped:
+                    yield _too_long(skipped + line, limit)
+            elif len(line) > limit:
+                yield _too_long(line, limit)
+            elif line.strip():
                 yield line
-            skipping = False
-        if len(buffer) > limit:
-            buffer.clear()
-            if not skipping:
-                yield ValueError(f"a line of output is longer than {limit} bytes; it was skipped")
-            skipping = True
+            skipped = None
+        if len(buffer) > limit or (skipped is not None and len(buffer) > ENDS):
+            if skipped is None:
+                skipped = bytes(buffer[:ENDS])
+                error = _too_long(skipped, limit)
+                if error.answers is not None or error.asks:
+                    skipped = b""
+                    yield error
+            # The end may say what the beginning does not.
+            del buffer[:-ENDS]
+
+
+def _too_long(line: bytes, limit: int) -> Unreadable:
+    return unreadable(f"a line of output is longer than {limit} bytes", line, MessageTooLarge)

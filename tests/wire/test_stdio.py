@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest
 
 from mcpconn.wire.child import STDERR_LINES, STDERR_WIDTH, TERM_AFTER, Child, ChildExited, start_child
-from mcpconn.wire.messages import Limits, Unreadable
+from mcpconn.wire.messages import Limits, MessageTooLarge, Unreadable
 from mcpconn.wire.pipes import lines_of
 from mcpconn.wire.stdio import parse
 
@@ -43,21 +44,48 @@ async def test_lines_are_put_together_however_they_arrive(size: int) -> None:
     assert await lines(*pieces) == [b'{"a": 1}', b'{"b": 2}\r', b"last"]
 
 
-@pytest.mark.parametrize("size", [1, 7, 64, 1000])
-async def test_a_line_over_the_limit_is_skipped_and_reported_once_and_the_next_is_read(size: int) -> None:
-    data = b"before\n" + b"x" * 950 + b"\nafter\n"
-    pieces = [data[start : start + size] for start in range(0, len(data), size)]
-    found = await lines(*pieces, limit=100)
-    if size == 1000:
-        # It came in one piece, so nothing had to be kept that was not there already.
-        assert (found[0], found[-1]) == (b"before", b"after")
-    else:
-        assert found == [b"before", "a line of output is longer than 100 bytes; it was skipped", b"after"]
+LONG = b"x" * 950
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000, 5000])
+@pytest.mark.parametrize(
+    ("line", "answers", "asks"),
+    [
+        (LONG, None, False),
+        (b'{"jsonrpc":"2.0","id":7,"result":{"a":"' + LONG + b'"}}', 7, False),
+        (b'{"result":{"a":"' + LONG + b'"},"jsonrpc":"2.0","id":"7"}', "7", False),
+        (b'{"result":{"a":"' + LONG + b'"},"id":7,"jsonrpc":"2.0"}\r', 7, False),
+        (b'{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"' + LONG + b'"}}', None, True),
+    ],
+    ids=["no message", "id first", "id last", "version last", "a notification"],
+)
+async def test_a_line_over_the_limit_is_skipped_and_reported_once_and_the_next_is_read(
+    size: int, line: bytes, answers: object, asks: bool
+) -> None:
+    data = b"before\n" + line + b"\nafter\n" + line + b"\nlast\n"
+    stream: Any = Chunks(*(data[start : start + size] for start in range(0, len(data), size)))
+    found = [each async for each in lines_of(stream, 700)]
+    assert [each for each in found if isinstance(each, bytes)] == [b"before", b"after", b"last"]
+    errors = [each for each in found if isinstance(each, MessageTooLarge)]
+    assert [str(each) for each in errors] == ["a line of output is longer than 700 bytes"] * 2
+    assert {(each.answers, each.asks) for each in errors} == {(answers, asks)}
 
 
 async def test_no_more_is_kept_of_an_endless_line_than_the_limit_and_one_piece() -> None:
-    found = await lines(*[b"x" * 1000] * 10_000, limit=5000)
-    assert found == ["a line of output is longer than 5000 bytes; it was skipped"]
+    tracemalloc.start()
+    try:
+        found = await lines(*[b"x" * 1000] * 10_000, limit=5000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == []
+    # The pieces themselves are a list of one object.
+    assert peak < 500_000
+
+
+async def test_whose_an_endless_answer_is_can_be_told_from_its_beginning() -> None:
+    found = await lines(b'{"jsonrpc":"2.0","id":7,"result":{"a":"', *[b"x" * 1000] * 100, limit=5000)
+    assert found == ["a line of output is longer than 5000 bytes"]
 
 
 async def test_a_line_is_a_message_or_an_error() -> None:
