@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mcpconn.wire.messages import MessageTooLarge
+from mcpconn.wire.messages import ENDS, MessageTooLarge, Unreadable, unreadable
 
 
 @dataclass(frozen=True)
@@ -17,24 +17,28 @@ class Event:
     """The stream's last event id, where the event or an earlier one has named one."""
     retry: int | None
     """Milliseconds that the server wants to be left alone after the stream has ended."""
+    error: Unreadable | None = None
+    """It was too large and was skipped."""
 
 
 class EventReader:
     """Puts events together from chunks. Feeding is proportional to what is fed, however it is cut."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, skip: bool = False) -> None:
         """
         Args:
             limit: Bytes of one event, or of one line.
+            skip: Skip an event that is above the limit, so that the stream can go on. Else it is refused.
         """
         self._limit = limit
+        self._skip = skip
         self._rest: list[bytes] = []
         """The beginning of a line whose end has not come yet, in pieces."""
         self._rest_size = 0
         self._after_cr = False
         self._begun = False
-        self._clear()
         self._id: bytes | None = None
+        self._clear()
 
     def _clear(self) -> None:
         self._data: list[bytes] = []
@@ -42,9 +46,11 @@ class EventReader:
         self._retry: int | None = None
         self._size = 0
         self._pending = False
+        self._skipped: Unreadable | None = None
+        """The event is being skipped, and this is the error for it."""
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that are complete with `chunk`.
+        """The events that are complete with `chunk`. One that is skipped is reported when it is over.
 
         Raises:
             MessageTooLarge: an event is above the limit.
@@ -74,8 +80,20 @@ class EventReader:
         self._check()
 
     def _check(self) -> None:
-        if self._size + self._rest_size > self._limit:
-            raise MessageTooLarge(f"the answer is larger than {self._limit} bytes")
+        if self._size + self._rest_size <= self._limit:
+            return
+        text = f"the answer is larger than {self._limit} bytes"
+        if not self._skip:
+            raise MessageTooLarge(text)
+        rest = b"".join(self._rest)
+        if self._skipped is None:
+            name, _, value = rest.partition(b":")
+            begun = [*self._data, value.removeprefix(b" ")] if name == b"data" else self._data
+            self._skipped = unreadable(text, b"\n".join(begun)[:ENDS], MessageTooLarge)
+        # What is left of the line is not its beginning, which says what field it is; its end is of use all the same.
+        self._rest = [b"data:" + rest[-ENDS:]] if rest else []
+        self._rest_size = sum(map(len, self._rest))
+        self._data, self._size = [self._data[-1][-ENDS:]] if self._data else [], 0
 
     def _line(self, line: bytes) -> Event | None:
         if not line:
@@ -100,7 +118,12 @@ class EventReader:
     def _dispatch(self) -> Event | None:
         if not self._pending:
             return None
-        event = Event(b"\n".join(self._data), self._type.decode("utf-8", "replace") or "message", self._id, self._retry)
+        data, error = b"\n".join(self._data), self._skipped
+        if error is not None and error.answers is None and not error.asks:
+            # The end may say which request it answers. It is no beginning, whatever it looks like.
+            error = unreadable(str(error), b"..." + data, MessageTooLarge)
+        name = self._type.decode("utf-8", "replace") or "message"
+        event = Event(b"" if error else data, name, self._id, self._retry, error)
         self._clear()
         return event
 

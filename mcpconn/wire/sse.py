@@ -73,13 +73,15 @@ class HttpSse:
 
     async def read(self, response: httpx2.Response) -> None:
         """Pass on what comes, until the stream ends."""
-        reader = EventReader(self._limits.size)
+        reader = EventReader(self._limits.size, skip=True)
         try:
             async with aclosing(response.aiter_bytes()) as chunks:
                 async for chunk in chunks:
                     for event in reader.feed(chunk):
                         if event.type == "endpoint":
                             self._find(event.data)
+                        elif event.error is not None:
+                            await self.inbox.put(event.error)
                         elif event.type == "message" and event.data:
                             await self._take(event.data)
         except NoEndpoint as error:

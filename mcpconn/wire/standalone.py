@@ -91,10 +91,6 @@ class StandaloneStream:
                 return None
             self._suspect(refused.status, exchange)
             return f"HTTP {refused.status}"
-        except Unreadable:
-            # Resumed, it would send the same event again.
-            self._last_id = None
-            return "an event was too large"
         except TimeoutError:
             return f"silent for {self._silence:g} s" if self._silence is not None else "cut (TimeoutError)"
         except Exception as error:  # of the HTTP client, or of the auth flow, whose text may hold secrets
@@ -108,7 +104,7 @@ class StandaloneStream:
             self._asked = self._retry = None
             self._suspected = False
             self._watch.stream.open(anyio.current_time())
-            reader = EventReader(self._limits.size)
+            reader = EventReader(self._limits.size, skip=True)
             async with aclosing(response.aiter_bytes()) as chunks:
                 while True:
                     with anyio.fail_after(self._silence):
@@ -124,6 +120,9 @@ class StandaloneStream:
         self._last_id = event.id or self._last_id
         if event.retry is not None:
             self._asked = self._retry = event.retry / 1000
+        if event.error is not None:
+            self._watch.drop(str(event.error))
+            return
         if event.type != "message" or not event.data:
             return
         try:

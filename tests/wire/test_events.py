@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import httpx2
@@ -86,3 +87,40 @@ def test_an_event_above_the_limit_is_refused_as_soon_as_it_is(chunks: tuple[byte
 
 def test_the_limit_is_each_events_own() -> None:
     assert len(events(*[b"data: " + b"x" * 900 + b"\n\n"] * 10, limit=1000)) == 10
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+@pytest.mark.parametrize(
+    ("data", "answers", "asks"),
+    [
+        (b"data: " + b"x" * 2000, None, False),
+        (b'data: {"jsonrpc":"2.0","id":7,"result":{"a":"' + b"x" * 2000 + b'"}}', 7, False),
+        (b'data: {"result":{"a":"' + b"x" * 2000 + b'"},"jsonrpc":"2.0","id":7}', 7, False),
+        (b'data: {"jsonrpc":"2.0",\ndata: "id":7,\n' + b"data: x\n" * 2000 + b"data: }", 7, False),
+        (b'data: {"jsonrpc":"2.0","method":"notifications/message","params":"' + b"x" * 2000 + b'"}', None, True),
+    ],
+    ids=["no message", "id first", "id last", "lines", "a notification"],
+)
+def test_an_event_above_the_limit_can_be_skipped(size: int, data: bytes, answers: object, asks: bool) -> None:
+    stream = b"data: before\n\n" + data + b"\n\ndata: after\n\n" + data + b"\nid: 9\n\ndata: last\n\n"
+    reader = EventReader(1000, skip=True)
+    found = [event for start in range(0, len(stream), size) for event in reader.feed(stream[start : start + size])]
+    assert [event.data for event in found] == [b"before", b"", b"after", b"", b"last"]
+    errors = [event.error for event in found if event.error is not None]
+    assert [(str(error), error.answers, error.asks) for error in errors] == [
+        ("the answer is larger than 1000 bytes", answers, asks)
+    ] * 2
+    assert found[-1].id == b"9"
+
+
+def test_no_more_is_kept_of_a_skipped_event_than_the_limit_and_a_chunk() -> None:
+    reader = EventReader(10_000, skip=True)
+    reader.feed(b"data: ")
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            reader.feed(b"x" * 1000 if number % 3 else b"x\ndata: " * 100)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
