@@ -50,7 +50,7 @@ def url(text: str) -> str:
         valid = False
     if not valid:
         # Nothing of the text is shown: what is no URL may be a pasted token.
-        raise ValueError("not a valid http or https address")
+        raise ValueError("is not a valid http or https address")
     return stripped
 
 
@@ -109,7 +109,7 @@ def transport(text: str) -> str:
     """`stdio`, `http` or `sse`, from whatever a host calls it."""
     kind = TRANSPORTS.get(text.strip().lower().replace("-", "").replace("_", ""))
     if kind is None:
-        raise ValueError("not known; known: stdio, http, sse")
+        raise ValueError("is not known; known: stdio, http, sse")
     return kind
 
 

@@ -107,7 +107,9 @@ def _words(error: Any, cls: type) -> str:
     if "[key]" in location:
         return f"{location[0]}: a name must be a string, not {type(error['input']).__name__}"
     if kind == "value_error":
-        return f"{where}: {error['ctx']['error']}"
+        said = str(error["ctx"]["error"])
+        # "must be ...", "is not ...": the key is the subject. What is a sentence of its own follows a colon.
+        return f"{where} {said}" if said.startswith(_VERBS) else f"{where}: {said}"
     what = _MUST.get(kind)
     if kind in ("float_type", "int_type", "greater_than", "finite_number"):
         what = _number_words(kind, error["input"])
@@ -120,6 +122,7 @@ def _words(error: Any, cls: type) -> str:
     return f"{where} {what or 'cannot be used'}"
 
 
+_VERBS = ("must ", "is ", "contains ", "needs ")
 _MUST = {
     "string_type": "must be a string",
     "bool_type": "must be true or false",

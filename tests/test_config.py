@@ -170,7 +170,7 @@ def test_the_userinfo_is_sent_as_a_header_and_not_in_the_url() -> None:
 
 
 def test_a_backoff_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ConfigError, match="backoff: needs initial") as caught:
+    with pytest.raises(ConfigError, match="backoff needs initial") as caught:
         Policy(backoff=Backoff(initial=0))
     assert caught.value.key == "backoff"
 

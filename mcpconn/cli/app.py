@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from functools import partial
@@ -22,6 +23,7 @@ from mcpconn.cli.call import arguments_of
 from mcpconn.cli.call import call as call_once
 from mcpconn.cli.connect import check as check_all
 from mcpconn.cli.errors import FAILED, INTERRUPTED, USAGE, Trouble, explain
+from mcpconn.cli.hiding import HidingFormatter, forget, hide
 from mcpconn.cli.output import clean, complain, print_json, say
 from mcpconn.cli.signals import Ended, until_ended
 from mcpconn.cli.tables import print_checks, print_tools
@@ -37,12 +39,14 @@ class Shell(typer.core.TyperGroup):
         """Run a command. Completion and help are typer's."""
         _quiet()
         _Debug.on = False
+        forget()
         options["standalone_mode"] = False
         try:
             status = super().main(args, *rest, **options)
         except Exception as error:
             if _Debug.on:
-                raise
+                # Written here: the interpreter's own would show what must not be seen.
+                sys.stderr.write(hide("".join(traceback.format_exception(error))))
             status = _complain(error)
         except Ended as signal:
             # As a shell says it of a process that a signal has ended.
@@ -84,9 +88,9 @@ def _quiet() -> None:
 def _debug(value: bool) -> bool:
     if value:
         _Debug.on = True
-        logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s", force=True
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(HidingFormatter("%(levelname)s %(name)s %(message)s"))
+        logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
         logging.getLogger("mcpconn").setLevel(logging.DEBUG)
         logging.getLogger("transitions").setLevel(logging.WARNING)
     return value
@@ -188,14 +192,19 @@ def check(
     config: Config = None,
     timeout: Timeout = None,
     wait: Wait = 0.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse the whole file for one entry that cannot be used.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Connect to every server and say what came of it.
 
-    Exit status: 0 all are ready; 1 one failed; 2 the configuration cannot be used.
+    Exit status: 0 all are ready; 1 one failed, or its entry cannot be used; 2 the file cannot be used.
     """
-    results = _run(check_all, configuration.load(file or config), timeout=timeout, wait=wait)
+    servers = configuration.load(file or config, strict=strict)
+    configuration.say_notes(servers)
+    results = _run(check_all, servers, timeout=timeout, wait=wait)
     failed = [result for result in results if not result.ok]
     if as_json:
         print_json({"ok": not failed, "servers": {result.name: result.as_json() for result in results}})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from mcpconn import mcpjson
 from mcpconn.cli.errors import USAGE, Trouble
+from mcpconn.cli.hiding import know
+from mcpconn.cli.output import say
 from mcpconn.config import ServerConfig
 
 VARIABLE = "MCPCONN_CONFIG"
@@ -34,18 +37,29 @@ def path_of(given: Path | None) -> Path:
     raise Trouble(f"there is no mcp.json here; {hint} with --config FILE, or set {VARIABLE}", USAGE)
 
 
-def load(given: Path | None) -> dict[str, ServerConfig]:
-    """The servers of the file, disabled ones included.
+def load(given: Path | None, *, strict: bool = False) -> dict[str, ServerConfig]:
+    """The servers of the file, disabled ones and those whose entry cannot be used included.
 
     Raises:
         Trouble: there is no file, or no server in it.
-        ConfigError: it cannot be used.
+        ConfigError: it cannot be used; or, with `strict`, one of its entries cannot.
     """
     path = path_of(given)
-    servers = mcpjson.load(path)
+    servers = mcpjson.load(path, strict=strict)
+    for note in servers.notes:
+        say(f"note: {path}: {note}")
     if not servers:
         raise Trouble(f"{path}: there are no servers in it", USAGE)
+    for config in servers.values():
+        know(config.redactor)
     return servers
+
+
+def say_notes(servers: Mapping[str, ServerConfig]) -> None:
+    """Tell how entries were understood, where that is not plain from what they say."""
+    for name, config in servers.items():
+        for note in config.notes if not config.disabled else ():
+            say(f"note: {name}: {note}")
 
 
 def pick(servers: dict[str, ServerConfig], names: list[str]) -> dict[str, ServerConfig]:
@@ -68,6 +82,6 @@ def complete_server(ctx: object, incomplete: str) -> list[str]:
     """Names of servers, for the shell's completion. Never an error: there is nobody to read it."""
     given = getattr(ctx, "params", {}).get("config")
     try:
-        return [name for name in load(given) if name.startswith(incomplete)]
+        return [name for name in mcpjson.load(path_of(given)) if name.startswith(incomplete)]
     except Exception:
         return []

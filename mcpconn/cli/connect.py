@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mcpconn.catalog import collect
 from mcpconn.cli.errors import fix
+from mcpconn.cli.hiding import know
 from mcpconn.cli.output import one_line, stderr
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
@@ -65,6 +66,7 @@ class Checked:
             "server": {"name": self.server.name, "version": self.server.version} if self.server else None,
             "tools": len(self.tools) if self.tools is not None else None,
             "connect_seconds": round(self.connected_in, 3) if self.connected_in is not None else None,
+            "notes": list(self.config.notes),
             "failure": {"kind": self.kind, "summary": self.why, "fix": self.fix} if self.why else None,
         }
 
@@ -93,6 +95,9 @@ def once(timeout: float | None, wait: float) -> Policy:
 async def managed(servers: Mapping[str, ServerConfig], policy: Policy, **options: Any) -> AsyncIterator[Manager]:
     """A manager for these servers, with the progress of their connecting on a terminal."""
     manager = Manager(servers, policy=policy, **options)
+    for connection in manager.values():
+        # It learns more secrets while it runs.
+        know(connection.redact)
     with progress(manager):
         async with manager:
             yield manager

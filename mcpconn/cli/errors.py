@@ -25,7 +25,7 @@ def fix(failure: Failure) -> str:
         return "mend its entry in the configuration, or keep trying with --wait 30 if what it lacks will be there soon"
     return {
         FailureKind.AUTH: "log in again, or give it other credentials (headers, env) in the configuration",
-        FailureKind.CONFIG: "mend its entry in the configuration",
+        FailureKind.CONFIG: "fix its entry in the configuration",
         FailureKind.PROTOCOL: "is this an MCP server, and of a version that is understood here?",
         FailureKind.UNAVAILABLE: "is it running? --wait 30 keeps trying for 30 s",
         FailureKind.TIMEOUT: "give it longer with --timeout, or keep trying with --wait 30",

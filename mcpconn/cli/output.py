@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mcpconn.cli.hiding import hide
 from mcpconn.core.states import State
 
 STYLES = {
@@ -49,12 +50,12 @@ def stderr() -> Console:
 
 def say(message: str) -> None:
     """A line on standard error, not cut or wrapped at any width."""
-    sys.stderr.write(f"{clean(message)}\n")
+    sys.stderr.write(f"{clean(hide(message))}\n")
 
 
 def complain(message: str) -> None:
     """An error on standard error: one line."""
-    sys.stderr.write(f"error: {one_line(message)}\n")
+    sys.stderr.write(f"error: {one_line(hide(message))}\n")
 
 
 def print_json(data: Any) -> None:

@@ -44,7 +44,7 @@ def test_check_says_why_a_server_failed_and_what_to_do(mcpconn: Invoke, config: 
     result = mcpconn("check", config(good=stdio(), crash=stdio("--crash-on-start", "no such module"), down=REFUSED))
     assert result.exit_code == 1
     assert "crash: the server process exited before the handshake (exited with 1: no such module)" in result.stdout
-    assert "mend its entry in the configuration" in result.stdout
+    assert "fix its entry in the configuration" in result.stdout
     assert "down: the server cannot be reached" in result.stdout
     assert "is it running? --wait 30 keeps trying for 30 s" in result.stdout
     assert result.stdout.endswith("2 of 3 failed.\n")
@@ -246,7 +246,7 @@ def test_a_configuration_that_cannot_be_used_is_told_with_the_place(
     mcpconn: Invoke, content: str, message: str
 ) -> None:
     Path("mcp.json").write_text(content, encoding="utf-8")
-    result = mcpconn("check")
+    result = mcpconn("check", "--strict")
     assert result.exit_code == 2
     assert "mcp.json: " in error_of(result)
     assert message in error_of(result)
