@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mcpconn.core.failures import Delivery, Evidence, Failure
 from mcpconn.core.rule import Rule
@@ -11,13 +11,16 @@ from mcpconn.core.seen import Seen
 from mcpconn.core.summary import summary
 
 
-def classify(evidence: Evidence, rules: Iterable[Rule] = DEFAULT_RULES) -> Failure:
+def classify(
+    evidence: Evidence, rules: Iterable[Rule] = DEFAULT_RULES, *, redact: Callable[[str], str] = str
+) -> Failure:
     """What the evidence amounts to.
 
     Args:
         evidence: What was observed.
         rules: Tried in order. Where none matches, the rules of the core are tried after them, of which the
             last matches everything.
+        redact: Hides secrets in what goes into the summary.
     """
     seen = Seen(evidence)
     rule = next(rule for rule in (*rules, *DEFAULT_RULES) if rule.matches(seen))
@@ -28,7 +31,7 @@ def classify(evidence: Evidence, rules: Iterable[Rule] = DEFAULT_RULES) -> Failu
         kind=rule.kind,
         delivery=_delivery(rule, evidence),
         proof=rule.proof,
-        summary=summary(rule, seen),
+        summary=summary(rule, seen, redact),
         retry_after=evidence.retry_after,
         evidence=evidence,
     )

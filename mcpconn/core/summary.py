@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mcpconn.core.rule import Rule
 from mcpconn.core.seen import Seen
 
@@ -9,8 +11,14 @@ SUMMARY_LIMIT = 300
 """Characters of a server's own words that go into a summary. A server can send megabytes."""
 
 
-def summary(rule: Rule, seen: Seen) -> str:
-    """What the rule concludes, and in parentheses what was seen: status, code, and the error's own words."""
+def summary(rule: Rule, seen: Seen, redact: Callable[[str], str] = str) -> str:
+    """What the rule concludes, and in parentheses what was seen: status, code, and the error's own words.
+
+    Args:
+        rule: The rule.
+        seen: What was seen.
+        redact: Hides secrets in those words. It is used before they are cut: of a token that is cut, most would stay.
+    """
     details: list[str] = []
     if seen.status:
         details.append(f"HTTP {seen.status}")
@@ -21,7 +29,7 @@ def summary(rule: Rule, seen: Seen) -> str:
         if not rule.quote
         else seen.message or next((str(error) for error in seen.errors[::-1] if str(error).strip()), "")
     )
-    said = " ".join(said.split())
+    said = " ".join(redact(said).split())
     if not said and seen.errors:
         said = type(seen.errors[0]).__name__
     if len(said) > SUMMARY_LIMIT:

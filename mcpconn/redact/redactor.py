@@ -15,9 +15,9 @@ LEARNED = 64
 PIECE = 12
 """Characters of a secret's beginning or end that are hidden wherever they stand. Programs cut what they show, servers
 too: without this, 39 of the 40 characters of a token would pass."""
-PARTIAL = re.compile(r"[^\s{}<>\"]{16,}")
-"""Secrets of which a piece is hidden as well. Shorter ones and structured ones (JSON, PEM) have beginnings that are
-ordinary words, and are replaced as a whole only; their secret parts are known separately."""
+PARTIAL = re.compile(r"[^\s{}<>\"]{16,}|(?=[^\n{}]*\d)[^\n{}]{16,}")
+"""Secrets of which a piece is hidden as well. Shorter ones, and those that are prose, JSON or PEM, begin with ordinary
+words and are replaced as a whole only; what is secret in them is known separately."""
 
 
 class Piece(NamedTuple):
@@ -70,8 +70,10 @@ class Redactor:
                     end = start + _common(secret, text[start : start + len(secret)])
                     spans.append((start, end))
                 else:
-                    length = _common(secret[::-1], text[max(0, end - len(secret)) : end][::-1])
-                    spans.append((end - length, end))
+                    found = text[max(0, end - len(secret)) : end]
+                    length = _common(secret[::-1], found[::-1])
+                    # The space between a scheme and its token is not part of what is hidden.
+                    spans.append((end - len(found[len(found) - length :].lstrip()), end))
                 # What was covered need not be searched, but the next occurrence may overlap it by less than a piece.
                 start = text.find(piece, max(start + 1, end - len(piece)))
         return spans
