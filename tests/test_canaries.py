@@ -36,6 +36,7 @@ CANARIES = {
     "cookie": "s%3A0123456789.abcdefghij",
     "session": SESSION,
 }
+CONFIGURED = {name: secret for name, secret in CANARIES.items() if name != "session"}
 TOKEN = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
 MODES = [
     "tool error",
@@ -130,7 +131,7 @@ async def test_no_output_shows_a_canary(mode: str, engine: str, caplog: pytest.L
                     ("a log line", logged(caplog)),
                 ]
                 for where, text in said:
-                    clean(where, text)
+                    clean(where, text, CONFIGURED if "handler" in where else None)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -148,7 +149,7 @@ async def test_no_handler_of_threads_shows_a_canary(anyio_backend: str) -> None:
         async with echoing() as echo:
             config = entry(echo, mode="legacy")
             for text in await anyio.to_thread.run_sync(partial(use, config, partial(setattr, echo, "mode"))):
-                clean("an answer in a thread", text)
+                clean("an answer in a thread", text, CONFIGURED)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -193,7 +194,8 @@ async def test_no_word_of_a_child_shows_a_canary(
     }
     for pad in (0, 200, 240, 400, 430):
         args = ["-c", code.format(pad), f"--api-key={CANARIES['header']}", "--name", "server_of_many_words"]
-        connection = Connection({"command": sys.executable, "args": args, "env": env}, name="child")
+        once = Policy(patience=1e-6, min_attempts=1)
+        connection = Connection({"command": sys.executable, "args": args, "env": env}, name="child", policy=once)
         with anyio.fail_after(SAFETY):
             with pytest.raises(MCPError, match="No module named server_of_many_words") as caught:
                 async with connection:

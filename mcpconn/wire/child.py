@@ -103,18 +103,27 @@ class Child:
         self.silent = anyio.Event()
         """Set once stdout has ended: no process has it open any more."""
 
-    async def drain_stderr(self) -> None:
-        """Keep the last lines, so that the pipe never fills and a failure can be explained."""
+    async def drain_stderr(self, redact: Callable[[str], str] = str) -> None:
+        """Keep the last lines, so that the pipe never fills and a failure can be explained.
+
+        Args:
+            redact: Hides secrets in a line. It is used before the line is cut.
+        """
+
+        def keep(line: bytes) -> None:
+            self.stderr.append(redact(line.decode("utf-8", "replace")).rstrip()[:STDERR_WIDTH])
+
         rest = b""
         with suppress(*GONE):
             while True:
                 chunk = await self._stderr.receive()
                 self.spoke.set()
                 *lines, rest = (rest + chunk).split(b"\n")
-                self.stderr.extend(line.decode("utf-8", "replace").rstrip()[:STDERR_WIDTH] for line in lines)
+                for line in lines:
+                    keep(line)
                 rest = rest[: STDERR_WIDTH * 4]
         if rest.strip():
-            self.stderr.append(rest.decode("utf-8", "replace").rstrip()[:STDERR_WIDTH])
+            keep(rest)
 
     async def drain_stdout(self) -> None:
         """Read and drop what it writes: a child that ends must not be stuck at a full pipe."""

@@ -162,7 +162,7 @@ class _Transport:
         self.end()
 
     async def _read_stderr(self) -> None:
-        await self._child.drain_stderr()
+        await self._child.drain_stderr(self._watch.redact)
         self._stderr_read.set()
 
     async def _write(self) -> None:

@@ -48,6 +48,8 @@ class Watch:
             discovery: What is being asked about the server's era.
         """
         self.sign = sign
+        self.redact = redact
+        """Hides secrets in what a server said. To be used before a text is cut."""
         self.discovery = discovery or Discovery(math.inf)
         self._name = name
         self.dropped = 0
