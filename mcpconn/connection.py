@@ -385,6 +385,8 @@ class Connection(Owned, Methods):
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
+        if self._home is not None:
+            self._check_here()
         return self._supervisor.spawn(task)
 
 

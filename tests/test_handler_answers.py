@@ -9,8 +9,10 @@ from datetime import date
 from functools import partial
 from typing import Any
 
+import anyio
 import mcp_types as types
 import pytest
+from mcp.server import MCPServer
 
 from mcpconn import State, handlers
 from mcpconn.handlers.results import encode, resource_payload
@@ -202,11 +204,15 @@ FAILURES = {
         ("The tool was not run.", "Try again in 120 s, with fewer calls at once."),
         retry_in=120.0,
     ),
-    "not run: refused": Row(
-        partial(faults.rpc_error, -32602, "Unknown tool: charge", ran=False),
+    "unknown: refused by the application": Row(
+        partial(faults.rpc_error, -32602, "amount: too much", ran=False),
         "application",
-        "not_run",
-        ("error -32602: Unknown tool: charge.", "The tool was not run.", "Check the name and the arguments"),
+        "unknown",
+        (
+            "error -32602: amount: too much.",
+            "It is not known whether the tool ran.",
+            "Check the name and the arguments, and whether it took effect",
+        ),
     ),
     "unknown: cut off": Row(
         faults.drop_after,
@@ -256,6 +262,82 @@ async def test_a_failure_says_what_happened_what_ran_and_what_to_do(what: str, h
             assert script.executions[row.tool] == 0
         if row.outcome == "ran":
             assert script.executions[row.tool] == 1
+
+
+@pytest.mark.parametrize("code", [-32700, -32600, -32601, -32602, -32603, -32002, 1])
+async def test_no_code_proves_that_a_tool_did_not_run(code: int, host: Hosting) -> None:
+    script = Script()
+    async with host({"srv": scripted(script)}) as asking:
+        await asking.ready()
+        script.inject(faults.rpc_error(code, "charged, and then the receipt was invalid", ran=True))
+        answer = await asking.tool("charge")
+        assert (answer["kind"], answer["outcome"]) == ("application", "unknown")
+        assert "It is not known whether the tool ran." in answer["error"]
+        assert script.executions["charge"] == 1
+
+
+# -- tools that are not there
+
+
+def a_shop() -> Any:
+    """A server of the SDK's: it answers a tool that it does not have with a result that reports an error."""
+    server: Any = MCPServer("shop")
+
+    @server.tool()
+    async def price(item: str) -> str:
+        """What it costs."""
+        raise ValueError(f"no {item}")
+
+    @server.tool()
+    async def order(item: str) -> str:
+        """Buy it."""
+        return item
+
+    return server
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_result_for_a_tool_that_is_not_there_is_no_proof_that_it_ran(mode: str, host: Hosting) -> None:
+    async with host({"srv": {"server": a_shop(), "mode": mode}}) as asking:
+        answer = await asking.tool("prise", {"item": "tea"})
+        assert list(answer)[:5] == KEYS
+        assert [answer[key] for key in KEYS[1:]] == ["application", "ready", "unknown", None]
+        assert "this server has no such tool, 'prise'; did you mean 'price'?" in answer["error"]
+        assert (
+            "this server has no such tool, 'pay'; its tools are: order, price." in (await asking.tool("pay"))["error"]
+        )
+        # One that is there and fails has run.
+        answer = await asking.tool("price", {"item": "tea"})
+        assert (answer["outcome"], "such tool" in answer["error"]) == ("ran", False)
+
+
+async def test_an_error_for_a_tool_that_is_not_there_says_so(host: Hosting) -> None:
+    script = Script()
+    async with host({"srv": scripted(script)}) as asking:
+        answer = await asking.tool("chargee")
+        assert (answer["kind"], answer["outcome"]) == ("application", "unknown")
+        assert "this server has no such tool, 'chargee'; did you mean 'charge'?" in answer["error"]
+        listings = script.count("tools/list")
+        assert "no such tool" in (await asking.tool("chargee"))["error"]
+        assert script.count("tools/list") == listings
+
+
+async def test_a_server_that_does_not_say_what_it_has_is_believed(host: Hosting) -> None:
+    sent = {"content": [TEXT], "isError": True}
+    script = answering(sent)
+    async with host({"srv": scripted(script)}) as asking:
+        script.inject(faults.server_error(), method="tools/list", times=None)
+        assert (await asking.tool("it"))["outcome"] == "ran"
+
+
+async def test_looking_a_tool_up_takes_no_longer_than_the_call_may(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    script = answering({"content": [TEXT], "isError": True})
+    async with hosting("Manager", {"srv": scripted(script)}, backend=anyio_backend[0]) as asking:
+        await asking.connection.wait_ready()
+        script.inject(faults.hang(), method="tools/list", times=None)
+        began = anyio.current_time()
+        assert (await asking.tool("it", timeout=0.2))["outcome"] == "ran"
+        assert anyio.current_time() - began < 2
 
 
 async def test_what_only_reads_is_not_said_to_have_run(host: Hosting) -> None:
@@ -323,6 +405,18 @@ async def test_a_server_that_repeats_its_secrets_in_an_error_does_not_get_them_i
     config["url"] += f"?key={KEY}"
     async with host({"srv": config}) as asking:
         answer = await asking.ask(handlers.call_tool(asking.manager, "srv", "it"), {})
+        assert "***" in str(answer)
+        assert TOKEN not in str(answer)
+        assert KEY not in str(answer)
+
+
+@pytest.mark.parametrize("what", ECHOES)
+async def test_a_secret_learned_at_run_time_is_hidden_as_well(what: str, host: Hosting) -> None:
+    async with host({"srv": scripted(answering(ECHOES[what]))}) as asking:
+        await asking.tool("add", {"a": 1, "b": 1})
+        for secret in (TOKEN, KEY):
+            asking.connection.redact.learn(secret)
+        answer = await asking.tool("it")
         assert "***" in str(answer)
         assert TOKEN not in str(answer)
         assert KEY not in str(answer)

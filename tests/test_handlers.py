@@ -60,7 +60,7 @@ def test_the_default_timeout_is_a_minute_and_an_unusable_one_is_refused_when_it_
     assert inspect.signature(handlers.call_tool).parameters["timeout"].default == 60
     for timeout in (0, -1, float("nan"), float("inf"), True):
         for factory in FACTORIES:
-            with pytest.raises(ValueError, match="timeout must be a number of seconds"):
+            with pytest.raises(ValueError, match="timeout must be"):
                 made(factory, Manager(), timeout=timeout)
 
 

@@ -9,16 +9,19 @@ connection's `list_*` methods, or a call whose outcome is unknown. From then on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import anyio
 import mcp_types as types
 
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.catalog.listing import KINDS
 from mcpconn.catalog.lists import Lister, Lists
 from mcpconn.catalog.watch import Watch
+from mcpconn.runtime.listeners import Listeners, Report
 from mcpconn.runtime.session import Session
 
 
@@ -30,14 +33,14 @@ class Catalog:
         of: Lister,
         *,
         calm: Callable[[], Awaitable[None]],
-        report: Callable[[str, Exception], None],
+        report: Report,
         mode: str = "lazy",
     ) -> None:
         """
         Args:
             of: Lists what its server offers.
             calm: Returns when no connection of the manager is being opened.
-            report: Told when a listener raised.
+            report: Called with what a listener raised.
             mode: `eager` lists at every connect; `lazy` once somebody needs it; `off` only when told to (`refresh`).
         """
         self._of = of
@@ -51,7 +54,7 @@ class Catalog:
             over=lambda news: self._watch.listed(news),
         )
         self._watch = Watch(self._lists, of, calm=calm)
-        self._listeners: list[Callable[[CatalogChange], None]] = []
+        self._listeners: Listeners[CatalogChange] = Listeners()
 
     # -- what is known
 
@@ -103,17 +106,13 @@ class Catalog:
     def subscribe(self, listener: Callable[[CatalogChange], None]) -> Callable[[], None]:
         """Call `listener` with every difference, from now on. Returns an unsubscribe function.
 
-        Everything is listed from then on, if it was not before.
+        Everything is listed from then on, if it was not before. It must not block; what it raises is logged.
+
+        Raises:
+            NotRunning: this is not the connection's event loop.
         """
-        self._listeners.append(listener)
-        self._want(KINDS)
-        self._watch.soon()
-
-        def unsubscribe() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
-        return unsubscribe
+        self.want()
+        return self._listeners.subscribe(listener)
 
     def hint(self, tool: str) -> bool | None:
         """Whether running a tool twice does no harm, as its last known annotations say. None: it is not known.
@@ -143,6 +142,22 @@ class Catalog:
         if before is False or not await self.ensure(("tools",)):
             return False
         return self.hint(tool) is True
+
+    async def look_up(self, tool: str, *, timeout: float | None = None) -> bool | None:
+        """Whether the present session's server has a tool. Lists the tools, if the session has not.
+
+        Args:
+            tool: Its name.
+            timeout: Seconds for the listing; None for no limit.
+
+        Returns:
+            None if that cannot be had: the listing fails, is not complete, or takes longer.
+        """
+        with anyio.move_on_after(math.inf if timeout is None else timeout):
+            await self.ensure(("tools",))
+        if "tools" not in self.listed:
+            return None
+        return False if self.lacks(tool) else True if tool in self.tools else None
 
     # -- listing
 
@@ -175,11 +190,7 @@ class Catalog:
             self._lists[kind].wanted = True
 
     def _announce(self, change: CatalogChange) -> None:
-        for listener in tuple(self._listeners):
-            try:
-                listener(change)
-            except Exception as error:  # a listener is host code
-                self._report("listener", error)
+        self._listeners.tell(change, self._report)
 
     @property
     def busy(self) -> bool:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from difflib import get_close_matches
 from typing import Any
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
-from mcpconn.cli.connect import list_tools, managed, once
+from mcpconn.cli.connect import managed, once
 from mcpconn.cli.errors import FAILED, UNKNOWN, USAGE, Trouble, explain
 from mcpconn.cli.output import clean, complain, print_json
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed
-from mcpconn.handlers.errors import REFUSED_CODES
+from mcpconn.handlers.errors import no_such_tool
+from mcpconn.redact import redacted
 
 
 def arguments_of(text: str) -> dict[str, Any]:
@@ -58,18 +58,23 @@ async def call(
             print_json(_failure(error))
             return UNKNOWN if error.outcome == "unknown" else FAILED
         except MCPError as error:
-            unknown = await _unknown_tool(connection, tool)
-            message = unknown or explain(error)[0]
-            if as_json:
-                outcome = "not_run" if error.code in REFUSED_CODES else "unknown"
-                print_json({"error": message, "kind": "application", "code": error.code, "outcome": outcome})
-                return FAILED
-            raise Trouble(f"{name}: {message}") from error
-        unknown = await _unknown_tool(connection, tool) if result.is_error else None
-    if as_json:
-        print_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
+            missing = await _missing(connection, tool, timeout)
+            message = connection.redact(missing or explain(error)[0])
+            if not as_json:
+                raise Trouble(f"{name}: {message}") from error
+            # What a tool had done before it raised, no code says.
+            print_json({"error": message, "kind": "application", "code": error.code, "outcome": "unknown"})
+            return FAILED
+        missing = await _missing(connection, tool, timeout) if result.is_error else None
+        redact = connection.redact
+    if result.is_error and as_json:
+        dumped = redacted(result.model_dump(mode="json", by_alias=True, exclude_none=True), redact)
+        said = {"outcome": "ran"} if missing is None else {"error": redact(missing), "outcome": "unknown"}
+        print_json({**dumped, **said})
     elif result.is_error:
-        complain(f"{name}: {unknown}" if unknown else f"{name}: {tool} failed: {text_of(result)}")
+        complain(f"{name}: {redact(missing or f'{tool} failed: {text_of(result)}')}")
+    elif as_json:
+        print_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
         sys.stdout.write(_for_terminal(text_of(result)) + "\n")
     return FAILED if result.is_error else 0
@@ -85,17 +90,11 @@ def _failure(error: CallFailed) -> dict[str, Any]:
     }
 
 
-async def _unknown_tool(connection: Connection, tool: str) -> str | None:
-    """A message where the server has no such tool; None where it has, or does not say."""
-    try:
-        names = [each.name for each in await list_tools(connection)]
-    except MCPError:
+async def _missing(connection: Connection, tool: str, timeout: float) -> str | None:
+    """Says that the server has no such tool, if its own complete listing lacks it."""
+    if await connection.catalog.look_up(tool, timeout=timeout) is not False:
         return None
-    if not names or tool in names:
-        return None
-    close = get_close_matches(tool, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "its tools are: " + ", ".join(sorted(names)[:10])
-    return f"there is no tool {tool!r}; {hint}"
+    return no_such_tool(tool, connection.catalog.tools)
 
 
 def text_of(result: types.CallToolResult) -> str:

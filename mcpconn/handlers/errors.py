@@ -4,29 +4,36 @@
     kind        class of the failure, a `FailureKind`; what the server's application or the call's arguments
                 are to blame for is `application`
     state       the connection's state, null where there is no connection
-    outcome     `not_run`: certainly not; `ran`: it did, and reports an error; `unknown`: all else
+    outcome     `not_run`: certainly not, because nothing was sent or the server refused the request unread; `ran`: a
+                result came, and it reports an error; `unknown`: all else, and whatever a JSON-RPC error says: a tool
+                that charges and then raises answers with any code
     retry_in    seconds until trying again makes sense, null where that is not known
 
-No secret of the server's configuration is in it.
+No secret that the connection knows is in it: neither of its configuration nor learned at run time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
+import mcp_types as types
 from mcp import MCPError
 
 from mcpconn.core.classify import classify
 from mcpconn.core.failures import Evidence, FailureKind
 from mcpconn.errors import CallFailed, ConnectionClosed, ConnectionFailed, NotRunning, UnknownServer
+from mcpconn.redact import redacted
 
 Outcome = Literal["not_run", "unknown", "ran"]
 Redact = Callable[[str], str]
 
-REFUSED_CODES = (-32700, -32600, -32601, -32602)
-"""JSON-RPC: parse error, invalid request, method not found, invalid params. Nothing was run then."""
+NO_SUCH_TOOL = "this server has no such tool"
+"""Said where the server's own complete listing lacks the tool."""
+SHOWN = 10
+"""Names of tools that are shown where none is close to what was called."""
 
 
 class BadArguments(Exception):
@@ -61,7 +68,9 @@ class Problem:
         return fields if self.data is None else {**fields, "data": self.data}
 
 
-def problem(error: Exception, *, server: str, state: str | None, runs: bool, redact: Redact) -> Problem:
+def problem(
+    error: Exception, *, server: str, state: str | None, runs: bool, redact: Redact, missing: str | None = None
+) -> Problem:
     """What to say about `error`.
 
     Args:
@@ -69,7 +78,8 @@ def problem(error: Exception, *, server: str, state: str | None, runs: bool, red
         server: Name of the server.
         state: The connection's present state.
         runs: The call runs a tool; all others change nothing.
-        redact: Hides the secrets of the server's configuration in what others said.
+        redact: Hides the connection's secrets in what others said.
+        missing: Says that the server has no such tool, if it has not: see `no_such_tool`.
     """
     if isinstance(error, CallFailed):
         # No answer, for a reason that lies in the connection.
@@ -77,7 +87,7 @@ def problem(error: Exception, *, server: str, state: str | None, runs: bool, red
         text = _joined(said, _fate(error.outcome, runs), _advice(error, runs))
         return Problem(text, error.failure.kind, error.outcome, error.state.value, error.retry_in)
     if isinstance(error, MCPError):
-        return _answered(error, server, state, runs, redact)
+        return _answered(error, server, state, runs, redact, missing)
     said = _sentence(redact(str(error).strip() or type(error).__name__))
     if isinstance(error, UnknownServer):
         return Problem(_joined(said, "Do not try again under this name."), FailureKind.CONFIG, "not_run")
@@ -99,13 +109,53 @@ def problem(error: Exception, *, server: str, state: str | None, runs: bool, red
     return Problem(text, FailureKind.APPLICATION, "unknown", state)
 
 
-def _answered(error: MCPError, server: str, state: str | None, runs: bool, redact: Redact) -> Problem:
-    """The server's application answered with an error."""
-    outcome: Outcome = "not_run" if error.code in REFUSED_CODES else "unknown"
+def reported(
+    text: str, *, server: str, state: str | None, redact: Redact, missing: str | None = None, data: Any = None
+) -> Problem:
+    """What to say of a result that reports an error. The application's, whatever its text may remind one of.
+
+    Args:
+        text: The result's own.
+        server: Name of the server.
+        state: The connection's present state.
+        redact: Hides the connection's secrets.
+        missing: Says that the server has no such tool, if it has not: then nobody knows what answered.
+        data: What else the result has.
+    """
+    text = redact(text) or "The tool failed, and does not say why."
+    if missing is None:
+        return Problem(text, FailureKind.APPLICATION, "ran", state, data=data)
+    said = f"MCP server {server!r}: {missing} It answered: {_sentence(text)}"
+    return Problem(said, FailureKind.APPLICATION, "unknown", state, data=data)
+
+
+def no_such_tool(tool: str, known: Iterable[str]) -> str:
+    """Says that a server has no such tool, and which ones it has.
+
+    Args:
+        tool: What was called.
+        known: The names of the server's tools.
+    """
+    names = sorted(known)
+    close = get_close_matches(tool, names, n=1)
+    if close:
+        return f"{NO_SUCH_TOOL}, {tool!r}; did you mean {close[0]!r}?"
+    some = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"{NO_SUCH_TOOL}, {tool!r}; its tools are: {some or 'none'}."
+
+
+def _answered(
+    error: MCPError, server: str, state: str | None, runs: bool, redact: Redact, missing: str | None
+) -> Problem:
+    """The server's application answered with an error. What it had done by then, no code says."""
     said = f"MCP server {server!r} answered with error {error.code}: {_sentence(redact(error.message))}"
-    advice = _REFUSED.get(error.code, _SAME_AGAIN)
-    text = _joined(said, _fate(outcome, runs), advice)
-    return Problem(text, FailureKind.APPLICATION, outcome, state, data=redacted(error.error.data, redact))
+    data = redacted(error.error.data, redact)
+    if missing is not None:
+        text = _joined(f"MCP server {server!r}: {missing}", f"It answered: {_sentence(redact(error.message))}")
+        return Problem(text, FailureKind.APPLICATION, "unknown", state, data=data)
+    advice = (_REFUSED_TOOL if runs else _REFUSED).get(error.code, _SAME_AGAIN)
+    text = _joined(said, _fate("unknown", runs), advice)
+    return Problem(text, FailureKind.APPLICATION, "unknown", state, data=data)
 
 
 def _advice(error: CallFailed, runs: bool) -> str:
@@ -136,9 +186,16 @@ def _advice(error: CallFailed, runs: bool) -> str:
 _HOST = "Do not try again: only the program that you run in can mend this. Go on without this server."
 _SAME_AGAIN = "The same call will most likely fail again: change the arguments, or use another tool."
 _REFUSED = {
-    -32601: "This server cannot do that: do not try again.",
-    -32602: "Check the name and the arguments before you try again.",
+    types.METHOD_NOT_FOUND: "This server cannot do that: do not try again.",
+    types.INVALID_PARAMS: "Check the name and the arguments before you try again.",
 }
+"""What to do about an error, by its JSON-RPC code."""
+_REFUSED_TOOL = {
+    types.METHOD_NOT_FOUND: _REFUSED[types.METHOD_NOT_FOUND],
+    types.INVALID_PARAMS: "Check the name and the arguments, and whether it took effect all the same, before you try "
+    "again.",
+}
+"""The same, where trying again could do something twice."""
 
 
 def _joined(*sentences: str) -> str:
@@ -154,14 +211,3 @@ def _fate(outcome: str, runs: bool) -> str:
 def _sentence(text: str) -> str:
     text = text.strip() or "no reason was given"
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def redacted(value: Any, redact: Redact) -> Any:
-    """`value`, known secrets replaced in all of its texts."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {redact(key) if isinstance(key, str) else key: redacted(item, redact) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redacted(item, redact) for item in value]
-    return value

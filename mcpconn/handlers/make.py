@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import math
+import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
+import anyio
 import mcp_types as types
+from mcp import MCPError
 from pydantic import BaseModel, ValidationError
 
 from mcpconn.core.failures import FailureKind
-from mcpconn.errors import NotRunning
-from mcpconn.handlers.errors import BadArguments, Problem, UnreadableResult, problem, redacted
+from mcpconn.errors import CallFailed, ConfigError, NotRunning
+from mcpconn.handlers.errors import BadArguments, Problem, UnreadableResult, no_such_tool, problem, reported
 from mcpconn.handlers.results import Payload, encode, resource_payload, tool_payload, whole_payload
+from mcpconn.redact import redacted
+from mcpconn.validate import check_timeout
 
 if TYPE_CHECKING:
     from mcpconn.manager import Manager
@@ -27,6 +32,8 @@ SyncHandler = Callable[[dict[str, Any]], str]
 
 TIMEOUT = 60.0
 """Seconds for a call, waiting, reconnecting and replaying included."""
+LOOK_UP = 5.0
+"""Seconds, within the call's own, to find out whether a tool that failed exists: as long as a probe may take."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,21 @@ class _Operation:
 class _Answer:
     """What a handler says about one call."""
 
-    def __init__(self, operation: _Operation, manager: Manager | SyncManager, server: str) -> None:
+    def __init__(
+        self,
+        operation: _Operation,
+        manager: Manager | SyncManager,
+        server: str,
+        *,
+        timeout: float,
+        now: Callable[[], float],
+    ) -> None:
         self._operation = operation
         self._server = server
         # Held, since the server may be removed while the call runs.
         self._connection = manager.get(server)
+        self._now = now
+        self._ends_at = now() + timeout
 
     def arguments(self, args: Any) -> dict[str, Any]:
         """What to call the manager's method with.
@@ -64,27 +81,52 @@ class _Answer:
             raise BadArguments(f"the arguments must be an object, not {type(args).__name__}")
         return self._operation.prepare(dict(args))
 
-    def to(self, result: Any) -> str:
-        """The answer to a result."""
+    def to_look_up(self, outcome: Any) -> tuple[Any, float] | None:
+        """The catalogue that should say whether the server has the tool at all, and the seconds it has for that.
+
+        None if nobody needs to know. Servers answer a call of a tool that they do not have in the same ways as a call
+        of one that failed.
+        """
+        application = isinstance(outcome, MCPError) and not isinstance(outcome, CallFailed)
+        if not self._operation.runs or self._connection is None or not (application or _reports_error(outcome)):
+            return None
+        seconds = min(LOOK_UP, self._ends_at - self._now())
+        return (self._connection.catalog, seconds) if seconds > 0 else None
+
+    def to(self, outcome: Any, found: bool | None = None) -> str:
+        """The answer to a call's result, or to whatever was raised.
+
+        Args:
+            outcome: The result or the exception.
+            found: Whether the server has the tool; None if nobody knows.
+        """
+        missing = None
+        if found is False and self._connection is not None:
+            missing = self._redact(no_such_tool(self._operation.name, self._connection.catalog.tools))
+        if isinstance(outcome, Exception):
+            return self._to_error(outcome, missing)
         try:
-            payload = self._operation.payload(result)
-            if getattr(result, "is_error", False):
-                payload = self._of_tool(payload)
+            payload = self._operation.payload(outcome)
+            if _reports_error(outcome):
+                payload = redacted(payload, self._redact)
+                text, state = payload.pop("result"), self._state()
+                said = reported(text, server=self._server, state=state, redact=self._redact, missing=missing)
+                payload = said.payload() | payload
             return encode(payload)
         except Exception as error:
-            return self.to_error(UnreadableResult(str(error)))
+            return self._to_error(UnreadableResult(str(error)), missing)
 
-    def _of_tool(self, payload: Payload) -> Payload:
-        """A tool's own failure: the application's, whatever its text may remind one of."""
-        payload = redacted(payload, self._redactor())
-        text = payload.pop("result") or "The tool failed, and does not say why."
-        return Problem(text, FailureKind.APPLICATION, "ran", self._state()).payload() | payload
-
-    def to_error(self, error: Exception) -> str:
-        """The answer to whatever was raised."""
+    def _to_error(self, error: Exception, missing: str | None) -> str:
         state = self._state()
         try:
-            said = problem(error, server=self._server, state=state, runs=self._operation.runs, redact=self._redactor())
+            said = problem(
+                error,
+                server=self._server,
+                state=state,
+                runs=self._operation.runs,
+                redact=self._redact,
+                missing=missing,
+            )
         except Exception:
             # An error whose own text cannot be made, or whose data has no end.
             what = f"The call to MCP server {self._server!r} failed, and the error cannot be shown."
@@ -101,8 +143,13 @@ class _Answer:
         except NotRunning:
             return None
 
-    def _redactor(self) -> Callable[[str], str]:
-        return self._connection.config.redactor if self._connection is not None else str
+    def _redact(self, text: str) -> str:
+        # The connection's own redactor: another one would not know what it has learned since, such as new tokens.
+        return self._connection.redact(text) if self._connection is not None else text
+
+
+def _reports_error(outcome: Any) -> bool:
+    return bool(getattr(outcome, "is_error", False))
 
 
 class _Maker:
@@ -125,28 +172,41 @@ class _Maker:
             timeout: Seconds for a call, waiting, reconnecting and replaying included.
 
         Raises:
-            ValueError: the timeout is not a number greater than zero.
+            ConfigError: the timeout is not a number greater than zero.
         """
-        if isinstance(timeout, bool) or not 0 < timeout < math.inf:
-            raise ValueError(f"timeout must be a number of seconds greater than zero, not {timeout!r}")
+        check_timeout(timeout)
+        if not timeout:
+            raise ConfigError("timeout must be a number of seconds greater than zero", key="timeout")
         operation = self._operation
         method: Any = getattr(manager, operation.method)
 
         async def asynchronous(args: dict[str, Any]) -> str:
-            answer = _Answer(operation, manager, server)
+            answer = _Answer(operation, manager, server, timeout=timeout, now=anyio.current_time)
+            outcome: Any
+            found: bool | None = None
             try:
-                result = await method(server, **answer.arguments(args), timeout=timeout)
+                outcome = await method(server, **answer.arguments(args), timeout=timeout)
             except Exception as error:
-                return answer.to_error(error)
-            return answer.to(result)
+                outcome = error
+            if (look_up := answer.to_look_up(outcome)) is not None:
+                catalog, seconds = look_up
+                with suppress(Exception):
+                    found = await catalog.look_up(operation.name, timeout=seconds)
+            return answer.to(outcome, found)
 
         def plain(args: dict[str, Any]) -> str:
-            answer = _Answer(operation, manager, server)
+            answer = _Answer(operation, manager, server, timeout=timeout, now=time.monotonic)
+            outcome: Any
+            found: bool | None = None
             try:
-                result = method(server, **answer.arguments(args), timeout=timeout)
+                outcome = method(server, **answer.arguments(args), timeout=timeout)
             except Exception as error:
-                return answer.to_error(error)
-            return answer.to(result)
+                outcome = error
+            if (look_up := answer.to_look_up(outcome)) is not None:
+                catalog, seconds = look_up
+                with suppress(Exception):
+                    found = catalog.look_up(operation.name, timeout=seconds)
+            return answer.to(outcome, found)
 
         handler = asynchronous if inspect.iscoroutinefunction(method) else plain
         # Some registries take the name from here.
@@ -213,7 +273,7 @@ def call_tool(
         timeout: Seconds for a call, waiting, reconnecting and replaying included.
 
     Raises:
-        ValueError: the timeout is not a number greater than zero.
+        ConfigError: the timeout is not a number greater than zero.
     """
 
     def prepare(args: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,10 @@ class SyncCatalog:
         """As `Catalog.hint`."""
         return self._catalog.hint(tool)
 
+    def look_up(self, tool: str, *, timeout: float | None = None) -> bool | None:
+        """As `Catalog.look_up`."""
+        return self._background.run(partial(self._catalog.look_up, tool, timeout=timeout))
+
     def subscribe(self, listener: Callable[[CatalogChange], None]) -> Callable[[], None]:
         """As `Catalog.subscribe`: the listener is called in the loop's thread, and must not block."""
         # In the loop: what is not listed yet is listed by a task there.

@@ -154,7 +154,7 @@ def test_a_tool_that_fails_is_an_error_in_one_line(mcpconn: Invoke, config: Conf
 def test_a_misspelt_tool_is_told_with_the_one_that_may_be_meant(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("call", "srv", "chargee", "--config", config(srv=stdio()))
     assert result.exit_code == 1
-    assert error_of(result) == "error: srv: there is no tool 'chargee'; did you mean 'charge'?"
+    assert error_of(result) == "error: srv: this server has no such tool, 'chargee'; did you mean 'charge'?"
 
 
 def test_a_call_that_may_have_run_has_a_status_of_its_own(mcpconn: Invoke, config: Config) -> None:
