@@ -111,7 +111,8 @@ class Catalog:
         Raises:
             NotRunning: this is not the connection's event loop.
         """
-        self.want()
+        self._want(KINDS)
+        self._watch.soon()
         return self._listeners.subscribe(listener)
 
     def hint(self, tool: str) -> bool | None:
