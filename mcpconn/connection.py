@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,14 +17,14 @@ from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
 from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
-from mcpconn.core.classify import classify
 from mcpconn.core.exchange import Exchange
-from mcpconn.core.failures import Evidence, Failure
+from mcpconn.core.failures import Failure
 from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
+from mcpconn.diagnosis import Diagnosis
 from mcpconn.errors import CallFailed, NotRunning
 from mcpconn.methods import Methods
-from mcpconn.observe import log, log_notice, logs_answers, prepare
+from mcpconn.observe import log_notice, logs_answers, prepare
 from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
 from mcpconn.requests import DEFAULT, harmful, harmless
@@ -84,10 +83,12 @@ class Connection(Owned, Methods):
         self._shared = shared or Shared(policy or Policy(), clock=clock, rules=rules)
         self.policy = self.config.policy(self._shared.policy)
         self._redact = self.config.redactor
+        self._diagnosis = Diagnosis(self.name, rules=self._shared.rules, redact=self._redact)
+        classify, contain = self._diagnosis.classify, self._diagnosis.contain
         prepare()
-        self.journal = Journal(self._contain)
+        self.journal = Journal(contain)
         self.journal.subscribe(log_notice, wants_answered=logs_answers)
-        self.catalog = Catalog(self, calm=self._shared.dials.calm, report=self._contain, mode=self.config.catalog)
+        self.catalog = Catalog(self, calm=self._shared.dials.calm, report=contain, mode=self.config.catalog)
         self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
         self._dialer = Dialer(
             self.config,
@@ -104,7 +105,7 @@ class Connection(Owned, Methods):
             self.name,
             self._dialer,
             self.policy,
-            classify=self._classify,
+            classify=classify,
             clock=self._shared.clock,
             journal=self.journal,
             dials=self._shared.dials,
@@ -112,13 +113,13 @@ class Connection(Owned, Methods):
             lazy=self.config.lazy,
             credentials=renewable(self._request_auth),
             tools=lambda: tuple(self.catalog.tools.values()),
-            prepare=partial(self._restore.before_calls, classify=self._classify, timeout=self.policy.probe_timeout),
+            prepare=partial(self._restore.before_calls, classify=classify, timeout=self.policy.probe_timeout),
             established=self._attend,
         )
         self._calls = Calls(
             self._supervisor,
             self.policy,
-            classify=self._classify,
+            classify=classify,
             clock=self._shared.clock,
             journal=self.journal,
             budget=self._shared.budget,
@@ -147,7 +148,7 @@ class Connection(Owned, Methods):
             raise NotRunning(f"{self.name}: the connection was started before; it is started once")
         self._home = Home()
         if self.config.problem is not None:
-            self._supervisor.refuse(self._classify(unusable(self.config)))
+            self._supervisor.refuse(self._diagnosis.classify(unusable(self.config)))
         group.start_soon(self._run)
 
     async def _run(self) -> None:
@@ -155,7 +156,7 @@ class Connection(Owned, Methods):
             await self._supervisor.run()
         except Exception as error:
             # A fault of ours. It must not take the manager's other connections along.
-            log.exception("connection.crashed", connection=self.name, error=repr(error))
+            self._diagnosis.crashed(error)
         finally:
             self._supervisor.close()
             self._ended.set()
@@ -341,20 +342,6 @@ class Connection(Owned, Methods):
 
     # -- for the supervisor
 
-    def _classify(self, evidence: Evidence) -> Failure:
-        try:
-            failure = classify(evidence, self._shared.rules)
-        except Exception as error:  # a user's rule is host code
-            self._contain("rule", error)
-            failure = classify(evidence)
-        return replace(failure, summary=self._redact(failure.summary))
-
-    def _contain(self, what: str, error: BaseException) -> None:
-        """Log what host code raised: a listener, a rule, a callback. It must not end the connection."""
-        # Handlers and filters of the standard library's loggers are host code, too.
-        with suppress(Exception):
-            log.error(f"{what}.raised", connection=self.name, error=self._redact(repr(error)))
-
     async def _attend(self, session: Session) -> None:
         """Beside the first calls of a session: finish restoring it, and list what it offers."""
         await self._restore.beside_calls(self._send)
@@ -369,7 +356,7 @@ class Connection(Owned, Methods):
 
     async def tell_watchers(self) -> None:
         """Have those who watch resources read them again, because updates may have been missed."""
-        await self._restore.tell_watchers(self._client_options["message_handler"], self._contain)
+        await self._restore.tell_watchers(self._client_options["message_handler"], self._diagnosis.contain)
 
     async def usable(self) -> bool:
         """Wait until calls can be issued, for as long as a call would; False if they cannot."""

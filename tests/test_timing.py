@@ -309,7 +309,7 @@ async def test_without_waiting_calls_dials_slow_down_to_a_minute() -> None:
         transport.down = True
         transport.drop()
         await settle()
-        connection._supervisor.report(connection.epoch, connection._classify(gone()))
+        connection._supervisor.report(connection.epoch, connection._diagnosis.classify(gone()))
         started, before = anyio.current_time(), transport.refused
         await anyio.sleep(60)
         assert transport.refused - before <= 8
