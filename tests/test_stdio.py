@@ -469,3 +469,11 @@ async def test_a_child_that_floods_its_output_costs_its_call_but_no_memory_and_n
                 assert text_of(await manager.call_tool("fine", "add", {"a": 1, "b": 1})) == "2"
             assert psutil.Process().memory_info().rss - before < 20_000_000
             assert manager["fine"].epoch == 1
+
+
+async def test_arguments_in_the_command_are_told_where_they_belong() -> None:
+    entry = {"command": f"{sys.executable} -m http.server"}
+    with pytest.raises(ConnectionFailed, match="put '-m' and what follows into args") as caught:
+        async with Connection(entry, name="srv"):
+            pass
+    assert caught.value.failure.kind is FailureKind.CONFIG

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,9 +210,22 @@ async def start_child(command: str, args: Sequence[str], *, env: Mapping[str, st
     with anyio.CancelScope(shield=True):
         try:
             return await start(words, options)
+        except FileNotFoundError as error:
+            advised = _advised(error, command, cwd)
+            raise CannotStart(advised) from advised
         except (OSError, ValueError) as error:
             raise CannotStart(error) from error
     raise AssertionError("unreachable")  # pragma: no cover - a shielded scope without a deadline
+
+
+def _advised(error: FileNotFoundError, command: str, cwd: str | None) -> FileNotFoundError:
+    """The error for a command that does not exist, with what to change: files often hold the arguments with it."""
+    program, _, arguments = command.strip().partition(" ")
+    missing_folder = cwd is not None and not os.path.isdir(cwd)
+    if missing_folder or not arguments or (shutil.which(program) is None and not os.path.exists(program)):
+        return error
+    text = f"no program is called {command!r}; if these are a program and its arguments, put {arguments.split()[0]!r} "
+    return FileNotFoundError(error.errno, f"{text}and what follows into args", command)
 
 
 async def _start(words: list[str], options: dict[str, Any]) -> Child:
