@@ -20,6 +20,7 @@ from tests.support import SAFETY, UNFINISHED_STREAMS, text_of
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "request": ("ping",),
     "call_tool": ("add", {"a": 1, "b": 1}),
     "read_resource": ("memo://welcome",),
     "get_prompt": ("greet", {"name": "Ada"}),

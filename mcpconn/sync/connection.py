@@ -90,6 +90,11 @@ class SyncConnection:
         return self._connection
 
     @property
+    def progress(self) -> str | None:
+        """As `Connection.progress`."""
+        return self._here.progress
+
+    @property
     def redact(self) -> Redactor:
         """As `Connection.redact`."""
         return self._connection.redact
@@ -114,6 +119,10 @@ class SyncConnection:
     def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
         """The former name of `update_credentials`."""
         self.update_credentials(auth, timeout)
+
+    def request(self, method: str, params: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        """As `Connection.request`. A plain `progress_callback` is called in a worker thread."""
+        return self._call(self._connection.request, method, params, **async_options(options))
 
     def call_tool(self, name: str, arguments: dict[str, Any] | None = None, **options: Any) -> types.CallToolResult:
         """As `Connection.call_tool`. A plain `progress_callback` is called in a worker thread."""
