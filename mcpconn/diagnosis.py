@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
 from mcpconn.core.classify import classify
 from mcpconn.core.failures import Evidence, Failure
@@ -30,11 +29,10 @@ class Diagnosis:
         """The failure that the evidence speaks for. A rule of the host's that raises is passed over, with all others
         of the host's."""
         try:
-            failure = classify(evidence, self._rules)
+            return classify(evidence, self._rules, redact=self._redact)
         except Exception as error:
             self.contain("rule", error)
-            failure = classify(evidence)
-        return replace(failure, summary=self._redact(failure.summary))
+            return classify(evidence, redact=self._redact)
 
     def contain(self, what: str, error: BaseException) -> None:
         """Log what host code raised: a listener, a rule, a callback. It must not end the connection."""
