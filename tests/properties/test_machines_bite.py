@@ -116,12 +116,14 @@ def _proven(failure: Failure) -> Failure:
     return replace(failure, proof=True)
 
 
+PROVEN = on("call", number=0, tool="add")
+"""The first session answers, so that its loss is met without a wait."""
 CHARGE_LOST = (on("fail_calls", server=0, fault="drop after", times=1), on("call", server=0, tool=1, seconds=1))
 
 SHORTEST: list[tuple[Mistake, type[SandboxMachine], tuple[Rule, ...]]] = [
     (unsafe_calls_are_replayed, TwoServers, CHARGE_LOST),
     (unsafe_calls_are_replayed, Conformance, (met_by("drop after", "charge"),)),
-    (calls_are_replayed_for_ever, Conformance, (met_by("404", times=3),)),
+    (calls_are_replayed_for_ever, Conformance, (PROVEN, met_by("404", times=3))),
     (the_budget_is_not_asked, Conformance, (met_by("drop after"), met_by("drop after"))),
     (suspicion_is_taken_for_proof, Conformance, (met_by("expired, 200"),)),
     (proof_is_taken_for_suspicion, Conformance, FORGOTTEN),
@@ -152,7 +154,7 @@ SHORTEST: list[tuple[Mistake, type[SandboxMachine], tuple[Rule, ...]]] = [
     (
         a_404_is_believed_where_replicas_share_no_sessions,
         Conformance,
-        (*FORGOTTEN * 3, on("advance", seconds=3.0), *FORGOTTEN),
+        (PROVEN, *FORGOTTEN * 3, on("advance", seconds=3.0), *FORGOTTEN),
     ),
 ]
 """The shortest sequence that shows each."""
