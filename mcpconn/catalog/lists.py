@@ -155,14 +155,13 @@ class Lists:
         todo = [one.kind for one in asked_for if one.began <= asked and (anew or not one.fresh(session))]
         if todo:
             self.under_way = anyio.Event()
-            news = False
             try:
                 news = await self._read_all(todo, session)
             finally:
+                # After a cancellation, those who wait list what this caller left undone.
                 done, self.under_way = self.under_way, None
                 done.set()
-                # After a cancellation, too: what this caller left undone may be needed by others.
-                self._over(news)
+            self._over(news)
         here = session is self._of.present()
         return here and all(one.fresh(session) and (one.got > asked or not anew) for one in asked_for)
 

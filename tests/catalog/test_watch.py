@@ -186,7 +186,7 @@ def test_a_caller_who_leaves_takes_no_listing_from_the_others(backend: str, cata
     play(backend, script, act, catalog=catalog)
 
 
-def test_a_listing_that_nobody_waits_for_any_more_is_finished_beside_the_calls(backend: str) -> None:
+def test_what_a_caller_who_left_has_not_listed_is_listed_when_needed(backend: str) -> None:
     script = Script()
 
     async def act(connection: Connection, transport: ScriptTransport) -> None:
@@ -194,7 +194,9 @@ def test_a_listing_that_nobody_waits_for_any_more_is_finished_beside_the_calls(b
         with anyio.move_on_after(1):
             await connection.catalog.refresh()
         await anyio.sleep(60)
-        assert connection.catalog.listed == set(KINDS)
+        assert connection.catalog.listed == {"tools"}
+        assert connection.catalog.stale
+        assert await connection.catalog.ensure()
         assert listed(script) == {**dict.fromkeys(KINDS, 1), "resources": 2}
 
     play(backend, script, act, catalog="lazy")
