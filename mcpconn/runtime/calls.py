@@ -366,7 +366,8 @@ class Calls:
         else:
             delivery = Delivery.NOT_SENT
             last = call.failure or supervisor.last_failure
-            why = f": {last.summary}" if last is not None else ""
+            why = supervisor.progress or (last.summary if last is not None else "")
+            why = f": {why}" if why else ""
             summary = f"not ready within {seconds} (the connection is {supervisor.state}{why})"
         failure = Failure(kind=FailureKind.TIMEOUT, delivery=delivery, proof=False, summary=summary, evidence=evidence)
         if exchange is not None and session is not None:

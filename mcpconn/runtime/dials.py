@@ -10,6 +10,25 @@ import anyio
 from mcpconn.policy import Policy
 
 
+class Slot:
+    """The right to dial, of one connection."""
+
+    def __init__(self, *limiters: anyio.CapacityLimiter) -> None:
+        self._limiters = limiters
+        self._held: list[anyio.CapacityLimiter] = []
+
+    async def acquire(self) -> None:
+        """Return when it is free, from all limiters in turn."""
+        for limiter in self._limiters:
+            await limiter.acquire_on_behalf_of(self)
+            self._held.append(limiter)
+
+    def release(self) -> None:
+        """Let the next one dial. A dial may do so before it is over, and its end then releases nothing."""
+        while self._held:
+            self._held.pop().release_on_behalf_of(self)
+
+
 class Dials:
     """The dials of one manager: at most so many at once, to one origin and in all. Those that wait go in order."""
 
@@ -22,7 +41,7 @@ class Dials:
         self._calm: anyio.Event | None = None
 
     @asynccontextmanager
-    async def take(self, origin: str) -> AsyncIterator[None]:
+    async def take(self, origin: str) -> AsyncIterator[Slot]:
         """Hold one slot. The origin's comes first: those who wait for one busy server keep no other waiting."""
         if self._total is None:
             # Made here, where an event loop runs.
@@ -31,10 +50,12 @@ class Dials:
         if limiter is None:
             limiter = self._origins[origin] = anyio.CapacityLimiter(self._policy.dials_per_origin)
         self._under_way += 1
+        slot = Slot(limiter, self._total)
         try:
-            async with limiter, self._total:
-                yield
+            await slot.acquire()
+            yield slot
         finally:
+            slot.release()
             self._under_way -= 1
             if self._under_way == 0 and self._calm is not None:
                 self._calm.set()

@@ -16,7 +16,7 @@ from mcpconn.core.states import Event, State
 from mcpconn.policy import Policy
 from mcpconn.runtime import upkeep
 from mcpconn.runtime.clock import Clock
-from mcpconn.runtime.dials import Dials
+from mcpconn.runtime.dials import Dials, Slot
 from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.lifecycle import Lifecycle
 from mcpconn.runtime.protocols import Credentials, Dialer, Link
@@ -215,8 +215,8 @@ class Supervisor(Lifecycle):
             # Before a slot is taken, and without the dial's timeout: a person may have to log in for it.
             failure = await self.renewal.run(self._classify)
             if failure is None:
-                async with self._dials.take(self._origin):
-                    failure = await self._attempt()
+                async with self._dials.take(self._origin) as slot:
+                    failure = await self._attempt(slot)
         self._dial_scope = None
         if self.state not in DIALLING or failure is None:
             return
@@ -243,11 +243,13 @@ class Supervisor(Lifecycle):
             self.pace.schedule(failure.retry_after)
             self.fire(event, failure)
 
-    async def _attempt(self) -> Failure | None:
+    async def _attempt(self, slot: Slot) -> Failure | None:
         """One dial. None: the connection is ready."""
         assert self._group is not None
         session = Session()
         limit = self._dialer.patience or self._policy.connect_timeout
+        if limit > self._policy.connect_timeout:
+            self.spawn(partial(self._make_room, slot))
         opening = self._dialer.open(lambda evidence: self._signed(session, evidence))
         try:
             with anyio.fail_after(limit):
@@ -280,6 +282,11 @@ class Supervisor(Lifecycle):
             # It arose during the handshake, when there was no session yet to report it for.
             self.report(self.epoch, self._classify(session.link.doubt))
         return None
+
+    async def _make_room(self, slot: Slot) -> None:
+        """A first start may take minutes. Eight that hang must not keep a ninth server of the same command waiting."""
+        await anyio.sleep(self._policy.connect_timeout)
+        slot.release()
 
     def _dial_failure(self, error: Exception, limit: float) -> Failure:
         evidence = getattr(error, "evidence", None)

@@ -260,7 +260,7 @@ class Dialer:
                 async with self._client(watch, negotiation.mode) as client:
                     link = Link(client, watch, ending=ENDING if self.config.kind == "stdio" else GOODBYE)
                     self._starting = None
-                    watch.discovery.shaken.set()
+                    watch.discovery.finish()
                     negotiation.opened(link.era)
                     yield link
                 group.cancel_scope.cancel()

@@ -5,7 +5,8 @@ A dial asks `server/discover`. The SDK takes every JSON-RPC error for the answer
 
     it ends, or cuts the connection        open once more, as legacy, at once
     HTTP 502, 503, 504 without a wait      the same
-    a child that stays mute                `initialize` on the same child; if that fails, a new one as legacy
+    a server that stays mute               `initialize` on the same session; a child that is mute to that as well is
+                                           replaced by one that is dialled as legacy
     refused, unauthorized, told to wait    says nothing about the era: the dial fails
 
 An opening as legacy after a cut is a guess. It is remembered once it has worked twice; an answer is remembered at
@@ -18,19 +19,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-import anyio
-from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, RequestId
-
 from mcpconn.config import ServerConfig
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Era, Evidence
 from mcpconn.core.seen import walk
-from mcpconn.wire.messages import Unreadable, same_id
+from mcpconn.wire.discovery import Discovery
+from mcpconn.wire.messages import Unreadable
 
-MUTE_AFTER_OUTPUT = 3.0
-"""Seconds that a child which has written something, and so is running, has for its answer to `server/discover`."""
-MUTE = 10.0
-"""The same for a child that has written nothing, and may be loading: the SDK's own limit for `server/discover`."""
 CUTS = 2
 """Times that a legacy opening must have worked after a cut before the era is remembered."""
 NOT_NOW = (502, 503, 504)
@@ -54,6 +49,11 @@ def tells_era(exchange: Exchange) -> bool:
     verdict = status in (500, 501) or (status < 500 and status not in (401, 403, 408, 429))
     answered = exchange.exception is None or isinstance(exchange.exception, Unreadable)
     return answered and verdict
+
+
+def is_refusal(evidence: Evidence) -> bool:
+    """Whether the server answered with a JSON-RPC error."""
+    return evidence.from_wire is True and evidence.code is not None
 
 
 @dataclass
@@ -82,62 +82,6 @@ class Eras:
         return Known() if config.kind == "memory" else self._known.setdefault(key, Known())
 
 
-class Discovery:
-    """`server/discover` in one opening: whether it was asked, and what came of it."""
-
-    def __init__(self, allowed: float) -> None:
-        """
-        Args:
-            allowed: Seconds that the whole dial may take.
-        """
-        self.allowed = allowed
-        self.asked = anyio.Event()
-        """`server/discover` was handed to the transport."""
-        self.settled = anyio.Event()
-        """It was answered, or is waited for no longer."""
-        self.initializing = anyio.Event()
-        """`initialize` was handed to the transport."""
-        self.shaken = anyio.Event()
-        """The handshake is done."""
-        self.answered = False
-        """By the server: with a result or a JSON-RPC error."""
-        self.cut = False
-        """The child read the question, and ended, or said nothing to `initialize` either."""
-        self._id: RequestId | None = None
-
-    @property
-    def patience(self) -> float:
-        """Seconds for the answer. The other half of a short dial is left for `initialize`."""
-        return min(MUTE, self.allowed / 2)
-
-    @property
-    def patience_after_output(self) -> float:
-        """The same, once the child has written something."""
-        return min(MUTE_AFTER_OUTPUT, self.allowed / 4)
-
-    def sent(self, message: JSONRPCMessage) -> None:
-        """A message is handed to the transport."""
-        if isinstance(message, JSONRPCRequest) and message.method == "server/discover":
-            self._id = message.id
-            self.asked.set()
-        elif isinstance(message, JSONRPCRequest) and message.method == "initialize":
-            self.initializing.set()
-
-    def heard(self, message: JSONRPCMessage) -> None:
-        """A message came from the server."""
-        if self._id is None or not isinstance(message, (JSONRPCResponse, JSONRPCError)):
-            return
-        if same_id(message.id, self._id):
-            self.answered = True
-            self.settled.set()
-
-    def give_up(self) -> RequestId | None:
-        """Wait for its answer no longer. Returns the request's id."""
-        request_id, self._id = self._id, None
-        self.settled.set()
-        return request_id
-
-
 class Negotiation:
     """One dial: one opening, or two where the first was cut at `server/discover`."""
 
@@ -149,10 +93,13 @@ class Negotiation:
             allowed: Seconds that the dial may take.
         """
         self._known = known
-        self._asks = mode == "auto" and known.era != "legacy"
-        self.mode = "legacy" if mode == "auto" and known.era == "legacy" else mode
+        self._remembered = mode == "auto" and known.era == "legacy"
+        """The next opening relies on what is remembered."""
+        self.mode = "legacy" if self._remembered else mode
         """The SDK's connect mode of the next opening."""
         self.discovery = Discovery(allowed)
+        self._second = False
+        """A second opening is under way: there is no third."""
         self._guessed: Evidence | None = None
         """Why the first opening failed, in the second."""
 
@@ -160,7 +107,8 @@ class Negotiation:
         """The handshake is done."""
         known = self._known
         known.started, known.waited = True, 0.0
-        if self.discovery.answered:
+        # One that is modern as well, and was late to say so, may be asked again the next time.
+        if self.discovery.answered and not (self.discovery.modern and era == "legacy"):
             known.era, known.cuts = era, 0
         elif self._guessed is not None:
             known.cuts += 1
@@ -168,14 +116,26 @@ class Negotiation:
                 known.era = "legacy"
 
     def again(self, error: BaseException, evidence: Evidence) -> bool:
-        """Whether a failed opening is followed by one as legacy, at once."""
-        known = self._known
-        if self._guessed is None and self._asks and known.era is None and self._cut(error, evidence):
+        """Whether a failed opening is followed by another, at once: one as legacy, or one that asks again."""
+        known, unknown = self._known, self._known.era is None
+        known.era = None
+        following = None if self._second else self._following(error, evidence, unknown=unknown)
+        if following is None:
+            known.cuts = 0
+            return False
+        self._second = True
+        self.mode, self.discovery = following, Discovery(self.discovery.allowed)
+        return True
+
+    def _following(self, error: BaseException, evidence: Evidence, *, unknown: bool) -> str | None:
+        """The mode of the second opening."""
+        if is_refusal(evidence) and (self._remembered or self.discovery.mute):
+            # It may have been replaced by a modern server, or is one that was slow to start.
+            return "auto"
+        if self.mode == "auto" and unknown and self._cut(error, evidence):
             self._guessed = evidence
-            self.mode, self.discovery = "legacy", Discovery(self.discovery.allowed)
-            return True
-        known.era, known.cuts = None, 0
-        return False
+            return "legacy"
+        return None
 
     def evidence(self, evidence: Evidence) -> Evidence:
         """What the dial failed of, where the last opening failed of `evidence`.
@@ -183,8 +143,7 @@ class Negotiation:
         A guess that is refused was a wrong one. It says nothing about the server, which may be a modern one
         that was away for a moment: then what counts is how it was away.
         """
-        refused = evidence.from_wire and evidence.code is not None
-        return self._guessed if self._guessed is not None and refused else evidence
+        return self._guessed if self._guessed is not None and is_refusal(evidence) else evidence
 
     def _cut(self, error: BaseException, evidence: Evidence) -> bool:
         if self.discovery.cut:

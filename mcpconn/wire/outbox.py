@@ -23,7 +23,7 @@ FLUSH = 0.5
 class _Line:
     """One message."""
 
-    __slots__ = ("begun", "data", "done", "exchange", "scope", "written")
+    __slots__ = ("begun", "data", "done", "exchange", "scope", "withdrawn", "written")
 
     def __init__(self, data: bytes, exchange: Exchange | None) -> None:
         self.data = data
@@ -31,9 +31,17 @@ class _Line:
         self.scope = anyio.CancelScope()
         self.begun = False
         """Its first byte has left this process."""
+        self.withdrawn = False
+        """Nobody waits for it any more, or the session has ended, before that: it must not be begun."""
         self.written = False
         """All of it has."""
         self.done = anyio.Event()
+
+    def withdraw(self) -> None:
+        """Do not write it, if nothing of it has been written: it waits for room in the pipe."""
+        if not self.begun:
+            self.withdrawn = True
+            self.scope.cancel()
 
     def begin(self) -> None:
         self.begun = True
@@ -47,6 +55,8 @@ class Outbox:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._lines: deque[_Line] = deque()
+        self._current: _Line | None = None
+        """The one that is being written."""
         self._more = anyio.Event()
         self._idle = anyio.Event()
         self.closed = False
@@ -69,15 +79,14 @@ class Outbox:
         except BaseException:
             if line in self._lines:
                 self._lines.remove(line)
-            elif not line.begun:
-                # It waits for room in the pipe: nothing of it is there yet.
-                line.scope.cancel()
+            else:
+                line.withdraw()
             raise
         if not line.written:
             raise anyio.BrokenResourceError
 
-    async def run(self) -> None:
-        """Write what there is to write, until nobody is left to read it or `close` is called."""
+    async def run(self) -> bool:
+        """Write what there is to write, until `close` is called. False: nobody is left to read it."""
         try:
             while not self.closed:
                 if self._lines:
@@ -87,19 +96,20 @@ class Outbox:
                     self._idle.set()
                     await self._more.wait()
                     self._idle = anyio.Event()
+            return True
         except GONE:
-            pass
+            # Whoever waits for a line is told by `close`, when it is known how the child ended.
+            return self.closed
         finally:
             self._idle.set()
-            self._drop()
 
     async def _write(self, line: _Line) -> None:
-        try:
-            with line.scope:
-                await self._writer.send(line.data, line.begin)
-                line.written = True
-        finally:
-            line.done.set()
+        self._current = line
+        with line.scope:
+            await self._writer.send(line)
+            line.written = line.begun
+        self._current = None
+        line.done.set()
 
     async def flush(self) -> None:
         """Return when all has been written, or after half a second."""
@@ -108,10 +118,13 @@ class Outbox:
         self.close()
 
     def close(self) -> None:
-        """Take no more messages. Those that wait are not sent."""
+        """Take no more messages. Those that wait are not sent, and their senders are told."""
         self.closed = True
         self._more.set()
         self._drop()
+        if self._current is not None:
+            self._current.withdraw()
+            self._current.done.set()
 
     def _drop(self) -> None:
         while self._lines:

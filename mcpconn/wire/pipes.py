@@ -10,7 +10,7 @@ from __future__ import annotations
 import array
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Protocol
 
@@ -36,11 +36,22 @@ class Reader(Protocol):
     async def aclose(self) -> None: ...
 
 
+class Line(Protocol):
+    """What is to be written."""
+
+    data: bytes
+    withdrawn: bool
+    """It must not be begun any more."""
+
+    def begin(self) -> None:
+        """Its first bytes have left this process."""
+
+
 class Writer(Protocol):
     """The sending end of a pipe."""
 
-    async def send(self, data: bytes, began: Callable[[], None]) -> None:
-        """Write all of `data`; `began` is called when the first bytes have left this process."""
+    async def send(self, line: Line) -> None:
+        """Write a line, unless it is withdrawn before its first byte could be written."""
 
     @property
     def taken(self) -> bool | None:
@@ -94,22 +105,22 @@ class PipeWriter:
         os.set_blocking(fd, False)
         self._fd = fd
         self._used = False
+        self._taken_in_the_end: bool | None = False
 
-    async def send(self, data: bytes, began: Callable[[], None]) -> None:
-        """Write all of `data`, waiting for the child to read if need be.
-
-        Args:
-            data: The bytes.
-            began: Called when the first of them have left this process.
+    async def send(self, line: Line) -> None:
+        """Write a line, waiting for the child to read if need be, unless it is withdrawn before it was begun.
 
         Raises:
             BrokenPipeError: no process has the other end open.
             ClosedResourceError: this end is closed.
         """
-        rest = memoryview(data)
+        rest = memoryview(line.data)
         while rest:
             if self._fd < 0:
                 raise anyio.ClosedResourceError
+            if line.withdrawn:
+                # Looked at in the same step as the write: a cancellation may come a step too late.
+                return
             try:
                 # Without a wait first: a pipe is nearly always writable, and a wait costs two system calls.
                 rest = rest[os.write(self._fd, rest[:CHUNK]) :]
@@ -117,14 +128,16 @@ class PipeWriter:
                 await anyio.wait_writable(self._fd)
             else:
                 self._used = True
-                began()
+                line.begin()
 
     @property
     def taken(self) -> bool | None:
         """Whether something was written and all of it has been read; None on systems that do not tell."""
         if not self._used:
             return False
-        if sys.platform == "win32" or self._fd < 0:
+        if self._fd < 0:
+            return self._taken_in_the_end
+        if sys.platform == "win32":
             return None
         unread = array.array("i", [0])
         try:
@@ -136,6 +149,8 @@ class PipeWriter:
 
     async def aclose(self) -> None:
         """Close this end: the child reads the end of its stdin."""
+        if self._fd >= 0:
+            self._taken_in_the_end = self.taken
         self._fd = _close(self._fd)
 
 
@@ -145,9 +160,10 @@ class StreamWriter:  # pragma: no cover - for Windows, where pipes cannot be wai
     def __init__(self, stream: ByteSendStream) -> None:
         self._stream = stream
 
-    async def send(self, data: bytes, began: Callable[[], None]) -> None:
-        began()
-        await self._stream.send(data)
+    async def send(self, line: Line) -> None:
+        if not line.withdrawn:
+            line.begin()
+            await self._stream.send(line.data)
 
     @property
     def taken(self) -> bool | None:

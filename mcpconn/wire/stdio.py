@@ -137,6 +137,8 @@ class _Transport:
         if not (discovery.answered or discovery.shaken.is_set()):
             # Unless it never read the question: then it ended for a reason of its own.
             discovery.cut = discovery.asked.is_set() and self._child.stdin.taken is not False
+        # Before anybody is told by a closed stream: the reason has to be there when they ask for it.
+        self._watch.end()
         self.outbox.close()
         self._deliver.close()
 
@@ -156,7 +158,11 @@ class _Transport:
                 except (anyio.ClosedResourceError, anyio.BrokenResourceError):
                     break
         await child.drain_stdout()
-        await child.exited(STATUS)
+        await self._conclude()
+
+    async def _conclude(self) -> None:
+        """End the session, with the status of the process and its last words if they can be had."""
+        await self._child.exited(STATUS)
         with anyio.move_on_after(LAST_WORDS):
             await self._stderr_read.wait()
         self.end()
@@ -166,11 +172,9 @@ class _Transport:
         self._stderr_read.set()
 
     async def _write(self) -> None:
-        await self.outbox.run()
-        if not self.outbox.closed:
+        if not await self.outbox.run():
             # Nobody has stdin open any more, so nobody will answer.
-            await self._child.exited(STATUS)
-            self.end()
+            await self._conclude()
 
     async def _attend(self) -> None:
         """Wait for the end of the process itself."""
@@ -184,21 +188,15 @@ class _Transport:
             with anyio.move_on_after(DEAD if child.process.returncode else self._launch):
                 await shaken.wait()
                 return
-            self.end()
+            await self._conclude()
         else:
             self._watch.suspect(self._exit(certain=False), self._exit(certain=True))
 
     async def _ask(self) -> None:
         """Bound the wait for an answer to `server/discover`, and for one to the `initialize` that follows."""
         discovery = self._discovery
-        await discovery.asked.wait()
-        with anyio.move_on_after(discovery.patience) as scope:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._shorten, scope)
-                await discovery.settled.wait()
-                group.cancel_scope.cancel()
-        request_id = discovery.give_up()
-        if discovery.answered or request_id is None:
+        request_id = await discovery.overdue(self._child.spoke)
+        if request_id is None:
             return
         try:
             await self._deliver.send(made(request_id, REQUEST_TIMEOUT, "server/discover was not answered"))
@@ -207,21 +205,18 @@ class _Transport:
         await discovery.initializing.wait()
         await self._handshake()
 
-    async def _shorten(self, scope: anyio.CancelScope) -> None:
-        await self._child.spoke.wait()
-        scope.deadline = min(scope.deadline, anyio.current_time() + self._discovery.patience_after_output)
-
     async def _handshake(self) -> None:
-        """Return when it is done; end the session if the child reads and does not answer."""
+        """Return when it is done; end the session if the child reads what it is sent and does not answer."""
         discovery = self._discovery
-        began = anyio.current_time()
-        # What is left of the dial is for a new child.
-        limit = began + discovery.allowed - discovery.patience - min(self._launch, discovery.allowed / 4)
-        taken: float | None = None
+        patience = min(WEDGED, discovery.allowed / 4)
+        since: float | None = None
         while not discovery.shaken.is_set():
             now = anyio.current_time()
-            taken = (taken or now) if self._child.stdin.taken else None
-            if now >= limit or (taken is not None and now >= taken + WEDGED):
+            if self._child.stdin.taken is False:
+                since = None
+            elif since is None:
+                since = now
+            elif now >= since + patience:
                 self.end(Mute("no answer to server/discover, nor to initialize after it"))
                 discovery.cut = True
                 return

@@ -17,6 +17,7 @@ from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import (
     CONNECTION_CLOSED,
+    REQUEST_TIMEOUT,
     JSONRPCError,
     JSONRPCNotification,
     JSONRPCRequest,
@@ -86,6 +87,8 @@ class StreamableHttp:
         if isinstance(message, JSONRPCRequest):
             modern = self._version in MODERN_PROTOCOL_VERSIONS
             in_flight = self._in_flight[coerce_request_id(message.id)] = _InFlight(modern)
+            if message.method == "server/discover" and not self._watch.discovery.shaken.is_set():
+                self._group.start_soon(self._bound_discovery)
             # In the sender's context, in which the record of the attempt is found, and callbacks are run.
             self._group.start_soon(self._request, item, message, headers, in_flight)
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
@@ -201,6 +204,15 @@ class StreamableHttp:
         self._check_era(message, exchange)
         status = f"HTTP {exchange.http_status}" if exchange.exception is None else type(exchange.exception).__name__
         await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {status}"))
+
+    async def _bound_discovery(self) -> None:
+        """A server that says nothing is given up while there is time left to dial it as a legacy one."""
+        request_id = await self._watch.discovery.overdue()
+        if request_id is not None:
+            in_flight = self._in_flight.get(coerce_request_id(request_id))
+            if in_flight is not None:
+                in_flight.scope.cancel()
+            await self.inbox.put(made(request_id, REQUEST_TIMEOUT, "server/discover was not answered"))
 
     def _check_era(self, message: JSONRPCRequest, exchange: Exchange) -> None:
         if message.method == "server/discover" and exchange.phase == "dial" and not tells_era(exchange):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import anyio
 from mcp.shared.message import SessionMessage
@@ -17,7 +18,7 @@ from mcpconn.core.decide import RETURNED_LIMIT
 from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Evidence
 from mcpconn.core.stream import StreamRecord
-from mcpconn.wire.era import Discovery
+from mcpconn.wire.discovery import Discovery
 from mcpconn.wire.messages import Made
 from mcpconn.wire.waiting import Item, Waiting
 
@@ -129,7 +130,6 @@ class Watch:
     def received(self, item: Item, *, shared: bool) -> Item:
         """Write down what `item` says. Takes and returns what `Waiting.received` does."""
         self.doubt = None
-        item = self.waiting.received(item, shared=shared)
         if not self.discovery.shaken.is_set() and isinstance(item, SessionMessage) and not isinstance(item, Made):
-            self.discovery.heard(item.message)
-        return item
+            item = replace(item, message=self.discovery.heard(item.message))
+        return self.waiting.received(item, shared=shared)

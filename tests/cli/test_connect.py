@@ -73,7 +73,7 @@ async def test_a_listing_of_many_pages_is_read_to_its_end() -> None:
 
 @pytest.mark.anyio
 async def test_a_listing_without_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "PAGES", 3)
+    monkeypatch.setattr("mcpconn.catalog.listing.PAGES", 3)
     (result,) = await connect.check(scripted(srv=Script(page_size=1)))
     assert result.tools is not None
     assert len(result.tools) == 3

@@ -1,0 +1,126 @@
+"""`server/discover` in one opening of a session: whether it was asked, and what came of it, soon or late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+from mcp_types import (
+    UNSUPPORTED_PROTOCOL_VERSION,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+)
+from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
+
+from mcpconn.wire.messages import same_id
+
+MUTE_AFTER_OUTPUT = 3.0
+"""Seconds that a child which has written something, and so is running, has for its answer to `server/discover`."""
+MUTE = 10.0
+"""The same for a child that has written nothing, and may be loading: the SDK's own limit for `server/discover`."""
+
+
+class Discovery:
+    """The question for a server's era.
+
+    An answer that comes late still counts. The SDK has sent `initialize` by then, which a modern server refuses. The
+    SDK asks once more if the refusal names a version that it knows (-32022), so the refusal is made to do that.
+    """
+
+    def __init__(self, allowed: float) -> None:
+        """
+        Args:
+            allowed: Seconds that the whole dial may take.
+        """
+        self.allowed = allowed
+        self.asked = anyio.Event()
+        """`server/discover` was handed to the transport."""
+        self.settled = anyio.Event()
+        """It was answered, or is waited for no longer."""
+        self.initializing = anyio.Event()
+        """`initialize` was handed to the transport."""
+        self.shaken = anyio.Event()
+        """The handshake is done."""
+        self.answered = False
+        """By the server: with a result or a JSON-RPC error."""
+        self.mute = False
+        """It was not answered in time."""
+        self.modern: Sequence[str] = ()
+        """The modern versions that an answer named which came too late."""
+        self.cut = False
+        """The child read the question, and ended, or said nothing to `initialize` either."""
+        self._id: RequestId | None = None
+        self._initialize_id: RequestId | None = None
+
+    @property
+    def patience(self) -> float:
+        """Seconds for the answer. The other half of a short dial is left for `initialize`."""
+        return min(MUTE, self.allowed / 2)
+
+    @property
+    def patience_after_output(self) -> float:
+        """The same, once the child has written something."""
+        return min(MUTE_AFTER_OUTPUT, self.allowed / 4)
+
+    def sent(self, message: JSONRPCMessage) -> None:
+        """A message is handed to the transport."""
+        if isinstance(message, JSONRPCRequest) and message.method == "server/discover":
+            self._id, self.mute = message.id, False
+            self.asked.set()
+        elif isinstance(message, JSONRPCRequest) and message.method == "initialize":
+            self._initialize_id = message.id
+            self.initializing.set()
+
+    def heard(self, message: JSONRPCMessage) -> JSONRPCMessage:
+        """A message came from the server. Returns what the session should see of it."""
+        if isinstance(message, (JSONRPCResponse, JSONRPCError)):
+            if self._id is not None and same_id(message.id, self._id):
+                self.answered = True
+                self.settled.set()
+                if self.mute and isinstance(message, JSONRPCResponse):
+                    self.modern = _modern(message.result.get("supportedVersions"))
+            elif self.modern and isinstance(message, JSONRPCError) and same_id(message.id, self._initialize_id or ""):
+                data = {"supported": list(self.modern), "requested": LATEST_MODERN_VERSION}
+                error = ErrorData(code=UNSUPPORTED_PROTOCOL_VERSION, message=message.error.message, data=data)
+                return JSONRPCError(jsonrpc="2.0", id=message.id, error=error)
+        return message
+
+    async def overdue(self, spoke: anyio.Event | None = None) -> RequestId | None:
+        """Wait for the answer. Returns the id of the request once that is too late; None if it was answered.
+
+        Args:
+            spoke: Set when the server has said anything at all, and so is running.
+        """
+        await self.asked.wait()
+        with anyio.move_on_after(self.patience) as scope:
+            async with anyio.create_task_group() as group:
+                if spoke is not None:
+                    group.start_soon(self._shorten, spoke, scope)
+                await self.settled.wait()
+                group.cancel_scope.cancel()
+        if self.settled.is_set():
+            return None
+        self.give_up()
+        return self._id
+
+    async def _shorten(self, spoke: anyio.Event, scope: anyio.CancelScope) -> None:
+        await spoke.wait()
+        scope.deadline = min(scope.deadline, anyio.current_time() + self.patience_after_output)
+
+    def give_up(self) -> None:
+        """Wait for its answer no longer."""
+        self.mute = True
+        self.settled.set()
+
+    def finish(self) -> None:
+        """The handshake is done: nobody need wait for anything any more."""
+        for event in (self.asked, self.settled, self.initializing, self.shaken):
+            event.set()
+
+
+def _modern(versions: object) -> list[str]:
+    return [each for each in versions if each in MODERN_PROTOCOL_VERSIONS] if isinstance(versions, list) else []
