@@ -272,7 +272,8 @@ async def test_replicas_behind_a_balancer_without_stickiness_are_not_hammered(se
     initializes = sum(replica.count("initialize") for replica in replicas)
     # A call is refused by chance; made again once, it is answered three times out of four.
     assert answered > failed
-    assert answered >= 20
+    # And it may have to wait for a probe, of which there is one in 3 s.
+    assert answered >= 15
     assert initializes <= 25
     told = [str(change.failure) for change in losses.changes if change.event is Event.LOST]
     assert any("several replicas behind a balancer without sticky sessions" in each for each in told)

@@ -306,7 +306,8 @@ class Calls:
             if failure.delivery is Delivery.UNKNOWN:
                 self._budget.withdraw()
         self._journal.add(Replay(self._supervisor.name, call.method, session.epoch, failure, call.attempts))
-        await self._supervisor.settled(session)
+        # A proof that the connection doubts, since replicas share no sessions: the one replay waits for the probe.
+        await self._supervisor.settled(session, deferred=is_lost_session(failure))
         if pause:
             await anyio.sleep(pause)
 

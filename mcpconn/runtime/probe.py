@@ -148,7 +148,7 @@ class Probe:
             # A server that is merely busy gets more than one chance.
             session.unanswered += 1
             return None
-        elif decisive is not None and not decisive.silent:
+        elif decisive is not None and verdict[1].kind is FailureKind.SESSION_EXPIRED:
             if decisive.method not in self.answered:
                 self.unproven.add(decisive.method)
             # The next session has to answer it, before a refusal of it is proof again.
