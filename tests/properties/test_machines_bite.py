@@ -60,7 +60,7 @@ def proof_is_taken_for_suspicion(patch: Patch) -> None:
 
 
 def a_failed_probe_proves_nothing(patch: Patch) -> None:
-    patch.setattr(supervisor, "decide_probe", lambda failure, **facts: None)
+    patch.setattr("mcpconn.runtime.probe.decide_probe", lambda failure, **facts: None)
 
 
 def a_half_open_probe_may_fail_again_and_again(patch: Patch) -> None:
