@@ -57,6 +57,20 @@ def everything_server_js() -> Path:
     return entry
 
 
+KNOWN = Path(__file__).with_name("known_failures.txt")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is known to fail: see the file's first lines. Each line is the beginning of a test's id."""
+    lines = KNOWN.read_text(encoding="utf-8").splitlines()
+    known = [line.partition("  ") for line in lines if line.strip() and not line.startswith("#")]
+    for item in items:
+        for beginning, _, reason in known:
+            if item.nodeid.startswith(beginning):
+                # Not strict: some of them fail on a busy machine only.
+                item.add_marker(pytest.mark.xfail(reason=reason.strip(), strict=False))
+
+
 def pytest_collection_finish() -> None:
     """Five thousand collected tests need not be looked at by every garbage collection of theirs."""
     gc.collect()

@@ -17,10 +17,9 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from mcpconn import CallFailed, Event, Failure
+from mcpconn import CallFailed, Delivery, Event, Failure, FailureKind
 from mcpconn.core.decide import decide, decide_dial, may_replay
 from mcpconn.runtime import calls, lifecycle, supervisor
-from mcpconn.runtime.calls import Calls
 from mcpconn.runtime.gate import Gate
 from mcpconn.runtime.lifecycle import Lifecycle
 from mcpconn.runtime.pace import Pace
@@ -77,10 +76,10 @@ def old_failures_count(patch: Patch) -> None:
 
 
 def a_tools_words_are_believed(patch: Patch) -> None:
-    async def believe(self: Calls, session: Any, failure: Failure, error: Exception) -> Failure:
-        return failure
+    def believe(failure: Failure, lost: Failure | None) -> Failure:
+        return replace(failure, kind=FailureKind.SESSION_EXPIRED, delivery=Delivery.REJECTED)
 
-    patch.setattr(Calls, "_confirmed", believe)
+    patch.setattr("mcpconn.runtime.calls.confirmed", believe)
 
 
 def waiters_are_forgotten(patch: Patch) -> None:
