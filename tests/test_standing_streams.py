@@ -444,7 +444,7 @@ def test_an_event_above_the_limit_costs_the_stream_and_no_more(backend: str) -> 
 
     async def act(scene: Scene) -> None:
         await anyio.sleep(10)
-        assert scene.stream == {"state": "open", "opened": 2, "reason": "an event was too large", "retry_in": None}
+        assert scene.stream == {"state": "open", "opened": 2, "reason": "the server ended it", "retry_in": None}
         await scene.healthy()
 
     play(
