@@ -131,5 +131,7 @@ class Watch:
         """Write down what `item` says. Takes and returns what `Waiting.received` does."""
         self.doubt = None
         if not self.discovery.shaken.is_set() and isinstance(item, SessionMessage) and not isinstance(item, Made):
-            item = replace(item, message=self.discovery.heard(item.message))
+            heard = self.discovery.heard(item.message)
+            # A copy only if there is something else to show: the same object keeps its metadata, and costs nothing.
+            item = item if heard is item.message else replace(item, message=heard)
         return self.waiting.received(item, shared=shared)
