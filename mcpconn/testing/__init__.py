@@ -6,11 +6,12 @@ to run with `sys.executable` for the stdio transport. `faults` and `hostile` hol
 wrong.
 """
 
-from mcpconn.testing import faults, hostile
+from mcpconn.testing import faults, hostile, poison
 from mcpconn.testing.expiries import EXPIRIES, Expiry
 from mcpconn.testing.faults import Exchange, Fault
 from mcpconn.testing.http import HttpServer
 from mcpconn.testing.inproc import ScriptTransport
+from mcpconn.testing.memory import MemoryTransport
 from mcpconn.testing.paths import STDIO_SERVER
 from mcpconn.testing.proxy import FaultProxy
 from mcpconn.testing.records import Armed, Execution, Received, SessionState
@@ -33,6 +34,7 @@ __all__ = [
     "Follow",
     "Hang",
     "HttpServer",
+    "MemoryTransport",
     "Progress",
     "Raw",
     "Received",
@@ -50,4 +52,5 @@ __all__ = [
     "default_tools",
     "faults",
     "hostile",
+    "poison",
 ]

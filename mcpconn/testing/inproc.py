@@ -9,7 +9,7 @@ import anyio.lowlevel
 import httpx2
 
 from mcpconn.testing.script import Script
-from mcpconn.testing.steps import Close, Feed, Follow, Hang, Reply, Reset, Send, Sleep
+from mcpconn.testing.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep
 
 __all__ = ["ScriptTransport"]
 
@@ -89,6 +89,8 @@ class _Exchange:
                 # Lets endless bodies be cancelled.
                 await anyio.lowlevel.checkpoint()
                 yield step.data
+            elif isinstance(step, Raw):
+                raise RuntimeError("raw bytes need a server with sockets: HttpServer or MemoryTransport")
             elif isinstance(step, Sleep):
                 await self._wait(_sleeper(step.seconds))
             elif isinstance(step, Hang):

@@ -43,7 +43,8 @@ def followed_by(extra: bytes, *, after: float | None = None) -> Fault:
 
     Args:
         extra: What follows the answer, in the same packet.
-        after: Seconds until it follows, in a packet of its own. None: at once.
+        after: Seconds until it follows, in a packet of its own, unless the next request has arrived by then. None:
+            at once.
     """
 
     def steps(exchange: Exchange) -> Iterator[Step]:
@@ -53,7 +54,7 @@ def followed_by(extra: bytes, *, after: float | None = None) -> Fault:
         else:
             yield Raw(answer)
             yield Sleep(after)
-            yield Raw(extra)
+            yield Raw(extra, unasked=True)
 
     return Fault("poisoned socket", lambda exchange: Reply(None, (), steps(exchange)), after=True)
 

@@ -7,9 +7,9 @@ end against what everybody was told (`mcpconn.testing.history`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -18,13 +18,12 @@ from anyio.abc import TaskGroup
 from mcp import MCPError
 
 from mcpconn.core.states import TRANSITIONS, Event, State
-from mcpconn.testing import faults, hostile
 from mcpconn.testing.clock import settle, virtual_clock
-from mcpconn.testing.faults import Exchange, Fault
 from mcpconn.testing.history import Call, History
 from mcpconn.testing.inproc import ScriptTransport
+from mcpconn.testing.memory import MemoryTransport
 from mcpconn.testing.script import Script
-from mcpconn.testing.steps import Reply
+from mcpconn.testing.troubles import FAULTS, SOCKET_FAULTS
 
 __all__ = ["FAULTS", "Broken", "Caller", "Handler", "Sandbox"]
 
@@ -33,56 +32,6 @@ Handler = Callable[[Any, str, str, dict[str, Any]], Awaitable[Any]]
 
 OVERTIME = 0.5
 """Seconds that a call may end after its deadline."""
-
-
-def _for_tools(fault: Fault) -> Fault:
-    """`fault` for tools alone: what a tool says, a ping does not."""
-
-    def plan(exchange: Exchange) -> Reply:
-        return fault.plan(exchange) if exchange.message.get("method") == "tools/call" else exchange.answer
-
-    return replace(fault, plan=plan)
-
-
-FAULTS: Mapping[str, Callable[[], Fault]] = {
-    "drop before": faults.drop_before,
-    "drop after": faults.drop_after,
-    "cut stream": faults.cut_stream,
-    "cut stream, cleanly": lambda: faults.cut_stream(clean=True),
-    "hang": faults.hang,
-    "hang after": faults.hang_after,
-    "slow": lambda: faults.slow(3),
-    "garbage": hostile.garbage,
-    "web page": hostile.html_200,
-    "invalid utf-8": hostile.invalid_utf8,
-    "wrong id": hostile.wrong_id,
-    "wrong id on a stream": lambda: hostile.wrong_id(stream=True),
-    "null id": lambda: hostile.spoiled("null id"),
-    "null id on a stream": lambda: hostile.spoiled("null id", stream=True),
-    "half a surrogate": lambda: hostile.spoiled("half a surrogate in an error"),
-    "half a surrogate, 400": lambda: hostile.spoiled("half a surrogate in an error", http_status=400),
-    "half a surrogate on a stream": lambda: hostile.spoiled("half a surrogate in a result", stream=True),
-    "an answer and an error": lambda: hostile.spoiled("result and error"),
-    "wrong shape": hostile.wrong_shape,
-    "too large": lambda: hostile.huge_body(100_000),
-    "forged evidence": hostile.forged_evidence,
-    "202": faults.accepted_202,
-    "401": faults.unauthorized,
-    "403": faults.forbidden,
-    "404 as a web page": faults.not_found_html,
-    "404": faults.expired_404,
-    "429": lambda: faults.rate_limited(2),
-    "429 without Retry-After": lambda: faults.rate_limited(None),
-    "500 after it ran": lambda: faults.server_error(ran=True),
-    "502": faults.bad_gateway,
-    "503": lambda: faults.unavailable(2),
-    "503 after it ran": lambda: faults.unavailable(ran=True),
-    "expired, 200": faults.expired_200,
-    "expired, 400": faults.expired_400,
-    "expired, 400 without id": lambda: faults.expired_400(with_id=False),
-    "application error": lambda: _for_tools(faults.rpc_error(-32603, "Tool failed: the shop's session expired")),
-}
-"""What can go wrong with one request, by name."""
 
 
 class Broken(AssertionError):
@@ -109,6 +58,7 @@ class Sandbox:
         *,
         handler: Handler | None = None,
         config: Mapping[str, Any] | None = None,
+        sockets: Collection[str] = (),
         seed: int = 0,
         **options: Any,
     ) -> None:
@@ -117,6 +67,7 @@ class Sandbox:
             scripts: The servers, by name.
             handler: Makes the calls; `manager.call_tool` by default.
             config: More entries for the configuration of every server.
+            sockets: Servers behind connections that are used for one request after another.
             seed: Where the manager's jitter comes from.
             options: More arguments for the `Manager`: `policy` and so on.
         """
@@ -124,7 +75,10 @@ class Sandbox:
         from mcpconn.manager import Manager
 
         self.scripts = dict(scripts)
-        self.transports = {name: ScriptTransport(script) for name, script in self.scripts.items()}
+        self.transports: dict[str, ScriptTransport | MemoryTransport] = {
+            name: MemoryTransport(script) if name in sockets else ScriptTransport(script)
+            for name, script in self.scripts.items()
+        }
         self._config = dict(config or {})
         self.manager = Manager({name: self._entry(name) for name in self.scripts}, clock=virtual_clock(seed), **options)
         self.history = History()
@@ -144,6 +98,9 @@ class Sandbox:
     async def __aenter__(self) -> Sandbox:
         self._tasks = len(anyio.get_running_tasks())
         self.manager.subscribe(self._watch)
+        for transport in self.transports.values():
+            if isinstance(transport, MemoryTransport):
+                await self._stack.enter_async_context(transport.serving())
         await self._stack.enter_async_context(self.manager)
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         return self
@@ -224,8 +181,9 @@ class Sandbox:
     # -- servers
 
     def inject(self, server: str, fault: str, **options: Any) -> None:
-        """Arm a fault of `FAULTS` by its name; options as for `Script.inject`."""
-        self.scripts[server].inject(FAULTS[fault](), **options)
+        """Arm a fault of `FAULTS` or `SOCKET_FAULTS` by its name; options as for `Script.inject`."""
+        make = FAULTS.get(fault) or SOCKET_FAULTS[fault]
+        self.scripts[server].inject(make(), **options)
 
     def forget(self, server: str) -> None:
         """The server forgets its sessions."""

@@ -58,6 +58,8 @@ class Raw:
     """
 
     data: bytes
+    unasked: bool = False
+    """Not if another request has arrived meanwhile. What is sent after it, no client can tell from its answer."""
 
 
 @dataclass(frozen=True)

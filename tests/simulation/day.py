@@ -11,17 +11,18 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
 from mcpconn import Change, Policy
-from mcpconn.testing import Script, clock
-from mcpconn.testing.sandbox import FAULTS, Sandbox
+from mcpconn.testing import Script, ScriptedTool, clock, default_tools
+from mcpconn.testing.sandbox import Sandbox
+from mcpconn.testing.troubles import FAULTS, SOCKET_FAULTS
 
 SERVERS = 50
 DAY = 86_400.0
@@ -30,6 +31,12 @@ TROUBLES = 1.5
 VISITS = 2.0
 """Times a day at which a server is called without any trouble, on average."""
 TOOLS = ("add", "charge", "slow", "slow_charge", "progress")
+KINDS = ("outage", "restart", "expiry", "fault", "fault", "brownout", "replaced")
+"""What trouble can be, each as likely as it is often named."""
+POISON = ("poison", "poison")
+"""The same, with connections that are used again."""
+SHARE_OF_SOCKETS = 0.4
+"""Of the servers: behind connections that are used for one request after another, with an HTTP parser at both ends."""
 POLICY = Policy(max_message_size=65536)
 
 
@@ -102,12 +109,27 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def _telling(tool: ScriptedTool) -> ScriptedTool:
+    """The tool, with an answer that says which call it is for."""
+
+    def run(arguments: Mapping[str, Any]) -> Generator[Any, None, Any]:
+        answer: Any = tool.run(arguments)
+        if isinstance(answer, Iterator):
+            answer = yield from cast("Generator[Any, None, Any]", answer)
+        if not isinstance(answer, Mapping):
+            answer = {"content": [{"type": "text", "text": str(answer)}], "isError": False}
+        return {**answer, "structuredContent": {"call_id": arguments.get("call_id")}}
+
+    return replace(tool, run=run)
+
+
 class _Simulation:
     def __init__(self, day: Day, servers: int, seconds: float) -> None:
         self.day = day
         self.seconds = seconds
         self.random = Random(day.seed)
         self.scripts = {f"s{number:02}": self._script() for number in range(servers)}
+        self.sockets = {name for name in self.scripts if self.random.random() < SHARE_OF_SOCKETS}
         self.trace = hashlib.sha256()
 
     def _script(self) -> Script:
@@ -121,10 +143,11 @@ class _Simulation:
             page_size=choose([None, None, 2]),
             expiry=choose(["404", "404-empty", "404-text", "200", "400", "400-no-id"]),
             get_stream=choose(["open", "405"]),
+            tools=map(_telling, default_tools()),
         )
 
     async def run(self) -> None:
-        self.sandbox = Sandbox(self.scripts, seed=self.day.seed, policy=POLICY)
+        self.sandbox = Sandbox(self.scripts, sockets=self.sockets, seed=self.day.seed, policy=POLICY)
         self.sandbox.manager.subscribe(self._note)
         async with self.sandbox:
             async with anyio.create_task_group() as group:
@@ -169,7 +192,7 @@ class _Simulation:
             if random.random() < 0.7:
                 self._call(name, random, random.randint(1, 3))
                 await anyio.sleep(random.choice([0, 0, 0.5, 2]))
-            kind = random.choice(["outage", "restart", "expiry", "fault", "fault", "brownout", "replaced"])
+            kind = random.choice([*KINDS, *POISON] if name in self.sockets else KINDS)
             self.day.troubles[kind] += 1
             if kind == "outage":
                 sandbox.take_down(name)
@@ -189,12 +212,21 @@ class _Simulation:
                 self._call(name, random, random.randint(1, 3))
                 await anyio.sleep(random.lognormvariate(math.log(20), 1))
                 self.scripts[name].clear()
+            elif kind == "poison":
+                await self._poison(name, random)
             else:
                 sandbox.replace(name)
             if random.random() < 0.7:
                 self._call(name, random, random.randint(1, 3))
             if random.random() < 0.1:
                 sandbox.reconnect(name)
+
+    async def _poison(self, name: str, random: Random) -> None:
+        """The server leaves something on its connections; calls follow, while those are still used."""
+        self.sandbox.inject(name, random.choice(list(SOCKET_FAULTS)), times=random.randint(1, 3))
+        for _ in range(5):
+            self._call(name, random, random.choice([1, 1, 2]))
+            await anyio.sleep(random.choice([0.05, 0.1, 0.3, 0.45, 1, 2.5]))
 
     # -- who calls
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import h11
 import pytest
 
 from mcpconn.core.decide import may_replay
+from mcpconn.core.exchange import Exchange
 from mcpconn.runtime import calls
+from mcpconn.wire.engine.http1 import HttpSocket
+from tests.simulation import day
 from tests.simulation.day import DayFailed, live_through
 
 # The SDK leaves response bodies unfinished, and trio warns of that; see tests/support.py.
@@ -17,12 +21,44 @@ pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2:R
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_on_a_day_of_outages_nobody_is_told_anything_untrue(backend: str, seed: int) -> None:
-    day = live_through(seed, backend)
-    assert day.calls > 300
+    lived = live_through(seed, backend)
+    assert lived.calls > 300
     # A day on which nothing went wrong would prove nothing.
-    assert min(day.troubles[kind] for kind in ("outage", "restart", "expiry", "brownout")) > 0
-    assert min(day.transitions[event] for event in ("lost", "suspected", "attempt_failed", "established")) > 0
-    assert day.outcomes["answered"] > day.calls / 2
+    assert min(lived.troubles[kind] for kind in ("outage", "restart", "expiry", "brownout")) > 0
+    assert min(lived.transitions[event] for event in ("lost", "suspected", "attempt_failed", "established")) > 0
+    assert lived.outcomes["answered"] > lived.calls / 2
+
+
+def careless_recycle(self: HttpSocket, now: float) -> bool:
+    """As HTTP libraries do it: what is left over in the parser goes on to the next request."""
+    if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+        return False
+    self._http.start_next_cycle()
+    self.used += 1
+    self.idle_since = now
+    return True
+
+
+def test_an_engine_that_keeps_left_over_bytes_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpSocket, "recycle", careless_recycle)
+    with pytest.raises(DayFailed, match=r"ran at most once|not run|mixed up"):
+        for seed in range(10):
+            live_through(seed, "asyncio")
+
+
+def test_a_record_that_spans_two_requests_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Exchange.start_request
+
+    def start_request(self: Exchange, *, session_sent: bool, written: bool | None) -> None:
+        status = self.http_status
+        original(self, session_sent=session_sent, written=written)
+        self.http_status = status
+
+    monkeypatch.setattr(Exchange, "start_request", start_request)
+    monkeypatch.setattr(day, "FAULTS", ["redirect, and dropped there", "redirect, and 502 there"])
+    with pytest.raises(DayFailed, match=r"ran at most once|not run"):
+        for seed in range(10):
+            live_through(seed, "asyncio")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
