@@ -58,6 +58,7 @@ class App:
         ring: KeyRing | None = None,
         security: TransportSecuritySettings | None = None,
         one_person: bool = True,
+        owns_manager: bool | None = None,
     ) -> None:
         """
         Args:
@@ -67,11 +68,12 @@ class App:
             ring: Seals what clients are given; a key that ends with the process if not given.
             security: Hosts and origins that are let in; the SDK's default for loopback if not given.
             one_person: All anonymous clients are one person, as on a loopback listener.
+            owns_manager: The gateway enters and leaves the manager itself. None: unless a manager was given.
 
         Raises:
             ConfigError: the file or the settings cannot be used.
         """
-        self._own = not isinstance(servers, Manager)
+        self._own = not isinstance(servers, Manager) if owns_manager is None else owns_manager
         if isinstance(servers, Manager):
             self.manager = servers
         elif isinstance(servers, Mapping):
@@ -122,10 +124,6 @@ class App:
         if stack is not None:
             await stack.aclose()
         self._endpoints.clear()
-
-    def owns_manager(self) -> None:
-        """The gateway enters and leaves its manager itself."""
-        self._own = True
 
     def drain(self) -> None:
         """Begin to end: event streams end cleanly now, so that what is in flight can finish."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, get_args
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.upstreams import Scope
 from mcpconn.gateway.views import View, parse_views
+from mcpconn.mcpjson.reading import read
 
 SCOPES = get_args(Scope)
 KEYS = ("views", "servers", "name")
@@ -73,12 +73,12 @@ def parse_settings(section: Any, known: tuple[str, ...]) -> Settings:
 
 
 def read_section(path: Path) -> Any:
-    """The `gateway` section of a JSON file; None if it has none, or is of another format."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        # Whoever reads the servers says what is wrong with the file.
-        return None
+    """The `gateway` section of a file, in any format that servers are read from; None if it has none.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    content = read(path)
     return content.get("gateway") if isinstance(content, Mapping) else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import mcp_types as types
@@ -12,6 +12,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from mcpconn.gateway.parked import Parked
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.sessions import SCOPE_KEY, Session
 
@@ -53,9 +54,8 @@ class Call:
     ctx: Context
     client: Downstream
     server: str
-    log_level: str | None = None
-    """The least level of log messages that the client wants; None: it wants none, or all of a legacy server."""
-    asked: list[Any] = field(default_factory=list)
+    parked: Parked | None = None
+    """How a modern client is asked while the call goes on; None if it is not to be asked that way."""
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification on the stream of this request."""

@@ -127,7 +127,6 @@ class Endpoint:
             view=view.name,
             sealer=ring.sealer("session"),
             store=store,
-            opened=_nothing,
             ended=self._over,
         )
 
@@ -171,7 +170,3 @@ class Endpoint:
             bus = self._relay.bus(self.view.name, principal)
             listener = self._listeners[principal] = ListenHandler(bus, max_subscriptions=MAX_LISTENERS)
         return await listener(ctx, params)
-
-
-async def _nothing(session: Session) -> None:
-    """A session needs nothing before its first request."""

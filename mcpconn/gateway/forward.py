@@ -18,7 +18,6 @@ from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
 from mcp_types import methods as protocol
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed, McpConnError
@@ -33,15 +32,13 @@ from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import Rounds
 from mcpconn.gateway.store import StoreFull, StoreUnavailable
-from mcpconn.gateway.upstreams import NotShared, Upstreams
+from mcpconn.gateway.upstreams import NotShared, Upstreams, speaks_modern
 from mcpconn.gateway.views import View
 
 IDEMPOTENCY_KEY = "mcpconn/idempotencyKey"
 """Key in a call's `_meta` under which a client names the call, to be able to ask for it again."""
 ERA_PATIENCE = 5.0
 """Seconds to wait for a server's era, which decides who may share a session with it."""
-
-_LISTS = frozenset(KINDS)
 
 
 class Forwarder:
@@ -122,7 +119,7 @@ class Forwarder:
         if not is_modern(ctx):
             return {key: value for key, value in answer.items() if key not in ("resultType", "ttlMs", "cacheScope")}
         answer = {"resultType": "complete", **answer}
-        if ctx.method in _LISTS or ctx.method == "resources/read":
+        if ctx.method in KINDS or ctx.method == "resources/read":
             # A list can change with any server's, so it is not to be kept.
             answer = {"ttlMs": 0, "cacheScope": "private", **answer}
         answer["_meta"] = {**(answer.get("_meta") or {}), SERVER_INFO_META_KEY: self._stamp()}
@@ -169,14 +166,14 @@ class Forwarder:
         server, own = self._named(params, "tool")
         meta = params.get("_meta") or {}
         rounds = Rounds.opened(params)
-        fingerprint = fingerprint_of("tools/call", server, {**params, "name": own, **rounds.salient})
         key = rounds.key or meta.get(IDEMPOTENCY_KEY)
         sent = {**to_server(params), "name": own}
         if rounds.parked is not None:
-            return await self._resumed(rounds.parked, call, fingerprint_of("tools/call", server, {**sent}), params)
+            return await self._resumed(rounds.parked, call, fingerprint_of("tools/call", server, sent), params)
         rounds.into(sent)
         if not isinstance(key, str):
             return await self._run_tool(call, server, sent, None)
+        fingerprint = fingerprint_of("tools/call", server, {**params, "name": own, **rounds.salient})
         try:
             while True:
                 entry, found = await self._ledger.look(call.client.principal, key, fingerprint)
@@ -242,12 +239,9 @@ class Forwarder:
             return await self._resumed(rounds.parked, call, fingerprint_of(method, server, sent), params)
         rounds.into(sent)
         try:
-            answer = await self._forward(call, await self._connection(call, server), method, sent)
-        except CallFailed as error:
-            raise refused(error) from None
+            return await self._forward(call, await self._connection(call, server), method, sent)
         except MCPError as error:
             raise refused(error) from None
-        return answer
 
     # -- the way to a server and back
 
@@ -263,8 +257,7 @@ class Forwarder:
         """One request to a server. A modern client's may be parked while its legacy server asks."""
 
         async def run(parked: Parked | None = None) -> Json:
-            if parked is not None:
-                call.asked.append(parked)
+            call.parked = parked
             answer = await connection.request(
                 method,
                 sent,
@@ -275,7 +268,7 @@ class Forwarder:
             )
             return self._answered(call.server, method, answer)
 
-        if not is_modern(call.ctx) or not call.client.abilities or _speaks_modern(connection):
+        if not is_modern(call.ctx) or not call.client.abilities or speaks_modern(connection):
             return await run()
         fingerprint = fingerprint_of(method, call.server, sent)
         return await self._parking.next(self._parking.begin(call.client.principal, fingerprint, run))
@@ -300,9 +293,7 @@ class Forwarder:
 
     @staticmethod
     def _progress(call: Call) -> Any:
-        if (call.ctx.meta or {}).get("progress_token") is None and (call.ctx.params or {}).get("_meta", {}).get(
-            "progressToken"
-        ) is None:
+        if (call.ctx.meta or {}).get("progress_token") is None:
             return None
 
         async def report(progress: float, total: float | None, message: str | None) -> None:
@@ -375,13 +366,6 @@ class Forwarder:
             except McpConnError:
                 # It has no session now; the next one asks for the roots itself.
                 continue
-
-
-def _speaks_modern(connection: Connection) -> bool:
-    try:
-        return connection.protocol_version in MODERN_PROTOCOL_VERSIONS
-    except CallFailed:
-        return False
 
 
 def _remembered(found: Found) -> Json:

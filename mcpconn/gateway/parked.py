@@ -102,11 +102,6 @@ class Parked:
                 answers.append(responses[key])
             event.set()
 
-    @property
-    def over(self) -> bool:
-        """Whether the call has ended."""
-        return self._result is not None or self._error is not None
-
 
 class ParkingLot:
     """The parked calls of this process."""

@@ -32,7 +32,6 @@ from pydantic import BaseModel
 
 from mcpconn.callbacks import current_connection
 from mcpconn.gateway.downstream import CALL, Call, Downstream, RawNotification, is_modern
-from mcpconn.gateway.parked import Parked
 from mcpconn.gateway.principals import Principal
 from mcpconn.observe import log
 
@@ -104,22 +103,20 @@ class Relay:
         async def message(notification: Any) -> None:
             await self._message(server, client, notification)
 
-        able = {"sampling_callback": sampling, "elicitation_callback": elicitation, "list_roots_callback": roots}
-        wanted = {
-            "sampling_callback": "sampling",
-            "elicitation_callback": "elicitation",
-            "list_roots_callback": "roots",
+        questions = {
+            "sampling": ("sampling_callback", sampling),
+            "elicitation": ("elicitation_callback", elicitation),
+            "roots": ("list_roots_callback", roots),
         }
-        chosen: dict[str, Any] = {key: call for key, call in able.items() if wanted[key] in client.abilities}
-        return {**chosen, "logging_callback": logging, "message_handler": message}
+        able = dict(entry for ability, entry in questions.items() if ability in client.abilities)
+        return {**able, "logging_callback": logging, "message_handler": message}
 
     async def _ask(self, client: Downstream, question: Any, answer: type[BaseModel]) -> Any:
         """Ask the client. An error of its own is the answer, too."""
         call = CALL.get()
         try:
-            if call is not None and call.asked:
-                parked: Parked = call.asked[0]
-                return answer.model_validate(await parked.ask(question), by_name=False)
+            if call is not None and call.parked is not None:
+                return answer.model_validate(await call.parked.ask(question), by_name=False)
             if call is not None:
                 return await call.ask(question, answer)
             channel = self.channels.get(client.sid or "")

@@ -9,9 +9,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 
@@ -89,9 +89,8 @@ def make_app(path: Path, *, state: Path, one_person: bool, say: Callable[[str], 
     ring, made = kept_ring(state / "keys")
     if made:
         say(f"no sealing key was given: one was made and is kept in {state / 'keys'}")
-    app = App(manager, settings=settings, store=FileStore(state / "store.db"), ring=ring, one_person=one_person)
-    app.owns_manager()
-    return app
+    store = FileStore(state / "store.db")
+    return App(manager, settings=settings, store=store, ring=ring, one_person=one_person, owns_manager=True)
 
 
 def listening_socket(listen: Listen) -> socket.socket:
@@ -132,7 +131,7 @@ async def serve_http(app: App, accepting: socket.socket, *, ready: Callable[[], 
     )
     server = uvicorn.Server(config)
     # Signals are handled here: event streams have to end before uvicorn waits for what is in flight.
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    server.capture_signals = nullcontext  # type: ignore[assignment]
     async with anyio.create_task_group() as group:
 
         async def stop() -> None:
@@ -149,24 +148,8 @@ async def serve_http(app: App, accepting: socket.socket, *, ready: Callable[[], 
 
         group.start_soon(stop)
         group.start_soon(announce)
-        with _unhandled_signals(server):
-            await server.serve(sockets=[accepting])
+        await server.serve(sockets=[accepting])
         group.cancel_scope.cancel()
-
-
-class _unhandled_signals:
-    """Keeps uvicorn from taking the signals over: newer releases do it inside `serve`."""
-
-    def __init__(self, server: Any) -> None:
-        self._server = server
-
-    def __enter__(self) -> None:
-        from contextlib import nullcontext
-
-        self._server.capture_signals = nullcontext
-
-    def __exit__(self, *exc: object) -> None:
-        del self._server.capture_signals
 
 
 async def serve_stdio(app: App, view: str) -> None:
@@ -179,15 +162,14 @@ async def serve_stdio(app: App, view: str) -> None:
             await endpoint.server.run(read, write, endpoint.server.create_initialization_options())
 
 
-def print_config(name: str, command: list[str] | None, url: str) -> str:
+def print_config(name: str, command: list[str], url: str) -> str:
     """How to add the gateway to Claude Desktop, Cursor and VS Code."""
     over_http = {"mcpServers": {name: {"url": url}}}
     vscode = {"servers": {name: {"type": "http", "url": url}}}
-    stdio = {"mcpServers": {name: {"command": command[0], "args": command[1:]}}} if command else None
+    stdio = {"mcpServers": {name: {"command": command[0], "args": command[1:]}}}
     lines = ["Cursor (~/.cursor/mcp.json):", json.dumps(over_http, indent=2)]
     lines += ["VS Code (.vscode/mcp.json):", json.dumps(vscode, indent=2)]
-    if stdio is not None:
-        lines += ["Claude Desktop (claude_desktop_config.json), which starts it itself:", json.dumps(stdio, indent=2)]
+    lines += ["Claude Desktop (claude_desktop_config.json), which starts it itself:", json.dumps(stdio, indent=2)]
     return "\n".join(lines)
 
 

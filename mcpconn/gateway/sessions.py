@@ -16,7 +16,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -70,7 +70,6 @@ class _Live:
     streams: int = 0
     """Event streams (GET) among them."""
     used: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Sessions:
@@ -83,7 +82,6 @@ class Sessions:
         view: str,
         sealer: Sealer,
         store: Store,
-        opened: Callable[[Session], Awaitable[None]],
         ended: Callable[[Session], Awaitable[None]],
         per_principal: int = PER_PRINCIPAL,
         idle: float = IDLE,
@@ -96,7 +94,6 @@ class Sessions:
             view: Name of the view it serves; an id of one view is nothing to another.
             sealer: Seals session ids.
             store: Deleted ids, and what an id has no room for.
-            opened: Told of a session before its first request, when it is new and when it is opened again.
             ended: Told of a session that was put away or deleted.
             per_principal: Sessions of one principal held open at once.
             idle: Seconds without a request after which a session is put away.
@@ -107,7 +104,6 @@ class Sessions:
         self._view = view
         self._sealer = sealer
         self._store = store
-        self._opened = opened
         self._ended = ended
         self._per_principal = per_principal
         self._idle = idle
@@ -138,12 +134,11 @@ class Sessions:
         except BodyTooLarge:
             await refuse(send, 413, f"The request is larger than {BODY_LIMIT} bytes")
             return
-        again = replay(body, receive) if body else receive
         sealed = header(scope, SESSION_HEADER)
         if sealed is None:
-            await self._open(scope, again, send, body)
+            await self._open(scope, replay(body, receive) if body else receive, send, body)
         else:
-            await self._resume(scope, again, send, sealed, body)
+            await self._resume(scope, receive, send, sealed, body)
 
     # -- a new session
 
@@ -158,7 +153,6 @@ class Sessions:
         live = _Live(session, "", self._wall())
         text = await self._sealed(live, params)
         await self._make_room(principal, scope)
-        await self._opened(session)
 
         def change(message: Message) -> Message:
             headers = [pair for pair in message["headers"] if pair[0].lower() != SESSION_HEADER]
@@ -192,7 +186,7 @@ class Sessions:
             await _not_found(send)
             return
         if scope["method"] == "DELETE":
-            await self._delete(scope, send, content, principal)
+            await self._delete(scope, send, content)
             return
         # The SDK's server may have lost the session (it ends one that crashed): then it is opened again, once.
         for last in (False, True):
@@ -240,7 +234,6 @@ class Sessions:
 
     async def _handshake(self, scope: Scope, session: Session, issued: float, params: Any) -> _Live | None:
         """Initialize a session with the SDK's server, in the place of the client that did it once."""
-        await self._opened(session)
         live = _Live(session, "", issued)
         inside = {**scope, SCOPE_KEY: session}
         headers = {b"content-type": "application/json", b"accept": "application/json, text/event-stream"}
@@ -294,7 +287,7 @@ class Sessions:
         """End every event stream cleanly, now and from now on. The sessions go on."""
         self._draining.set()
 
-    async def _delete(self, scope: Scope, send: Send, content: dict[str, Any], principal: Principal) -> None:
+    async def _delete(self, scope: Scope, send: Send, content: dict[str, Any]) -> None:
         sid = content["sid"]
         if await self._store.get(self._key("deleted", sid)) is not None:
             await _not_found(send)

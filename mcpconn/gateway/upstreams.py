@@ -20,7 +20,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
-from mcpconn.errors import McpConnError
+from mcpconn.errors import McpConnError, NotReady
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.manager import Manager
 
@@ -85,9 +85,7 @@ class Upstreams:
     def _is_modern(self, server: str) -> bool:
         """Whether its last session spoke the modern protocol. Unknown means no: that shares less."""
         connection = self._manager[server]
-        if connection.config.url is None or connection.state is not State.READY:
-            return False
-        return self._is_modern_now(connection)
+        return connection.config.url is not None and speaks_modern(connection)
 
     async def settle(self, server: str, timeout: float) -> None:
         """Wait until the server's own connection knows its era, for a default scope that depends on it."""
@@ -155,27 +153,26 @@ class Upstreams:
         self._levels[connection] = level
         try:
             await connection.wait_ready()
-            if connection.server_capabilities.logging is not None and not self._is_modern_now(connection):
+            if connection.server_capabilities.logging is not None and not speaks_modern(connection):
                 await connection.set_logging_level(level)  # type: ignore[arg-type]
         except MCPError:
             # A server that refuses its own capability sends what it likes; `Relay` holds back what is below the level.
             return
-
-    @staticmethod
-    def _is_modern_now(connection: Connection) -> bool:
-        return connection.protocol_version in MODERN_PROTOCOL_VERSIONS
 
     def release(self, sid: str) -> None:
         """A downstream session has ended: its upstream sessions end with it."""
         for name in self._of_session.pop(sid, ()):
             self._remove(name)
 
-    def changed(self, server: str) -> None:
-        """The server's entry has changed: connections made from the old one are closed."""
-        for name in [name for name in self._open if name.startswith(f"{server}{MARK}")]:
-            self._remove(name)
-
     def _remove(self, name: str) -> None:
         self._open.pop(name, None)
         if name in self._manager:
             self._manager.remove(name)
+
+
+def speaks_modern(connection: Connection) -> bool:
+    """Whether its present session speaks the modern protocol. Without a session it is not known, which means no."""
+    try:
+        return connection.protocol_version in MODERN_PROTOCOL_VERSIONS
+    except NotReady:
+        return False
