@@ -58,9 +58,10 @@ class Methods(Requests):
 
         check_timeout(read_timeout_seconds, "read_timeout_seconds")
 
+        mark, safe = self._safety_of(name, idempotent)
+
         def issue(client: Client, exchange: Exchange) -> Awaitable[types.CallToolResult]:
-            # Asked at each attempt: the tools may have been listed since the last one.
-            exchange.unsafe = not (self.catalog.known_safe(name) if idempotent is None else idempotent)
+            mark(exchange)
             return client.call_tool(
                 name,
                 arguments,
@@ -70,12 +71,6 @@ class Methods(Requests):
                 request_state=request_state,
                 meta=meta,
             )
-
-        # Before the first attempt: the listing that a retry asks for may be another version of the server's.
-        before = self.catalog.hint(name)
-
-        async def safe() -> bool:
-            return await self.catalog.safe(name, before=before) if idempotent is None else idempotent
 
         return await self._call("tools/call", issue, safe=safe, timeout=timeout, wait=wait, target=name)
 

@@ -60,6 +60,27 @@ class Requests(Peer):
     ) -> Awaitable[T]:
         """Make a call, by the rules of the core. One in the `background` does not keep an idle session open."""
 
+    def _safety_of(
+        self, tool: str, idempotent: bool | None
+    ) -> tuple[Callable[[Exchange], None], Callable[[], Awaitable[bool]]]:
+        """What marks an attempt at a tool as unsafe, and what says whether it may be retried after an unknown outcome.
+
+        Args:
+            tool: Its name.
+            idempotent: What the caller says of it; None leaves it to the tool's annotations.
+        """
+        # Before the first attempt: the listing that a retry asks for may be another version of the server's.
+        hint = self.catalog.hint(tool)
+
+        def mark(exchange: Exchange) -> None:
+            # Asked at each attempt: the tools may have been listed since the last one.
+            exchange.unsafe = not (self.catalog.known_safe(tool) if idempotent is None else idempotent)
+
+        async def safe() -> bool:
+            return await self.catalog.safe(tool, before=hint) if idempotent is None else idempotent
+
+        return mark, safe
+
     async def request(
         self,
         method: str,
@@ -94,20 +115,20 @@ class Requests(Peer):
             CallFailed: as the other methods.
         """
         tool = str((params or {}).get("name", "")) if method == "tools/call" else None
-        hint = self.catalog.hint(tool) if tool is not None else None
+        mark, tool_safe = self._safety_of(tool or "", idempotent)
 
         async def issue(client: Client, exchange: Exchange) -> dict[str, Any]:
             if tool is not None:
-                exchange.unsafe = not (self.catalog.known_safe(tool) if idempotent is None else idempotent)
+                mark(exchange)
             if before is not None:
                 await before()
             told = progress_callback and noting(exchange, progress_callback)
             return await raw.send(client, method, params, progress_callback=told, rounds=rounds)
 
         async def safe() -> bool:
-            if idempotent is not None:
-                return idempotent
-            return await self.catalog.safe(tool, before=hint) if tool is not None else method in raw.SAFE_METHODS
+            if tool is not None:
+                return await tool_safe()
+            return method in raw.SAFE_METHODS if idempotent is None else idempotent
 
         return await self._call(method, issue, safe=safe, timeout=timeout, wait=wait, target=tool)
 
