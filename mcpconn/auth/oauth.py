@@ -40,7 +40,7 @@ Note = Callable[[str], None]
 
 
 def _nobody(secret: str) -> None:
-    """Nobody is to be told."""
+    """A callback that does nothing."""
 
 
 class OAuth:

@@ -179,7 +179,7 @@ class Lists:
             try:
                 offered = advertised(await self._of.capabilities())
             except Exception:
-                # Nobody knows what there is, so everything is asked for.
+                # What the server offers is not known, so every list is asked for.
                 offered = frozenset(KINDS)
             for kind in kinds:
                 news |= await self._read(self._lists[kind], session, offered=kind in offered)

@@ -57,7 +57,7 @@ class Watch:
         self._listening: Session | None = None
         """The session that `subscriptions/listen` is kept open on (modern era)."""
         self._patience_ends = 0.0
-        """When nobody waits for that session's event stream any longer."""
+        """The time from which the first listing no longer waits for that session's event stream, in seconds."""
         self._busy = False
         """A task lists what has changed."""
         self._pause = DEBOUNCE
