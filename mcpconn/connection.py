@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -267,6 +267,12 @@ class Connection(Owned, Methods):
     def progress(self) -> str | None:
         """What a child that is being started is doing, for people: "starting, 12 s", with its last line on stderr."""
         return self._supervisor.progress
+
+    @property
+    def stderr(self) -> Sequence[str]:
+        """The last lines that the server's child process wrote to its standard error, without secrets: those of the
+        present one, or of the last. Empty for a server with a URL."""
+        return self._dialer.stderr
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks for, as plain data."""

@@ -1,11 +1,12 @@
-"""Connections that a manager removes when nobody has used them for a while: one per user, say."""
+"""Connections that a manager removes: at once, or when nobody has used them for a while (one per user, say)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import Any
 
 import anyio
 
@@ -68,6 +69,12 @@ class Leases:
         if sooner:
             self._queue_up(connection.name, lease)
 
+    def replace(self, connection: Connection) -> None:
+        """The connection of this name is another object now, on the same terms."""
+        lease = self._leases.get(connection.name)
+        if lease is not None:
+            lease.connection, lease.calls = connection, 0
+
     def drop(self, name: str) -> None:
         """The connection was removed."""
         self._leases.pop(name, None)
@@ -117,3 +124,13 @@ class Leases:
                 heappush(self._queue, (due, name))
             else:
                 self._remove(name)
+
+
+class Removal:
+    """A connection that was removed from its manager. `await` it to wait until nothing is left of it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._connection.ended().__await__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakSet
@@ -17,8 +17,9 @@ from mcpconn import mcpjson
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.rule import Rule
+from mcpconn.core.states import State
 from mcpconn.errors import ConfigError, NotRunning, UnknownServer
-from mcpconn.leases import Leases
+from mcpconn.leases import Leases, Removal
 from mcpconn.observe import log
 from mcpconn.policy import Policy
 from mcpconn.runtime import Change, Clock
@@ -223,6 +224,36 @@ class Manager(Owned, Mapping[str, Connection]):
         self._leases.drop(name)
         return Removal(connection)
 
+    def disable(self, name: str) -> None:
+        """Close a connection but keep its place: it is `closed`, and its calls are refused, until `enable`.
+
+        Raises:
+            UnknownServer: there is none of this name.
+            NotRunning: this is not the manager's event loop.
+        """
+        self._check_here()
+        self[name].close()
+
+    def enable(self, name: str) -> Connection:
+        """Connect a server that was disabled anew, by its entry. Of one that is not disabled, nothing is changed.
+
+        Returns:
+            The connection; a new object if there was anything to do.
+
+        Raises:
+            UnknownServer: there is none of this name.
+            NotRunning: this is not the manager's event loop.
+        """
+        self._check_here()
+        present = self[name]
+        if present.state is not State.CLOSED:
+            return present
+        connection = self._create(name, present.config)
+        self._leases.replace(connection)
+        if self._owner.running:
+            connection.run_in(self._owner)
+        return connection
+
     # -- the mapping
 
     def __getitem__(self, name: str) -> Connection:
@@ -364,13 +395,3 @@ class Manager(Owned, Mapping[str, Connection]):
                 for connection in self._connections.values():
                     if not connection.config.lazy:
                         group.start_soon(connection.settled)
-
-
-class Removal:
-    """A connection that was removed from its manager. `await` it to wait until nothing is left of it."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._connection.ended().__await__()

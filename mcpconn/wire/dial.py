@@ -198,6 +198,12 @@ class Dialer:
         """Since when (`time.monotonic`) the child of the present opening is being started."""
         self.last_words = ""
         """The last line that the child of a failed opening wrote to stderr."""
+        self._last_watch: Watch | None = None
+
+    @property
+    def stderr(self) -> Sequence[str]:
+        """The last lines that the present child, or else the last one, wrote to stderr; redacted."""
+        return self._last_watch.stderr() if self._last_watch is not None else ()
 
     @property
     def patience(self) -> float | None:
@@ -250,6 +256,7 @@ class Dialer:
     async def _opened(self, watch: Watch, negotiation: Negotiation) -> AsyncIterator[Link]:
         """One opening of a session."""
         began = time.monotonic()
+        self._last_watch = watch
         if self.config.kind == "stdio":
             self._starting = (began, watch)
         try:

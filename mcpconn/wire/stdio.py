@@ -113,6 +113,7 @@ class _Transport:
         self._scopes: list[anyio.CancelScope] = []
         watch.sever = self.end
         watch.last_words = lambda: last_words(tuple(child.stderr))
+        watch.stderr = lambda: tuple(child.stderr)
 
     def start(self, group: TaskGroup) -> None:
         """Begin to read and write."""

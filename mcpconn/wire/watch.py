@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import anyio
@@ -69,6 +69,8 @@ class Watch:
         """What that will have been if a probe is not answered."""
         self.last_words: Callable[[], str] = str
         """The last line that the child wrote to stderr."""
+        self.stderr: Callable[[], Sequence[str]] = tuple
+        """The last lines that it wrote there, redacted."""
         self.sever: Callable[[BaseException], None] = lambda _: None
         """Ends the transport for this reason: its session and the calls on it are told at once."""
         self._probes: set[anyio.CancelScope] = set()

@@ -20,6 +20,7 @@ import mcpconn.diagram
 from mcpconn import Manager, State
 from mcpconn.auth import Mark, TokenRecord, TokenStore
 from mcpconn.testing import STDIO_SERVER, Script, ScriptTransport, faults
+from tests.asgi.support import ask
 from tests.docs_src.conftest import HOWTO, SAFETY, follow, load
 
 STDIO = {"command": sys.executable, "args": [str(STDIO_SERVER)]}
@@ -267,3 +268,14 @@ def test_the_scrape_holds_what_the_page_shows() -> None:
     scraped = run_alone("metrics", "print(metrics.scrape())").stdout.splitlines()
     for line in (HOWTO / "metrics.txt").read_text(encoding="utf-8").splitlines():
         assert line in scraped
+
+
+@pytest.mark.anyio
+async def test_a_host_shows_its_connections_on_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGE_READ_KEY", "a-key-for-reading")
+    app = load(HOWTO / "status_page.py").application({"shop": scripted(Script())})
+    headers = {"authorization": "Bearer a-key-for-reading"}
+    async with app.router.lifespan_context(app):
+        answer = await ask(app, "/connections/status", headers=headers)
+    assert answer.json()["connections"]["shop"]["name"] == "shop"
+    assert (await ask(app, "/connections/status")).status == 401
