@@ -196,13 +196,8 @@ async def test_the_page_works_below_any_path():
 
 async def test_history_keeps_an_hour():
     now = 1000.0
-
-    class Wall(Clock):
-        def wall(self) -> float:
-            return now
-
     async with Manager({"shop": entry()}) as servers:
-        app = status_app(servers, clock=Wall())
+        app = status_app(servers, clock=Clock(wall=lambda: now))
         history = app._history
         assert history.of(servers["shop"]) == [(1000.0, servers["shop"].state.value)]
         await servers.wait_ready()
