@@ -276,7 +276,7 @@ class Connection(Owned, Methods):
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks for, as plain data."""
-        return connection_status(self._supervisor, self.journal, self.config, self._request_auth)
+        return connection_status(self._supervisor, self.journal, self.config, self._request_auth, self._dialer.stderr)
 
     @property
     def redact(self) -> Redactor:

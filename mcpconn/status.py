@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mcpconn.auth.request_auth import RequestAuth
@@ -39,7 +40,11 @@ def change_status(change: Change) -> dict[str, Any]:
 
 
 def connection_status(
-    supervisor: Supervisor, journal: Journal, config: ServerConfig, auth: RequestAuth | None
+    supervisor: Supervisor,
+    journal: Journal,
+    config: ServerConfig,
+    auth: RequestAuth | None,
+    stderr: Sequence[str],
 ) -> dict[str, Any]:
     """Everything an operator asks of one connection."""
     session = supervisor.session
@@ -59,6 +64,7 @@ def connection_status(
         "stream": stream.status(supervisor.now) if stream is not None else None,
         "progress": supervisor.progress,
         "last_failure": failure_status(supervisor.last_failure),
+        "stderr": list(stderr),
         "retry_in": supervisor.retry_in,
         "credentials": auth.status() if auth is not None else None,
         "in_flight": supervisor.gate.in_flight,

@@ -89,7 +89,7 @@ def row(connection: Connection, now: float) -> dict[str, Any]:
 
 def detail(connection: Connection) -> dict[str, Any]:
     """Everything about one connection, for the page that shows it alone."""
-    return {**connection.status(), "stderr": list(connection.stderr)}
+    return connection.status()
 
 
 def news(notice: Notice) -> dict[str, Any] | None:

@@ -72,8 +72,9 @@ class Dialer(Protocol):
     def progress(self) -> str | None:
         """What a server that is being started is doing, for people; None if none is."""
 
-    last_words: str
-    """The last that was heard of a server whose start failed."""
+    @property
+    def last_words(self) -> str:
+        """What a server whose start failed said of the reason."""
 
     def open(self, sign: Callable[[Evidence], None]) -> AbstractAsyncContextManager[Link]:
         """Open a session; leaving the block ends it. Raises an exception with `.evidence` where none came of it."""

@@ -295,7 +295,7 @@ class Supervisor(Lifecycle):
         failure = self._classify(Evidence(exception=error, phase="dial"))
         if failure.kind is FailureKind.TIMEOUT:
             words = self._dialer.last_words
-            said = f" (its last line on stderr: {words})" if words else ""
+            said = f"; on stderr: {words}" if words else ""
             return replace(failure, summary=f"no handshake within {limit:g} s{said}")
         return failure
 

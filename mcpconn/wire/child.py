@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,10 +17,8 @@ from anyio.abc import Process
 from mcp.client.stdio import get_default_environment
 
 from mcpconn.wire.pipes import CHUNK, GONE, PipeReader, PipeWriter, Reader, StreamWriter, Writer
+from mcpconn.wire.stderr import WIDTH, Stderr, reason_of
 
-STDERR_LINES = 20
-STDERR_WIDTH = 500
-"""What is kept of a child's stderr: so many lines, so many characters of each."""
 TERM_AFTER = 2.0
 """Seconds from the end of stdin to SIGTERM: the SDK's figure. Databases use them to write out what they hold."""
 KILL_AFTER = 0.9
@@ -58,7 +55,7 @@ class CannotStart(Exception):
 
 
 class ChildExited(Exception):
-    """The child process ended. The text says how, with the last words of its stderr."""
+    """The child process ended. The text says how, with the line of its stderr that says why."""
 
     def __init__(self, returncode: int | None, stderr: Sequence[str], *, certain: bool = True) -> None:
         """
@@ -81,13 +78,8 @@ class ChildExited(Exception):
             how = f"killed by signal {-returncode}"
         else:
             how = f"exited with {returncode}"
-        last = last_words(self.stderr)
-        super().__init__(f"{how}: {last}" if last else how)
-
-
-def last_words(lines: Sequence[str]) -> str:
-    """The last line that says something: the exception's message in most languages."""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        why = reason_of(self.stderr)
+        super().__init__(f"{how}: {why}" if why else how)
 
 
 class Child:
@@ -98,22 +90,14 @@ class Child:
         self.stdin = stdin
         self.stdout = stdout
         self._stderr = stderr
-        self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self.stderr = Stderr()
         self.spoke = anyio.Event()
         """Set once it has written anything, to stdout or stderr."""
         self.silent = anyio.Event()
         """Set once stdout has ended: no process has it open any more."""
 
-    async def drain_stderr(self, redact: Callable[[str], str] = str) -> None:
-        """Keep the last lines, so that the pipe never fills and a failure can be explained.
-
-        Args:
-            redact: Hides secrets in a line. It is used before the line is cut.
-        """
-
-        def keep(line: bytes) -> None:
-            self.stderr.append(redact(line.decode("utf-8", "replace")).rstrip()[:STDERR_WIDTH])
-
+    async def drain_stderr(self) -> None:
+        """Keep the last lines, so that the pipe never fills and a failure can be explained."""
         rest = b""
         with suppress(*GONE):
             while True:
@@ -121,10 +105,10 @@ class Child:
                 self.spoke.set()
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    keep(line)
-                rest = rest[: STDERR_WIDTH * 4]
+                    self.stderr.add(line)
+                rest = rest[: WIDTH * 4]
         if rest.strip():
-            keep(rest)
+            self.stderr.add(rest)
 
     async def drain_stdout(self) -> None:
         """Read and drop what it writes: a child that ends must not be stuck at a full pipe."""

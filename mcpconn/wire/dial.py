@@ -36,6 +36,7 @@ from mcpconn.wire.network import Network
 from mcpconn.wire.probe import probe_methods, send_probe
 from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.sse import http_sse
+from mcpconn.wire.stderr import Stderr
 from mcpconn.wire.stdio import stdio_transport
 from mcpconn.wire.streamable import streamable_http
 from mcpconn.wire.streams import watched
@@ -196,14 +197,7 @@ class Dialer:
         self._joined = False
         self._starting: tuple[float, Watch] | None = None
         """Since when (`time.monotonic`) the child of the present opening is being started."""
-        self.last_words = ""
-        """The last line that the child of a failed opening wrote to stderr."""
-        self._last_watch: Watch | None = None
-
-    @property
-    def stderr(self) -> Sequence[str]:
-        """The last lines that the present child, or else the last one, wrote to stderr; redacted."""
-        return self._last_watch.stderr() if self._last_watch is not None else ()
+        self._stderr = Stderr()
 
     @property
     def patience(self) -> float | None:
@@ -222,8 +216,19 @@ class Dialer:
         if self._starting is None:
             return None
         began, watch = self._starting
-        words = self._redact(watch.last_words())
+        words = self._redact(watch.stderr.last)
         return f"starting, {time.monotonic() - began:.0f} s{': ' if words else ''}{words}"
+
+    @property
+    def last_words(self) -> str:
+        """The line on stderr that says why the last start failed, as far as one does."""
+        return self._redact(self._stderr.reason)
+
+    @property
+    def stderr(self) -> tuple[str, ...]:
+        """The last lines on stderr of the child that is being started, runs, or ended last."""
+        kept = self._starting[1].stderr if self._starting is not None else self._stderr
+        return tuple(map(self._redact, kept.lines))
 
     @asynccontextmanager
     async def open(self, sign: Callable[[Evidence], None]) -> AsyncIterator[Link]:
@@ -256,7 +261,6 @@ class Dialer:
     async def _opened(self, watch: Watch, negotiation: Negotiation) -> AsyncIterator[Link]:
         """One opening of a session."""
         began = time.monotonic()
-        self._last_watch = watch
         if self.config.kind == "stdio":
             self._starting = (began, watch)
         try:
@@ -267,14 +271,17 @@ class Dialer:
                 async with self._client(watch, negotiation.mode) as client:
                     link = Link(client, watch, ending=ENDING if self.config.kind == "stdio" else GOODBYE)
                     self._starting = None
+                    self._stderr = watch.stderr
                     watch.discovery.finish()
                     negotiation.opened(link.era)
                     yield link
                 group.cancel_scope.cancel()
         finally:
+            # A second opening for another era that wrote nothing does not hide why the first one failed.
+            if watch.stderr.lines:
+                self._stderr = watch.stderr
             if not watch.discovery.shaken.is_set():
                 self._starting = None
-                self.last_words = self._redact(watch.last_words())
                 self._known.waited += time.monotonic() - began
 
     def _explain(self, error: BaseException, watch: Watch) -> Evidence:

@@ -23,10 +23,11 @@ from mcp.shared.message import SessionMessage
 from mcp_types import REQUEST_TIMEOUT
 
 from mcpconn.wire import messages
-from mcpconn.wire.child import CannotStart, Child, ChildExited, last_words, start_child
+from mcpconn.wire.child import CannotStart, Child, ChildExited, start_child
 from mcpconn.wire.messages import Limits, made
 from mcpconn.wire.outbox import Outbox
 from mcpconn.wire.pipes import lines_of
+from mcpconn.wire.stderr import Stderr
 from mcpconn.wire.watch import Watch
 from mcpconn.wire.watchdog import Watchdog
 
@@ -112,8 +113,8 @@ class _Transport:
         self._stderr_read = anyio.Event()
         self._scopes: list[anyio.CancelScope] = []
         watch.sever = self.end
-        watch.last_words = lambda: last_words(tuple(child.stderr))
-        watch.stderr = lambda: tuple(child.stderr)
+        # Made here: who it is and what is secret is known to the session's watch.
+        watch.stderr = child.stderr = Stderr(watch.redact, watch.name)
 
     def start(self, group: TaskGroup) -> None:
         """Begin to read and write."""
@@ -144,7 +145,7 @@ class _Transport:
         self._deliver.close()
 
     def _exit(self, *, certain: bool) -> ChildExited:
-        return ChildExited(self._child.process.returncode, self._child.stderr, certain=certain)
+        return ChildExited(self._child.process.returncode, self._child.stderr.lines, certain=certain)
 
     # -- tasks
 
@@ -169,7 +170,7 @@ class _Transport:
         self.end()
 
     async def _read_stderr(self) -> None:
-        await self._child.drain_stderr(self._watch.redact)
+        await self._child.drain_stderr()
         self._stderr_read.set()
 
     async def _write(self) -> None:

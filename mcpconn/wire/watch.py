@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import anyio
@@ -20,6 +20,7 @@ from mcpconn.core.failures import Evidence
 from mcpconn.core.stream import StreamRecord
 from mcpconn.wire.discovery import Discovery
 from mcpconn.wire.messages import Made
+from mcpconn.wire.stderr import Stderr
 from mcpconn.wire.waiting import Item, Waiting
 
 logger = logging.getLogger("mcpconn")
@@ -52,7 +53,7 @@ class Watch:
         self.redact = redact
         """Hides secrets in what a server said. To be used before a text is cut."""
         self.discovery = discovery or Discovery(math.inf)
-        self._name = name
+        self.name = name
         self.dropped = 0
         """Messages that were read and not passed on."""
         self.ended = False
@@ -67,10 +68,8 @@ class Watch:
         """The child has ended, and its pipes have not: why nobody may be there. Gone with the next message."""
         self.proof: BaseException = anyio.EndOfStream()
         """What that will have been if a probe is not answered."""
-        self.last_words: Callable[[], str] = str
-        """The last line that the child wrote to stderr."""
-        self.stderr: Callable[[], Sequence[str]] = tuple
-        """The last lines that it wrote there, redacted."""
+        self.stderr = Stderr()
+        """What the child wrote to stderr."""
         self.sever: Callable[[BaseException], None] = lambda _: None
         """Ends the transport for this reason: its session and the calls on it are told at once."""
         self._probes: set[anyio.CancelScope] = set()
@@ -118,7 +117,7 @@ class Watch:
         """A message is not passed on. The first of a session is worth a line to whoever runs the server."""
         self.dropped += 1
         level = logging.WARNING if self.dropped == 1 else logging.DEBUG
-        logger.log(level, "message.dropped connection=%s why=%r", self._name, why)
+        logger.log(level, "message.dropped connection=%s why=%r", self.name, why)
 
     def sent(self, message: JSONRPCMessage, exchange: Exchange | None) -> None:
         """`message` is about to be sent, for the attempt that `exchange` records."""

@@ -11,9 +11,10 @@ import pytest
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest
 
-from mcpconn.wire.child import STDERR_LINES, STDERR_WIDTH, TERM_AFTER, Child, ChildExited, start_child
+from mcpconn.wire.child import TERM_AFTER, Child, ChildExited, start_child
 from mcpconn.wire.messages import Limits, MessageTooLarge, Unreadable
 from mcpconn.wire.pipes import lines_of
+from mcpconn.wire.stderr import LINES, WIDTH
 from mcpconn.wire.stdio import parse
 
 pytestmark = pytest.mark.anyio
@@ -133,10 +134,10 @@ sys.stderr.write('end')
     )
     with anyio.fail_after(20):
         await one.drain_stderr()
-    assert len(one.stderr) == STDERR_LINES
-    assert one.stderr[-1] == "end"
-    assert one.stderr[-2].startswith("line 999 xxx")
-    assert all(len(line) <= STDERR_WIDTH for line in one.stderr)
+    assert len(one.stderr.lines) == LINES
+    assert one.stderr.lines[-1] == "end"
+    assert one.stderr.lines[-2].startswith("line 999 xxx")
+    assert all(len(line) <= WIDTH for line in one.stderr.lines)
     await one.stop()
 
 
@@ -144,7 +145,7 @@ async def test_stderr_without_any_line_end_takes_no_memory() -> None:
     one = await child("import sys\nfor _ in range(200): sys.stderr.write('x' * 65536)")
     with anyio.fail_after(20):
         await one.drain_stderr()
-    assert sum(map(len, one.stderr)) <= STDERR_WIDTH
+    assert sum(map(len, one.stderr.lines)) <= WIDTH
     await one.stop()
 
 

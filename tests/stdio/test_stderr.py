@@ -1,0 +1,79 @@
+"""Why a child died, as its stderr tells it: in the failure, in `status()` and in the log. Real processes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import anyio
+import pytest
+
+from mcpconn import Connection, ConnectionFailed, FailureKind, Policy, State
+from tests.stderr_samples import SAMPLES
+from tests.stdio.programs import IMPATIENT, SCRIPT
+from tests.support import SAFETY
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX's"),
+]
+
+
+def dying(text: str, *, then: str = "sys.exit(1)", env: dict[str, str] | None = None) -> dict[str, Any]:
+    """A program that prints `text` to stderr and ends, or does something else."""
+    code = f"import os, sys, time; sys.stderr.write({text!r} + chr(10)); sys.stderr.flush(); {then}"
+    return {"command": sys.executable, "args": ["-c", code], "env": env or {}}
+
+
+async def failure_of(config: dict[str, Any], policy: Policy = IMPATIENT) -> tuple[str, dict[str, Any]]:
+    connection = Connection(config, name="child", policy=policy)
+    with anyio.fail_after(SAFETY), pytest.raises(ConnectionFailed) as caught:
+        async with connection:
+            raise AssertionError("never ready")
+    assert caught.value.failure.kind in (FailureKind.TRANSPORT_LOST, FailureKind.TIMEOUT)
+    return str(caught.value), connection.status()
+
+
+@pytest.mark.parametrize(
+    "name", ["node, a module is missing", "npx, no such package", "docker, no such image", "python, an exception group"]
+)
+async def test_a_failure_names_the_reason_a_child_gave(name: str) -> None:
+    text, reason = SAMPLES[name]
+    said, status = await failure_of(dying(text))
+    assert f"exited with 1: {reason}" in said
+    # The lines around it are there for whoever has to look closer.
+    assert status["stderr"]
+    assert all(line in text for line in status["stderr"])
+
+
+async def test_a_child_that_never_answers_is_explained_too() -> None:
+    text, reason = SAMPLES["node, the source is quoted"]
+    policy = Policy(patience=1e-6, min_attempts=1, connect_timeout=1, start_timeout=1, drain_timeout=0.1)
+    said, status = await failure_of(dying(text, then="time.sleep(100)"), policy)
+    assert reason in said
+    assert status["stderr"]
+
+
+async def test_each_line_is_logged_as_it_comes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="mcpconn.stderr")
+    secret = "sk-live-4f9a8b7c6d5e"
+    await failure_of(dying(f"loading\nkey {secret} refused", env={"API_KEY": secret}))
+    lines = [record.getMessage() for record in caplog.records if record.name == "mcpconn.stderr"]
+    assert "server.stderr connection=child line='loading'" in lines
+    assert "server.stderr connection=child line='key *** refused'" in lines
+
+
+async def test_nothing_is_formatted_when_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="mcpconn.stderr")
+    await failure_of(dying("loading"))
+    assert not [record for record in caplog.records if record.name == "mcpconn.stderr"]
+
+
+async def test_the_lines_of_a_running_child_are_in_status() -> None:
+    code = f"import runpy, sys; print('listening', file=sys.stderr); sys.argv = [{SCRIPT!r}]; "
+    config = {"command": sys.executable, "args": ["-c", code + f"runpy.run_path({SCRIPT!r}, run_name='__main__')"]}
+    with anyio.fail_after(SAFETY):
+        async with Connection(config, name="child") as connection:
+            assert connection.state is State.READY
+            assert connection.status()["stderr"] == ["listening"]
