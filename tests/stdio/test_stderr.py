@@ -22,7 +22,7 @@ pytestmark = [
 
 def dying(text: str, *, then: str = "sys.exit(1)", env: dict[str, str] | None = None) -> dict[str, Any]:
     """A program that prints `text` to stderr and ends, or does something else."""
-    code = f"import os, sys, time; sys.stderr.write({text!r} + chr(10)); sys.stderr.flush(); {then}"
+    code = f"import os, sys; sys.stderr.write({text!r} + chr(10)); sys.stderr.flush(); {then}"
     return {"command": sys.executable, "args": ["-c", code], "env": env or {}}
 
 
@@ -50,7 +50,7 @@ async def test_a_failure_names_the_reason_a_child_gave(name: str) -> None:
 async def test_a_child_that_never_answers_is_explained_too() -> None:
     text, reason = SAMPLES["node, the source is quoted"]
     policy = Policy(patience=1e-6, min_attempts=1, connect_timeout=1, start_timeout=1, drain_timeout=0.1)
-    said, status = await failure_of(dying(text, then="time.sleep(100)"), policy)
+    said, status = await failure_of(dying(text, then="sys.stdin.read()"), policy)
     assert reason in said
     assert status["stderr"]
 
