@@ -35,6 +35,7 @@ def change_status(change: Change) -> dict[str, Any]:
         "event": change.event.value,
         "to": change.target.value,
         "elapsed": change.elapsed,
+        "wait": change.wait,
         "failure": failure_status(change.failure),
     }
 

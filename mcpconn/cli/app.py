@@ -27,6 +27,7 @@ from mcpconn.cli.hiding import HidingFormatter, forget, hide
 from mcpconn.cli.output import clean, complain, print_json, say
 from mcpconn.cli.signals import Ended, until_ended
 from mcpconn.cli.tables import print_checks, print_tools
+from mcpconn.cli.watch import attached, own
 from mcpconn.cli.watch import watch as watch_all
 
 T = TypeVar("T")
@@ -283,7 +284,21 @@ def call(
 
 @app.command()
 def watch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SERVER]...", help="Those to watch.  [default: all]", autocompletion=configuration.complete_server
+        ),
+    ] = None,
     config: Config = None,
+    attach: Annotated[
+        str | None,
+        typer.Option("--attach", metavar="URL", help="Look into a running host: the URL of its status page."),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", help="With --attach: a file with the page's key.  [default: $MCPCONN_KEY]"),
+    ] = None,
     probe: Annotated[
         float, typer.Option("--probe", min=0.1, metavar="SECONDS", help="Quiet after which a server is probed.")
     ] = 5.0,
@@ -294,11 +309,18 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each transition.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Watch all connections, live."""
-    path = configuration.path_of(config)
-    servers = {name: each for name, each in configuration.load(path).items() if not each.disabled}
+    """Watch connections, live: those of a running host, or sessions of its own to the servers of a file."""
+    if attach is not None:
+        if config is not None:
+            raise Trouble("--attach and --config exclude each other: a host has its own configuration", USAGE)
+        source = attached(attach, key_file=key_file, names=tuple(names or ()))
+    else:
+        path = configuration.path_of(config)
+        servers = configuration.load(path)
+        chosen = configuration.pick(servers, names) if names else {k: v for k, v in servers.items() if not v.disabled}
+        source = own(chosen, path, probe=probe)
     try:
-        _run(watch_all, servers, path, probe=probe, duration=duration, as_json=as_json)
+        _run(watch_all, source, duration=duration, as_json=as_json)
     except KeyboardInterrupt:
         # Ctrl-C, SIGTERM or SIGHUP: the way to end it, and no failure.
         raise typer.Exit from None

@@ -108,5 +108,6 @@ def _system(error: OSError) -> str:
     """The system's words, without its number: `connection refused`."""
     if error.errno in (errno.ECONNRESET, errno.EPIPE):
         return "the connection was closed at once"
-    text = error.strerror or (os.strerror(error.errno) if error.errno else "") or str(error)
+    # asyncio writes addresses of its own into `strerror`.
+    text = (os.strerror(error.errno) if error.errno else "") or error.strerror or str(error)
     return text[:1].lower() + text[1:] if text else type(error).__name__

@@ -17,10 +17,13 @@ from rich.console import Console
 from trio.testing import MockClock
 
 from mcpconn import Change, Event, Failure, FailureKind, Manager, Policy, ServerConfig, State
+from mcpconn.asgi.rows import news
 from mcpconn.cli.call import text_of
 from mcpconn.cli.errors import explain, fix
 from mcpconn.cli.output import STYLES, clean, seconds
-from mcpconn.cli.watch import View, line_of, watch
+from mcpconn.cli.watch import own, watch
+from mcpconn.cli.watch_sources import Own, Row
+from mcpconn.cli.watch_view import View, line_of
 from mcpconn.core import Delivery
 from mcpconn.runtime import Clock
 from mcpconn.testing import Script, ScriptTransport
@@ -96,8 +99,15 @@ def test_a_fault_of_ours_is_one_line_that_names_the_way_to_see_it() -> None:
 # -- watch
 
 
-def change(number: int, *, server: str = "alpha", failure: Failure | None = None, wait: float | None = None) -> Change:
-    return Change(server, number, State.READY, Event.LOST, State.RECONNECTING, failure, 1.7e9 + number, 1.0, wait=wait)
+def change(number: int, *, server: str = "alpha", failure: Failure | None = None, wait: float | None = None) -> Row:
+    lost = Change(server, number, State.READY, Event.LOST, State.RECONNECTING, failure, 1.7e9 + number, 1.0, wait=wait)
+    told = news(lost)
+    assert told is not None
+    return told
+
+
+def view_of(servers: dict[str, Any]) -> View:
+    return View(Own(Manager(servers), "mcp.json"))
 
 
 def shown(view: View, *, width: int = 100, height: int = 24) -> list[str]:
@@ -109,10 +119,10 @@ def shown(view: View, *, width: int = 100, height: int = 24) -> list[str]:
 
 
 def test_the_view_shows_all_connections_and_what_happened_last() -> None:
-    view = View(Manager(SERVERS), Path("mcp.json"))
+    view = view_of(SERVERS)
     view.changes += [change(number) for number in range(3)]
     lines = shown(view)
-    assert lines[0].startswith("mcp.json  0 of 2 ready")
+    assert lines[0].startswith("0 of 2 ready  mcp.json")
     assert lines[2].split() == ["server", "state", "for", "epoch", "next", "try", "last", "failure"]
     assert lines[3].split()[:3] == ["alpha", "○", "idle"]
     assert lines[4].split()[:3] == ["be[red]ta", "○", "idle"]
@@ -121,7 +131,7 @@ def test_the_view_shows_all_connections_and_what_happened_last() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(100, 24), (60, 12), (40, 9), (200, 60)])
 def test_the_view_fits_any_terminal_and_keeps_the_newest(width: int, height: int) -> None:
-    view = View(Manager(SERVERS), Path("mcp.json"))
+    view = view_of(SERVERS)
     failure = Failure(kind=FailureKind.TRANSPORT_LOST, delivery=Delivery.UNKNOWN, proof=True, summary="word " * 60)
     view.changes += [change(number, failure=failure) for number in range(100)]
     lines = shown(view, width=width, height=height)
@@ -167,9 +177,8 @@ async def test_the_view_that_the_documentation_shows_is_what_watch_shows(utc: No
         "shop": {"url": "http://shop/mcp", "http_transport": down},
     }
     manager = Manager(servers, policy=Policy(keepalive=5), clock=clock)
-    view = View(manager, Path("mcp.json"), clock)
-    manager.subscribe(view.changes.append)
-    async with manager:
+    view = View(Own(manager, "mcp.json", clock), clock)
+    async with view.source.running(view.changes.append):
         await anyio.sleep(61)
         script.forget_sessions()
         await anyio.sleep(6)
@@ -191,7 +200,7 @@ async def test_watch_notices_a_server_that_dies_although_nobody_calls(
 
     script.on_request = die_at_the_second_probe
     servers = {"srv": ServerConfig(name="srv", url="http://srv/mcp", http_transport=transport)}
-    await watch(servers, Path("mcp.json"), probe=5, duration=30, as_json=as_json)
+    await watch(own(servers, Path("mcp.json"), probe=5), duration=30, as_json=as_json)
     lines = capsys.readouterr().out.splitlines()
     if as_json:
         events = [json.loads(line) for line in lines]
