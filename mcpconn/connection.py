@@ -365,12 +365,19 @@ class Connection(Owned, Methods):
         await self._restore.tell_watchers(self._client_options["message_handler"], self._diagnosis.contain)
 
     async def usable(self) -> bool:
-        """Wait until calls can be issued, for as long as a call would; False if they cannot."""
-        try:
-            await self.wait_ready(self.policy.call_timeout)
-        except CallFailed:
-            return False
-        return True
+        """Wait until calls can be issued, for as long as a call would; False if they cannot.
+
+        A session that is suspected is not asked for anything else until its probe has settled that.
+        """
+        while True:
+            try:
+                await self.wait_ready(self.policy.call_timeout)
+            except CallFailed:
+                return False
+            session = self._supervisor.session
+            if session is None or self._supervisor.probe.pending() is None:
+                return True
+            await self._supervisor.settled(session)
 
     def present(self) -> Session | None:
         """The session that calls are issued on now."""

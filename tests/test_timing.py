@@ -158,6 +158,31 @@ async def test_a_call_whose_server_goes_down_under_it_is_made_again_only_if_that
         assert script.executions == {"add": 1, "slow": 2, "slow_charge": 1}
 
 
+@pytest.mark.parametrize(
+    ("tool", "listed", "told_after"),
+    # Nothing is known: ten seconds for a session that can say. Harmful: at once. Harmless: until the connection fails.
+    [("charge", False, 10), ("add", False, 10), ("charge", True, 0), ("add", True, 30)],
+)
+async def test_a_call_is_told_unknown_as_soon_as_waiting_is_of_no_use(
+    tool: str, listed: bool, told_after: int, era: Era
+) -> None:
+    script = Script(era=era)
+    async with played(script, clock=virtual_clock(3)) as (connection, transport):
+        if listed:
+            await connection.catalog.refresh(("tools",))
+        script.inject(faults.Fault("the server ends", lambda it: gone_for_good(transport, it), after=True), tool=tool)
+        started, before = anyio.current_time(), script.executions[tool]
+        with pytest.raises(OutcomeUnknown):
+            await connection.call_tool(tool, {"a": 1, "b": 1})
+        assert told_after <= anyio.current_time() - started <= told_after + 2
+        assert script.executions[tool] == before + 1
+
+
+def gone_for_good(transport: ScriptTransport, exchange: faults.Exchange) -> Any:
+    transport.down = True
+    return faults.drop_after().plan(exchange)
+
+
 async def test_a_server_that_shakes_hands_and_drops_is_dialled_by_the_backoff_and_given_up(era: Era) -> None:
     script = Script(era=era)
     async with played(script, clock=virtual_clock(4)) as (connection, _):

@@ -24,6 +24,10 @@ from mcpconn.catalog.watch import Watch
 from mcpconn.runtime.listeners import Listeners, Report
 from mcpconn.runtime.session import Session
 
+SAFETY_PATIENCE = 10.0
+"""Seconds that a call whose outcome is unknown waits for a session that says whether its tool can be run again, if no
+listing has said so before. It is how long a server that can serve a new session may need to get one."""
+
 
 class Catalog:
     """What one server offers, as its latest session listed it."""
@@ -134,15 +138,27 @@ class Catalog:
         """Whether a tool that may have run can be run again. Lists the tools, if the present session has not.
 
         Only annotations that the present session lists count: it is the one that would run the tool. The server may
-        have been replaced by another version since the first attempt, so both must agree.
+        have been replaced by another version since the first attempt, so both must agree. If the session is lost
+        meanwhile, the next one is asked: for as long as its caller waits if the tool was known to be harmless, and
+        for `SAFETY_PATIENCE` if nothing was known, because then the answer may well be that it cannot be run again.
 
         Args:
             tool: Its name.
             before: `hint` when the call was made.
         """
-        if before is False or not await self.ensure(("tools",)):
+        if before is False:
             return False
-        return self.hint(tool) is True
+        if self._mode == "off":
+            return "tools" in self.listed and self.hint(tool) is True
+        with anyio.move_on_after(math.inf if before else SAFETY_PATIENCE):
+            while await self._of.usable():
+                session = self._of.present()
+                if await self.ensure(("tools",)):
+                    return self.hint(tool) is True
+                if session is not None and session is self._of.present():
+                    # The session lives and its tools cannot be had.
+                    return False
+        return False
 
     async def look_up(self, tool: str, *, timeout: float | None = None) -> bool | None:
         """Whether the present session's server has a tool. Lists the tools, if the session has not.
