@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.store import FileStore, Key, MemoryStore, StoreFull, StoreUnavailable
+from mcpconn.gateway.store import FileStore, Key, Lease, Leases, MemoryStore, StoreFull, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -175,3 +175,167 @@ async def test_a_closed_file_says_so(tmp_path):
     await store.aclose()
     with pytest.raises(StoreUnavailable):
         await store.get(KEY)
+
+
+# -- hints
+
+
+async def test_a_hint_reaches_who_subscribed_before(store):
+    await store.publish("channel", b"before")
+    async with store.subscribe("channel") as hints:
+        await store.publish("other", b"elsewhere")
+        await store.publish("channel", b"one")
+        await store.publish("channel", b"two")
+        with anyio.fail_after(10):
+            assert [await hints.__anext__(), await hints.__anext__()] == [b"one", b"two"]
+
+
+async def test_each_subscriber_gets_each_hint(store):
+    async with store.subscribe("channel") as first, store.subscribe("channel") as second:
+        await store.publish("channel", b"one")
+        with anyio.fail_after(10):
+            assert await first.__anext__() == await second.__anext__() == b"one"
+
+
+async def test_a_slow_subscriber_loses_the_oldest(store):
+    async with store.subscribe("channel") as hints:
+        for number in range(300):
+            await store.publish("channel", b"%d" % number)
+        with anyio.fail_after(10):
+            assert int(await hints.__anext__()) == 300 - 256
+
+
+# -- leases
+
+
+LEASE = Key("leases", "thing")
+
+
+async def taken(leases: Leases, holder: bytes) -> Lease:
+    lease = await leases.take(LEASE, holder, ttl=10)
+    assert lease is not None
+    return lease
+
+
+async def test_a_lease_has_one_holder_at_a_time(store, time):
+    first, second = Leases(store, now=time), Leases(store, now=time)
+    lease = await taken(first, b"a")
+    assert lease.held
+    assert await second.take(LEASE, b"b", ttl=10) is None
+    assert await second.holder(LEASE) == b"a"
+    await first.release(lease)
+    assert not lease.held
+    assert await second.take(LEASE, b"b", ttl=10) is not None
+
+
+async def test_a_lease_that_is_renewed_goes_on(store, time):
+    leases = Leases(store, now=time)
+    lease = await taken(leases, b"a")
+    number = lease.number
+    for _ in range(5):
+        time.now += 8
+        assert await leases.renew(lease, ttl=10)
+    assert lease.held
+    assert lease.number == number
+    assert await leases.take(LEASE, b"b", ttl=10) is None
+
+
+async def test_a_holder_that_slept_knows_it_lost(store, time):
+    leases = Leases(store, now=time)
+    lease = await taken(leases, b"a")
+    time.now += 10
+    assert not lease.held, "by its own clock, without asking anybody"
+    successor = await taken(leases, b"b")
+    assert successor.number > lease.number
+    assert not await leases.renew(lease, ttl=10)
+    await leases.release(lease)
+    assert await leases.holder(LEASE) == b"b", "who lost a lease cannot give up another's"
+
+
+async def test_a_number_grows_from_holder_to_holder(store, time):
+    leases = Leases(store, now=time)
+    numbers = []
+    for _ in range(5):
+        lease = await taken(leases, b"a")
+        await leases.renew(lease, ttl=10)
+        numbers.append(lease.number)
+        await leases.release(lease)
+    assert numbers == sorted(set(numbers))
+
+
+# -- at once
+
+
+async def test_of_many_swaps_at_once_one_succeeds(store):
+    version = await store.put(KEY, b"", ttl=10)
+    won = []
+
+    async def swap(value: bytes) -> None:
+        if await store.swap(KEY, version, value, ttl=10) is not None:
+            won.append(value)
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(swap, b"%d" % number)
+    assert len(won) == 1
+    assert (await store.get(KEY)).value == won[0]
+
+
+async def test_a_limit_holds_for_adds_at_once(store):
+    full = []
+
+    async def add(number: int) -> None:
+        try:
+            await store.add(Key("group", str(number)), b"", ttl=10, limit=5)
+        except StoreFull:
+            full.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(add, number)
+    assert len(full) == 15
+
+
+async def test_entries_appended_at_once_are_all_kept(store):
+    numbers = []
+
+    async def append(value: bytes) -> None:
+        numbers.append(await store.append(KEY, value, ttl=10, keep=50))
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(append, b"%d" % number)
+    assert sorted(numbers) == list(range(1, 21))
+    assert len(await store.entries(KEY, after=0)) == 20
+
+
+@pytest.mark.parametrize("value", [b"", b"\0\xff" * 10, b"x" * 300_000], ids=["empty", "binary", "long"])
+async def test_a_value_is_any_bytes(store, value):
+    await store.put(KEY, value, ttl=10)
+    assert (await store.get(KEY)).value == value
+
+
+@pytest.mark.parametrize("name", ["", "a b", "ü", "{a}:*?[]", "x" * 300, "\n"])
+async def test_a_name_is_any_text(store, name):
+    key = Key(name, name)
+    await store.put(key, b"v", ttl=10)
+    assert (await store.get(key)).value == b"v"
+    assert await store.get(Key(name, name + "x")) is None
+    await store.append(key, b"e", ttl=10, keep=3)
+    assert await store.entries(key, after=0) == [(1, b"e")]
+
+
+async def test_a_version_grows_over_expiry(store, time):
+    first = await store.put(KEY, b"one", ttl=10)
+    time.now += 100
+    await store.get(KEY)
+    second = await store.add(KEY, b"two", ttl=10)
+    assert second > first
+
+
+async def test_a_failed_write_leaves_the_file_usable(tmp_path):
+    store = FileStore(tmp_path / "store.db")
+    with pytest.raises(StoreUnavailable):
+        await store._run(lambda database: database.execute("no such statement"))
+    assert await store.put(KEY, b"one", ttl=10)
+    await store.aclose()

@@ -6,6 +6,7 @@ several processes of one host share (the default of `mcpconn serve`).
 
 from mcpconn.gateway.store.base import Key, Record, Store, StoreFull, StoreUnavailable
 from mcpconn.gateway.store.file import FileStore
+from mcpconn.gateway.store.lease import Lease, Leases
 from mcpconn.gateway.store.memory import MemoryStore
 
-__all__ = ["FileStore", "Key", "MemoryStore", "Record", "Store", "StoreFull", "StoreUnavailable"]
+__all__ = ["FileStore", "Key", "Lease", "Leases", "MemoryStore", "Record", "Store", "StoreFull", "StoreUnavailable"]

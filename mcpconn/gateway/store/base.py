@@ -1,12 +1,30 @@
-"""The protocol of a store: values with a version and an expiry, changed by compare-and-set; and short logs."""
+"""The protocol of a store: records changed by compare-and-set, short logs, and hints between processes.
+
+Everything else that the gateway keeps is built on these three: the ledger, sessions' extras and events, leases (see
+`lease`). A form of it passes `tests/gateway/test_store.py`, which is the protocol's other half.
+
+What a form must do:
+
+- Each operation on one key is atomic, for all processes that share the store. Nothing is promised across keys, except
+  that `add` with a `limit` counts and writes as one.
+- A record that a method returned from is durable: it outlives a SIGKILL of the process, and, if the form keeps
+  anything at all over a power failure, that too. A power failure may take the last entries of a log; a hint may be
+  lost at any time.
+- A version is greater than every earlier version of the same key, deleted and expired ones included. So it is a
+  fencing number as well.
+- A cancelled call leaves the operation done or not done, never half done.
+- What fails raises `StoreUnavailable`. A form never answers from a guess or from a stale copy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 
 class StoreUnavailable(Exception):
-    """The store cannot be reached, or did not answer. Nothing is known about what was asked of it."""
+    """The store cannot be reached, or did not answer. A write that raised it may have happened or not."""
 
 
 class StoreFull(Exception):
@@ -26,11 +44,11 @@ class Record(NamedTuple):
 
     value: bytes
     version: int
-    """Another one after each change; never the same for two values of one key."""
+    """Greater after each change, also if the record was deleted or has expired in between."""
 
 
 class Store(Protocol):
-    """Keeps records and logs. Every method raises `StoreUnavailable` if the store cannot do its work.
+    """Keeps records and logs, and passes hints. Every method raises `StoreUnavailable` if it cannot do its work.
 
     `ttl` is in seconds, from the time of the call. A record that has expired is as if it had never been.
     """
@@ -72,6 +90,22 @@ class Store(Protocol):
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
         """The entries of a log with numbers above `after`, in order."""
+
+    async def publish(self, channel: str, hint: bytes) -> None:
+        """Give a hint to whoever subscribes to `channel` now, in this process and in others. It may be lost.
+
+        Args:
+            channel: Any text.
+            hint: At most 4 KiB. What must not be lost is a record; a hint says "look again".
+        """
+
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The hints of a channel, from the moment the block is entered; a slow reader loses the oldest ones.
+
+        async with store.subscribe("revoked") as hints:
+            async for hint in hints:
+                ...
+        """
 
     async def aclose(self) -> None:
         """Give up what is held open. The store cannot be used afterwards."""

@@ -2,7 +2,11 @@
 
 Write-ahead logging lets readers and one writer work at once; `synchronous=FULL` makes a write durable before it is
 answered, because the ledger is worth nothing without that (https://www.sqlite.org/pragma.html#pragma_synchronous).
-SQLite blocks, so each operation runs in a worker thread; one connection and one lock keep them in order.
+Logs and hints have a connection of their own with `synchronous=NORMAL`: they outlive a SIGKILL, because the pages are
+the kernel's by then, and only a power failure may take the last of them; they are written several times a call.
+SQLite blocks, so each operation runs in a worker thread; one lock for each connection keeps them in order.
+
+SQLite tells other processes nothing, so a subscriber reads the channel's log every `LOOK` seconds.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import anyio
 import anyio.to_thread
 
 from mcpconn.errors import ConfigError
@@ -24,6 +30,12 @@ T = TypeVar("T")
 
 BUSY = 5.0
 """Seconds to wait while another process writes. A write takes milliseconds; longer means that the disk is stuck."""
+LOOK = 0.25
+"""Seconds between looks for another process's hints."""
+HINT_TTL = 60.0
+"""Seconds for which a hint can be read; a subscriber looks far more often."""
+HINTS = 256
+"""Hints of one channel that are kept."""
 SWEEP_EVERY = 60.0
 """Seconds between deletions of what has expired."""
 
@@ -60,18 +72,23 @@ class FileStore:
         """
         self.path = Path(path)
         self._wall = wall
-        self._lock = threading.Lock()
+        self._lock, self._log_lock = threading.Lock(), threading.Lock()
         self._swept = 0.0
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Made here with its mode: SQLite would make it readable for all, and its journals take the mode over.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._database = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
+            self._database = self._connect("FULL")
             self._database.executescript(_SCHEMA)
+            self._logs = self._connect("NORMAL")
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"{self.path}: the store cannot be opened: {error}", key="store") from None
+
+    def _connect(self, synchronous: str) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute(f"PRAGMA synchronous={synchronous}")
+        return database
 
     async def get(self, key: Key) -> Record | None:
         def read(database: sqlite3.Connection) -> Record | None:
@@ -130,7 +147,7 @@ class FileStore:
             )
             return int(number)
 
-        return await self._run(write)
+        return await self._run(write, logs=True)
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
         def read(database: sqlite3.Connection) -> list[tuple[int, bytes]]:
@@ -141,31 +158,56 @@ class FileStore:
             )
             return [(number, value) for number, value in rows]
 
-        return await self._run(read, writes=False)
+        return await self._run(read, writes=False, logs=True)
+
+    async def publish(self, channel: str, hint: bytes) -> None:
+        await self.append(Key("hints", channel), hint, ttl=HINT_TTL, keep=HINTS)
+
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        @asynccontextmanager
+        async def subscription() -> AsyncIterator[AsyncIterator[bytes]]:
+            key = Key("hints", channel)
+            seen = await self.entries(key, after=0)
+            yield self._hints(key, seen[-1][0] if seen else 0)
+
+        return subscription()
+
+    async def _hints(self, key: Key, after: int) -> AsyncIterator[bytes]:
+        while True:
+            for number, hint in await self.entries(key, after=after):
+                after = number
+                yield hint
+            await anyio.sleep(LOOK)
 
     async def aclose(self) -> None:
-        with self._lock:
+        with self._lock, self._log_lock:
             self._database.close()
+            self._logs.close()
 
-    async def _run(self, operation: Callable[[sqlite3.Connection], T], *, writes: bool = True) -> T:
+    async def _run(self, operation: Callable[[sqlite3.Connection], T], *, writes: bool = True, logs: bool = False) -> T:
         # Not abandoned on cancellation: the write happens or not, and the caller must not go on before it is known.
-        return await anyio.to_thread.run_sync(self._locked, operation, writes)
+        return await anyio.to_thread.run_sync(self._locked, operation, writes, logs)
 
-    def _locked(self, operation: Callable[[sqlite3.Connection], T], writes: bool) -> T:
-        with self._lock:
+    def _locked(self, operation: Callable[[sqlite3.Connection], T], writes: bool, logs: bool) -> T:
+        database = self._logs if logs else self._database
+        with self._log_lock if logs else self._lock:
             try:
                 if not writes:
-                    return operation(self._database)
+                    return operation(database)
                 # IMMEDIATE takes the write lock at once: a transaction that reads first and then writes could find
                 # that another process wrote in between, and would have to be run again.
-                self._database.execute("BEGIN IMMEDIATE")
+                database.execute("BEGIN IMMEDIATE")
                 try:
-                    self._sweep()
-                    result = operation(self._database)
+                    if not logs:
+                        self._sweep()
+                    result = operation(database)
+                    database.execute("COMMIT")
                 except BaseException:
-                    self._database.execute("ROLLBACK")
+                    # Also if the commit itself failed (a full disk, a busy file): the connection must not stay in a
+                    # transaction, or every later operation on it would fail.
+                    if database.in_transaction:
+                        database.execute("ROLLBACK")
                     raise
-                self._database.execute("COMMIT")
                 return result
             except sqlite3.Error as error:
                 raise StoreUnavailable(f"the store {self.path} cannot be used now: {error}") from None
@@ -192,4 +234,5 @@ class FileStore:
         self._database.execute(
             'DELETE FROM entries WHERE ("group", name) IN (SELECT "group", name FROM logs WHERE expires <= ?)', (now,)
         )
-        self._database.execute("DELETE FROM logs WHERE expires <= ?", (now,))
+        # Of a channel the number stays: its readers remember how far they have read, for as long as they like.
+        self._database.execute("DELETE FROM logs WHERE expires <= ? AND \"group\" != 'hints'", (now,))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from mcpconn.gateway.store.base import Key, Record, StoreFull
+from mcpconn.gateway.store.hints import Hints
 
 
 @dataclass
@@ -31,6 +33,7 @@ class MemoryStore:
         self._groups: dict[str, int] = {}
         self._logs: dict[Key, _Log] = {}
         self._version = 0
+        self._hints = Hints()
         # Every write leaves an entry; one whose record was written again since is skipped when it comes up.
         self._expiries: list[tuple[float, Key]] = []
 
@@ -81,6 +84,12 @@ class MemoryStore:
         self._expire()
         log = self._logs.get(key)
         return [entry for entry in log.entries if entry[0] > after] if log is not None else []
+
+    async def publish(self, channel: str, hint: bytes) -> None:
+        self._hints.give(channel, hint)
+
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._hints.subscribe(channel)
 
     async def aclose(self) -> None:
         self._records.clear()
