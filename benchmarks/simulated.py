@@ -49,7 +49,7 @@ class World:
         links, self.links = self.links, set()
         for link in links:
             link.ended = anyio.EndOfStream()
-            link.sign(Evidence(exception=link.ended, from_wire=False, phase="idle"))
+            link.idle_failure(Evidence(exception=link.ended, from_wire=False, phase="idle"))
 
 
 class Refused(Exception):
@@ -67,8 +67,8 @@ class Link:
     server_info = None
     capabilities = ServerCapabilities()
 
-    def __init__(self, sign: Callable[[Evidence], None]) -> None:
-        self.sign = sign
+    def __init__(self, idle_failure: Callable[[Evidence], None]) -> None:
+        self.idle_failure = idle_failure
         self.ended: BaseException | None = None
         self.doubt: Evidence | None = None
         self.ending = 0.0
@@ -77,10 +77,10 @@ class Link:
         """As every link does."""
         return Exchange(phase, "legacy")
 
-    def seed(self, tools: object) -> None:
+    def restore_tools(self, tools: object) -> None:
         """Nothing to hand on."""
 
-    def doom(self) -> None:
+    def mark_lost(self) -> None:
         """Nothing to be kept from saying."""
 
 
@@ -94,7 +94,7 @@ class Dialer:
         self._world = world
 
     @asynccontextmanager
-    async def open(self, sign: Callable[[Evidence], None]) -> AsyncIterator[Link]:
+    async def open(self, idle_failure: Callable[[Evidence], None]) -> AsyncIterator[Link]:
         """A dial, and a session while the block lasts."""
         world = self._world
         world.dials.append(anyio.current_time())
@@ -106,7 +106,7 @@ class Dialer:
             world.under_way -= 1
         if not world.up:
             raise Refused
-        link = Link(sign)
+        link = Link(idle_failure)
         world.links.add(link)
         yield link
         world.links.discard(link)

@@ -88,7 +88,9 @@ class Connection(Owned, Methods):
         prepare()
         self.journal = Journal(contain)
         self.journal.subscribe(log_notice, wants_answered=logs_answers)
-        self.catalog = Catalog(self, calm=self._shared.dials.calm, report=contain, mode=self.config.catalog)
+        self.catalog = Catalog(
+            self, wait_for_dials=self._shared.dials.wait_until_idle, report=contain, mode=self.config.catalog
+        )
         self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
         self._dialer = Dialer(
             self.config,
@@ -114,7 +116,7 @@ class Connection(Owned, Methods):
             credentials=renewable(self._request_auth),
             tools=lambda: tuple(self.catalog.tools.values()),
             prepare=partial(self._restore.before_calls, classify=classify, timeout=self.policy.probe_timeout),
-            established=self._attend,
+            established=self._after_established,
         )
         self._calls = Calls(
             self._supervisor,
@@ -169,7 +171,7 @@ class Connection(Owned, Methods):
             NotRunning: this is another thread than the event loop's.
         """
         if self._home is not None and self._home.other_thread():
-            raise NotRunning(f"{self.name}: {self._home.elsewhere()}")
+            raise NotRunning(f"{self.name}: {self._home.wrong_loop()}")
         self._supervisor.close()
 
     async def ended(self) -> None:
@@ -334,7 +336,7 @@ class Connection(Owned, Methods):
     def _check_here(self) -> None:
         if self._home is None:
             raise NotRunning(f"{self.name}: enter the connection first: async with Connection(...) as connection")
-        if (where := self._home.elsewhere()) is not None:
+        if (where := self._home.wrong_loop()) is not None:
             # The events of one loop, waited for in another, wake nobody.
             raise NotRunning(f"{self.name}: the connection cannot be used here: {where}")
 
@@ -348,10 +350,10 @@ class Connection(Owned, Methods):
 
     # -- for the supervisor
 
-    async def _attend(self, session: Session) -> None:
+    async def _after_established(self, session: Session) -> None:
         """Beside the first calls of a session: finish restoring it, and list what it offers."""
         await self._restore.beside_calls(self._send)
-        await self.catalog.attend(session, busy=self._supervisor.gate.in_flight > 0)
+        await self.catalog.first_listing(session, busy=self._supervisor.gate.in_flight > 0)
 
     async def _send(self, request: Any) -> types.EmptyResult:
         return await self._call(
@@ -377,7 +379,7 @@ class Connection(Owned, Methods):
             session = self._supervisor.session
             if session is None or self._supervisor.probe.pending() is None:
                 return True
-            await self._supervisor.settled(session)
+            await self._supervisor.wait_for_probe(session)
 
     def present(self) -> Session | None:
         """The session that calls are issued on now."""

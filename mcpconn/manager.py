@@ -300,7 +300,7 @@ class Manager(Owned, Mapping[str, Connection]):
 
         Transitions are kept for a slow reader, 10,000 of them; the oldest are dropped beyond that.
         """
-        reader = Changes(self.subscribe, self._owner.elsewhere, self._readers)
+        reader = Changes(self.subscribe, self._owner.wrong_loop, self._readers)
         if self._owner.entered and not self._owner.running:
             reader.end()
         return reader
@@ -308,7 +308,7 @@ class Manager(Owned, Mapping[str, Connection]):
     # -- calls
 
     def _check_here(self) -> None:
-        if self._owner.running and (where := self._owner.elsewhere()) is not None:
+        if self._owner.running and (where := self._owner.wrong_loop()) is not None:
             raise NotRunning(f"the manager cannot be used here: {where}")
 
     def _running(self, server: str) -> Connection:

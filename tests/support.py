@@ -44,9 +44,9 @@ async def quiet(connection: Connection) -> None:
     while True:
         session = supervisor.session
         if session is not None and supervisor.probe.pending() is not None:
-            await supervisor.settled(session)
+            await supervisor.wait_for_probe(session)
         elif connection.catalog.busy:
-            await connection.catalog.settled()
+            await connection.catalog.wait_until_listed()
         elif connection.state in (State.CONNECTING, State.RECONNECTING):
             await supervisor.changed()
         else:

@@ -77,6 +77,6 @@ def test_who_unsubscribes_after_the_end_is_told_nothing(backend: str) -> None:
 
 
 def test_all_that_a_catalogue_shows_can_be_had_from_threads() -> None:
-    of_the_connection = {"attend", "busy", "heard", "known_safe", "notice", "safe", "settled"}
+    of_the_connection = {"busy", "first_listing", "heard", "known_safe", "notice", "safe", "wait_until_listed"}
     public = {name for name, _ in inspect.getmembers(Catalog) if not name.startswith("_")} - of_the_connection
     assert public == {name for name, _ in inspect.getmembers(SyncCatalog) if not name.startswith("_")}

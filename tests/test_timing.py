@@ -325,7 +325,7 @@ async def test_a_dial_refused_with_retry_after_is_not_repeated_before(status: in
     async with Connection(
         {"url": "http://scripted/mcp", "http_transport": ScriptTransport(script)}, clock=virtual_clock(7)
     ) as connection:
-        assert 9 <= anyio.current_time() - (connection._supervisor.pace.began) <= 11
+        assert 9 <= anyio.current_time() - (connection._supervisor.schedule.began) <= 11
         assert connection.epoch == 1
 
 

@@ -36,14 +36,14 @@ class Catalog:
         self,
         of: Lister,
         *,
-        calm: Callable[[], Awaitable[None]],
+        wait_for_dials: Callable[[], Awaitable[None]],
         report: Report,
         mode: str = "lazy",
     ) -> None:
         """
         Args:
             of: Lists what its server offers.
-            calm: Returns when no connection of the manager is being opened.
+            wait_for_dials: Returns when no connection of the manager is being opened.
             report: Called with what a listener raised.
             mode: `eager` lists at every connect; `lazy` once somebody needs it; `off` only when told to (`refresh`).
         """
@@ -53,11 +53,11 @@ class Catalog:
         self._lists = Lists(
             of,
             wanted=mode == "eager",
-            ready=lambda session: self._watch.settled(session),
+            ready=lambda session: self._watch.wait_for_stream(session),
             announce=self._announce,
             over=lambda news: self._watch.listed(news),
         )
-        self._watch = Watch(self._lists, of, calm=calm)
+        self._watch = Watch(self._lists, of, wait_for_dials=wait_for_dials)
         self._listeners: Listeners[CatalogChange] = Listeners()
 
     # -- what is known
@@ -212,11 +212,11 @@ class Catalog:
     @property
     def busy(self) -> bool:
         """Whether a listing is under way, or about to begin at a new session."""
-        return self._lists.under_way is not None or self._watch.attended is not None
+        return self._lists.under_way is not None or self._watch.first_listing_over is not None
 
-    async def settled(self) -> None:
+    async def wait_until_listed(self) -> None:
         """Return when no listing is under way."""
-        while (under_way := self._lists.under_way or self._watch.attended) is not None:
+        while (under_way := self._lists.under_way or self._watch.first_listing_over) is not None:
             await under_way.wait()
 
     # -- from the connection
@@ -235,14 +235,14 @@ class Catalog:
             self._want((kind,))
             self._watch.follow(session)
 
-    async def attend(self, session: Session, *, busy: bool = False) -> None:
+    async def first_listing(self, session: Session, *, busy: bool = False) -> None:
         """Beside the first calls of a session: list what is needed, and begin to listen for changes.
 
         Args:
             session: The present session.
             busy: Calls have waited for it. The first of them goes before the listing.
         """
-        await self._watch.attend(session, busy=busy)
+        await self._watch.first_listing(session, busy=busy)
 
     def notice(self, message: Any) -> None:
         """A notification came. If it says that a list has changed, list it soon."""

@@ -129,7 +129,7 @@ class Lists:
     def _uncheck(self, session: Session) -> None:
         """Have no answer refused for a schema that may no longer hold."""
         if session.link is not None:
-            session.link.seed(tuple(self._lists["tools"].known.values()))
+            session.link.restore_tools(tuple(self._lists["tools"].known.values()))
 
     # -- listing
 

@@ -44,13 +44,13 @@ GAP_INTERVAL = 60.0
 class Watch:
     """Decides when a catalogue lists, and hears what its server announces."""
 
-    def __init__(self, lists: Lists, of: Lister, *, calm: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, lists: Lists, of: Lister, *, wait_for_dials: Callable[[], Awaitable[None]]) -> None:
         self._lists = lists
         self._of = of
-        self._calm = calm
-        self._attending: Session | None = None
+        self._wait_for_dials = wait_for_dials
+        self._first_listing_of: Session | None = None
         """The session whose first listing waits for the event stream."""
-        self.attended: anyio.Event | None = None
+        self.first_listing_over: anyio.Event | None = None
         """Set when that listing is over; None while there is none."""
         self._following: Session | None = None
         """The session whose event stream is observed."""
@@ -70,30 +70,30 @@ class Watch:
 
     # -- a new session
 
-    async def attend(self, session: Session, *, busy: bool) -> None:
+    async def first_listing(self, session: Session, *, busy: bool) -> None:
         """List what is needed of a new session once its event stream is open."""
-        self._attending, self._gap = session, False
-        attended = self.attended = anyio.Event()
+        self._first_listing_of, self._gap = session, False
+        first_listing_over = self.first_listing_over = anyio.Event()
         try:
-            await self._attend(session, busy)
+            await self._first_listing(session, busy)
         finally:
-            attended.set()
-            if self.attended is attended:
-                self.attended = None
+            first_listing_over.set()
+            if self.first_listing_over is first_listing_over:
+                self.first_listing_over = None
 
-    async def _attend(self, session: Session, busy: bool) -> None:
+    async def _first_listing(self, session: Session, busy: bool) -> None:
         try:
-            await self.settled(session)
+            await self.wait_for_stream(session)
             # What a resource did between its subscription and the opening of the stream was not told.
             missed = session.epoch > 1 or self._of.watching
             with anyio.move_on_after(CROWD_COURTESY):
-                await self._calm()
+                await self._wait_for_dials()
             if busy:
                 with anyio.move_on_after(COURTESY):
                     await session.answered.wait()
         finally:
-            if self._attending is session:
-                self._attending = None
+            if self._first_listing_of is session:
+                self._first_listing_of = None
         if self._of.present() is session:
             if missed:
                 await self._of.tell_watchers()
@@ -115,7 +115,7 @@ class Watch:
             link.stream.opening()
             self._of.spawn(partial(self._listen, session))
 
-    async def settled(self, session: Session) -> None:
+    async def wait_for_stream(self, session: Session) -> None:
         """Return when the event stream is open, or refused, or has kept everybody waiting for a second."""
         self.follow(session)
         assert session.link is not None
@@ -124,7 +124,7 @@ class Watch:
         unsubscribe = stream.subscribe(lambda: changed.set())
         try:
             with anyio.CancelScope(deadline=self._patience_ends):
-                while not stream.settled and stream.state is not StreamState.NONE:
+                while not stream.known and stream.state is not StreamState.NONE:
                     await changed.wait()
                     changed = anyio.Event()
         finally:
@@ -152,7 +152,7 @@ class Watch:
     def soon(self) -> None:
         """List what is due, beside the calls, if anything is."""
         session = self._of.present()
-        if session is None or self._busy or self._attending is session:
+        if session is None or self._busy or self._first_listing_of is session:
             return
         if self._lists.due(session) or self._lists.needed(session):
             self._busy = self._of.spawn(self._catch_up)
@@ -160,7 +160,7 @@ class Watch:
     async def _catch_up(self) -> None:
         """List until nothing is due, more and more slowly if it never ends."""
         try:
-            while (session := self._of.present()) is not None and self._attending is not session:
+            while (session := self._of.present()) is not None and self._first_listing_of is not session:
                 if needed := self._lists.needed(session):
                     await self._lists.read(needed)
                     if self._lists.needed(session) == needed:
@@ -190,7 +190,7 @@ class Watch:
             self._lists.doubt(session)
         if link.stream.state is not StreamState.OPEN:
             return
-        late = link.era == "legacy" and self._attending is not session
+        late = link.era == "legacy" and self._first_listing_of is not session
         if late or link.stream.opened > 1 or self._lists.tried(session):
             self._gap = True
             if not self._gap_task:

@@ -22,7 +22,7 @@ from mcpconn.cli import config as configuration
 from mcpconn.cli.call import arguments_of
 from mcpconn.cli.call import call as call_once
 from mcpconn.cli.connect import check as check_all
-from mcpconn.cli.errors import FAILED, INTERRUPTED, USAGE, Trouble, explain
+from mcpconn.cli.errors import FAILED, INTERRUPTED, USAGE, CliError, explain
 from mcpconn.cli.hiding import HidingFormatter, forget, hide
 from mcpconn.cli.output import clean, complain, print_json, say
 from mcpconn.cli.signals import Ended, until_ended
@@ -312,7 +312,7 @@ def watch(
     """Watch connections, live: those of a running host, or sessions of its own to the servers of a file."""
     if attach is not None:
         if config is not None:
-            raise Trouble("--attach and --config exclude each other: a host has its own configuration", USAGE)
+            raise CliError("--attach and --config exclude each other: a host has its own configuration", USAGE)
         source = attached(attach, key_file=key_file, names=tuple(names or ()))
     else:
         path = configuration.path_of(config)
@@ -354,7 +354,7 @@ def diagram(
     """Print the state machine, or keep pictures of it true."""
     chosen = [each for each in (write, check, compare) if each is not None]
     if len(chosen) > 1:
-        raise Trouble("--write, --check and --compare exclude each other; give one", USAGE)
+        raise CliError("--write, --check and --compare exclude each other; give one", USAGE)
     try:
         if write is not None:
             for path in pictures.write(write):
@@ -367,7 +367,7 @@ def diagram(
             make = {"markdown": pictures.markdown_table}.get(form.value) or getattr(pictures, form.value)
             sys.stdout.write(make(highlight))
     except ValueError as error:
-        raise Trouble(str(error), USAGE) from error
+        raise CliError(str(error), USAGE) from error
 
 
 def _report(lines: list[str]) -> None:

@@ -10,7 +10,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from mcpconn.cli.connect import managed, once
-from mcpconn.cli.errors import FAILED, UNKNOWN, USAGE, Trouble, explain
+from mcpconn.cli.errors import FAILED, UNKNOWN, USAGE, CliError, explain
 from mcpconn.cli.output import clean, complain, print_json
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
@@ -23,16 +23,16 @@ def arguments_of(text: str) -> dict[str, Any]:
     """The arguments of a tool from the command line; `-` reads them from standard input.
 
     Raises:
-        Trouble: they are no JSON object.
+        CliError: they are no JSON object.
     """
     source = "ARGUMENTS" if text != "-" else "standard input"
     example = """; write a JSON object, in single quotes: '{"a": 1}'"""
     try:
         value = json.loads(sys.stdin.read() if text == "-" else text)
     except json.JSONDecodeError as error:
-        raise Trouble(f"{source} is not JSON ({error.msg} at character {error.pos + 1}){example}", USAGE) from None
+        raise CliError(f"{source} is not JSON ({error.msg} at character {error.pos + 1}){example}", USAGE) from None
     if not isinstance(value, dict):
-        raise Trouble(f"{source} is JSON, but no object{example}", USAGE)
+        raise CliError(f"{source} is JSON, but no object{example}", USAGE)
     return value
 
 
@@ -61,7 +61,7 @@ async def call(
             missing = await _missing(connection, tool, timeout)
             message = connection.redact(missing or explain(error)[0])
             if not as_json:
-                raise Trouble(f"{name}: {message}") from error
+                raise CliError(f"{name}: {message}") from error
             # What a tool had done before it raised, no code says.
             print_json({"error": message, "kind": "application", "code": error.code, "outcome": "unknown"})
             return FAILED

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mcpconn import mcpjson
-from mcpconn.cli.errors import USAGE, Trouble
+from mcpconn.cli.errors import USAGE, CliError
 from mcpconn.cli.hiding import know
 from mcpconn.cli.output import say
 from mcpconn.config import ServerConfig
@@ -23,7 +23,7 @@ def path_of(given: Path | None) -> Path:
     """The file that was given, or the one of MCPCONN_CONFIG, or mcp.json.
 
     Raises:
-        Trouble: it does not exist; the message says how to name another.
+        CliError: it does not exist; the message says how to name another.
     """
     path = given or Path(os.environ.get(VARIABLE) or DEFAULT)
     if path.is_file():
@@ -31,17 +31,17 @@ def path_of(given: Path | None) -> Path:
     if given is not None or os.environ.get(VARIABLE):
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         origin = "" if given is not None else f" (from {VARIABLE})"
-        raise Trouble(f"the configuration file {path}{origin} {what}", USAGE)
+        raise CliError(f"the configuration file {path}{origin} {what}", USAGE)
     found = next((each for each in ELSEWHERE if Path(each).is_file()), None)
     hint = f"there is {found}: name it" if found else "name one"
-    raise Trouble(f"there is no mcp.json here; {hint} with --config FILE, or set {VARIABLE}", USAGE)
+    raise CliError(f"there is no mcp.json here; {hint} with --config FILE, or set {VARIABLE}", USAGE)
 
 
 def load(given: Path | None, *, strict: bool = False) -> dict[str, ServerConfig]:
     """The servers of the file, disabled ones and those whose entry cannot be used included.
 
     Raises:
-        Trouble: there is no file, or no server in it.
+        CliError: there is no file, or no server in it.
         ConfigError: it cannot be used; or, with `strict`, one of its entries cannot.
     """
     path = path_of(given)
@@ -49,7 +49,7 @@ def load(given: Path | None, *, strict: bool = False) -> dict[str, ServerConfig]
     for note in servers.notes:
         say(f"note: {path}: {note}")
     if not servers:
-        raise Trouble(f"{path}: there are no servers in it", USAGE)
+        raise CliError(f"{path}: there are no servers in it", USAGE)
     for config in servers.values():
         know(config.redactor)
     return servers
@@ -66,15 +66,15 @@ def pick(servers: dict[str, ServerConfig], names: list[str]) -> dict[str, Server
     """The servers of these names; all where none is given.
 
     Raises:
-        Trouble: one is not there, or is disabled.
+        CliError: one is not there, or is disabled.
     """
     for name in names:
         if name not in servers:
             close = get_close_matches(name, servers, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known servers: {', '.join(sorted(servers))}"
-            raise Trouble(f"no server named {name!r}; {hint}", USAGE)
+            raise CliError(f"no server named {name!r}; {hint}", USAGE)
         if servers[name].disabled:
-            raise Trouble(f"server {name!r} is disabled in the configuration; remove `disabled` to use it", USAGE)
+            raise CliError(f"server {name!r} is disabled in the configuration; remove `disabled` to use it", USAGE)
     return {name: servers[name] for name in names} if names else servers
 
 

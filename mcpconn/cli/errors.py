@@ -11,7 +11,7 @@ FAILED, USAGE, UNKNOWN, INTERRUPTED = 1, 2, 3, 130
 """Exit status: it failed; the command or the configuration makes no sense; the tool may have run; Ctrl-C."""
 
 
-class Trouble(Exception):
+class CliError(Exception):
     """An error whose text is all that a person needs."""
 
     def __init__(self, message: str, status: int = FAILED) -> None:
@@ -45,7 +45,7 @@ def leaf(error: BaseException) -> BaseException:
 def explain(error: BaseException) -> tuple[str, int]:
     """The line, and the exit status."""
     error = leaf(error)
-    if isinstance(error, Trouble):
+    if isinstance(error, CliError):
         return str(error), error.status
     if isinstance(error, ConnectionFailed):
         # The command ends here, so the connection's own next try is of no interest.

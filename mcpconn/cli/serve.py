@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from mcpconn.cli.errors import USAGE, Trouble
+from mcpconn.cli.errors import USAGE, CliError
 from mcpconn.cli.output import say
 
 
@@ -16,19 +16,19 @@ def serve(
     """Run the gateway until it is told to stop.
 
     Raises:
-        Trouble: uvicorn is missing, the view does not exist, or the address would be open to everybody.
+        CliError: uvicorn is missing, the view does not exist, or the address would be open to everybody.
         ConfigError: the file, the key, the store or the address cannot be used.
     """
     try:
         from mcpconn.gateway import serve as gateway
     except ModuleNotFoundError as error:
-        raise Trouble(f"serve needs {error.name}: pip install '.[gateway]' from a clone, or the wheel") from None
+        raise CliError(f"serve needs {error.name}: pip install '.[gateway]' from a clone, or the wheel") from None
     where = gateway.Listen.parse(listen)
     if show_config:
         say(gateway.print_config("gateway", gateway.own_command(path, view), where.url(where.port)))
         return
     if not stdio and not where.is_loopback and not allow_anonymous:
-        raise Trouble(
+        raise CliError(
             f"--listen {listen}: everybody who reaches it could use your servers. Listen on 127.0.0.1, or say "
             "--allow-anonymous",
             USAGE,
@@ -42,7 +42,7 @@ def serve(
     )
     if view and view not in app.settings.views:
         known = ", ".join(sorted(name for name in app.settings.views if name)) or "none"
-        raise Trouble(f"there is no view {view!r} in {path}; known: {known}", USAGE)
+        raise CliError(f"there is no view {view!r} in {path}; known: {known}", USAGE)
     if stdio:
         anyio.run(gateway.serve_stdio, app, view)
         return

@@ -14,7 +14,7 @@ import anyio
 from rich.live import Live
 
 from mcpconn.cli.connect import DRAIN
-from mcpconn.cli.errors import USAGE, Trouble
+from mcpconn.cli.errors import USAGE, CliError
 from mcpconn.cli.keyboard import Keyboard, keyboard
 from mcpconn.cli.output import stdout
 from mcpconn.cli.watch_sources import Attached, Own, Row, Source
@@ -48,7 +48,7 @@ def attached(url: str, *, key_file: Path | None, names: tuple[str, ...]) -> Sour
         names: Those to be shown; all if there are none.
 
     Raises:
-        Trouble: the URL or the file cannot be used.
+        CliError: the URL or the file cannot be used.
     """
     key = os.environ.get(KEY_VARIABLE)
     if key_file is not None:
@@ -56,9 +56,9 @@ def attached(url: str, *, key_file: Path | None, names: tuple[str, ...]) -> Sour
             key = key_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise Trouble(f"--key-file {key_file}: {reason}", USAGE) from None
+            raise CliError(f"--key-file {key_file}: {reason}", USAGE) from None
     if key and not key.isascii():
-        raise Trouble("the key holds characters that no HTTP header can carry", USAGE)
+        raise CliError("the key holds characters that no HTTP header can carry", USAGE)
     return Attached(url, key=key or None, names=names)
 
 

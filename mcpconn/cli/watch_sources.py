@@ -12,7 +12,7 @@ import anyio
 import httpx2
 
 from mcpconn.asgi.rows import news, row
-from mcpconn.cli.errors import USAGE, Trouble
+from mcpconn.cli.errors import USAGE, CliError
 from mcpconn.core.seen import walk
 from mcpconn.errors import CallFailed
 from mcpconn.manager import Manager
@@ -95,11 +95,13 @@ class Attached:
             names: Show these connections alone; all if there are none.
 
         Raises:
-            Trouble: the URL cannot be used.
+            CliError: the URL cannot be used.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Trouble(f"--attach {url}: give the URL of a status page, such as http://127.0.0.1:8000/status", USAGE)
+            raise CliError(
+                f"--attach {url}: give the URL of a status page, such as http://127.0.0.1:8000/status", USAGE
+            )
         self.title = url
         self.trouble: str | None = None
         self._names = names
@@ -138,15 +140,15 @@ class Attached:
             except httpx2.HTTPError as error:
                 self.trouble = f"the host cannot be reached ({self._reason(error)})"
             if not began:
-                raise Trouble(f"{self._base}: {self.trouble}") from None
+                raise CliError(f"{self._base}: {self.trouble}") from None
             await anyio.sleep(AGAIN)
 
     async def _events(self) -> AsyncIterator[tuple[str, Any]]:
         async with self._client.stream("GET", f"{self._base}/events") as answer:
             if answer.status_code != 200:
-                raise Trouble(f"{self._base} shows no connections: {await self._refusal(answer)}")
+                raise CliError(f"{self._base} shows no connections: {await self._refusal(answer)}")
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-                raise Trouble(f"{self._base} is no status page of mcpconn")
+                raise CliError(f"{self._base} is no status page of mcpconn")
             name = ""
             async for line in answer.aiter_lines():
                 field, _, value = line.partition(": ")

@@ -140,19 +140,19 @@ def refused(failure: Failure) -> Failure:
 
 
 def decide_loss(
-    failure: Failure, *, vain: int, elapsed: float, patience: float = PATIENCE, min_attempts: int = MIN_ATTEMPTS
+    failure: Failure, *, useless: int, elapsed: float, patience: float = PATIENCE, min_attempts: int = MIN_ATTEMPTS
 ) -> Event:
     """Whether the next session is dialled after one was lost (`lost`), or the connection has failed (`give_up`).
 
     Args:
         failure: Why the session was lost.
-        vain: Sessions in a row, this one included, on which calls were made and none succeeded. Each counts
+        useless: Sessions in a row, this one included, on which calls were made and none succeeded. Each counts
             as a failed attempt: a server that shakes hands and then refuses every call is of no use.
         elapsed: Seconds since the last session was lost on which a call had succeeded.
         patience: Seconds of failing that are bearable, and the longest wait that a server can ask for.
-        min_attempts: Sessions that must have been in vain before patience counts.
+        min_attempts: Sessions that must have been useless before patience counts.
     """
-    spent = vain >= min_attempts and elapsed >= patience
+    spent = useless >= min_attempts and elapsed >= patience
     return Event.GIVE_UP if spent or _asks_too_much(failure, patience) else Event.LOST
 
 

@@ -68,7 +68,7 @@ class StreamRecord:
         self._listeners: list[Callable[[], None]] = []
 
     @property
-    def settled(self) -> bool:
+    def known(self) -> bool:
         """Whether it is known if there is a stream; False while the first one is being opened."""
         return self.state is not StreamState.OPENING or self.opened > 0 or self.reason is not None
 

@@ -307,7 +307,7 @@ class Calls:
                 self._budget.withdraw()
         self._journal.add(Replay(self._supervisor.name, call.method, session.epoch, failure, call.attempts))
         # A proof that the connection doubts, since replicas share no sessions: the one replay waits for the probe.
-        await self._supervisor.settled(session, deferred=is_lost_session(failure))
+        await self._supervisor.wait_for_probe(session, deferred=is_lost_session(failure))
         if pause:
             await anyio.sleep(pause)
 
@@ -322,7 +322,7 @@ class Calls:
         if failure.delivery is Delivery.UNKNOWN or failure.kind is FailureKind.SESSION_EXPIRED:
             # Until then nobody knows whether it ran, should the deadline pass.
             call.uncertain = failure
-        await self._supervisor.settled(session, deferred=session.cleared is None or is_refusal(failure))
+        await self._supervisor.wait_for_probe(session, deferred=session.cleared is None or is_refusal(failure))
         call.uncertain = certain
         return session.lost
 

@@ -23,18 +23,18 @@ class Changes(AsyncIterator[Change]):
     def __init__(
         self,
         subscribe: Callable[[Callable[[Change], None]], Callable[[], None]],
-        elsewhere: Callable[[], str | None],
+        wrong_loop: Callable[[], str | None],
         readers: WeakSet[Changes],
     ) -> None:
         """
         Args:
             subscribe: `Manager.subscribe`.
-            elsewhere: Why this is not the manager's event loop; None if it is.
+            wrong_loop: Why this is not the manager's event loop; None if it is.
             readers: Holds those that have not ended.
         """
         self._items: deque[Change] = deque(maxlen=KEPT)
         self._more = anyio.Event()
-        self._elsewhere = elsewhere
+        self._wrong_loop = wrong_loop
         self._readers = readers
         readers.add(self)
         self._closed = False
@@ -68,7 +68,7 @@ class Changes(AsyncIterator[Change]):
         while not self._items:
             if self._closed:
                 raise StopAsyncIteration
-            if (where := self._elsewhere()) is not None:
+            if (where := self._wrong_loop()) is not None:
                 raise NotRunning(f"changes() cannot be read here: {where}")
             self._more = anyio.Event()
             await self._more.wait()

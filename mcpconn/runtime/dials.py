@@ -38,7 +38,7 @@ class Dials:
         self._origins: dict[str, anyio.CapacityLimiter] = {}
         self._members: dict[str, dict[object, Callable[[], None]]] = {}
         self._under_way = 0
-        self._calm: anyio.Event | None = None
+        self._idle: anyio.Event | None = None
 
     @asynccontextmanager
     async def take(self, origin: str) -> AsyncIterator[Slot]:
@@ -57,30 +57,30 @@ class Dials:
         finally:
             slot.release()
             self._under_way -= 1
-            if self._under_way == 0 and self._calm is not None:
-                self._calm.set()
-                self._calm = None
+            if self._under_way == 0 and self._idle is not None:
+                self._idle.set()
+                self._idle = None
 
-    async def calm(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Return when nobody dials."""
         while self._under_way:
-            if self._calm is None:
-                self._calm = anyio.Event()
-            await self._calm.wait()
+            if self._idle is None:
+                self._idle = anyio.Event()
+            await self._idle.wait()
 
-    def join(self, origin: str, encourage: Callable[[], None]) -> Callable[[], None]:
+    def join(self, origin: str, on_return: Callable[[], None]) -> Callable[[], None]:
         """Be told when a server that refused is back.
 
         Args:
             origin: Its host and port.
-            encourage: Told so; it must not raise.
+            on_return: Told so; it must not raise.
 
         Returns:
             A function that ends it.
         """
         key = object()
         members = self._members.setdefault(origin, {})
-        members[key] = encourage
+        members[key] = on_return
 
         def leave() -> None:
             members.pop(key, None)
@@ -89,7 +89,7 @@ class Dials:
 
         return leave
 
-    def back(self, origin: str) -> None:
+    def server_returned(self, origin: str) -> None:
         """A dial succeeded after others to the same origin had failed: whoever waits for it need not wait longer."""
-        for encourage in tuple(self._members.get(origin, {}).values()):
-            encourage()
+        for on_return in tuple(self._members.get(origin, {}).values()):
+            on_return()

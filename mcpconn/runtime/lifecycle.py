@@ -21,9 +21,9 @@ from mcpconn.core.states import Event, State
 from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
 from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.dial_schedule import DialSchedule
 from mcpconn.runtime.gate import Gate
 from mcpconn.runtime.journal import Change, Journal
-from mcpconn.runtime.pace import Pace
 from mcpconn.runtime.probe import Probe
 from mcpconn.runtime.protocols import Credentials
 from mcpconn.runtime.renewal import Renewal
@@ -64,7 +64,7 @@ class Lifecycle(ABC):
             overloaded=lambda: refusals.overloaded(self),
             on_waiting=self._rouse,
         )
-        self.pace = Pace(policy, clock)
+        self.schedule = DialSchedule(policy, clock)
         self.probe = Probe(policy, clock, classify)
         self._classify = classify
         self._policy = policy
@@ -110,13 +110,13 @@ class Lifecycle(ABC):
     @property
     def retry_in(self) -> float | None:
         """Seconds until the next dial or probe that is scheduled; None where none is."""
-        due = self.pace.due
+        due = self.schedule.due
         return None if due is None else max(0.0, due - self._clock.now())
 
     def refuse(self, failure: Failure) -> None:
         """Go to `failed` before anything is dialled: the configuration cannot be used."""
         if self.state is State.IDLE:
-            self.since = self.pace.began = self._clock.now()
+            self.since = self.schedule.began = self._clock.now()
             self.fire(Event.CONNECT)
             self._give_up(failure)
 
@@ -125,7 +125,7 @@ class Lifecycle(ABC):
         if epoch != self.epoch or self.session is None:
             return
         session, errors = self.session, self.session.errors_in_a_row
-        failure = self.pace.doubt(failure)
+        failure = self.schedule.weaken(failure)
         if not is_plain(failure, errors_in_a_row=errors):
             session.suspected = True
         event = decide(self.state, failure, refreshable=self.renewal.likely(session), errors_in_a_row=errors)
@@ -134,15 +134,15 @@ class Lifecycle(ABC):
         elif event is not None:
             self._lose(session, event, failure)
 
-    async def settled(self, session: Session, *, deferred: bool = False) -> None:
+    async def wait_for_probe(self, session: Session, *, deferred: bool = False) -> None:
         """Return when no probe of `session` is under way.
 
         Args:
             session: A session, which may have been given up meanwhile.
             deferred: If it is suspected, and its probe has to wait, wait for that, too.
         """
-        while self.session is session and (settled := self.probe.pending(deferred=deferred)) is not None:
-            await settled.wait()
+        while self.session is session and (ended := self.probe.pending(deferred=deferred)) is not None:
+            await ended.wait()
 
     async def changed(self) -> None:
         """Return at the next transition."""
@@ -155,7 +155,7 @@ class Lifecycle(ABC):
 
         Calls in flight finish on the old one.
         """
-        self.pace.fresh()
+        self.schedule.reset()
         self._half_open = False
         if self.state is State.READY:
             self._recycle()
@@ -172,15 +172,15 @@ class Lifecycle(ABC):
         if self.state is State.FAILED:
             self.reconnect()
         elif self.session is None:
-            self.pace.fresh()
+            self.schedule.reset()
             if self.renewal.under_way and self._dial_scope is not None:
                 # Nobody has to log in any more.
                 self._dial_scope.cancel()
             self._wake.set()
 
-    def _encouraged(self) -> None:
+    def _server_returned(self) -> None:
         """Another connection has found that the server is back."""
-        if self.pace.encouraged(self.last_failure):
+        if self.schedule.server_returned(self.last_failure):
             self._wake.set()
 
     def close(self) -> None:
@@ -218,7 +218,7 @@ class Lifecycle(ABC):
             self._changed.set()
             self._changed = None
         # Last: a listener is host code, and may close the connection before this returns.
-        elapsed = now - (self.pace.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
+        elapsed = now - (self.schedule.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
         self._journal.add(
             Change(
                 self.name,
@@ -229,7 +229,7 @@ class Lifecycle(ABC):
                 failure,
                 self._clock.wall(),
                 elapsed,
-                self.pace.attempts,
+                self.schedule.attempts,
                 self.retry_in,
             )
         )
@@ -246,17 +246,17 @@ class Lifecycle(ABC):
     def _lose(self, session: Session, event: Event, failure: Failure) -> None:
         """The present session is over: by proof, or because only a person can mend what is wrong."""
         age = self._clock.now() - session.established_at
-        failure = self.pace.lost(
+        failure = self.schedule.lost(
             failure, proven=session.proven, age=age, served=session.answers > 0, tried=session.suspected
         )
         # Credentials that cannot be renewed are tried once more as they are: a server may refuse a session so.
         refusal = failure if self.renewal.possible(session) else None
         self.renewal.over(session, worked=age >= self._policy.proven_after, refusal=refusal)
-        session.retire(doomed=failure)
+        session.retire(lost=failure)
         self.probe.end()
         self.session = None
         if event is Event.LOST:
-            event = self.pace.after_loss(failure)
+            event = self.schedule.after_loss(failure)
         if event is Event.GIVE_UP:
             self._give_up(failure)
         else:
@@ -265,7 +265,7 @@ class Lifecycle(ABC):
     def _give_up(self, failure: Failure) -> None:
         self._half_open = False
         self.renewal.refusal = None
-        self.pace.cool_down(forever=needs_person(failure, worked=self.epoch > 0), floor=failure.retry_after)
+        self.schedule.cool_down(forever=needs_person(failure, worked=self.epoch > 0), floor=failure.retry_after)
         self.fire(Event.GIVE_UP, failure)
 
     def _recycle(self) -> None:

@@ -49,7 +49,7 @@ class Home:
         self._loop = asyncio_loop()
         self._token: object = None if self._loop is not None else _trio_token()
 
-    def elsewhere(self) -> str | None:
+    def wrong_loop(self) -> str | None:
         """Why this is not the place to use what was started here; None if it is."""
         if self._loop is not None:
             try:

@@ -76,9 +76,9 @@ class Owner:
         """Whether it was ever started."""
         return self._entered
 
-    def elsewhere(self) -> str | None:
+    def wrong_loop(self) -> str | None:
         """Why what is owned cannot be used in the current event loop; None if it can."""
-        return None if self.home is None else self.home.elsewhere()
+        return None if self.home is None else self.home.wrong_loop()
 
     def start_soon(self, func: Callable[..., Any], /, *args: Any) -> None:
         """Run `func` in a task of the owner's, while it is running."""
@@ -155,7 +155,7 @@ class Owner:
             if Home().is_trio:
                 raise NotRunning(self._no_task("aclose()"))
             return
-        if not self._ended.is_set() and (where := self.home.elsewhere()) is not None:
+        if not self._ended.is_set() and (where := self.home.wrong_loop()) is not None:
             raise NotRunning(f"the {self._what} cannot be closed here: {where}")
         if self._nursery is not None:
             raise NotRunning(self._no_task("aclose()"))

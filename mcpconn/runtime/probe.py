@@ -62,7 +62,7 @@ class Probe:
         self._answers = 0
         """Results on the session when its suspicion began to wait."""
         self._earliest = -math.inf
-        self._settled: anyio.Event | None = None
+        self._ended: anyio.Event | None = None
         """Set when the suspicion is settled; None: nothing is suspected."""
 
     # -- when
@@ -79,7 +79,7 @@ class Probe:
         if self._cause is None or is_refusal(failure):
             self._cause = failure
         if self.due is None:
-            self._settled = self._settled or anyio.Event()
+            self._ended = self._ended or anyio.Event()
             self.due, self._answers = self._earliest, session.answers
         if probe_limit(failure) is not None:
             self.due = -math.inf
@@ -97,7 +97,7 @@ class Probe:
     def begin(self, *, keepalive: bool = False) -> Failure | None:
         """A probe begins. Returns what made the session suspect; None for a keepalive."""
         self.under_way, self._lenient, self.due = True, keepalive, None
-        self._settled = self._settled or anyio.Event()
+        self._ended = self._ended or anyio.Event()
         if not keepalive:
             self._earliest = self._clock.now() + SUSPICION_INTERVAL
         return self._cause
@@ -105,9 +105,9 @@ class Probe:
     def end(self) -> None:
         """What was suspected is settled, or its session is over: whoever waits for that goes on."""
         self.under_way, self._lenient, self.due, self._cause = False, False, None, None
-        settled, self._settled = self._settled, None
-        if settled is not None:
-            settled.set()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended.set()
 
     def pending(self, *, deferred: bool = False) -> anyio.Event | None:
         """What is set when the suspicion is settled; None: no probe is under way.
@@ -115,7 +115,7 @@ class Probe:
         Args:
             deferred: A probe that has to wait itself counts, too.
         """
-        return self._settled if self.under_way or deferred else None
+        return self._ended if self.under_way or deferred else None
 
     # -- what
 

@@ -39,7 +39,7 @@ class Link(Protocol):
     def explain(self, error: BaseException, exchange: Exchange) -> Evidence:
         """The evidence for an error that an attempt raised."""
 
-    def seed(self, tools: Sequence[Any]) -> None:
+    def restore_tools(self, tools: Sequence[Any]) -> None:
         """Hand on what an earlier session learned about the server's tools. No result is checked against it."""
 
     def listen(
@@ -50,7 +50,7 @@ class Link(Protocol):
     async def discover(self) -> Any:
         """Ask the server what it can do (modern era)."""
 
-    def doom(self) -> None:
+    def mark_lost(self) -> None:
         """The session is known to be gone: leave it without a word."""
 
     @property
@@ -76,7 +76,7 @@ class Dialer(Protocol):
     def last_words(self) -> str:
         """What a server whose start failed said of the reason."""
 
-    def open(self, sign: Callable[[Evidence], None]) -> AbstractAsyncContextManager[Link]:
+    def open(self, idle_failure: Callable[[Evidence], None]) -> AbstractAsyncContextManager[Link]:
         """Open a session; leaving the block ends it. Raises an exception with `.evidence` where none came of it."""
 
     async def aclose(self) -> None:

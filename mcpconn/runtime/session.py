@@ -89,15 +89,15 @@ class Session:
         self.unanswered = 0
         self.answered.set()
 
-    def retire(self, *, doomed: Failure | None = None) -> None:
+    def retire(self, *, lost: Failure | None = None) -> None:
         """No further calls: end it when those in flight are done.
 
         Args:
-            doomed: Why it is known to be gone, where it is: the server is not told goodbye then.
+            lost: Why it is known to be gone, if it is: then the server is not told goodbye.
         """
-        if doomed is not None and self.link is not None:
-            self.lost = self.lost or doomed
-            self.link.doom()
+        if lost is not None and self.link is not None:
+            self.lost = self.lost or lost
+            self.link.mark_lost()
         self.retired.set()
         if self.in_flight == 0:
             self.drained.set()

@@ -22,7 +22,7 @@ from mcpconn.runtime.lifecycle import Lifecycle
 from mcpconn.runtime.protocols import Credentials, Dialer, Link
 from mcpconn.runtime.session import Session
 
-SCATTERED_PROBES = 4
+REPLICA_PROBES = 4
 """Probes that must be refused, where replicas seem not to share their sessions. With two of them, a session that
 one knows is given up by mistake at every sixteenth suspicion."""
 DIALLING = (State.CONNECTING, State.RECONNECTING)
@@ -103,7 +103,7 @@ class Supervisor(Lifecycle):
     async def run(self) -> None:
         """Own the connection until it is closed."""
         self.since = self._clock.now()
-        leave = self._dials.join(self._origin, self._encouraged)
+        leave = self._dials.join(self._origin, self._server_returned)
         try:
             async with anyio.create_task_group() as self._group:
                 try:
@@ -149,14 +149,14 @@ class Supervisor(Lifecycle):
     async def _rest(self) -> None:
         """Wait for something to do in a state that is not dialling; do it."""
         if self.state is State.IDLE and (not self.lazy or self.gate.waiting):
-            self.pace.began = self._clock.now()
+            self.schedule.began = self._clock.now()
             self.fire(Event.CONNECT)
             return
         await self._sleep_until(self._alarm())
         now = self._clock.now()
-        if self.state is State.FAILED and self.pace.due is not None and now >= self.pace.due:
+        if self.state is State.FAILED and self.schedule.due is not None and now >= self.schedule.due:
             self._half_open = True
-            self.pace.fresh(keep_cool_down=True)
+            self.schedule.reset(keep_cool_down=True)
             self.renewal.reset()
             self.fire(Event.RETRY)
         elif self.state is State.READY and self.session is not None:
@@ -165,8 +165,8 @@ class Supervisor(Lifecycle):
             self._upkeep(self.session, now)
 
     def _alarm(self) -> float:
-        if self.state is State.FAILED and self.pace.due is not None:
-            return self.pace.due
+        if self.state is State.FAILED and self.schedule.due is not None:
+            return self.schedule.due
         if self.state is State.READY and self.session is not None:
             alarm = upkeep.alarm(self.session, self._policy, self._clock.now())
             return alarm if self.probe.due is None else min(alarm, self.probe.due)
@@ -176,7 +176,7 @@ class Supervisor(Lifecycle):
         task = upkeep.due(session, self._policy, now)
         if task is upkeep.Task.REPLACE:
             # The next session is opened while the calls in flight finish on this one.
-            self.pace.fresh()
+            self.schedule.reset()
             self._recycle()
             # A listener that was told of it may have closed the connection.
             if not self.lazy and self.state is State.IDLE:
@@ -201,15 +201,15 @@ class Supervisor(Lifecycle):
     async def _dial(self) -> None:
         state = self.state
         if not self._half_open:
-            self.pace.schedule()
-        while self.pace.due is not None:
-            due = self.pace.hastened(self.last_failure, waiting=self.gate.waiting > 0)
+            self.schedule.set_due()
+        while self.schedule.due is not None:
+            due = self.schedule.due_for_waiters(self.last_failure, waiting=self.gate.waiting > 0)
             if due <= self._clock.now():
                 break
             await self._sleep_until(due)
             if self.state is not state:
                 return
-        self.pace.due = None
+        self.schedule.due = None
         failure: Failure | None = None
         with anyio.CancelScope() as self._dial_scope:
             # Before a slot is taken, and without the dial's timeout: a person may have to log in for it.
@@ -222,8 +222,8 @@ class Supervisor(Lifecycle):
             return
         event = decide_dial(
             failure,
-            attempts=self.pace.attempts + 1,
-            elapsed=self._clock.now() - self.pace.began,
+            attempts=self.schedule.attempts + 1,
+            elapsed=self._clock.now() - self.schedule.began,
             worked=self.epoch > 0,
             half_open=self._half_open,
             refreshable=self.refreshable,
@@ -236,11 +236,11 @@ class Supervisor(Lifecycle):
             self.fire(event, failure)
             return
         self._away = True
-        self.pace.attempts += 1
+        self.schedule.attempts += 1
         if event is Event.GIVE_UP:
             self._give_up(failure)
         else:
-            self.pace.schedule(failure.retry_after)
+            self.schedule.set_due(failure.retry_after)
             self.fire(event, failure)
 
     async def _attempt(self, slot: Slot) -> Failure | None:
@@ -250,7 +250,7 @@ class Supervisor(Lifecycle):
         limit = self._dialer.patience or self._policy.connect_timeout
         if limit > self._policy.connect_timeout:
             self.spawn(partial(self._make_room, slot))
-        opening = self._dialer.open(lambda evidence: self._signed(session, evidence))
+        opening = self._dialer.open(lambda evidence: self._idle_failure(session, evidence))
         try:
             with anyio.fail_after(limit):
                 await self._group.start(self._hold, session, opening)
@@ -267,13 +267,13 @@ class Supervisor(Lifecycle):
         now = self._clock.now()
         self.epoch += 1
         session.epoch, session.established_at, session.last_used = self.epoch, now, now
-        session.link.seed(self._tools())
+        session.link.restore_tools(self._tools())
         self.session = session
         self._half_open = False
         away, self._away = self._away, False
         self.fire(Event.ESTABLISHED)
         if away:
-            self._dials.back(self._origin)
+            self._dials.server_returned(self._origin)
         if self.probe.unproven:
             self.spawn(partial(self.probe.learn, session))
         if self._established is not None:
@@ -306,7 +306,7 @@ class Supervisor(Lifecycle):
         finally:
             self._sessions.discard(session)
 
-    def _signed(self, session: Session, evidence: Evidence) -> None:
+    def _idle_failure(self, session: Session, evidence: Evidence) -> None:
         """The wire noticed something on a session while no call was there to fail."""
         if session is self.session:
             self.report(session.epoch, self._classify(evidence))
@@ -331,7 +331,7 @@ class Supervisor(Lifecycle):
         verdict = await self.probe.ask(
             session,
             refreshable=lambda: self.renewal.possible(session),
-            tries=SCATTERED_PROBES if self.pace.scattered else 1,
+            tries=REPLICA_PROBES if self.schedule.replicas_suspected else 1,
         )
         # The session may have been given up meanwhile. Then its probe was ended with it.
         if session is self.session and self.state is State.READY:

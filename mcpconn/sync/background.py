@@ -197,7 +197,7 @@ class Background:
             return func()
 
         if self._process is None:
-            return elsewhere(partial(anyio.run, call, backend=self._backend, backend_options=self._options))
+            return run_in_thread(partial(anyio.run, call, backend=self._backend, backend_options=self._options))
         return self.run(call)
 
     def look(self, func: Callable[[], T]) -> T:
@@ -309,7 +309,7 @@ class Background:
         self._news.set()
 
 
-def elsewhere(func: Callable[[], T]) -> T:
+def run_in_thread(func: Callable[[], T]) -> T:
     """Call `func` in a thread of its own: what it makes must not be tied to a loop that runs in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(func).result()

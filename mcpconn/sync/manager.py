@@ -18,7 +18,7 @@ from mcpconn.core.rule import Rule
 from mcpconn.manager import Manager
 from mcpconn.policy import Policy
 from mcpconn.runtime.journal import Change, Notice
-from mcpconn.sync.background import Background, elsewhere
+from mcpconn.sync.background import Background, run_in_thread
 from mcpconn.sync.connection import SyncConnection, async_options
 
 
@@ -57,7 +57,7 @@ class SyncManager(Mapping[str, SyncConnection]):
             ConfigError: as `Manager`. Nothing has been started.
         """
         make = partial(Manager, servers, policy=policy, rules=rules, **async_options(options))
-        self._manager = elsewhere(make)
+        self._manager = run_in_thread(make)
         self._background = Background(backend, backend_options)
         # One that is dropped without being closed ends as well, and keeps nobody waiting.
         weakref.finalize(self, self._background.end).atexit = False

@@ -186,8 +186,8 @@ class Behaviour:
         """The present session is over, for a reason."""
         world = self.retire(world)
         if event is Event.LOST:
-            vain, elapsed = (MIN_ATTEMPTS, PATIENCE) if luck.spent else (0, 0.0)
-            event = self.decide_loss(failure, vain=vain, elapsed=elapsed, min_attempts=MIN_ATTEMPTS)
+            useless, elapsed = (MIN_ATTEMPTS, PATIENCE) if luck.spent else (0, 0.0)
+            event = self.decide_loss(failure, useless=useless, elapsed=elapsed, min_attempts=MIN_ATTEMPTS)
         world = self.give_up(world, failure) if event is Event.GIVE_UP else self.fire(self.renew(world, failure), event)
         return self.settle(world, words)
 

@@ -92,9 +92,9 @@ class Link:
             error = self._watch.proof
         return explain(error, exchange, self._watch)
 
-    def seed(self, tools: Sequence[Tool]) -> None:
+    def restore_tools(self, tools: Sequence[Tool]) -> None:
         """Hand the tools of the last session on: which of their arguments are sent as headers, too."""
-        sdk.seed(self._session, tools)
+        sdk.restore_tools(self._session, tools)
 
     def listen(
         self, *, tools_list_changed: bool, resources_list_changed: bool, prompts_list_changed: bool
@@ -121,9 +121,9 @@ class Link:
         reason = self._watch.doubt
         return None if reason is None else Evidence(exception=reason, from_wire=False, phase="idle")
 
-    def doom(self) -> None:
+    def mark_lost(self) -> None:
         """The session is known to be gone: leave it without a word."""
-        self._watch.doomed = True
+        self._watch.lost = True
         if self._watch.doubt is not None:
             # The process has ended, and nobody answered. Calls in flight must not wait for their deadlines.
             self._watch.sever(self._watch.proof)
@@ -231,11 +231,11 @@ class Dialer:
         return tuple(map(self._redact, kept.lines))
 
     @asynccontextmanager
-    async def open(self, sign: Callable[[Evidence], None]) -> AsyncIterator[Link]:
+    async def open(self, idle_failure: Callable[[Evidence], None]) -> AsyncIterator[Link]:
         """Open a session; leaving the block ends it.
 
         Args:
-            sign: Told what happens to the session while no call is there to fail.
+            idle_failure: Told what happens to the session while no call is there to fail.
 
         Raises:
             DialFailed: no session came of it.
@@ -245,7 +245,7 @@ class Dialer:
         negotiation = Negotiation(self._known, self.config.mode, self.patience or self._policy.connect_timeout)
         link: Link | None = None
         while link is None:
-            watch = Watch(sign, self._redact, self.config.name, self._chance, negotiation.discovery)
+            watch = Watch(idle_failure, self._redact, self.config.name, self._chance, negotiation.discovery)
             try:
                 async with self._opened(watch, negotiation) as link:
                     yield link

@@ -32,7 +32,7 @@ NOT_NOW = (502, 503, 504)
 """HTTP statuses of a gateway whose server dropped the request, or is away."""
 
 
-class Undecided(Exception):
+class EraUnknown(Exception):
     """`server/discover` failed over HTTP in a way that says nothing about the server's era. The opening must fail.
 
     Without this the SDK's negotiation takes any error for "an old server", and an outage at the wrong
@@ -148,7 +148,7 @@ class Negotiation:
     def _cut(self, error: BaseException, evidence: Evidence) -> bool:
         if self.discovery.cut:
             return True
-        if not any(isinstance(each, Undecided) for each in walk(error)):
+        if not any(isinstance(each, EraUnknown) for each in walk(error)):
             return False
         away = evidence.http_status in NOT_NOW and evidence.retry_after is None
         return evidence.written is not False and (away or evidence.http_status is None)

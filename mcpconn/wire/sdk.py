@@ -91,7 +91,7 @@ def validate_known(session: ClientSession) -> None:
     session.validate_tool_result = validate_tool_result  # type: ignore[method-assign]
 
 
-def seed(session: ClientSession, tools: Sequence[Tool]) -> None:
+def restore_tools(session: ClientSession, tools: Sequence[Tool]) -> None:
     """Tell `session` of tools that an earlier session listed, or that may have changed since.
 
     In the modern era it sends some arguments as HTTP headers, too, and only a listing says which. Output schemas

@@ -141,13 +141,13 @@ class HttpSse:
             post = self._posts.get(coerce_request_id(request_id)) if request_id is not None else None
             if post is not None:
                 post.cancel()
-            if not self._watch.doomed:
+            if not self._watch.lost:
                 self._group.start_soon(self._courtesy, item)
         else:
             async with self._turn:
                 evidence = await self._lens.tell(self._post(item))
             if evidence is not None:
-                self._watch.sign(evidence)
+                self._watch.idle_failure(evidence)
 
     def _post(self, item: Outgoing) -> httpx2.Request:
         headers = {"content-type": "application/json"}

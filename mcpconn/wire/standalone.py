@@ -66,7 +66,7 @@ class StandaloneStream:
     async def run(self) -> None:
         """Return if the server offers no such stream, or the session is known to be gone. Else it never returns."""
         record = self._watch.stream
-        while not self._watch.doomed:
+        while not self._watch.lost:
             record.opening()
             reason = await self._hold()
             if reason is None:
@@ -151,4 +151,4 @@ class StandaloneStream:
         if self._watch.stream.opened == 0 and exchange.code is None:
             # The words of a page for an unknown URL.
             exchange.message = None
-        self._watch.sign(exchange.evidence())
+        self._watch.idle_failure(exchange.evidence())

@@ -118,7 +118,7 @@ class _Transport:
 
     def start(self, group: TaskGroup) -> None:
         """Begin to read and write."""
-        for task in (self._read, self._read_stderr, self._write, self._attend, self._ask):
+        for task in (self._read, self._read_stderr, self._write, self._wait_for_exit, self._ask):
             # Shielded until `close`: while a child is being ended, its output is read all the same.
             scope = anyio.CancelScope(shield=True)
             self._scopes.append(scope)
@@ -178,7 +178,7 @@ class _Transport:
             # Nobody has stdin open any more, so nobody will answer.
             await self._conclude()
 
-    async def _attend(self) -> None:
+    async def _wait_for_exit(self) -> None:
         """Wait for the end of the process itself."""
         child, shaken = self._child, self._discovery.shaken
         # On Windows this returns when the pipes are closed, too: launchers are not told from servers there.

@@ -28,7 +28,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.wire.answers import AnswerStream
-from mcpconn.wire.era import Undecided, tells_era
+from mcpconn.wire.era import EraUnknown, tells_era
 from mcpconn.wire.lens import Lens, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse, same_id
 from mcpconn.wire.responses import SESSION_HEADER, close, read_limited
@@ -216,7 +216,7 @@ class StreamableHttp:
 
     def _check_era(self, message: JSONRPCRequest, exchange: Exchange) -> None:
         if message.method == "server/discover" and exchange.phase == "dial" and not tells_era(exchange):
-            raise Undecided(str(exchange.http_status or type(exchange.exception).__name__)) from exchange.exception
+            raise EraUnknown(str(exchange.http_status or type(exchange.exception).__name__)) from exchange.exception
 
     async def _resume(self, event_id: bytes) -> httpx2.Response:
         """Open an answer's stream anew. Its own record: that the answer was being streamed stays true."""
@@ -243,7 +243,7 @@ class StreamableHttp:
         modern = self._version in MODERN_PROTOCOL_VERSIONS if in_flight is None else in_flight.modern
         if in_flight is not None:
             in_flight.scope.cancel()
-        if not modern and not self._watch.doomed:
+        if not modern and not self._watch.lost:
             # A server that is stuck must not hold up the calls behind a courtesy.
             self._group.start_soon(self._courtesy, item, headers)
 
@@ -256,7 +256,7 @@ class StreamableHttp:
             self._lens.build_request("POST", self._url, headers=headers, content=item.body)
         )
         if evidence is not None:
-            self._watch.sign(evidence)
+            self._watch.idle_failure(evidence)
 
     def _listen(self) -> None:
         if self._session_id is not None:
@@ -267,7 +267,7 @@ class StreamableHttp:
 
     async def goodbye(self) -> None:
         """Tell the server that the session is over, unless it knows."""
-        if self._session_id is None or self._watch.doomed or self._watch.ended:
+        if self._session_id is None or self._watch.lost or self._watch.ended:
             return
         with anyio.move_on_after(GOODBYE_TIMEOUT):
             await self._lens.tell(self._lens.build_request("DELETE", self._url, headers=self._standing_headers()))

@@ -35,7 +35,7 @@ class Watch:
 
     def __init__(
         self,
-        sign: Callable[[Evidence], None],
+        idle_failure: Callable[[Evidence], None],
         redact: Callable[[str], str] = _verbatim,
         name: str = "",
         chance: Callable[[], float] = lambda: 0.0,
@@ -43,13 +43,13 @@ class Watch:
     ) -> None:
         """
         Args:
-            sign: Told what happened to the session while no call was there to fail.
+            idle_failure: Told what happened to the session while no call was there to fail.
             redact: Hides secrets in what a server said.
             name: Of the connection, for the log.
             chance: A random number from 0 to 1, for the waits before the event stream is reopened.
             discovery: What is being asked about the server's era.
         """
-        self.sign = sign
+        self.idle_failure = idle_failure
         self.redact = redact
         """Hides secrets in what a server said. To be used before a text is cut."""
         self.discovery = discovery or Discovery(math.inf)
@@ -58,7 +58,7 @@ class Watch:
         """Messages that were read and not passed on."""
         self.ended = False
         """The transport has ended: no answer can come any more."""
-        self.doomed = False
+        self.lost = False
         """The session is known to be gone: do not say goodbye to it."""
         self.reason: BaseException | None = None
         """Why the transport ended, where somebody knows."""
@@ -84,7 +84,7 @@ class Watch:
             return
         self.ended = True
         reason = self.reason or anyio.EndOfStream()
-        self.sign(Evidence(exception=reason, from_wire=False, phase="idle"))
+        self.idle_failure(Evidence(exception=reason, from_wire=False, phase="idle"))
 
     def suspect(self, reason: BaseException, proof: BaseException) -> None:
         """Nobody may be there any more. Probes that are under way have a second left for their answer.
@@ -96,7 +96,7 @@ class Watch:
         self.doubt, self.proof = reason, proof
         for probe in self._probes:
             probe.deadline = min(probe.deadline, anyio.current_time() + RETURNED_LIMIT)
-        self.sign(Evidence(exception=reason, from_wire=False, phase="idle"))
+        self.idle_failure(Evidence(exception=reason, from_wire=False, phase="idle"))
 
     async def probing(self, probe: Awaitable[None]) -> None:
         """Await the answer to a probe, for a second at most once there is a doubt.

@@ -16,7 +16,7 @@ import anyio
 import pytest
 from rich.console import Console
 
-from mcpconn.cli.errors import Trouble
+from mcpconn.cli.errors import CliError
 from mcpconn.cli.watch import attached
 from mcpconn.cli.watch_sources import Attached, Row
 from mcpconn.cli.watch_view import View
@@ -267,18 +267,18 @@ def test_a_host_that_is_not_there_is_one_line() -> None:
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host/", "http://"])
 def test_an_attach_url_that_cannot_be_used_is_refused(url: str) -> None:
-    with pytest.raises(Trouble, match="--attach"):
+    with pytest.raises(CliError, match="--attach"):
         attached(url, key_file=None, names=())
 
 
 def test_a_key_file_is_read_and_its_mistakes_are_said(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    with pytest.raises(Trouble, match="No such file"):
+    with pytest.raises(CliError, match="No such file"):
         attached("http://127.0.0.1:1", key_file=path, names=())
     path.write_text(f"{KEY}\n")
     source = attached("http://127.0.0.1:1", key_file=path, names=())
     assert isinstance(source, Attached)
     assert source._client.headers["authorization"] == f"Bearer {KEY}"
     path.write_bytes(b"\xff")
-    with pytest.raises(Trouble, match="no text"):
+    with pytest.raises(CliError, match="no text"):
         attached("http://127.0.0.1:1", key_file=path, names=())

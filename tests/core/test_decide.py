@@ -189,22 +189,22 @@ def test_only_a_child_that_returned_hurries_its_probe() -> None:
 
 
 def test_sessions_in_vain_are_given_up_when_patience_is_spent() -> None:
-    for vain, elapsed in TIMES:
+    for useless, elapsed in TIMES:
         for kind in FailureKind:
-            spent = vain >= MIN_ATTEMPTS and elapsed >= PATIENCE
-            assert decide_loss(failure(kind), vain=vain, elapsed=elapsed) is (G if spent else L)
-    assert decide_loss(failure(K.TIMEOUT), vain=2, elapsed=5, patience=5, min_attempts=2) is G
-    assert decide_loss(failure(K.TIMEOUT), vain=1, elapsed=5, patience=5, min_attempts=2) is L
-    assert decide_loss(failure(K.TIMEOUT), vain=2, elapsed=4.9, patience=5, min_attempts=2) is L
+            spent = useless >= MIN_ATTEMPTS and elapsed >= PATIENCE
+            assert decide_loss(failure(kind), useless=useless, elapsed=elapsed) is (G if spent else L)
+    assert decide_loss(failure(K.TIMEOUT), useless=2, elapsed=5, patience=5, min_attempts=2) is G
+    assert decide_loss(failure(K.TIMEOUT), useless=1, elapsed=5, patience=5, min_attempts=2) is L
+    assert decide_loss(failure(K.TIMEOUT), useless=2, elapsed=4.9, patience=5, min_attempts=2) is L
 
 
 @pytest.mark.parametrize(("wait", "event"), [(None, L), (0, L), (PATIENCE, L), (PATIENCE + 0.1, G), (3600, G)])
 def test_a_server_that_asks_for_a_longer_wait_than_patience_is_given_up(wait: float | None, event: Event) -> None:
     asked = replace(failure(K.UNAVAILABLE), retry_after=wait)
-    assert decide_loss(asked, vain=0, elapsed=0) is event
+    assert decide_loss(asked, useless=0, elapsed=0) is event
     assert decide_dial(asked, attempts=1, elapsed=0) is (F if event is L else G)
     assert decide_dial(asked, attempts=1, elapsed=0, worked=True, patience=4000) is F
-    assert decide_loss(asked, vain=0, elapsed=0, patience=4000) is L
+    assert decide_loss(asked, useless=0, elapsed=0, patience=4000) is L
 
 
 # -- what became of a call's session

@@ -44,14 +44,14 @@ def test_jitter_only_lengthens_a_wait() -> None:
 
 def test_a_stream_is_settled_once_it_is_open_or_refused() -> None:
     record = StreamRecord()
-    assert record.settled
+    assert record.known
     record.opening()
-    assert not record.settled
+    assert not record.known
     record.open(1.0)
-    assert record.settled
+    assert record.known
     record.lost(2.0, "cut")
     record.opening()
-    assert record.settled
+    assert record.known
 
 
 @pytest.mark.parametrize("final", [False, True])
@@ -62,7 +62,7 @@ def test_a_first_refusal_settles_it_too(final: bool) -> None:
         record.refuse("HTTP 405")
     else:
         record.lost(1.0, "HTTP 409")
-    assert record.settled
+    assert record.known
 
 
 def test_its_status_tells_what_happened_and_what_is_next() -> None:

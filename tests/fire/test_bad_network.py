@@ -46,7 +46,7 @@ class Fire:
     server: HttpServer
     manager: Manager
     history: History
-    calm: Script
+    wait_for_dials: Script
 
     async def call(self, tool: str = "charge", **options: Any) -> Call:
         """Call through the bad network. What comes of it is recorded, not raised."""

@@ -20,9 +20,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from mcpconn import CallFailed, Delivery, Event, Failure, FailureKind
 from mcpconn.core.decide import decide, decide_dial, may_replay
 from mcpconn.runtime import calls, lifecycle, supervisor
+from mcpconn.runtime.dial_schedule import DialSchedule
 from mcpconn.runtime.gate import Gate
 from mcpconn.runtime.lifecycle import Lifecycle
-from mcpconn.runtime.pace import Pace
 from mcpconn.runtime.session import Session
 from mcpconn.testing.machine import SETTINGS, SandboxMachine
 from tests.properties.sequences import FORGOTTEN, Rule, met_by, on, play
@@ -108,7 +108,7 @@ def what_was_written_is_called_not_sent(patch: Patch) -> None:
 
 
 def a_404_is_believed_where_replicas_share_no_sessions(patch: Patch) -> None:
-    patch.setattr(Pace, "doubt", lambda self, failure: failure)
+    patch.setattr(DialSchedule, "doubt", lambda self, failure: failure)
 
 
 def _proven(failure: Failure) -> Failure:

@@ -29,7 +29,7 @@ REFUSED = Evidence(exception=ConnectionRefusedError("refused"), written=False, p
 """The server is down."""
 
 
-class Trouble(Exception):
+class CliError(Exception):
     """An error with the evidence for it."""
 
     def __init__(self, evidence: Evidence) -> None:
@@ -48,15 +48,15 @@ class FakeLink:
     server_info: Any = None
     capabilities: Any = None
 
-    def __init__(self, dialer: FakeDialer, sign: Callable[[Evidence], None]) -> None:
+    def __init__(self, dialer: FakeDialer, idle_failure: Callable[[Evidence], None]) -> None:
         self.client: Any = self
         self.era: Era = "legacy"
         self.stream = StreamRecord()
         self.ended: BaseException | None = None
-        self.sign = sign
+        self.idle_failure = idle_failure
         self.on_probe: Callable[[], Awaitable[None]] = nothing
         self.over = anyio.Event()
-        self.doomed = False
+        self.lost = False
         self.doubt: Evidence | None = None
         self.ending = 0.0
         self.asked: list[str] = []
@@ -72,13 +72,13 @@ class FakeLink:
         return Exchange(phase, self.era)
 
     def explain(self, error: BaseException, exchange: Exchange) -> Evidence:
-        if isinstance(error, Trouble):
+        if isinstance(error, CliError):
             return error.evidence
         if isinstance(error, MCPError):
             return Evidence(code=error.code, message=error.message, from_wire=True, phase=exchange.phase)
         return Evidence(exception=error, phase=exchange.phase)
 
-    def seed(self, tools: Sequence[Any]) -> None:
+    def restore_tools(self, tools: Sequence[Any]) -> None:
         pass
 
     def listen(self, **wanted: bool) -> Any:
@@ -87,8 +87,8 @@ class FakeLink:
     async def discover(self) -> Any:
         return self.capabilities
 
-    def doom(self) -> None:
-        self.doomed = True
+    def mark_lost(self) -> None:
+        self.lost = True
 
     async def probe(self, method: str) -> None:
         self.asked.append(method)
@@ -117,7 +117,7 @@ class FakeLink:
         if failure is not None:
             raise failure
         if not result:
-            raise Trouble(Evidence(exception=anyio.EndOfStream()))
+            raise CliError(Evidence(exception=anyio.EndOfStream()))
         return result[0]
 
     def break_down(self, error: Exception) -> None:
@@ -141,14 +141,14 @@ class FakeDialer:
         self.progress: str | None = None
         self.last_words = ""
 
-    def open(self, sign: Callable[[Evidence], None]) -> AbstractAsyncContextManager[FakeLink]:
-        return self._open(sign)
+    def open(self, idle_failure: Callable[[Evidence], None]) -> AbstractAsyncContextManager[FakeLink]:
+        return self._open(idle_failure)
 
     @asynccontextmanager
-    async def _open(self, sign: Callable[[Evidence], None]) -> AsyncIterator[FakeLink]:
+    async def _open(self, idle_failure: Callable[[Evidence], None]) -> AsyncIterator[FakeLink]:
         self.dials += 1
         self.at.append(anyio.current_time())
-        link = FakeLink(self, sign)
+        link = FakeLink(self, idle_failure)
         await (self.plans.pop(0) if self.plans else self.always)(link)
         self.links.append(link)
         try:
@@ -184,7 +184,7 @@ def failing(evidence: Evidence) -> Callable[[FakeLink], Awaitable[None]]:
 
     async def plan(link: FakeLink) -> None:
         await checkpoint()
-        raise Trouble(evidence)
+        raise CliError(evidence)
 
     return plan
 

@@ -60,7 +60,7 @@ async def test_a_dial_that_is_given_up_while_it_waits_gives_its_place_back() -> 
 async def test_calm_is_when_nobody_dials_or_waits_for_a_slot() -> None:
     dials = Dials(Policy(dials_per_origin=1, dials=1))
     # Nobody does: at once.
-    await dials.calm()
+    await dials.wait_until_idle()
 
     async def dial() -> None:
         async with dials.take("a"):
@@ -71,7 +71,7 @@ async def test_calm_is_when_nobody_dials_or_waits_for_a_slot() -> None:
         group.start_soon(dial)
         group.start_soon(dial)
         await settle()
-        await dials.calm()
+        await dials.wait_until_idle()
         assert anyio.current_time() - began == pytest.approx(2)
 
 
@@ -119,11 +119,11 @@ async def test_a_connection_that_has_ended_hears_no_news() -> None:
     dials = Dials(Policy())
     heard: list[int] = []
     leave = [dials.join("a", lambda number=number: heard.append(number)) for number in range(2)]  # type: ignore[misc]
-    dials.back("a")
+    dials.server_returned("a")
     leave[0]()
-    dials.back("a")
+    dials.server_returned("a")
     leave[1]()
     leave[1]()
-    dials.back("a")
+    dials.server_returned("a")
     assert heard == [0, 1, 1]
     assert not dials._members

@@ -24,7 +24,7 @@ from mcpconn import (
 from mcpconn.core.decide import SUSPICION_INTERVAL
 from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
-from tests.runtime.fakes import CUT, GONE, REFUSED, FakeLink, Rig, Trouble, answering, failing
+from tests.runtime.fakes import CUT, GONE, REFUSED, CliError, FakeLink, Rig, answering, failing
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ async def test_a_transport_that_ends_right_after_the_handshake_is_a_lost_session
 
     async def established(session: Session) -> None:
         if session.epoch == 1:
-            rig.link.sign(Evidence(exception=anyio.EndOfStream(), phase="idle"))
+            rig.link.idle_failure(Evidence(exception=anyio.EndOfStream(), phase="idle"))
 
     rig.supervisor._established = established
     async with rig.running():
@@ -147,7 +147,7 @@ async def test_a_probe_under_way_when_the_connection_is_closed_changes_nothing(r
             going_on.set()
             await anyio.sleep(1 if result != "hangs" else 1000)
             if result == "fails":
-                raise Trouble(GONE)
+                raise CliError(GONE)
 
         rig.link.on_probe = probe
         rig.supervisor.report(1, classify(CUT))
@@ -169,7 +169,7 @@ async def test_whoever_waits_for_a_probes_word_is_released_when_the_connection_i
         assert session is not None
         rig.supervisor.report(1, classify(CUT))
         async with anyio.create_task_group() as group:
-            group.start_soon(rig.supervisor.settled, session)
+            group.start_soon(rig.supervisor.wait_for_probe, session)
             await checkpoints(5)
             rig.supervisor.close()
 
@@ -207,11 +207,11 @@ async def test_one_probe_at_a_time_and_none_is_left_over() -> None:
             rig.supervisor.report(1, classify(CUT))
         session = rig.supervisor.session
         assert session is not None
-        await rig.supervisor.settled(session)
+        await rig.supervisor.wait_for_probe(session)
         assert rig.link.asked == ["ping"]
         assert not rig.supervisor.probe.under_way
         rig.supervisor.report(1, classify(CUT))
-        await rig.supervisor.settled(session, deferred=True)
+        await rig.supervisor.wait_for_probe(session, deferred=True)
         # The second looks closer: nothing but failures came since the first.
         assert rig.link.asked == ["ping", "ping", "tools/list"]
         assert rig.events == ["connect", "established", "suspected", "suspected"]
@@ -226,7 +226,7 @@ async def test_a_probe_of_an_old_session_that_ends_late_does_not_touch_the_new_o
 
         async def probe() -> None:
             await late.wait()
-            raise Trouble(evidence)
+            raise CliError(evidence)
 
         rig.link.on_probe = probe
         rig.supervisor.report(1, classify(CUT))
@@ -254,7 +254,7 @@ async def test_a_probe_that_nobody_answers_is_proof() -> None:
         rig.supervisor.report(1, classify(CUT))
         await reached(rig.supervisor, State.RECONNECTING)
         assert anyio.current_time() - started == pytest.approx(5)
-        assert rig.dialer.links[0].doomed
+        assert rig.dialer.links[0].lost
         await rig.ready()
 
 
@@ -380,14 +380,14 @@ async def test_reconnecting_a_ready_connection_replaces_its_session_without_a_fa
         assert rig.supervisor.epoch == 2
         await checkpoints(5)
         assert rig.dialer.links[0].closed
-        assert not rig.dialer.links[0].doomed
+        assert not rig.dialer.links[0].lost
 
 
 async def test_reconnecting_a_connection_that_waits_for_its_next_dial_dials_at_once() -> None:
     rig = Rig()
     rig.dialer.plans = [failing(REFUSED)] * 4
     async with rig.running():
-        while rig.dialer.dials < 4 or rig.supervisor.pace.due is None:
+        while rig.dialer.dials < 4 or rig.supervisor.schedule.due is None:
             await rig.supervisor.changed()
         before = anyio.current_time()
         rig.supervisor.reconnect()
@@ -457,7 +457,7 @@ async def test_a_probe_refused_with_retry_after_delays_the_next_dial_once() -> N
         await rig.ready()
 
         async def probe() -> None:
-            raise Trouble(Evidence(http_status=503, content_type="", retry_after=5.0, phase="probe"))
+            raise CliError(Evidence(http_status=503, content_type="", retry_after=5.0, phase="probe"))
 
         rig.link.on_probe = probe
         rig.dialer.plans = [failing(REFUSED)]
@@ -538,21 +538,21 @@ async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_mo
     rig = Rig()
     async with rig.running():
         for _ in range(3):
-            await rig.call(Trouble(GONE), "answer")
-        assert rig.supervisor.pace.scattered
+            await rig.call(CliError(GONE), "answer")
+        assert rig.supervisor.schedule.replicas_suspected
         epoch, answers = rig.supervisor.epoch, [True, False, True, True]
 
         async def probe() -> None:
             if answers.pop():
-                raise Trouble(GONE)
+                raise CliError(GONE)
 
         rig.link.on_probe = probe
         rig.supervisor.probe.answered.add("ping")
         # One replica says that the session is gone, another knows it.
-        assert await rig.call(Trouble(GONE), "answer") == "answer"
+        assert await rig.call(CliError(GONE), "answer") == "answer"
         assert (rig.supervisor.epoch, rig.link.asked, answers) == (epoch, ["ping"] * 3, [True])
         answers += [True, True, True, True]
         await anyio.sleep(SUSPICION_INTERVAL)
-        assert await rig.call(Trouble(GONE), "answer") == "answer"
+        assert await rig.call(CliError(GONE), "answer") == "answer"
         assert rig.supervisor.epoch == epoch + 1
         assert failed_once(rig).summary.endswith("several replicas behind a balancer without sticky sessions")

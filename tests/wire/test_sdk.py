@@ -80,7 +80,7 @@ async def test_seeded_tools_are_not_validated(listed_before: bool) -> None:
         sdk.validate_known(one)
         if listed_before:
             await one.list_tools()
-        sdk.seed(one, [Tool(name="total", input_schema={"type": "object"}, output_schema=SCHEMA)])
+        sdk.restore_tools(one, [Tool(name="total", input_schema={"type": "object"}, output_schema=SCHEMA)])
         made = listing_of(one)
         await one.validate_tool_result("total", CallToolResult(content=[]))
         assert made == []
@@ -89,7 +89,7 @@ async def test_seeded_tools_are_not_validated(listed_before: bool) -> None:
 async def test_seeded_tools_send_their_arguments_as_headers() -> None:
     schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
     async with session("auto") as one:
-        sdk.seed(one, [Tool(name="total", input_schema=schema)])
+        sdk.restore_tools(one, [Tool(name="total", input_schema=schema)])
         sent = one._resolve_param_headers("total", {"region": "eu"})
         assert {name.lower(): value for name, value in sent.items()} == {"mcp-param-region": "eu"}
 

@@ -167,7 +167,7 @@ def test_a_session_that_is_known_to_be_gone_asks_no_more() -> None:
         watch = Watch(lambda evidence: None)
 
         async def deliver(item: Any) -> None:
-            watch.doomed = True
+            watch.lost = True
 
         with anyio.fail_after(60):
             await StandaloneStream(watch, Limits(4096, 4096), deliver=deliver, open=server.open).run()

@@ -14,7 +14,7 @@ from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPC
 from mcpconn import FailureKind, classify
 from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.testing import Reply, Reset, Send
-from mcpconn.wire.era import Undecided
+from mcpconn.wire.era import EraUnknown
 from mcpconn.wire.messages import MessageTooLarge, Unreadable
 from tests.wire.transports import (
     DISCOVER,
@@ -141,7 +141,7 @@ async def fails_the_dial(reply: Any) -> None:
         found.append(error)
         while isinstance(getattr(found[-1], "exceptions", None), tuple):
             found.append(found[-1].exceptions[0])  # type: ignore[attr-defined]
-    assert isinstance(found[-1], Undecided)
+    assert isinstance(found[-1], EraUnknown)
 
 
 @pytest.mark.parametrize(
@@ -371,11 +371,11 @@ async def test_a_session_and_its_version_are_named_in_every_request_after_the_fi
     assert session.exchange.session_sent is True
 
 
-@pytest.mark.parametrize(("doomed", "said"), [(False, 1), (True, 0)])
-async def test_goodbye_is_said_to_a_living_session_and_to_no_other(doomed: bool, said: int) -> None:
+@pytest.mark.parametrize(("lost", "said"), [(False, 1), (True, 0)])
+async def test_goodbye_is_said_to_a_living_session_and_to_no_other(lost: bool, said: int) -> None:
     async with opened(in_session) as session:
         await begun(session)
-        session.watch.doomed = doomed
+        session.watch.lost = lost
     assert len([request for request in session.requests if request.method == "DELETE"]) == said
 
 

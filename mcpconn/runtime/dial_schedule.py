@@ -15,7 +15,7 @@ FREE_SHORT_LIVES = 2
 restart met by two calls; three are a pattern."""
 
 
-class Pace:
+class DialSchedule:
     """The rhythm of one connection's dials."""
 
     def __init__(self, policy: Policy, clock: Clock) -> None:
@@ -25,9 +25,9 @@ class Pace:
         """Dials that failed in a row; a session that nobody could use counts as one."""
         self.short_lives = 0
         """Sessions in a row that the server forgot young."""
-        self.vain = 0
+        self.useless_sessions = 0
         """Sessions in a row on which calls were made and none succeeded."""
-        self.vain_since = 0.0
+        self.useless_since = 0.0
         """When the first of them was lost."""
         self.cool_downs = 0
         """Times the connection failed in a row."""
@@ -40,13 +40,13 @@ class Pace:
         self.due: float | None = None
         """When the next dial or probe is due; None: now, or not at all."""
 
-    def fresh(self, *, keep_cool_down: bool = False) -> None:
+    def reset(self, *, keep_cool_down: bool = False) -> None:
         """Forget failed attempts: the next dial is made at once, with all patience."""
         self.attempts = 0
         self.due = self.floor = None
         self.began = self._clock.now()
         if not keep_cool_down:
-            self.short_lives = self.vain = 0
+            self.short_lives = self.useless_sessions = 0
             self.cool_downs = 0
 
     def lost(self, failure: Failure, *, proven: bool, age: float, served: bool = False, tried: bool = False) -> Failure:
@@ -64,13 +64,13 @@ class Pace:
         """
         now = self._clock.now()
         young = age < self._policy.proven_after
-        in_vain = tried and not served
+        useless = tried and not served
         if served:
-            self.vain = 0
-        elif in_vain:
-            self.vain_since = self.vain_since if self.vain else now
-            self.vain += 1
-        if not in_vain and (served or proven or not young):
+            self.useless_sessions = 0
+        elif useless:
+            self.useless_since = self.useless_since if self.useless_sessions else now
+            self.useless_sessions += 1
+        if not useless and (served or proven or not young):
             self.attempts = 0
             self.cool_downs = 0
         else:
@@ -79,36 +79,38 @@ class Pace:
         self.short_lives = self.short_lives + 1 if forgotten else 0
         self.began = now
         self.due, self.floor = None, failure.retry_after
-        if self.vain > 1:
-            pattern = f"the server accepted {self.vain} sessions in a row, and no call succeeded on any of them"
+        if self.useless_sessions > 1:
+            pattern = (
+                f"the server accepted {self.useless_sessions} sessions in a row, and no call succeeded on any of them"
+            )
             failure = replace(failure, summary=f"{failure.summary}; {pattern}")
-        elif self.attempts > 1 and not self.scattered:
+        elif self.attempts > 1 and not self.replicas_suspected:
             pattern = f"the server accepted {self.attempts} sessions in a row and dropped each before it could be used"
             failure = replace(failure, summary=f"{failure.summary}; {pattern}")
-        return self._explained(failure) if self.scattered else failure
+        return self._with_replica_hint(failure) if self.replicas_suspected else failure
 
     def after_loss(self, failure: Failure) -> Event:
         """Whether the next session is dialled (`lost`), or it is time to give up. To be asked after `lost`."""
         return decide_loss(
             failure,
-            vain=self.vain,
-            elapsed=self._clock.now() - self.vain_since,
+            useless=self.useless_sessions,
+            elapsed=self._clock.now() - self.useless_since,
             patience=self._policy.patience,
             min_attempts=self._policy.min_attempts,
         )
 
     @property
-    def scattered(self) -> bool:
+    def replicas_suspected(self) -> bool:
         """Whether sessions are forgotten as replicas behind a balancer without stickiness forget them."""
         return self.short_lives > FREE_SHORT_LIVES
 
-    def doubt(self, failure: Failure) -> Failure:
+    def weaken(self, failure: Failure) -> Failure:
         """In that pattern a refusal proves nothing: one replica does not know the session, another may."""
-        if self.scattered and failure.kind is FailureKind.SESSION_EXPIRED and failure.proof:
-            return replace(self._explained(failure), proof=False)
+        if self.replicas_suspected and failure.kind is FailureKind.SESSION_EXPIRED and failure.proof:
+            return replace(self._with_replica_hint(failure), proof=False)
         return failure
 
-    def _explained(self, failure: Failure) -> Failure:
+    def _with_replica_hint(self, failure: Failure) -> Failure:
         pattern = (
             f"{self.short_lives} sessions in a row were forgotten within {self._policy.proven_after:g} s: this "
             "looks like several replicas behind a balancer without sticky sessions"
@@ -117,7 +119,7 @@ class Pace:
             return failure
         return replace(failure, summary=f"{failure.summary}; {pattern}")
 
-    def schedule(self, floor: float | None = None) -> None:
+    def set_due(self, floor: float | None = None) -> None:
         """Set `due` for the next dial, once for each attempt.
 
         Args:
@@ -131,7 +133,7 @@ class Pace:
         self.dialled = self._clock.now()
         self.due = self.dialled + delay if delay > 0 else None
 
-    def hastened(self, failure: Failure | None, *, waiting: bool) -> float:
+    def due_for_waiters(self, failure: Failure | None, *, waiting: bool) -> float:
         """`due`, or earlier where a call waits for a server whose port refuses."""
         assert self.due is not None
         if not (waiting and _refused(failure)):
@@ -140,7 +142,7 @@ class Pace:
         self.due = min(self.due, self.dialled + self._policy.waiting_ceiling * jitter)
         return self.due
 
-    def encouraged(self, failure: Failure | None) -> bool:
+    def server_returned(self, failure: Failure | None) -> bool:
         """The port that refused is open again, another connection has found. Whether that changes `due`: to now.
 
         A port that refuses is the one trouble that connections to the same server have in common, and cannot
