@@ -15,6 +15,8 @@ import httpx2
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn import headers as fields
+from mcpconn.errors import ConfigError
+from mcpconn.login import Login
 from mcpconn.redact.forms import basic
 
 MODES = ("auto", "legacy", *MODERN_PROTOCOL_VERSIONS)
@@ -33,6 +35,8 @@ TRANSPORTS = {
 }
 """Spellings of `type` and `transport` in the configuration files of hosts, in lower case and without `-` and `_`."""
 
+OTHER_SCHEMES = ("ws", "wss", "unix", "pipe", "npipe", "file", "tcp", "stdio")
+"""Schemes that hosts write, and that say what was meant."""
 _HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%25[\w.-]+)?")
 """A host's name after IDNA, or an address. `httpx2.URL` escapes anything else, into a name that DNS cannot know."""
 
@@ -40,6 +44,8 @@ _HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%25[\w.-]+)?")
 def url(text: str) -> str:
     """An http(s) URL, without the spaces around it."""
     stripped = text.strip(" \t\r\n\ufeff")
+    if (scheme := stripped.partition(":")[0].lower()) in OTHER_SCHEMES and "://" in stripped:
+        raise ValueError(f"must be an http or https address; {scheme}:// is not known here")
     try:
         parts = urlsplit(stripped)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -92,7 +98,12 @@ def headers(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def auth(given: Any) -> Any:
-    """A bearer token that a header can carry, or credentials of any other kind as they are."""
+    """A bearer token that a header can carry, a login, or credentials of any other kind as they are."""
+    if isinstance(given, Mapping):
+        try:
+            return Login(**{str(key): value for key, value in given.items()})
+        except ConfigError as error:
+            raise ValueError(f"must be a token or a login: {str(error).partition(': ')[2]}") from None
     if not isinstance(given, str):
         return given
     token = given.strip()

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, WrapValidator
 from mcpconn import checks
 from mcpconn.dialects import IN_CODE, Host, complete, snake, translate
 from mcpconn.errors import ConfigError
+from mcpconn.login import Login
 from mcpconn.policy import Policy
 from mcpconn.redact import (
     Redactor,
@@ -65,7 +66,8 @@ class ServerConfig:
     headers: Annotated[Mapping[str, str], AfterValidator(checks.headers)] | None = None
     """HTTP headers for every request."""
     auth: Annotated[Any, AfterValidator(checks.auth)] = None
-    """Credentials: a bearer token, or what `mcpconn.auth` describes."""
+    """Credentials: a bearer token, a login by OAuth (`client_id`, `client_secret`, `scopes`, `redirect_uri`), or in
+    code what `mcpconn.auth` describes."""
     verify: bool = True
     """Check the server's certificate. False: whoever is on the way can read and change everything that is sent."""
     ca_file: Annotated[Text, BeforeValidator(checks.path)] | None = None
@@ -243,6 +245,8 @@ class ServerConfig:
             secrets.add(self.client_key_password)
         if isinstance(self.auth, str):
             secrets.add(self.auth)
+        elif isinstance(self.auth, Login) and self.auth.client_secret is not None:
+            secrets.add(self.auth.client_secret)
         return Redactor(secrets)
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """Credentials for HTTP servers: given to `ServerConfig.auth`, put on every request, renewed when refused.
 
-`ServerConfig.auth` takes a bearer token, a `Credentials`, a callable, a provider of `mcp.client.auth`, or any
-`httpx2.Auth`.
+`ServerConfig.auth` takes a bearer token, a `Login`, a `Credentials`, a callable, a provider of
+`mcp.client.auth`, or any `httpx2.Auth`.
 """
 
 from mcpconn.auth.credentials import (
@@ -16,6 +16,7 @@ from mcpconn.auth.oauth import OAuth
 from mcpconn.auth.record import Mark, TokenRecord, TokenStore
 from mcpconn.auth.storage import FileTokenStorage, TokenFileError
 from mcpconn.auth.store import StoredTokens
+from mcpconn.login import Login, token_file
 
 __all__ = [
     "Credentials",
@@ -24,6 +25,7 @@ __all__ = [
     "FileLock",
     "FileTokenStorage",
     "FromCallable",
+    "Login",
     "Mark",
     "OAuth",
     "StaticBearer",
@@ -31,4 +33,5 @@ __all__ = [
     "TokenFileError",
     "TokenRecord",
     "TokenStore",
+    "token_file",
 ]

@@ -143,7 +143,8 @@ async def log_in(
     if sdk.needs_person(provider) and (context.redirect_handler is None or context.callback_handler is None):
         # Before a client is registered for a login that nobody can make.
         missing = "redirect" if context.redirect_handler is None else "callback"
-        raise CredentialsRefused(f"nobody can log in: the provider has no {missing} handler")
+        otherwise = f"nobody can log in: the provider has no {missing} handler"
+        raise CredentialsRefused(getattr(provider, "nobody", otherwise))
     granted = context.current_tokens.scope if context.current_tokens is not None else None
     server = await request.find(record)
     _choose_scope(request, server, granted)
@@ -201,6 +202,9 @@ def _choose_scope(request: Request, server: AuthorizationServer, granted: str | 
     if request.refusal.status_code == 403:
         # A step-up asks for what was granted before as well: one right more must not cost another.
         wanted = union_scopes(union_scopes(asked.scope, granted), wanted)
+    else:
+        # What a person has configured goes before what the server offers, which may be more than they want to give.
+        wanted = getattr(request.provider, "configured_scope", None) or wanted
     asked.scope = wanted
 
 

@@ -378,6 +378,14 @@ def _report(lines: list[str]) -> None:
 
 
 @app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the JSON Schema of mcp.json, for editors."""
+    from mcpconn.schema import file_schema
+
+    print_json(file_schema())
+
+
+@app.command()
 def demo(
     duration: Annotated[
         float | None, typer.Option("--seconds", min=1, metavar="SECONDS", help="How long to go on.")

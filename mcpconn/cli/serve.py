@@ -8,6 +8,7 @@ import anyio
 
 from mcpconn.cli.errors import USAGE, CliError
 from mcpconn.cli.output import say
+from mcpconn.login import state_directory
 
 
 def serve(
@@ -36,7 +37,7 @@ def serve(
     notes: list[str] = []
     app = gateway.make_app(
         path,
-        state=state or gateway.state_directory(),
+        state=state or state_directory(),
         one_person=stdio or where.is_loopback,
         say=notes.append if stdio else say,
     )

@@ -2,6 +2,7 @@
 
 from mcpconn.dialects.hosts import IN_CODE, UNKNOWN, Host
 from mcpconn.dialects.outside import complete
-from mcpconn.dialects.translate import Translated, Unclear, is_disabled, snake, translate
+from mcpconn.dialects.translate import Translated, is_disabled, snake, translate
+from mcpconn.dialects.unclear import Unclear
 
 __all__ = ["IN_CODE", "UNKNOWN", "Host", "Translated", "Unclear", "complete", "is_disabled", "snake", "translate"]

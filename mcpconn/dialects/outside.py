@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mcpconn.dialects.translate import Translated, Unclear
+from mcpconn.dialects.translate import Translated
+from mcpconn.dialects.unclear import Unclear
 
 LIMIT = 1024 * 1024
 """Bytes of an env file."""

@@ -8,27 +8,18 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from mcpconn.dialects.hosts import IGNORED, IN_CODE, LOGINS, RESTRICTIONS, SPELLINGS, Host
+from mcpconn.dialects.hosts import IGNORED, IN_CODE, REFUSED, RESTRICTIONS, SPELLINGS, ZED, Host
+from mcpconn.dialects.logins import ELSEWHERE, asked, login_of
+from mcpconn.dialects.unclear import Unclear
 from mcpconn.redact import HIDDEN, looks_like_token
 from mcpconn.validate import unknown_key
 
-_CALL = ("timeout", "tool_timeout", "call_timeout", "request_timeout")
-_DIAL = ("startup_timeout", "connect_timeout", "connection_timeout", "init_timeout")
+_CALL = ("timeout", "tool_timeout", "call_timeout", "request_timeout", "run_mcp_timeout")
+_DIAL = ("startup_timeout", "connect_timeout", "connection_timeout", "init_timeout", "start_mcp_timeout")
 _DURATION = re.compile(rf"(?P<what>{'|'.join((*_CALL, *_DIAL))})(?P<unit>_ms|_millis(?:econds)?|_secs?|_seconds|_s)?")
 _MILLISECONDS_FROM = 1000
 """A `timeout` of an unknown host is in milliseconds from here on: nobody waits a quarter of an hour for a call, and
 nobody gives up after a second."""
-
-
-_LOGIN = "{key} is not used: it is for a login that the host makes; mcpconn.auth has logins for programs"
-
-
-class Unclear(ValueError):
-    """An entry that cannot be translated. `key` is the one that it is about, as it is written."""
-
-    def __init__(self, message: str, key: str | None = None) -> None:
-        super().__init__(message)
-        self.key = key
 
 
 @dataclass
@@ -60,7 +51,7 @@ def is_comment(key: str) -> bool:
 def is_disabled(entry: Mapping[Any, Any]) -> bool:
     """Whether the entry says that it is not in use. Looked at before all else: the rest need make no sense."""
     off = any(entry.get(key) is True for key in ("disabled", "disable"))
-    return off or any(entry.get(key) is False for key in ("enabled", "isActive"))
+    return off or any(entry.get(key) is False for key in ("enabled", "isActive", "active"))
 
 
 def translate(
@@ -77,13 +68,14 @@ def translate(
     Raises:
         Unclear: a key that nobody knows, or that is given twice, or a shape that cannot be understood.
     """
-    done = Translated()
+    reader = _Reader(Translated(), host, known, expand or _as_it_is)
     for key, value in entry.items():
         if not isinstance(key, str):
             raise Unclear(f"a key must be a string, not {type(key).__name__}")
         if not is_comment(key):
-            _Reader(done, host, known, expand or _as_it_is).take(key, value)
-    return done
+            reader.take(key, value)
+    reader.finish()
+    return reader.done
 
 
 def _as_it_is(value: Any, key: str) -> Any:
@@ -98,17 +90,19 @@ class _Reader:
         self.host = host
         self.known = known
         self.expand = expand
+        self.credentials: list[tuple[str, Any]] = []
+        """Keys of credentials. What they mean depends on the others."""
+        self.beside: dict[str, Any] = {}
+        """What stands beside it in the entry, and belongs to it."""
 
     def take(self, key: str, value: Any) -> None:
         plain = snake(key)
         target = SPELLINGS.get(plain, plain)
         duration = _DURATION.fullmatch(plain)
-        if plain == "auth" and self.host is not IN_CODE and (isinstance(value, Mapping) or value == "oauth"):
-            self.note(_LOGIN.format(key=key))
+        if plain in _CREDENTIALS:
+            self.credentials.append((key, value))
         elif special := _SPECIAL.get(plain):
             special(self, key, self.expand(value, key))
-        elif plain == "auth" and self.host is not IN_CODE and not isinstance(value, str):
-            raise Unclear(f"{key} must be a string, a bearer token", key)
         elif duration is not None and key not in self.known - {"timeout"}:
             self.duration(key, self.expand(value, key), duration["what"], duration["unit"] or "")
         elif target in self.known:
@@ -116,11 +110,44 @@ class _Reader:
         elif plain in RESTRICTIONS:
             if value and value != ["*"]:
                 self.note(f"{key} is not applied here: the host that reads the file restricts the server by it")
-        elif plain in LOGINS:
-            self.note(_LOGIN.format(key=key))
-        elif plain not in IGNORED:
+        elif plain in REFUSED and value:
+            raise Unclear(f"{key} {REFUSED[plain]}", key)
+        elif plain in ELSEWHERE:
+            self.beside[key] = self.expand(value, key)
+        elif plain not in IGNORED and value is not None:
             shown = HIDDEN if looks_like_token(key) else key
             raise Unclear(unknown_key(shown, sorted({*self.known, *SPELLINGS, "enabled", "envFile"})), key)
+
+    def finish(self) -> None:
+        """Put together what several keys say."""
+        values = self.done.values
+        if self.host is not IN_CODE and "" in (values.get("url"), values.get("command")):
+            # Forms of hosts leave the field of the other transport empty.
+            for key in ("url", "command"):
+                if values.get(key) == "" and values.get("url" if key == "command" else "command"):
+                    del values[key]
+        if self.host is ZED and not {"url", "command"} & values.keys():
+            raise Unclear("it is an extension of Zed's, which only Zed can start")
+        self._authenticate(values)
+
+    def _authenticate(self, values: dict[str, Any]) -> None:
+        headers = values.get("headers")
+        has_token = isinstance(headers, Mapping) and any(str(name).lower() == "authorization" for name in headers)
+        has_token = has_token or self.done.token_variable is not None
+        login: dict[str, Any] | None = None
+        for key, value in self.credentials:
+            if has_token and isinstance(value, Mapping) and self.host is not IN_CODE:
+                # Its variables may not even be set.
+                self.note(f"{key} is not used: there is a token besides")
+                continue
+            found = asked(key, self.expand(value, key), snake, in_code=self.host is IN_CODE)
+            self.put("auth", key, found.token)
+            login = login if found.login is None else {**(login or {}), **found.login}
+            self.done.notes += found.notes
+        if has_token or "auth" in values or "url" not in values:
+            return
+        if login is not None or self.beside:
+            values["auth"] = {**login_of(self.beside, "", snake), **(login or {})}
 
     def put(self, target: str, key: str, value: Any) -> None:
         """Note a value under its name here. `null` says no more than that there is none."""
@@ -136,6 +163,12 @@ class _Reader:
         self.done.notes.append(text)
 
     def duration(self, key: str, value: Any, what: str, suffix: str) -> None:
+        if isinstance(value, Mapping) and suffix == "" and what == "timeout":
+            # opencode: {"startup": ..., "request": ...}.
+            for inner, name in (("startup", "startup_timeout"), ("request", "request_timeout")):
+                if inner in value:
+                    self.duration(f"{key}.{inner}", value[inner], name, "")
+            return
         target = "timeout" if what in _CALL else "connect_timeout"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.put(target, key, value)
@@ -151,6 +184,11 @@ class _Reader:
             raise Unclear(f"{key} is out of range", key) from None
 
     # -- keys that are more than another name
+
+    def key_header(self, key: str, value: Any) -> None:
+        """Mistral Vibe: how a token is sent, if not as everybody sends it."""
+        if str(value).lower() not in ("authorization", "bearer {token}"):
+            raise Unclear(f"{key} is not known here; give the header itself, in `headers`", key)
 
     def enabled(self, key: str, value: Any) -> None:
         if not isinstance(value, bool):
@@ -185,6 +223,8 @@ class _Reader:
     def texts(self, key: str, value: Any) -> None:
         """Names and values. In files, numbers and booleans are written where strings are meant; `null` unsets."""
         target = SPELLINGS.get(snake(key), snake(key))
+        if isinstance(value, list) and self.host is not IN_CODE:
+            value = _pairs(value)
         if isinstance(value, Mapping) and self.host is not IN_CODE:
             kept = {name: item for name, item in value.items() if item is not None or target != "env"}
             value = {name: _as_text(item) for name, item in kept.items()}
@@ -232,8 +272,13 @@ class _Reader:
             self.duration(f"{key}.timeout", value["timeout"], "timeout", "")
 
 
+_CREDENTIALS = frozenset({"auth", "api_key", "bearer_token", "oauth", "auth_provider_type"})
 _REQUEST_OPTIONS = {"headers": "headers", "verifySsl": "verify", "caBundlePath": "ca_file"}
 _SPECIAL: Mapping[str, Callable[[_Reader, str, Any], None]] = {
+    "active": _Reader.enabled,
+    "api_key_env": _Reader.token_variable,
+    "api_key_header": _Reader.key_header,
+    "api_key_format": _Reader.key_header,
     "enabled": _Reader.enabled,
     "is_active": _Reader.enabled,
     "disabled": _Reader.disabled,
@@ -256,6 +301,19 @@ _SPECIAL: Mapping[str, Callable[[_Reader, str, Any], None]] = {
     "request_options": _Reader.request_options,
     "request_init": _Reader.request_options,
 }
+
+
+def _pairs(given: list[Any]) -> Any:
+    """Names and values in a list: `[{"name": ..., "value": ...}]`, or `["NAME=value"]`; anything else as it is."""
+    found: dict[Any, Any] = {}
+    for each in given:
+        if isinstance(each, Mapping) and isinstance(each.get("name"), str):
+            found[each["name"]] = each.get("value")
+        elif isinstance(each, str) and "=" in each:
+            name, _, found[name] = each.partition("=")
+        else:
+            return given
+    return found
 
 
 def _as_text(value: Any) -> Any:

@@ -64,12 +64,6 @@ class Listen:
         return f"http://{host}:{port}/mcp"
 
 
-def state_directory() -> Path:
-    """Where a gateway without further settings keeps its store and its key (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "mcpconn"
-
-
 def make_app(path: Path, *, state: Path, one_person: bool, say: Callable[[str], None]) -> App:
     """The gateway of a configuration file, with a store and a key that outlive the process.
 

@@ -33,6 +33,10 @@ _BY_PATH: Mapping[str, Host] = {
     ".amazonq": hosts.KIRO,
     "librechat.yaml": hosts.LIBRECHAT,
     "librechat.yml": hosts.LIBRECHAT,
+    ".copilot": hosts.COPILOT,
+    "mcp-config.json": hosts.COPILOT,
+    "kilo.json": hosts.OPENCODE,
+    "kilo.jsonc": hosts.OPENCODE,
     "opencode.json": hosts.OPENCODE,
     "opencode.jsonc": hosts.OPENCODE,
     "crush.json": hosts.CRUSH,
@@ -41,7 +45,7 @@ _BY_PATH: Mapping[str, Host] = {
 """By the name of the file, or of a folder that it is in."""
 _GEMINI_KEYS = frozenset({"httpUrl", "trust", "includeTools", "excludeTools"})
 """Keys that Gemini CLI alone writes into an entry."""
-_PLACES = frozenset({"url", "command", "server_url", "http_url", "uri", "cmd"})
+_PLACES = frozenset({"url", "command", "server_url", "http_url", "base_url", "uri", "cmd"})
 """Keys that say where a server is, in snake_case."""
 _BUILT_IN = frozenset({"builtin", "platform", "frontend", "inline_python"})
 """Goose's extensions that are no MCP servers of their own."""
@@ -88,7 +92,10 @@ def find(content: Any, path: Path | None) -> Found:
         if key == wrapper or key in ("$schema", "inputs"):
             continue
         found.strays.append(str(key))
-        if key in WRAPPERS[:3] and isinstance(content[key], Mapping) and content[key]:
+        if key == "projects" and isinstance(content[key], Mapping) and _has_servers(content[key]):
+            # Claude Code, ~/.claude.json: servers that were added for one folder only.
+            found.notes.append("the servers of single projects, in 'projects', are not read")
+        elif key in WRAPPERS[:3] and isinstance(content[key], Mapping) and content[key]:
             found.notes.append(f"{key!r} is not read, because there is {wrapper!r} beside it")
         elif close := get_close_matches(str(key), WRAPPERS[:3], n=1, cutoff=0.8):
             found.notes.append(f"{key!r} beside {wrapper!r} is not read; if it is meant as {close[0]!r}, join the two")
@@ -101,6 +108,10 @@ def workspace_of(path: Path) -> Path:
     """The folder that `${workspaceFolder}` means in a file: the one that an editor's own folder is in."""
     folder = path.absolute().parent
     return next((each.parent for each in (folder, *folder.parents) if each.name in _EDITOR_FOLDERS), folder)
+
+
+def _has_servers(projects: Mapping[Any, Any]) -> bool:
+    return any(isinstance(each, Mapping) and each.get("mcpServers") for each in projects.values())
 
 
 def _holds_servers(key: str, value: Any) -> bool:

@@ -71,7 +71,8 @@ def _parse(content: Any, *, environ: Mapping[str, str], path: Path | None, stric
     found = find(content, path)
     if strict and (stray := next(iter(found.strays), None)) is not None:
         raise ConfigError(f"unknown key {stray!r} beside the servers", key=stray)
-    scope = Scope(environ, workspace_of(path) if path is not None else Path.cwd(), bare=found.host.bare_variables)
+    here = path.absolute().parent if path is not None else Path.cwd()
+    scope = Scope(environ, workspace_of(path) if path is not None else here, found.host, here)
     servers: dict[str, ServerConfig] = {}
     for given, entry in found.entries.items():
         name, fault = _name(given)

@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcpconn.dialects import Unclear
+from mcpconn.dialects import UNKNOWN, Host, Unclear
 from mcpconn.mcpjson.jsonc import Repeating
 from mcpconn.redact import HIDDEN, looks_like_token
 
+_EDITORS = {
+    "input": "asked of a person by the editor",
+    "command": "a command of the editor's",
+    "config": "a setting of the editor's",
+}
+_PLAIN = re.compile(r"\{(?P<kind>env|file):(?P<what>[^{}]*)\}")
+LONGEST_FILE = 64 * 1024
+"""Bytes of a file whose content is a value."""
 DEPTH = 50
 """Levels of nesting in an entry, and of defaults in a variable."""
 NODES = 10_000
@@ -31,8 +39,10 @@ class Scope:
     environ: Mapping[str, str]
     folder: Path
     """The workspace: what `${workspaceFolder}` is, and what relative paths are relative to."""
-    bare: bool = False
-    """Replace `$NAME` as well."""
+    host: Host = UNKNOWN
+    """Whose file it is."""
+    here: Path = Path()
+    """The folder that the file is in: the root of a plugin, or of an extension."""
 
     @property
     def predefined(self) -> Mapping[str, str]:
@@ -45,6 +55,11 @@ class Scope:
             "cwd": str(self.folder),
             "pathSeparator": os.sep,
             "/": os.sep,
+            # Gemini CLI; Claude Code, which sets these for the programs that it starts.
+            "workspacePath": str(self.folder),
+            "extensionPath": str(self.here),
+            "CLAUDE_PLUGIN_ROOT": self.environ.get("CLAUDE_PLUGIN_ROOT", str(self.here)),
+            "CLAUDE_PROJECT_DIR": self.environ.get("CLAUDE_PROJECT_DIR", str(self.folder)),
         }
 
 
@@ -75,7 +90,32 @@ class Expander:
             return {name: self.expand(each, f"{at}.{name}", depth + 1) for name, each in value.items()}
         if isinstance(value, list):
             return [self.expand(each, f"{at}[{index}]", depth + 1) for index, each in enumerate(value)]
-        return self._text(value, at, 0) if isinstance(value, str) else value
+        return self._text(self._braces(value, at), at, 0) if isinstance(value, str) else value
+
+    def _braces(self, text: str, at: str) -> str:
+        """The forms of single hosts: what can be replaced is, and what only the host can fill in is an error."""
+        host = self._scope.host
+        if host.unknown_to_us is not None and host.unknown_to_us in text:
+            raise Unclear(f"{at}: what begins with {host.unknown_to_us} is filled in by {host.name}; write it out here")
+        if not host.plain_braces:
+            return text
+        return _PLAIN.sub(lambda match: self._plain(match["kind"], match["what"], at), text)
+
+    def _plain(self, kind: str, what: str, at: str) -> str:
+        # opencode: a variable that is not set is empty. It is an error here, as the other forms are.
+        return self._file(what, at) if kind == "file" else self._variable(what, at, 0)
+
+    def _file(self, path: str, at: str) -> str:
+        """The content of a file that holds one value, a token mostly."""
+        where = self._scope.here / Path(path).expanduser()
+        try:
+            with where.open("rb") as file:
+                return file.read(LONGEST_FILE).decode("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise Unclear(f"{at}: the file {where} is not UTF-8 text") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or "its path cannot be used"
+            raise Unclear(f"{at}: the file {where} cannot be read: {why}") from None
 
     def _text(self, text: str, at: str, depth: int) -> str:
         if depth > DEPTH:
@@ -94,6 +134,8 @@ class Expander:
     def _variable(self, inside: str, at: str, depth: int) -> str:
         if inside in (predefined := self._scope.predefined):
             return predefined[inside]
+        if inside.startswith("file:"):
+            return self._file(inside.removeprefix("file:"), at)
         match = _SECRET.fullmatch(inside) or _NAME.fullmatch(inside)
         if match is None:
             raise Unclear(f"{at}: {_why_not(inside)}")
@@ -111,7 +153,7 @@ class Expander:
         return found
 
     def _bare(self, text: str) -> str:
-        if not self._scope.bare:
+        if not self._scope.host.bare_variables:
             return text
         # The hosts that know this form leave a variable that is not set as it stands.
         return _BARE.sub(lambda match: self._scope.environ.get(match["name"], match.group()), text)
@@ -129,8 +171,8 @@ def _closing(text: str, start: int) -> int:
 
 def _why_not(inside: str) -> str:
     kind, _, name = inside.partition(":")
-    if kind in ("input", "command", "config") and re.fullmatch(r"[\w.-]+", name):
+    if kind in _EDITORS and re.fullmatch(r"[\w.-]+", name):
         variable = re.sub(r"\W", "_", name).upper()
-        return f"${{{inside}}} is asked of a person by the editor; use a variable here, as in ${{{variable}}}"
+        return f"${{{inside}}} is {_EDITORS[kind]}; use a variable here, as in ${{{variable}}}"
     shown = inside if re.fullmatch(r"[\w:.-]{0,40}", inside) and not looks_like_token(inside) else "..."
     return f"${{{shown}}} is not understood; write ${{NAME}} or ${{NAME:-default}}"

@@ -369,3 +369,9 @@ def test_names_of_servers_complete_in_a_shell(mcpconn: Invoke, config: Config, m
     assert result.stdout.split() == ["alpha", "alps"]
     monkeypatch.setenv("MCPCONN_CONFIG", "gone.json")
     assert CliRunner().invoke(app, prog_name="mcpconn").stdout.split() == []
+
+
+def test_the_schema_is_printed(mcpconn: Invoke) -> None:
+    result = mcpconn("schema")
+    assert result.exit_code == 0
+    assert "url" in json.loads(result.stdout)["$defs"]["server"]["properties"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mcpconn import ConfigError, ServerConfig
+from mcpconn.login import Login
 from mcpconn.mcpjson import Servers, load
 
 ENVIRON = {"TOKEN": "t0ken-value", "HOST": "h.example", "EMPTY": ""}
@@ -92,13 +93,12 @@ def test_the_settings_of_vs_code(tmp_path: Path) -> None:
 
 
 def test_cursor(tmp_path: Path) -> None:
-    auth = {"CLIENT_ID": "${env:NOPE}", "CLIENT_SECRET": "x", "scopes": ["mcp"]}
+    auth = {"CLIENT_ID": "${env:TOKEN}", "CLIENT_SECRET": "x", "scopes": ["mcp"]}
     entry = {"url": "https://${env:HOST}/mcp", "headers": {"A": "Bearer ${env:TOKEN}"}, "auth": auth}
     config = one(read(tmp_path, ".cursor/mcp.json", {"mcpServers": {"a": entry}}))
     assert (config.url, config.headers) == ("https://h.example/mcp", {"A": "Bearer t0ken-value"})
-    assert config.auth is None
-    (note,) = config.notes
-    assert "auth is not used" in note
+    assert config.auth == Login(client_id="t0ken-value", client_secret="x", scopes=["mcp"])
+    assert config.notes == ()
 
 
 def test_claude_code(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_gemini_cli(tmp_path: Path) -> None:
         "trust": False,
         "description": "${NOPE}",
         "includeTools": ["x"],
-        "oauth": {"enabled": True},
+        "oauth": {"enabled": True, "clientSecret": "${NOPE}"},
         "authProviderType": "dynamic_discovery",
     }
     content = {"theme": "x", "mcp": {"allowed": ["a"]}, "mcpServers": {"a": entry}}
@@ -140,7 +140,8 @@ def test_gemini_cli(tmp_path: Path) -> None:
     config = one(load(path, environ=ENVIRON))
     assert (config.url, config.kind, config.timeout) == ("https://a/mcp", "http", 0.6)
     assert config.headers == {"Authorization": "Bearer t0ken-value", "X": "$NOPE costs $5"}
-    assert len(config.notes) == 3
+    assert len(config.notes) == 2
+    assert config.auth is None
 
 
 def test_zed_and_opencode_and_crush_and_copilot(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""A provider of the SDK for a `Login`: its tokens are in a file, its client is configured or registered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata
+from pydantic import AnyUrl
+
+from mcpconn.auth.record import TokenRecord
+from mcpconn.auth.storage import FileTokenStorage
+from mcpconn.auth.store import StoredTokens
+from mcpconn.login import Login, token_file
+
+ANYWHERE = "http://127.0.0.1/callback"
+"""The redirect URI of a provider with which nobody logs in. (The port of a loopback address is not compared: RFC 8252,
+7.3.)"""
+CLIENT_NAME = "mcpconn"
+
+
+class LoginProvider(OAuthClientProvider):
+    """The SDK's provider, and what to say if nobody has logged in."""
+
+    nobody = "nobody has logged in at this server; log in with `mcpconn login`"
+    configured_scope: str | None = None
+    """What to ask for; None: what the server names."""
+
+
+class _Configured(StoredTokens):
+    """A token file for a client that is configured. The client's secret stays in the configuration."""
+
+    def __init__(self, inner: FileTokenStorage, client: OAuthClientInformationFull) -> None:
+        self._inner = inner
+        self._client = client
+
+    async def load(self) -> TokenRecord:
+        return replace(await self._inner.load(), client=self._client)
+
+    async def replace(self, record: TokenRecord) -> bool:
+        return await self._inner.replace(replace(record, client=None))
+
+    @asynccontextmanager
+    async def lock(self) -> AsyncIterator[None]:
+        async with self._inner.lock():
+            yield
+
+    def holder(self) -> str | None:
+        return self._inner.holder()
+
+
+def provider_of(
+    login: Login,
+    url: str,
+    *,
+    redirect_uri: str | None = None,
+    redirect: Callable[[str], Awaitable[None]] | None = None,
+    callback: Callable[[], Awaitable[AuthorizationCodeResult]] | None = None,
+) -> LoginProvider:
+    """The provider for a login at the server of `url`.
+
+    Args:
+        login: What is configured.
+        url: The server's address.
+        redirect_uri: Where the browser comes back to.
+        redirect: Sends a person to an address. None: nobody can log in, and what is stored is used.
+        callback: Returns what the browser came back with.
+    """
+    back = [AnyUrl(redirect_uri or login.redirect_uri or ANYWHERE)]
+    scope = " ".join(login.scopes) or None
+    file = FileTokenStorage(token_file(url))
+    storage: StoredTokens = file
+    if login.client_id is not None:
+        client = OAuthClientInformationFull(
+            client_id=login.client_id,
+            client_secret=login.client_secret,
+            redirect_uris=back,
+            token_endpoint_auth_method="client_secret_post" if login.client_secret else "none",
+            scope=scope,
+        )
+        storage = _Configured(file, client)
+    metadata = OAuthClientMetadata(
+        redirect_uris=back, client_name=CLIENT_NAME, scope=scope, token_endpoint_auth_method=None
+    )
+    provider = LoginProvider(url, metadata, storage, redirect_handler=redirect, callback_handler=callback)
+    provider.configured_scope = scope
+    return provider

@@ -1,0 +1,32 @@
+"""Rewrites the tables of pages that are made from the code: `python -m tests.pages`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mcpconn.schema import keys_table
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("reference/mcp-json.md", "keys"): keys_table,
+}
+"""By page and marker: what stands there."""
+
+
+def made(text: str, marker: str, table: str) -> str:
+    """A page with `table` between its markers."""
+    between = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+    return re.sub(
+        between,
+        lambda match: f"{match[1]}\n{table}\n{match[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    for (page, marker), table in TABLES.items():
+        path = DOCS / page
+        path.write_text(made(path.read_text(), marker, table()))
