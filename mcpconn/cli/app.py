@@ -2,114 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
-import traceback
-from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-import anyio
 import typer
-import typer.core
 
 from mcpconn import diagram as pictures
 from mcpconn.cli import config as configuration
 from mcpconn.cli.call import arguments_of
 from mcpconn.cli.call import call as call_once
 from mcpconn.cli.connect import check as check_all
-from mcpconn.cli.errors import FAILED, INTERRUPTED, USAGE, CliError, explain
-from mcpconn.cli.hiding import HidingFormatter, forget, hide
+from mcpconn.cli.errors import FAILED, USAGE, CliError
+from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
 from mcpconn.cli.output import clean, complain, print_json, say
-from mcpconn.cli.signals import Ended, until_ended
+from mcpconn.cli.shell import Shell, run, show_version
 from mcpconn.cli.tables import print_checks, print_tools
 from mcpconn.cli.watch import attached, own
 from mcpconn.cli.watch import watch as watch_all
-
-T = TypeVar("T")
-
-
-class Shell(typer.core.TyperGroup):
-    """Ends with one line and an exit status, whatever happens."""
-
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        """Run a command. Completion and help are typer's."""
-        _quiet()
-        _Debug.on = False
-        forget()
-        options["standalone_mode"] = False
-        try:
-            status = super().main(args, *rest, **options)
-        except Exception as error:
-            if _Debug.on:
-                # Written here: the interpreter's own would show what must not be seen.
-                sys.stderr.write(hide("".join(traceback.format_exception(error))))
-            status = _complain(error)
-        except Ended as signal:
-            # As a shell says it of a process that a signal has ended.
-            status = 128 + signal.number
-        except KeyboardInterrupt:
-            status = INTERRUPTED
-        sys.exit(status if isinstance(status, int) else 0)
-
-
-class _Debug:
-    on = False
-
-
-def _complain(error: Exception) -> int:
-    # Errors of usage are typer's own, and the classes are where its version keeps them.
-    format_message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
-    if callable(format_message) and type(error).__name__ == "NoArgsIsHelpError":
-        sys.stderr.write(format_message() + "\n")
-        return USAGE
-    if callable(format_message):
-        path = getattr(context, "command_path", "mcpconn")
-        message = format_message().rstrip(".")
-        complain(f"{message}{'' if message.endswith('?') else ';'} see {path} --help")
-        return int(getattr(error, "exit_code", USAGE))
-    if type(error).__name__ == "Abort":
-        return INTERRUPTED
-    message, status = explain(error)
-    complain(message)
-    return status
-
-
-def _quiet() -> None:
-    """No log lines between the lines of a command: what they say is said by the commands."""
-    root = logging.getLogger()
-    if not root.handlers:
-        root.addHandler(logging.NullHandler())
-
-
-def _debug(value: bool) -> bool:
-    if value:
-        _Debug.on = True
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(HidingFormatter("%(levelname)s %(name)s %(message)s"))
-        logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-        logging.getLogger("mcpconn").setLevel(logging.DEBUG)
-        logging.getLogger("transitions").setLevel(logging.WARNING)
-    return value
-
-
-def _version(value: bool) -> None:
-    if value:
-        sys.stdout.write(f"mcpconn {version('mcpconn')}\n")
-        raise typer.Exit
-
-
-def _run(function: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
-    try:
-        return anyio.run(until_ended, partial(function, *args, **options))
-    except asyncio.CancelledError as error:
-        # On Python 3.10, what ends an interrupted loop is the cancellation itself.
-        raise KeyboardInterrupt from error
-
 
 app = typer.Typer(
     cls=Shell,
@@ -120,35 +31,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Debug = Annotated[
-    bool, typer.Option("--debug", callback=_debug, help="Show log lines, and a traceback where something fails.")
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", metavar="FILE", help="The configuration file.  [default: $MCPCONN_CONFIG, else ./mcp.json]"
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Timeout = Annotated[
-    float | None,
-    typer.Option(
-        "--timeout",
-        min=0.001,
-        metavar="SECONDS",
-        help="How long a server may take to answer.  [default: 20; 120 for a command to start, which may download]",
-    ),
-]
-Wait = Annotated[
-    float,
-    typer.Option("--wait", min=0, metavar="SECONDS", help="How long to keep trying a server that is not there yet."),
-]
-
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Debug = False,
 ) -> None:
@@ -173,10 +60,10 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve all servers of a file at one MCP endpoint that outlives them."""
-    from mcpconn.cli.serve import serve as run
+    from mcpconn.cli.serve import serve as serve_all
 
     path = configuration.path_of(file)
-    run(
+    serve_all(
         path,
         listen=listen,
         stdio=stdio,
@@ -205,7 +92,7 @@ def check(
     """
     servers = configuration.load(file or config, strict=strict)
     configuration.say_notes(servers)
-    results = _run(check_all, servers, timeout=timeout, wait=wait)
+    results = run(check_all, servers, timeout=timeout, wait=wait)
     failed = [result for result in results if not result.ok]
     if as_json:
         print_json({"ok": not failed, "servers": {result.name: result.as_json() for result in results}})
@@ -231,7 +118,7 @@ def tools(
     Exit status: 0 all answered; 1 one failed.
     """
     chosen = configuration.pick(configuration.load(config), servers or [])
-    results = _run(check_all, chosen, timeout=timeout, wait=wait)
+    results = run(check_all, chosen, timeout=timeout, wait=wait)
     if as_json:
         dumped = {
             each.name: [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in each.tools or []]
@@ -268,7 +155,7 @@ def call(
     Exit status: 0 it answered; 1 it failed; 3 no answer came, and the tool may have run.
     """
     chosen = configuration.pick(configuration.load(config), [server])
-    status = _run(
+    status = run(
         call_once,
         server,
         chosen[server],
@@ -320,7 +207,7 @@ def watch(
         chosen = configuration.pick(servers, names) if names else {k: v for k, v in servers.items() if not v.disabled}
         source = own(chosen, path, probe=probe)
     try:
-        _run(watch_all, source, duration=duration, as_json=as_json)
+        run(watch_all, source, duration=duration, as_json=as_json)
     except KeyboardInterrupt:
         # Ctrl-C, SIGTERM or SIGHUP: the way to end it, and no failure.
         raise typer.Exit from None

@@ -1,0 +1,110 @@
+"""What every command has around it: one line for an error, an exit status, and the log lines of `--debug`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import anyio
+import typer
+import typer.core
+
+from mcpconn.cli.errors import INTERRUPTED, USAGE, explain
+from mcpconn.cli.hiding import HidingFormatter, forget, hide
+from mcpconn.cli.output import complain
+from mcpconn.cli.signals import Ended, until_ended
+
+T = TypeVar("T")
+
+
+class Shell(typer.core.TyperGroup):
+    """Ends with one line and an exit status, whatever happens."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run a command. Completion and help are typer's."""
+        _quiet()
+        _Debug.on = False
+        forget()
+        options["standalone_mode"] = False
+        try:
+            status = super().main(args, *rest, **options)
+        except Exception as error:
+            if _Debug.on:
+                # Written here: the interpreter's own would show what must not be seen.
+                sys.stderr.write(hide("".join(traceback.format_exception(error))))
+            status = _complain(error)
+        except Ended as signal:
+            # As a shell says it of a process that a signal has ended.
+            status = 128 + signal.number
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+class _Debug:
+    on = False
+
+
+def _complain(error: Exception) -> int:
+    # Errors of usage are typer's own, and the classes are where its version keeps them.
+    format_message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
+    if callable(format_message) and type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(format_message() + "\n")
+        return USAGE
+    if callable(format_message):
+        path = getattr(context, "command_path", "mcpconn")
+        message = format_message().rstrip(".")
+        complain(f"{message}{'' if message.endswith('?') else ';'} see {path} --help")
+        return int(getattr(error, "exit_code", USAGE))
+    if type(error).__name__ == "Abort":
+        return INTERRUPTED
+    message, status = explain(error)
+    complain(message)
+    return status
+
+
+def _quiet() -> None:
+    """No log lines between the lines of a command: what they say is said by the commands."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())
+
+
+def debugging(value: bool) -> bool:
+    """`--debug`: log lines, and a traceback if something fails."""
+    if value:
+        _Debug.on = True
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(HidingFormatter("%(levelname)s %(name)s %(message)s"))
+        logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+        logging.getLogger("mcpconn").setLevel(logging.DEBUG)
+        logging.getLogger("transitions").setLevel(logging.WARNING)
+    return value
+
+
+def show_version(value: bool) -> None:
+    """`--version`."""
+    if value:
+        sys.stdout.write(f"mcpconn {version('mcpconn')}\n")
+        raise typer.Exit
+
+
+def run(function: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+    """Run an async function to its end; a signal ends it early.
+
+    Raises:
+        Ended: by a signal.
+        KeyboardInterrupt: by Ctrl-C.
+        Exception: as the function.
+    """
+    try:
+        return anyio.run(until_ended, partial(function, *args, **options))
+    except asyncio.CancelledError as error:
+        # On Python 3.10, what ends an interrupted loop is the cancellation itself.
+        raise KeyboardInterrupt from error
