@@ -14,7 +14,6 @@ from opentelemetry.trace import Span
 from typing_extensions import deprecated
 
 from mcpconn.auth.request_auth import RequestAuth, renewable
-from mcpconn.auth.stored import provider_of
 from mcpconn.callbacks import bind
 from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
@@ -24,7 +23,6 @@ from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
 from mcpconn.diagnosis import Diagnosis
 from mcpconn.errors import CallFailed, NotRunning
-from mcpconn.login import Login
 from mcpconn.methods import Methods
 from mcpconn.observe import log_notice, logs_answers, prepare
 from mcpconn.policy import Policy
@@ -345,10 +343,8 @@ class Connection(Owned, Methods):
     def _authenticator(self, auth: Any) -> RequestAuth:
         if self.config.url is None:
             raise self.config.error("auth is for servers with a url; give others their secrets in env", "auth")
-        if isinstance(auth, Login):
-            auth = provider_of(auth, self.config.endpoint)
         try:
-            return RequestAuth(auth, redact=self._redact, fetch=self._dialer.fetch)
+            return RequestAuth(auth, url=self.config.endpoint, redact=self._redact, fetch=self._dialer.fetch)
         except TypeError as error:
             raise self.config.error(str(error), "auth") from None
 

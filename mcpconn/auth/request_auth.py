@@ -22,10 +22,12 @@ from mcpconn.auth.credentials import (
 )
 from mcpconn.auth.oauth import OAuth
 from mcpconn.auth.single_flight import SingleFlight
+from mcpconn.auth.stored import provider_of
 from mcpconn.auth.token_requests import VERSION_HEADER, Fetch, is_token_request
 from mcpconn.auth.token_response import plain
 from mcpconn.auth.words import words
 from mcpconn.headers import BadHeader, checked_headers
+from mcpconn.login import Login
 from mcpconn.redact import Redactor, secrets_of_headers
 
 Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
@@ -43,17 +45,18 @@ class RequestAuth(httpx2.Auth):
     nothing left to renew here.
     """
 
-    def __init__(self, auth: Any, *, redact: Redactor, fetch: Fetch | None = None) -> None:
+    def __init__(self, auth: Any, *, redact: Redactor, fetch: Fetch | None = None, url: str = "") -> None:
         """
         Args:
-            auth: What a configuration gives: see `as_credentials`.
+            auth: What a configuration gives: see `as_credentials`; or a `Login`.
             redact: Told of every secret that is sent, for servers that say it back.
             fetch: Sends the requests of an OAuth flow.
+            url: The server that a `Login` is for.
 
         Raises:
             TypeError: `auth` is nothing that could be used.
         """
-        self.credentials = as_credentials(auth)
+        self.credentials = as_credentials(provider_of(auth, url) if isinstance(auth, Login) else auth)
         """What is used: credentials, or an `httpx2.Auth` that runs as it is."""
         self._redact = redact
         self._fetch = fetch
