@@ -18,7 +18,7 @@ import anyio
 from benchmarks.calls import ARGUMENTS, adder, warm
 from benchmarks.measure import Report
 from mcpconn import Connection
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.runtime.gate import Gate
 
 BLOCK = 500
@@ -57,8 +57,8 @@ def without_record(connection: Connection) -> None:
     session = connection.present()
     assert session is not None
     assert session.link is not None
-    shared = Exchange("call", "modern")
-    session.link.exchange = lambda phase: shared  # type: ignore[method-assign]
+    shared = Attempt("call", "modern")
+    session.link.new_attempt = lambda phase: shared  # type: ignore[method-assign]
 
 
 def without_deadlines(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from mcp_types import ServerCapabilities
 
 from benchmarks.measure import Report, span
 from mcpconn import Evidence, Manager, Policy, State
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Phase
 from mcpconn.testing import clock
 
@@ -73,9 +73,9 @@ class Link:
         self.doubt: Evidence | None = None
         self.ending = 0.0
 
-    def exchange(self, phase: Phase) -> Exchange:
+    def new_attempt(self, phase: Phase) -> Attempt:
         """As every link does."""
-        return Exchange(phase, "legacy")
+        return Attempt(phase, "legacy")
 
     def restore_tools(self, tools: object) -> None:
         """Nothing to hand on."""

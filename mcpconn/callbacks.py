@@ -16,7 +16,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 from mcp.client import ClientRequestContext
 
-from mcpconn.core.exchange import EXCHANGE
+from mcpconn.core.attempt import ATTEMPT
 from mcpconn.errors import ConfigError
 from mcpconn.runtime.native import being_cancelled
 from mcpconn.validate import check_timeout
@@ -86,10 +86,10 @@ def bind(connection: Any, options: Mapping[str, Any], on_message: Callable[[Any]
     users = _without_context(connection, handler) if handler is not None else None
 
     async def message_handler(message: Any) -> None:
-        exchange = EXCHANGE.get()
-        if exchange is not None:
+        attempt = ATTEMPT.get()
+        if attempt is not None:
             # Delivered in the context of a call: it was running. In process nobody below here can see that.
-            exchange.progressed = True
+            attempt.progressed = True
         on_message(message)
         if users is not None:
             await users(message)

@@ -17,7 +17,7 @@ from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
 from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Failure
 from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
@@ -311,7 +311,7 @@ class Connection(Owned, Methods):
     def _call(
         self,
         method: str,
-        issue: Callable[[Client, Exchange], Awaitable[T]],
+        issue: Callable[[Client, Attempt], Awaitable[T]],
         *,
         safe: Callable[[], Awaitable[bool]] | None = None,
         timeout: float | None = DEFAULT,

@@ -13,7 +13,7 @@ from mcp.client.subscriptions import Subscription
 from mcp.shared.dispatcher import ProgressFnT
 
 from mcpconn.catalog import LISTS
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.requests import DEFAULT, Requests, noting
 from mcpconn.validate import check_timeout
 
@@ -60,13 +60,13 @@ class Methods(Requests):
 
         mark, safe = self._safety_of(name, idempotent)
 
-        def issue(client: Client, exchange: Exchange) -> Awaitable[types.CallToolResult]:
-            mark(exchange)
+        def issue(client: Client, attempt: Attempt) -> Awaitable[types.CallToolResult]:
+            mark(attempt)
             return client.call_tool(
                 name,
                 arguments,
                 read_timeout_seconds,
-                progress_callback and noting(exchange, progress_callback),
+                progress_callback and noting(attempt, progress_callback),
                 input_responses=input_responses,
                 request_state=request_state,
                 meta=meta,
@@ -84,9 +84,9 @@ class Methods(Requests):
     ) -> types.ListToolsResult:
         """List a page of tools."""
 
-        async def issue(client: Client, exchange: Exchange) -> types.ListToolsResult:
+        async def issue(client: Client, attempt: Attempt) -> types.ListToolsResult:
             page = await client.list_tools(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            self._heard("tools", cursor, page, client, exchange, meta)
+            self._heard("tools", cursor, page, client, attempt, meta)
             return page
 
         return await self._call("tools/list", issue, **options)
@@ -101,9 +101,9 @@ class Methods(Requests):
     ) -> types.ListResourcesResult:
         """List a page of resources."""
 
-        async def issue(client: Client, exchange: Exchange) -> types.ListResourcesResult:
+        async def issue(client: Client, attempt: Attempt) -> types.ListResourcesResult:
             page = await client.list_resources(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            self._heard("resources", cursor, page, client, exchange, meta)
+            self._heard("resources", cursor, page, client, attempt, meta)
             return page
 
         return await self._call("resources/list", issue, **options)
@@ -118,9 +118,9 @@ class Methods(Requests):
     ) -> types.ListResourceTemplatesResult:
         """List a page of resource templates."""
 
-        async def issue(client: Client, exchange: Exchange) -> types.ListResourceTemplatesResult:
+        async def issue(client: Client, attempt: Attempt) -> types.ListResourceTemplatesResult:
             page = await client.list_resource_templates(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            self._heard("templates", cursor, page, client, exchange, meta)
+            self._heard("templates", cursor, page, client, attempt, meta)
             return page
 
         return await self._call("resources/templates/list", issue, **options)
@@ -158,9 +158,9 @@ class Methods(Requests):
     ) -> types.ListPromptsResult:
         """List a page of prompts."""
 
-        async def issue(client: Client, exchange: Exchange) -> types.ListPromptsResult:
+        async def issue(client: Client, attempt: Attempt) -> types.ListPromptsResult:
             page = await client.list_prompts(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            self._heard("prompts", cursor, page, client, exchange, meta)
+            self._heard("prompts", cursor, page, client, attempt, meta)
             return page
 
         return await self._call("prompts/list", issue, **options)
@@ -272,9 +272,9 @@ class Methods(Requests):
             link.capabilities = await self._call("server/discover", lambda *_: link.discover(), background=True)
         return link.capabilities if link is not None else None
 
-    def _heard(self, kind: str, cursor: str | None, page: Any, client: Client, exchange: Exchange, meta: Any) -> None:
+    def _heard(self, kind: str, cursor: str | None, page: Any, client: Client, attempt: Attempt, meta: Any) -> None:
         """Let the catalogue know a page that the server has listed: not one from a cache, or filtered by `meta`."""
-        if meta is None and (exchange.started or exchange.written is None):
+        if meta is None and (attempt.started or attempt.written is None):
             self.catalog.heard(kind, cursor, page, client)
 
     @asynccontextmanager

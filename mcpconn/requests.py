@@ -12,7 +12,7 @@ from mcp.shared.dispatcher import ProgressFnT
 
 from mcpconn import raw
 from mcpconn.catalog import Catalog
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.peer import Peer
 from mcpconn.restore import Restore
 from mcpconn.runtime.session import Session
@@ -49,7 +49,7 @@ class Requests(Peer):
     def _call(
         self,
         method: str,
-        issue: Callable[[Client, Exchange], Awaitable[T]],
+        issue: Callable[[Client, Attempt], Awaitable[T]],
         *,
         safe: Callable[[], Awaitable[bool]] | None = None,
         timeout: float | None = DEFAULT,
@@ -62,7 +62,7 @@ class Requests(Peer):
 
     def _safety_of(
         self, tool: str, idempotent: bool | None
-    ) -> tuple[Callable[[Exchange], None], Callable[[], Awaitable[bool]]]:
+    ) -> tuple[Callable[[Attempt], None], Callable[[], Awaitable[bool]]]:
         """What marks an attempt at a tool as unsafe, and what says whether it may be retried after an unknown outcome.
 
         Args:
@@ -72,9 +72,9 @@ class Requests(Peer):
         # Before the first attempt: the listing that a retry asks for may be another version of the server's.
         hint = self.catalog.hint(tool)
 
-        def mark(exchange: Exchange) -> None:
+        def mark(attempt: Attempt) -> None:
             # Asked at each attempt: the tools may have been listed since the last one.
-            exchange.unsafe = not (self.catalog.known_safe(tool) if idempotent is None else idempotent)
+            attempt.unsafe = not (self.catalog.known_safe(tool) if idempotent is None else idempotent)
 
         async def safe() -> bool:
             return await self.catalog.safe(tool, before=hint) if idempotent is None else idempotent
@@ -117,12 +117,12 @@ class Requests(Peer):
         tool = str((params or {}).get("name", "")) if method == "tools/call" else None
         mark, tool_safe = self._safety_of(tool or "", idempotent)
 
-        async def issue(client: Client, exchange: Exchange) -> dict[str, Any]:
+        async def issue(client: Client, attempt: Attempt) -> dict[str, Any]:
             if tool is not None:
-                mark(exchange)
+                mark(attempt)
             if before is not None:
                 await before()
-            told = progress_callback and noting(exchange, progress_callback)
+            told = progress_callback and noting(attempt, progress_callback)
             return await raw.send(client, method, params, progress_callback=told, rounds=rounds)
 
         async def safe() -> bool:
@@ -133,11 +133,11 @@ class Requests(Peer):
         return await self._call(method, issue, safe=safe, timeout=timeout, wait=wait, target=tool)
 
 
-def noting(exchange: Exchange, callback: ProgressFnT) -> ProgressFnT:
+def noting(attempt: Attempt, callback: ProgressFnT) -> ProgressFnT:
     """`callback`, and a note that the call was running."""
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
-        exchange.progressed = True
+        attempt.progressed = True
         await callback(progress, total, message)
         # In process the server awaits this in the caller's task, which could not be cancelled without.
         await checkpoint()

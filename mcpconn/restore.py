@@ -9,7 +9,7 @@ import anyio
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.runtime.protocols import Link
 
@@ -50,7 +50,7 @@ class Restore:
                 try:
                     await link.client.session.send_request(request, types.EmptyResult)
                 except MCPError as error:
-                    failure = classify(link.explain(error, EXCHANGE.get() or Exchange("dial")))
+                    failure = classify(link.evidence(error, ATTEMPT.get() or Attempt("dial")))
                     if link.ended is not None or failure.kind in UNUSABLE or failure.delivery is Delivery.NOT_SENT:
                         raise
                 else:

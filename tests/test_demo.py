@@ -20,7 +20,7 @@ from mcpconn.core import Event, Failure, FailureKind, State
 from mcpconn.core.failures import Delivery
 from mcpconn.demo import summary, tally
 from mcpconn.demo.summary import Outcome
-from mcpconn.demo.tally import Call, Recovery, breaches
+from mcpconn.demo.tally import CallRecord, Recovery, breaches
 from mcpconn.demo.timeline import Timeline
 from mcpconn.runtime.journal import Change
 
@@ -130,10 +130,10 @@ def test_the_demo_is_ended_cleanly_by(number: signal.Signals, when: str) -> None
 
 
 GOOD = [
-    Call("http", "add", "answered", 0.0, 1.0),
-    Call("http", "charge", "answered", 0.0, 1.0, "http-1"),
-    Call("http", "charge", "unknown", 0.0, 1.0, "http-2"),
-    Call("http", "charge", "unknown", 0.0, 1.0, "http-3"),
+    CallRecord("http", "add", "answered", 0.0, 1.0),
+    CallRecord("http", "charge", "answered", 0.0, 1.0, "http-1"),
+    CallRecord("http", "charge", "unknown", 0.0, 1.0, "http-2"),
+    CallRecord("http", "charge", "unknown", 0.0, 1.0, "http-3"),
 ]
 LEDGER = {"http-1": 1, "http-2": 1}
 RECOVERED = [Recovery("http", "session expired", 0.0, 0.0, 0.5, 1.0)]
@@ -151,16 +151,16 @@ def test_a_charge_of_unknown_outcome_may_have_run_or_not() -> None:
         (GOOD, {**LEDGER, "http-3": 2}, RECOVERED, READY, "http-3 was executed 2 times"),
         (GOOD, {"http-2": 1}, RECOVERED, READY, "http: http-1 was answered and never executed"),
         (
-            [Call("http", "charge", "not_run", 0.0, 1.0, "http-1")],
+            [CallRecord("http", "charge", "not_run", 0.0, 1.0, "http-1")],
             {"http-1": 1},
             RECOVERED,
             READY,
             "http: http-1 was said not to have run, and had",
         ),
-        ([Call("http", "add", "not_run", 0.0, 1.0)], {}, RECOVERED, READY, "http: add was given up"),
-        ([Call("http", "add", "wrong", 0.0, 1.0)], {}, RECOVERED, READY, "http: add got a wrong answer"),
+        ([CallRecord("http", "add", "not_run", 0.0, 1.0)], {}, RECOVERED, READY, "http: add was given up"),
+        ([CallRecord("http", "add", "wrong", 0.0, 1.0)], {}, RECOVERED, READY, "http: add got a wrong answer"),
         (
-            [Call("http", "add", "unknown", 0.0, 1.0)],
+            [CallRecord("http", "add", "unknown", 0.0, 1.0)],
             {},
             RECOVERED,
             READY,
@@ -178,7 +178,7 @@ def test_a_charge_of_unknown_outcome_may_have_run_or_not() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_promise_is_broken_where(
-    calls: list[Call], ledger: dict[str, int], recoveries: list[Recovery], states: dict[str, str], why: str
+    calls: list[CallRecord], ledger: dict[str, int], recoveries: list[Recovery], states: dict[str, str], why: str
 ) -> None:
     assert why in breaches(calls, ledger, recoveries, states)
 
@@ -186,11 +186,11 @@ def test_the_promise_is_broken_where(
 def test_the_longest_call_is_one_that_was_under_way_during_the_fault() -> None:
     fault = Recovery("http", "server killed", 10.0, 1.0, 2.0, 12.0)
     calls = [
-        Call("http", "add", "answered", 1.0, 9.0),
-        Call("http", "add", "answered", 9.5, 12.5),
-        Call("http", "add", "answered", 11.0, 11.5),
-        Call("http", "add", "answered", 13.0, 23.0),
-        Call("stdio", "add", "answered", 9.0, 19.0),
+        CallRecord("http", "add", "answered", 1.0, 9.0),
+        CallRecord("http", "add", "answered", 9.5, 12.5),
+        CallRecord("http", "add", "answered", 11.0, 11.5),
+        CallRecord("http", "add", "answered", 13.0, 23.0),
+        CallRecord("stdio", "add", "answered", 9.0, 19.0),
     ]
     assert tally.longest(calls, fault) == 3.0
 

@@ -4,7 +4,7 @@ from mcpconn.catalog.catalog import Catalog
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.catalog.listing import KINDS, LISTS, PAGES, Listing, collect
 from mcpconn.catalog.lists import Lister
-from mcpconn.catalog.watch import COURTESY, CROWD_COURTESY, DEBOUNCE, GAP_INTERVAL
+from mcpconn.catalog.schedule import COURTESY, CROWD_COURTESY, DEBOUNCE, GAP_INTERVAL
 
 __all__ = [
     "COURTESY",

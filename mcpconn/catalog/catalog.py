@@ -20,7 +20,7 @@ import mcp_types as types
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.catalog.listing import KINDS
 from mcpconn.catalog.lists import Lister, Lists
-from mcpconn.catalog.watch import Watch
+from mcpconn.catalog.schedule import ListingSchedule
 from mcpconn.runtime.listeners import Listeners, Report
 from mcpconn.runtime.session import Session
 
@@ -53,11 +53,11 @@ class Catalog:
         self._lists = Lists(
             of,
             wanted=mode == "eager",
-            ready=lambda session: self._watch.wait_for_stream(session),
+            ready=lambda session: self._schedule.wait_for_stream(session),
             announce=self._announce,
-            over=lambda news: self._watch.listed(news),
+            over=lambda news: self._schedule.listed(news),
         )
-        self._watch = Watch(self._lists, of, wait_for_dials=wait_for_dials)
+        self._schedule = ListingSchedule(self._lists, of, wait_for_dials=wait_for_dials)
         self._listeners: Listeners[CatalogChange] = Listeners()
 
     # -- what is known
@@ -116,7 +116,7 @@ class Catalog:
             NotRunning: this is not the connection's event loop.
         """
         self._want(KINDS)
-        self._watch.soon()
+        self._schedule.soon()
         return self._listeners.subscribe(listener)
 
     def hint(self, tool: str) -> bool | None:
@@ -212,11 +212,11 @@ class Catalog:
     @property
     def busy(self) -> bool:
         """Whether a listing is under way, or about to begin at a new session."""
-        return self._lists.under_way is not None or self._watch.first_listing_over is not None
+        return self._lists.under_way is not None or self._schedule.first_listing_over is not None
 
     async def wait_until_listed(self) -> None:
         """Return when no listing is under way."""
-        while (under_way := self._lists.under_way or self._watch.first_listing_over) is not None:
+        while (under_way := self._lists.under_way or self._schedule.first_listing_over) is not None:
             await under_way.wait()
 
     # -- from the connection
@@ -233,7 +233,7 @@ class Catalog:
         session = self._of.present()
         if session is not None and self._lists.heard(kind, cursor, page, client, session):
             self._want((kind,))
-            self._watch.follow(session)
+            self._schedule.follow(session)
 
     async def first_listing(self, session: Session, *, busy: bool = False) -> None:
         """Beside the first calls of a session: list what is needed, and begin to listen for changes.
@@ -242,8 +242,8 @@ class Catalog:
             session: The present session.
             busy: Calls have waited for it. The first of them goes before the listing.
         """
-        await self._watch.first_listing(session, busy=busy)
+        await self._schedule.first_listing(session, busy=busy)
 
     def notice(self, message: Any) -> None:
         """A notification came. If it says that a list has changed, list it soon."""
-        self._watch.notice(message)
+        self._schedule.notice(message)

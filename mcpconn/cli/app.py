@@ -14,7 +14,7 @@ from mcpconn.cli import config as configuration
 from mcpconn.cli.call import arguments_of
 from mcpconn.cli.call import call as call_once
 from mcpconn.cli.connect import check as check_all
-from mcpconn.cli.errors import FAILED, USAGE, CliError
+from mcpconn.cli.failures import FAILED, USAGE, CliError
 from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
 from mcpconn.cli.output import clean, complain, print_json, say
 from mcpconn.cli.shell import Shell, run, show_version

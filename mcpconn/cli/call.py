@@ -10,12 +10,12 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from mcpconn.cli.connect import managed, once
-from mcpconn.cli.errors import FAILED, UNKNOWN, USAGE, CliError, explain
+from mcpconn.cli.failures import FAILED, UNKNOWN, USAGE, CliError, describe
 from mcpconn.cli.output import clean, complain, print_json
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed
-from mcpconn.handlers.errors import no_such_tool
+from mcpconn.handlers.wording import no_such_tool
 from mcpconn.redact import redacted
 
 
@@ -59,7 +59,7 @@ async def call(
             return UNKNOWN if error.outcome == "unknown" else FAILED
         except MCPError as error:
             missing = await _missing(connection, tool, timeout)
-            message = connection.redact(missing or explain(error)[0])
+            message = connection.redact(missing or describe(error)[0])
             if not as_json:
                 raise CliError(f"{name}: {message}") from error
             # What a tool had done before it raised, no code says.

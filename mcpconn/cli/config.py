@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mcpconn import mcpjson
-from mcpconn.cli.errors import USAGE, CliError
+from mcpconn.cli.failures import USAGE, CliError
 from mcpconn.cli.hiding import know
 from mcpconn.cli.output import say
 from mcpconn.config import ServerConfig

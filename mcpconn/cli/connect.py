@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from rich.text import Text
 
 from mcpconn.catalog import collect
-from mcpconn.cli.errors import fix
+from mcpconn.cli.failures import fix
 from mcpconn.cli.hiding import know
 from mcpconn.cli.output import one_line, stderr
 from mcpconn.config import ServerConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from mcpconn.cli.errors import USAGE, CliError
+from mcpconn.cli.failures import USAGE, CliError
 from mcpconn.cli.output import say
 from mcpconn.login import state_directory
 

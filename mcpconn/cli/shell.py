@@ -15,7 +15,7 @@ import anyio
 import typer
 import typer.core
 
-from mcpconn.cli.errors import INTERRUPTED, USAGE, explain
+from mcpconn.cli.failures import INTERRUPTED, USAGE, describe
 from mcpconn.cli.hiding import HidingFormatter, forget, hide
 from mcpconn.cli.output import complain
 from mcpconn.cli.signals import Ended, until_ended
@@ -64,7 +64,7 @@ def _complain(error: Exception) -> int:
         return int(getattr(error, "exit_code", USAGE))
     if type(error).__name__ == "Abort":
         return INTERRUPTED
-    message, status = explain(error)
+    message, status = describe(error)
     complain(message)
     return status
 

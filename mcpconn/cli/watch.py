@@ -14,7 +14,7 @@ import anyio
 from rich.live import Live
 
 from mcpconn.cli.connect import DRAIN
-from mcpconn.cli.errors import USAGE, CliError
+from mcpconn.cli.failures import USAGE, CliError
 from mcpconn.cli.keyboard import Keyboard, keyboard
 from mcpconn.cli.output import stdout
 from mcpconn.cli.watch_sources import Attached, Own, Row, Source

@@ -12,7 +12,7 @@ import anyio
 import httpx2
 
 from mcpconn.asgi.rows import news, row
-from mcpconn.cli.errors import USAGE, CliError
+from mcpconn.cli.failures import USAGE, CliError
 from mcpconn.core.seen import walk
 from mcpconn.errors import CallFailed
 from mcpconn.manager import Manager

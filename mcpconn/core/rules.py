@@ -13,6 +13,7 @@ is not, though a "connection refused" be found among its errors: that may be the
 
 from __future__ import annotations
 
+from mcpconn.core.attempt import NOT_PROCESSED
 from mcpconn.core.conditions import (
     is_lost_by_status,
     is_own_answer,
@@ -20,7 +21,6 @@ from mcpconn.core.conditions import (
     is_spoken,
     is_unknown_method,
 )
-from mcpconn.core.exchange import NOT_PROCESSED
 from mcpconn.core.failures import Delivery, FailureKind
 from mcpconn.core.rule import Rule, proof, suspicion
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import anyio
 
-from mcpconn.demo.faults import DEFAULT_SECONDS, HTTP, STDIO, schedule
+from mcpconn.demo.breakages import DEFAULT_SECONDS, HTTP, STDIO, schedule
 from mcpconn.demo.processes import SERVER, START_TIMEOUT, DemoError, HttpServer
 from mcpconn.demo.show import CALLERS, Show
 from mcpconn.demo.summary import Outcome, write

@@ -13,9 +13,9 @@ import anyio
 from mcp import MCPError
 
 from mcpconn.core import Delivery, Event, State
-from mcpconn.demo.faults import Fault
+from mcpconn.demo.breakages import Breakage
 from mcpconn.demo.processes import DemoError
-from mcpconn.demo.tally import ANSWERED, NOT_RUN, UNKNOWN, WRONG, Call, Recovery, count
+from mcpconn.demo.tally import ANSWERED, NOT_RUN, UNKNOWN, WRONG, CallRecord, Recovery, count
 from mcpconn.demo.timeline import BOLD, Timeline
 from mcpconn.errors import CallFailed
 from mcpconn.manager import Manager
@@ -41,7 +41,7 @@ class Show:
     """One performance."""
 
     def __init__(self, manager: Manager, timeline: Timeline) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[CallRecord] = []
         self.recoveries: list[Recovery] = []
         self.replayed: Counter[str] = Counter()
         self.trouble: DemoError | None = None
@@ -105,7 +105,7 @@ class Show:
             self._timeline.gather(server, type(error).__name__, f"{tool}: {error}")
         else:
             outcome = ANSWERED if (result.structured_content or {}).get("result") == right else WRONG
-        self.calls.append(Call(server, tool, outcome, began, self._timeline.now(), arguments.get("order", "")))
+        self.calls.append(CallRecord(server, tool, outcome, began, self._timeline.now(), arguments.get("order", "")))
         if outcome == ANSWERED:
             self._answered[server] = max(self._answered[server], began)
         self._under_way[server].remove(began)
@@ -113,7 +113,7 @@ class Show:
 
     # -- faults
 
-    async def _suffer(self, faults: list[Fault], seconds: float, began: float) -> None:
+    async def _suffer(self, faults: list[Breakage], seconds: float, began: float) -> None:
         """One server's faults, each when the one before it is over."""
         for fault in faults:
             await anyio.sleep(max(0.0, began + fault.at * seconds - self._timeline.now()))
@@ -122,7 +122,7 @@ class Show:
             if recovery.over is None:
                 return
 
-    async def _recover(self, fault: Fault) -> Recovery:
+    async def _recover(self, fault: Breakage) -> Recovery:
         server, began = fault.server, self._timeline.now()
         epoch = self._manager[server].epoch
         away = await fault.inflict(lambda what: self._timeline.event(server, f"*** {what}", colour=BOLD))
@@ -142,7 +142,7 @@ class Show:
 
     # -- all of it
 
-    async def run(self, faults: list[Fault], seconds: float) -> None:
+    async def run(self, faults: list[Breakage], seconds: float) -> None:
         """Have callers call while faults come; return when the faults and the time are over."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._glances)
@@ -151,7 +151,7 @@ class Show:
             finally:
                 group.cancel_scope.cancel()
 
-    async def _play(self, faults: list[Fault], seconds: float) -> None:
+    async def _play(self, faults: list[Breakage], seconds: float) -> None:
         began = self._timeline.now()
         async with anyio.create_task_group() as callers:
             for server in self._manager:

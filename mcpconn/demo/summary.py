@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mcpconn.demo import tally
-from mcpconn.demo.tally import ANSWERED, NOT_RUN, UNKNOWN, WRONG, Call, Recovery
+from mcpconn.demo.tally import ANSWERED, NOT_RUN, UNKNOWN, WRONG, CallRecord, Recovery
 from mcpconn.demo.timeline import GREEN, RED, Timeline
 
 LABEL = 18
@@ -21,7 +21,7 @@ SHOWN = 10
 class Outcome:
     """Everything that was seen."""
 
-    calls: Sequence[Call]
+    calls: Sequence[CallRecord]
     recoveries: Sequence[Recovery]
     replayed: Mapping[str, int]
     ledger: Counter[str]

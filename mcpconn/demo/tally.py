@@ -11,7 +11,7 @@ ANSWERED, UNKNOWN, NOT_RUN, WRONG = "answered", "unknown", "not_run", "wrong"
 
 
 @dataclass(frozen=True)
-class Call:
+class CallRecord:
     """One call that is over."""
 
     server: str
@@ -47,7 +47,7 @@ def executed_twice(ledger: Mapping[str, int]) -> list[str]:
 
 
 def breaches(
-    calls: Iterable[Call], ledger: Mapping[str, int], recoveries: Iterable[Recovery], states: Mapping[str, str]
+    calls: Iterable[CallRecord], ledger: Mapping[str, int], recoveries: Iterable[Recovery], states: Mapping[str, str]
 ) -> list[str]:
     """What broke the promise, in words; nothing where it held.
 
@@ -76,12 +76,12 @@ def breaches(
     return found
 
 
-def count(calls: Iterable[Call], *outcomes: str) -> Counter[str]:
+def count(calls: Iterable[CallRecord], *outcomes: str) -> Counter[str]:
     """Calls by server; only those that ended so, where outcomes are given."""
     return Counter(call.server for call in calls if not outcomes or call.outcome in outcomes)
 
 
-def longest(calls: Iterable[Call], recovery: Recovery) -> float:
+def longest(calls: Iterable[CallRecord], recovery: Recovery) -> float:
     """Seconds that the slowest call took of those that were under way during a fault."""
     over = math.inf if recovery.over is None else recovery.over
     times = [

@@ -10,7 +10,7 @@ from mcp_types import INTERNAL_ERROR, ErrorData
 
 from mcpconn.errors import CallFailed
 from mcpconn.gateway.rewrite import OURS, Json
-from mcpconn.handlers.errors import problem
+from mcpconn.handlers.wording import problem
 
 OUTCOME = "mcpconn/outcome"
 RETRY_IN = "mcpconn/retryIn"

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from mcpconn.core.failures import FailureKind
 from mcpconn.errors import CallFailed, ConfigError, NotRunning
-from mcpconn.handlers.errors import BadArguments, Problem, UnreadableResult, no_such_tool, problem, reported
 from mcpconn.handlers.results import Payload, encode, resource_payload, tool_payload, whole_payload
+from mcpconn.handlers.wording import BadArguments, Problem, UnreadableResult, no_such_tool, problem, reported
 from mcpconn.redact import redacted
 from mcpconn.validate import check_timeout
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import anyio
 
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.decide import confirmed, is_lost_session, is_plain, is_refusal, may_replay
-from mcpconn.core.exchange import EXCHANGE, Exchange
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.seen import walk
 from mcpconn.errors import CallFailed, CallTimeout, unanswered
@@ -25,8 +25,8 @@ from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
 
 T = TypeVar("T")
-Issue = Callable[[Any, Exchange], Awaitable[T]]
-"""Makes the call on a client, noting in the exchange what only it can see (progress)."""
+Issue = Callable[[Any, Attempt], Awaitable[T]]
+"""Makes the call on a client, noting in the attempt what only it can see (progress)."""
 SPOKEN = frozenset({FailureKind.APPLICATION, FailureKind.PROTOCOL, FailureKind.CONFIG, FailureKind.SESSION_EXPIRED})
 """Kinds of failure that are an answer, of whatever sort."""
 Safe = Callable[[], Awaitable[bool]]
@@ -37,12 +37,12 @@ class _Call:
     """One call under way."""
 
     __slots__ = (
+        "attempt",
         "attempts",
         "background",
         "began",
         "blocked",
         "deadline",
-        "exchange",
         "failure",
         "method",
         "replays",
@@ -66,7 +66,7 @@ class _Call:
         """Times it was made again because it had never left."""
         self.safe_on: int | None = None
         """The epoch on which the next attempt was found harmless, if the last one may have run."""
-        self.exchange: Exchange | None = None
+        self.attempt: Attempt | None = None
         """The record of the attempt in flight; None between attempts."""
         self.session: Session | None = None
         self.failure: Failure | None = None
@@ -142,17 +142,17 @@ class Calls:
                         supervisor.gate.release()
                         await self._check_again(call, safe)
                         continue
-                    client, exchange = self._enter(call)
-                    token = EXCHANGE.set(exchange)
+                    client, attempt = self._enter(call)
+                    token = ATTEMPT.set(attempt)
                     try:
-                        result = await issue(client, exchange)
+                        result = await issue(client, attempt)
                     except Exception as error:
                         caught = error
                     else:
                         outcome = "answered"
                         return result
                     finally:
-                        EXCHANGE.reset(token)
+                        ATTEMPT.reset(token)
                         self._leave(call, answered=outcome == "answered")
                     await self._consider(call, caught, safe)
             if not scope.cancelled_caught:  # pragma: no cover - the loop above is left by return, raise or cancel
@@ -214,15 +214,15 @@ class Calls:
             raise self._unanswered(call, failure)
         call.safe_on = self._supervisor.epoch
 
-    def _enter(self, call: _Call) -> tuple[Any, Exchange]:
+    def _enter(self, call: _Call) -> tuple[Any, Attempt]:
         """The call is issued now, on the present session. The gate has let it through."""
         session = call.session = self._supervisor.session
         assert session is not None
         link = session.enter()
-        exchange = call.exchange = link.exchange("call")
+        attempt = call.attempt = link.new_attempt("call")
         call.attempts += 1
         call.safe_on = None
-        return link.client, exchange
+        return link.client, attempt
 
     def _leave(self, call: _Call, *, answered: bool) -> None:
         """The attempt is over."""
@@ -235,7 +235,7 @@ class Calls:
             session.answers += 1
             session.errors_in_a_row = 0
             self._supervisor.probe.answered.add(call.method)
-            call.exchange = None
+            call.attempt = None
         if not call.background:
             session.last_used = self._now()
         elif answered:
@@ -246,21 +246,21 @@ class Calls:
 
     async def _consider(self, call: _Call, error: Exception, safe: Safe) -> None:
         """Return when the call may be made again; raise what its caller should see otherwise."""
-        session, exchange = call.session, call.exchange
+        session, attempt = call.session, call.attempt
         assert session is not None
         assert session.link is not None
-        assert exchange is not None
-        if exchange.has_result:
+        assert attempt is not None
+        if attempt.has_result:
             # The answer is there and cannot be used: it does not fit its tool's schema.
             raise error
         _detach(error, sys.exc_info()[1])
-        failure = call.failure = self._classify(session.link.explain(error, exchange))
-        call.exchange = None
+        failure = call.failure = self._classify(session.link.evidence(error, attempt))
+        call.attempt = None
         # If the wire caught an exception, `error` is only its stand-in, and no application said it.
-        spoken = exchange.exception is None or exchange.exception is error
-        if failure.kind is FailureKind.CANCELLED and not spoken and isinstance(exchange.exception, Exception):
+        spoken = attempt.exception is None or attempt.exception is error
+        if failure.kind is FailureKind.CANCELLED and not spoken and isinstance(attempt.exception, Exception):
             # The caller's own interrupt, not what the wire made of it.
-            raise exchange.exception
+            raise attempt.exception
         if failure.kind is FailureKind.CANCELLED:
             raise error
         if failure.kind is FailureKind.APPLICATION and failure.delivery is Delivery.NOT_SENT and spoken:
@@ -278,7 +278,7 @@ class Calls:
                 raise error
         elif failure.kind is FailureKind.AUTH:
             await self._verdict(call, session, failure)
-        progressed = exchange.progressed or exchange.earlier > 0
+        progressed = attempt.progressed or attempt.earlier > 0
         if progressed and failure.delivery is not Delivery.UNKNOWN:
             failure = call.failure = replace(failure, delivery=Delivery.UNKNOWN)
         if failure.delivery is Delivery.UNKNOWN:
@@ -353,14 +353,14 @@ class Calls:
 
     def _timed_out(self, call: _Call, timeout: float | None) -> CallTimeout:
         """The deadline passed: in flight, or while waiting for a connection."""
-        supervisor, session, exchange = self._supervisor, call.session, call.exchange
+        supervisor, session, attempt = self._supervisor, call.session, call.attempt
         seconds = f"{timeout:g} s" if timeout is not None else "the deadline"
         evidence = Evidence(exception=TimeoutError(), phase="call")
-        if exchange is not None and session is not None:
-            written = exchange.written
-            unsent = written is False and exchange.earlier == 0 and not exchange.progressed
+        if attempt is not None and session is not None:
+            written = attempt.written
+            unsent = written is False and attempt.earlier == 0 and not attempt.progressed
             evidence = replace(
-                exchange.evidence(), exception=TimeoutError(), http_status=None, code=None, written=written
+                attempt.evidence(), exception=TimeoutError(), http_status=None, code=None, written=written
             )
             delivery = Delivery.NOT_SENT if unsent else Delivery.UNKNOWN
             summary = f"no answer within {seconds}"
@@ -371,7 +371,7 @@ class Calls:
             why = f": {why}" if why else ""
             summary = f"not ready within {seconds} (the connection is {supervisor.state}{why})"
         failure = Failure(kind=FailureKind.TIMEOUT, delivery=delivery, proof=False, summary=summary, evidence=evidence)
-        if exchange is not None and session is not None:
+        if attempt is not None and session is not None:
             supervisor.report(session.epoch, failure)
         error = self._unanswered(call, failure)
         call.failure = error.failure

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import TaskGroup
 
-from mcpconn.core.exchange import EXCHANGE
+from mcpconn.core.attempt import ATTEMPT
 from mcpconn.core.failures import Evidence, Failure, FailureKind
 from mcpconn.runtime.protocols import Link
 
@@ -58,14 +58,14 @@ class Inquiry:
         return request
 
     async def _run(self, request: Request) -> None:
-        exchange = self._link.exchange("probe")
+        attempt = self._link.new_attempt("probe")
         # This task is the request's own, so its context needs no resetting.
-        EXCHANGE.set(exchange)
+        ATTEMPT.set(attempt)
         try:
             with anyio.fail_after(max(0.0, self._until - anyio.current_time())):
                 await self._link.probe(request.method)
         except Exception as error:
-            request.failure = self._classify(self._link.explain(error, exchange))
+            request.failure = self._classify(self._link.evidence(error, attempt))
         request.over = True
         # Whoever waits looks at all requests again; a new event is there for the next one that ends.
         news, self._news = self._news, anyio.Event()

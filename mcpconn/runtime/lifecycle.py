@@ -25,7 +25,7 @@ from mcpconn.runtime.dial_schedule import DialSchedule
 from mcpconn.runtime.gate import Gate
 from mcpconn.runtime.journal import Change, Journal
 from mcpconn.runtime.probe import Probe
-from mcpconn.runtime.protocols import Credentials
+from mcpconn.runtime.protocols import Renewable
 from mcpconn.runtime.renewal import Renewal
 from mcpconn.runtime.session import Session
 
@@ -42,7 +42,7 @@ class Lifecycle(ABC):
         clock: Clock,
         journal: Journal,
         lazy: bool,
-        credentials: Credentials | None,
+        credentials: Renewable | None,
     ) -> None:
         self.name = name
         self.cell = Cell()
@@ -249,7 +249,7 @@ class Lifecycle(ABC):
         failure = self.schedule.lost(
             failure, proven=session.proven, age=age, served=session.answers > 0, tried=session.suspected
         )
-        # Credentials that cannot be renewed are tried once more as they are: a server may refuse a session so.
+        # Renewable that cannot be renewed are tried once more as they are: a server may refuse a session so.
         refusal = failure if self.renewal.possible(session) else None
         self.renewal.over(session, worked=age >= self._policy.proven_after, refusal=refusal)
         session.retire(lost=failure)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.stream import StreamRecord
 
@@ -33,10 +33,10 @@ class Link(Protocol):
     def doubt(self) -> Evidence | None:
         """Why nobody may be there any more, though the transport has not ended; None if nothing says so."""
 
-    def exchange(self, phase: Phase) -> Exchange:
+    def new_attempt(self, phase: Phase) -> Attempt:
         """A new record for an attempt on this session."""
 
-    def explain(self, error: BaseException, exchange: Exchange) -> Evidence:
+    def evidence(self, error: BaseException, attempt: Attempt) -> Evidence:
         """The evidence for an error that an attempt raised."""
 
     def restore_tools(self, tools: Sequence[Any]) -> None:
@@ -83,8 +83,8 @@ class Dialer(Protocol):
         """Close what sessions shared."""
 
 
-class Credentials(Protocol):
-    """Credentials that can be renewed."""
+class Renewable(Protocol):
+    """Renewable that can be renewed."""
 
     found: bool
     """The last renewal found that others had renewed them already. Then those that are used now have not been

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from mcpconn.core.failures import Evidence, Failure, FailureKind
 from mcpconn.runtime.clock import Clock
-from mcpconn.runtime.protocols import Credentials
+from mcpconn.runtime.protocols import Renewable
 from mcpconn.runtime.session import Session
 
 FRESH = 60.0
@@ -25,7 +25,7 @@ WITHOUT_PROOF = 2
 class Renewal:
     """The renewing of one connection's credentials."""
 
-    def __init__(self, credentials: Credentials | None, clock: Clock) -> None:
+    def __init__(self, credentials: Renewable | None, clock: Clock) -> None:
         self.credentials = credentials
         """None where there is nothing to renew."""
         self.refusal: Failure | None = None

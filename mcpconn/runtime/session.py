@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import anyio
 from anyio.abc import TaskStatus
 
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.core.failures import Failure
 from mcpconn.runtime.protocols import Link
 
@@ -123,9 +123,9 @@ class Session:
             prepare: Brings the session into the state its predecessor was in.
             task_status: Told when the session can be used.
         """
-        exchange = Exchange("dial")
+        attempt = Attempt("dial")
         # This task is the session's own, so its context needs no resetting.
-        EXCHANGE.set(exchange)
+        ATTEMPT.set(attempt)
         try:
             async with opening as link:
                 await prepare(link)

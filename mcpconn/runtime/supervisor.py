@@ -19,7 +19,7 @@ from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.dials import Dials, Slot
 from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.lifecycle import Lifecycle
-from mcpconn.runtime.protocols import Credentials, Dialer, Link
+from mcpconn.runtime.protocols import Dialer, Link, Renewable
 from mcpconn.runtime.session import Session
 
 REPLICA_PROBES = 4
@@ -43,7 +43,7 @@ class Supervisor(Lifecycle):
         dials: Dials,
         origin: str = "",
         lazy: bool = False,
-        credentials: Credentials | None = None,
+        credentials: Renewable | None = None,
         tools: Callable[[], Sequence[Any]] = tuple,
         prepare: Callable[[Link], Awaitable[None]] | None = None,
         established: Callable[[Session], Coroutine[Any, Any, None]] | None = None,

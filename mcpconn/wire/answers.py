@@ -10,9 +10,9 @@ import httpx2
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCResponse, RequestId
 
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.wire.events import Event, EventReader
-from mcpconn.wire.lens import Refused
+from mcpconn.wire.evidence_client import Refused
 from mcpconn.wire.messages import Limits, Unreadable, parse, same_id
 from mcpconn.wire.responses import DRAIN, close
 from mcpconn.wire.waiting import Item
@@ -38,7 +38,7 @@ class AnswerStream:
     def __init__(
         self,
         request_id: RequestId,
-        exchange: Exchange,
+        attempt: Attempt,
         limits: Limits,
         *,
         deliver: Callable[[Item], Awaitable[None]],
@@ -50,17 +50,17 @@ class AnswerStream:
         """
         Args:
             request_id: Of the request.
-            exchange: The record of the attempt.
+            attempt: The record of the attempt.
             limits: Of one message.
             deliver: Takes messages for the session.
-            resume: Opens the stream anew, after the event of this id. Raises what `Lens.note` raises.
+            resume: Opens the stream anew, after the event of this id. Raises what `EvidenceClient.note` raises.
             drop: Told of messages that are not delivered.
             on_event_id: Told of each event id.
             silence: Seconds without a byte after which the stream counts as cut; None: never.
         """
         self._silence = silence
         self._id = request_id
-        self._exchange = exchange
+        self._attempt = attempt
         self._limits = limits
         self._deliver = deliver
         self._resume = resume
@@ -123,7 +123,7 @@ class AnswerStream:
             self._delay = max(event.retry / 1000, RESUME_FLOOR)
         if event.id is not None:
             # The server keeps what it says for this request, so it has begun to work on it.
-            self._last_id, self._exchange.progressed = event.id, True
+            self._last_id, self._attempt.progressed = event.id, True
             if self._on_event_id is not None:
                 await self._on_event_id(event.id.decode("utf-8", "replace"))
         if event.type != "message" or not event.data:
@@ -134,10 +134,10 @@ class AnswerStream:
             if not error.asks:
                 raise
             self._drop(str(error))
-            self._exchange.progressed = True
+            self._attempt.progressed = True
             return False
         if not isinstance(message, (JSONRPCResponse, JSONRPCError)):
-            self._exchange.progressed = True
+            self._attempt.progressed = True
             await self._deliver(SessionMessage(message))
             return False
         if message.id is None:
@@ -152,15 +152,17 @@ class AnswerStream:
     async def _reopened(self) -> httpx2.Response:
         if self._last_id is None:
             raise StreamCut
-        for attempt in range(RESUME_ATTEMPTS):
+        for resumption in range(RESUME_ATTEMPTS):
             await anyio.sleep(self._delay)
             try:
                 return await self._resume(self._last_id)
             except Refused as refused:
-                if attempt + 1 == RESUME_ATTEMPTS or not (refused.status >= 500 or refused.status in (408, 409, 429)):
+                if resumption + 1 == RESUME_ATTEMPTS or not (
+                    refused.status >= 500 or refused.status in (408, 409, 429)
+                ):
                     raise StreamCut(f", and cannot be resumed (HTTP {refused.status})") from None
             except httpx2.HTTPError as error:
-                if attempt + 1 == RESUME_ATTEMPTS:
+                if resumption + 1 == RESUME_ATTEMPTS:
                     raise StreamCut(f", and cannot be resumed ({type(error).__name__})") from None
             self._delay = max(self._delay, RESUME_DELAY)
         raise AssertionError("unreachable")

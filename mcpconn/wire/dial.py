@@ -18,7 +18,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.auth.token_requests import send
 from mcpconn.config import ServerConfig
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.seen import walk
 from mcpconn.core.stream import SILENCE
@@ -29,8 +29,8 @@ from mcpconn.tls import OwnContext
 from mcpconn.wire import sdk
 from mcpconn.wire.child import ENDING
 from mcpconn.wire.era import Eras, Negotiation
-from mcpconn.wire.explain import explain
-from mcpconn.wire.lens import Lens
+from mcpconn.wire.evidence import evidence_of
+from mcpconn.wire.evidence_client import EvidenceClient
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.network import Network
 from mcpconn.wire.probe import probe_methods, send_probe
@@ -55,7 +55,7 @@ class DialFailed(Exception):
         self.evidence = evidence
 
 
-class Link:
+class ClientLink:
     """One open session: the SDK's client, and what the wire knows about it."""
 
     def __init__(self, client: Client, watch: Watch, *, ending: float = GOODBYE) -> None:
@@ -82,15 +82,15 @@ class Link:
         """Why the transport has ended; None while it has not."""
         return (self._watch.reason or anyio.EndOfStream()) if self._watch.ended else None
 
-    def exchange(self, phase: Phase) -> Exchange:
+    def new_attempt(self, phase: Phase) -> Attempt:
         """A new record for an attempt on this session."""
-        return Exchange(phase, self.era, written=False if self._watch.passes else None)
+        return Attempt(phase, self.era, written=False if self._watch.passes else None)
 
-    def explain(self, error: BaseException, exchange: Exchange) -> Evidence:
-        """The evidence for `error`, which an attempt recorded in `exchange` raised."""
-        if exchange.phase == "probe" and self._watch.doubt is not None and isinstance(error, TimeoutError):
+    def evidence(self, error: BaseException, attempt: Attempt) -> Evidence:
+        """The evidence for `error`, which an attempt recorded in `attempt` raised."""
+        if attempt.phase == "probe" and self._watch.doubt is not None and isinstance(error, TimeoutError):
             error = self._watch.proof
-        return explain(error, exchange, self._watch)
+        return evidence_of(error, attempt, self._watch)
 
     def restore_tools(self, tools: Sequence[Tool]) -> None:
         """Hand the tools of the last session on: which of their arguments are sent as headers, too."""
@@ -231,7 +231,7 @@ class Dialer:
         return tuple(map(self._redact, kept.lines))
 
     @asynccontextmanager
-    async def open(self, idle_failure: Callable[[Evidence], None]) -> AsyncIterator[Link]:
+    async def open(self, idle_failure: Callable[[Evidence], None]) -> AsyncIterator[ClientLink]:
         """Open a session; leaving the block ends it.
 
         Args:
@@ -243,7 +243,7 @@ class Dialer:
         if self.config.problem is not None:
             raise DialFailed(unusable(self.config))
         negotiation = Negotiation(self._known, self.config.mode, self.patience or self._policy.connect_timeout)
-        link: Link | None = None
+        link: ClientLink | None = None
         while link is None:
             watch = Watch(idle_failure, self._redact, self.config.name, self._chance, negotiation.discovery)
             try:
@@ -252,13 +252,13 @@ class Dialer:
             except Exception as error:
                 if link is not None:
                     raise
-                evidence = self._explain(error, watch)
+                evidence = self._dial_evidence(error, watch)
                 if not negotiation.again(error, evidence):
                     raise DialFailed(negotiation.evidence(evidence)) from error
-                EXCHANGE.set(Exchange("dial"))
+                ATTEMPT.set(Attempt("dial"))
 
     @asynccontextmanager
-    async def _opened(self, watch: Watch, negotiation: Negotiation) -> AsyncIterator[Link]:
+    async def _opened(self, watch: Watch, negotiation: Negotiation) -> AsyncIterator[ClientLink]:
         """One opening of a session."""
         began = time.monotonic()
         if self.config.kind == "stdio":
@@ -269,7 +269,7 @@ class Dialer:
                     # Closes idle sockets that the server has closed.
                     group.start_soon(tend)
                 async with self._client(watch, negotiation.mode) as client:
-                    link = Link(client, watch, ending=ENDING if self.config.kind == "stdio" else GOODBYE)
+                    link = ClientLink(client, watch, ending=ENDING if self.config.kind == "stdio" else GOODBYE)
                     self._starting = None
                     self._stderr = watch.stderr
                     watch.discovery.finish()
@@ -284,10 +284,10 @@ class Dialer:
                 self._starting = None
                 self._known.waited += time.monotonic() - began
 
-    def _explain(self, error: BaseException, watch: Watch) -> Evidence:
-        exchange = EXCHANGE.get() or Exchange("dial")
+    def _dial_evidence(self, error: BaseException, watch: Watch) -> Evidence:
+        attempt = ATTEMPT.get() or Attempt("dial")
         cause = next((each for each in walk(error) if isinstance(each, MCPError)), error)
-        return explain(cause, exchange, watch)
+        return evidence_of(cause, attempt, watch)
 
     async def fetch(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request that is no message to the server, as to its authorization server, and read the answer."""
@@ -337,10 +337,12 @@ class Dialer:
             server = watched(child, watch, final=False)
         else:
             if config.kind == "sse":
-                server = watched(http_sse(config.endpoint, self._lens(), watch, self._limits), watch, final=False)
+                server = watched(
+                    http_sse(config.endpoint, self._evidence_client(), watch, self._limits), watch, final=False
+                )
             else:
                 silence = SILENCE if self._policy.keepalive is not None else None
-                streams = streamable_http(config.endpoint, self._lens(), watch, self._limits, silence)
+                streams = streamable_http(config.endpoint, self._evidence_client(), watch, self._limits, silence)
                 server = watched(streams, watch, final=False, shared=False)
         async with sdk.Client(server, mode=mode, **options) as client:
             yield client
@@ -362,8 +364,8 @@ class Dialer:
         tls = self._tls if own else None
         return self._network.transport(url, self.config.engine, tls=tls, learn=self._redact.learn)
 
-    def _lens(self) -> Lens:
-        return Lens(
+    def _evidence_client(self) -> EvidenceClient:
+        return EvidenceClient(
             redact=self._redact,
             sse=self.config.kind == "sse",
             transport=self._http_transport(),

@@ -20,7 +20,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from mcpconn.config import ServerConfig
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Era, Evidence
 from mcpconn.core.seen import walk
 from mcpconn.wire.discovery import Discovery
@@ -40,14 +40,14 @@ class EraUnknown(Exception):
     """
 
 
-def tells_era(exchange: Exchange) -> bool:
+def tells_era(attempt: Attempt) -> bool:
     """Whether a failed `server/discover` says that the server is a legacy one: it answered, and not "not now".
 
     500 and 501 are what some old servers make of a method that they do not know.
     """
-    status = exchange.http_status or 0
+    status = attempt.http_status or 0
     verdict = status in (500, 501) or (status < 500 and status not in (401, 403, 408, 429))
-    answered = exchange.exception is None or isinstance(exchange.exception, Unreadable)
+    answered = attempt.exception is None or isinstance(attempt.exception, Unreadable)
     return answered and verdict
 
 

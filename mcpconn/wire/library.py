@@ -16,7 +16,7 @@ import h11
 import httpx2
 
 from mcpconn.wire.backend import Backend
-from mcpconn.wire.pace import Chunks, Pace
+from mcpconn.wire.fairness import TinyChunks, Turns
 from mcpconn.wire.reasons import protocol_reason
 from mcpconn.wire.recorder import UNSAFE_KEY
 from mcpconn.wire.sdk import pool_of, use_backend
@@ -118,8 +118,8 @@ class _Paced(httpx2.AsyncByteStream):
         self._inner = inner
         self._closed = closed
         self._parts = inner.__aiter__()
-        self._pace = Pace()
-        self._chunks = Chunks()
+        self._turns = Turns()
+        self._chunks = TinyChunks()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -127,7 +127,7 @@ class _Paced(httpx2.AsyncByteStream):
     async def __anext__(self) -> bytes:
         part = await self._parts.__anext__()
         self._chunks.count(len(part))
-        await self._pace.step()
+        await self._turns.step()
         return part
 
     async def aclose(self) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 import anyio
 from mcp_types import JSONRPCRequest
 
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.wire.messages import Outgoing
 from mcpconn.wire.pipes import GONE, Writer
 
@@ -23,11 +23,11 @@ FLUSH = 0.5
 class _Line:
     """One message."""
 
-    __slots__ = ("begun", "data", "done", "exchange", "scope", "withdrawn", "written")
+    __slots__ = ("attempt", "begun", "data", "done", "scope", "withdrawn", "written")
 
-    def __init__(self, data: bytes, exchange: Exchange | None) -> None:
+    def __init__(self, data: bytes, attempt: Attempt | None) -> None:
         self.data = data
-        self.exchange = exchange
+        self.attempt = attempt
         self.scope = anyio.CancelScope()
         self.begun = False
         """Its first byte has left this process."""
@@ -45,8 +45,8 @@ class _Line:
 
     def begin(self) -> None:
         self.begun = True
-        if self.exchange is not None:
-            self.exchange.written = True
+        if self.attempt is not None:
+            self.attempt.written = True
 
 
 class Outbox:
@@ -70,8 +70,8 @@ class Outbox:
         """
         if self.closed:
             raise anyio.ClosedResourceError
-        exchange = EXCHANGE.get() if isinstance(item.message, JSONRPCRequest) else None
-        line = _Line(item.body + b"\n", exchange)
+        attempt = ATTEMPT.get() if isinstance(item.message, JSONRPCRequest) else None
+        line = _Line(item.body + b"\n", attempt)
         self._lines.append(line)
         self._more.set()
         try:

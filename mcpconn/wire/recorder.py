@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx2
 
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.wire.responses import SESSION_HEADER
 
-EXCHANGE_KEY = "mcpconn.exchange"
-"""The request extension that holds the `Exchange` of the message which a request carries."""
+ATTEMPT_KEY = "mcpconn.attempt"
+"""The request extension that holds the `Attempt` of the message which a request carries."""
 UNSAFE_KEY = "mcpconn.unsafe"
 """The request extension that tells an engine to use a socket on which no other response can be waiting."""
 HEADERS_STARTED = "http11.send_request_headers.started"
@@ -47,10 +47,10 @@ class Recorder(httpx2.AsyncBaseTransport):
         self._reports = bool(getattr(inner, "reports_writes", False)) or isinstance(inner, httpx2.AsyncHTTPTransport)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        exchange: Exchange | None = request.extensions.get(EXCHANGE_KEY)
-        if exchange is None:
+        attempt: Attempt | None = request.extensions.get(ATTEMPT_KEY)
+        if attempt is None:
             return await self._inner.handle_async_request(request)
-        exchange.start_request(
+        attempt.start_request(
             session_sent=self._in_session or SESSION_HEADER in request.headers,
             written=False if self._reports else None,
         )
@@ -58,22 +58,22 @@ class Recorder(httpx2.AsyncBaseTransport):
         async def trace(name: str, info: dict[str, Any]) -> None:
             # A tunnel through a proxy begins with a CONNECT of its own, which carries no message.
             if name == HEADERS_STARTED and info["request"].method not in ("CONNECT", b"CONNECT"):
-                exchange.written = True
+                attempt.written = True
 
         # A dict of its own: a redirect's request gets a copy of this one's extensions.
-        request.extensions = {**request.extensions, "trace": trace, UNSAFE_KEY: exchange.unsafe}
+        request.extensions = {**request.extensions, "trace": trace, UNSAFE_KEY: attempt.unsafe}
         try:
             response = await self._inner.handle_async_request(request)
         except Exception as error:
-            if exchange.written is None:
-                exchange.written = not isinstance(error, NEVER_SENT)
+            if attempt.written is None:
+                attempt.written = not isinstance(error, NEVER_SENT)
             raise
-        exchange.written = True
-        exchange.http_status = response.status_code
+        attempt.written = True
+        attempt.http_status = response.status_code
         return response
 
 
-def carrying(request: httpx2.Request, exchange: Exchange) -> httpx2.Request:
-    """`request`, marked as carrying a message whose record is `exchange`."""
-    request.extensions = {**request.extensions, EXCHANGE_KEY: exchange}
+def carrying(request: httpx2.Request, attempt: Attempt) -> httpx2.Request:
+    """`request`, marked as carrying a message whose record is `attempt`."""
+    request.extensions = {**request.extensions, ATTEMPT_KEY: attempt}
     return request

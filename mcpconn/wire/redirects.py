@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import httpx2
 
-from mcpconn.core.exchange import NOT_PROCESSED
+from mcpconn.core.attempt import NOT_PROCESSED
 
 
 def next_hop(response: httpx2.Response) -> httpx2.Request | None:

@@ -10,7 +10,7 @@ import anyio
 import httpx2
 from mcp_types import ErrorData, JSONRPCError
 
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.redact import Redactor
 from mcpconn.wire.hints import hint
 from mcpconn.wire.messages import MessageTooLarge, Unreadable, read
@@ -29,17 +29,17 @@ RETRY_AFTER_LIMIT = 86_400.0
 """Seconds of Retry-After that are believed. "99999999999" is a mistake, and would silence a connection for good."""
 
 
-def note_response(exchange: Exchange, response: httpx2.Response, redact: Redactor) -> None:
+def note_response(attempt: Attempt, response: httpx2.Response, redact: Redactor) -> None:
     """Write down what the head of `response` says."""
-    exchange.http_status = response.status_code
-    exchange.content_type = response.headers.get("content-type", "")
+    attempt.http_status = response.status_code
+    attempt.content_type = response.headers.get("content-type", "")
     if response.status_code >= 400:
-        exchange.retry_after = retry_after(response.headers.get("retry-after"))
-        exchange.challenge = response.headers.get("www-authenticate")
-        exchange.hint = hint(response, redact)
+        attempt.retry_after = retry_after(response.headers.get("retry-after"))
+        attempt.challenge = response.headers.get("www-authenticate")
+        attempt.hint = hint(response, redact)
 
 
-async def note_refusal(exchange: Exchange, response: httpx2.Response, redact: Redactor) -> ErrorData | None:
+async def note_refusal(attempt: Attempt, response: httpx2.Response, redact: Redactor) -> ErrorData | None:
     """Read the body of a response of status 400 or more, and write down what it says.
 
     Returns:
@@ -54,24 +54,24 @@ async def note_refusal(exchange: Exchange, response: httpx2.Response, redact: Re
     finally:
         await close(response)
     if response.status_code == 400 and any(phrase in body for phrase in PLAIN_ON_TLS):
-        exchange.hint = USE_HTTPS
-    media_type = (exchange.content_type or "").lower()
+        attempt.hint = USE_HTTPS
+    media_type = (attempt.content_type or "").lower()
     if not body.strip():
-        exchange.content_type = ""
+        attempt.content_type = ""
         return None
     try:
         message = read(body, refusal=True)
     except Unreadable as unreadable:
         if unreadable.broken and media_type.startswith("application/json") and response.status_code not in BEFORE_TOOLS:
             # It may be the error of a tool that has run: what it said, nobody knows.
-            exchange.progressed = True
+            attempt.progressed = True
         if "html" not in media_type:
             # Redacted, then cut: a token that is cut first is not recognized, and most of it would be shown.
-            exchange.message = redact(body.decode("utf-8", "replace"))[:MESSAGE_LIMIT]
+            attempt.message = redact(body.decode("utf-8", "replace"))[:MESSAGE_LIMIT]
         return None
     assert isinstance(message, JSONRPCError)
     error = ErrorData(code=message.error.code, message=redact(message.error.message), data=message.error.data)
-    exchange.code, exchange.message, exchange.from_wire = error.code, error.message, True
+    attempt.code, attempt.message, attempt.from_wire = error.code, error.message, True
     return error
 
 

@@ -40,7 +40,7 @@ from mcp_types import (
     Tool,
 )
 
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 
 RELIST_TIMEOUT = 10.0
 """Seconds for the listing after a HEADER_MISMATCH. The refusal is there already, and must not wait for longer."""
@@ -58,17 +58,17 @@ class Client(mcp.Client):
         Only HTTP 400 says that the request was refused before the tool ran (specification 2026-07-28, transports:
         "MUST reject with HTTP 400"). A tool can answer with the same code, and must not be called twice.
         """
-        call = EXCHANGE.get()
+        call = ATTEMPT.get()
         if call is None or call.http_status != 400:
             raise MCPError(HEADER_MISMATCH, "not refused with HTTP 400, so the tool may have run")
-        token = EXCHANGE.set(Exchange("call", call.era, written=False))
+        token = ATTEMPT.set(Attempt("call", call.era, written=False))
         try:
             with anyio.fail_after(RELIST_TIMEOUT):
                 await super()._relist_tool(name)
         except Exception as error:
             raise MCPError(HEADER_MISMATCH, f"the tools could not be listed ({type(error).__name__})") from error
         finally:
-            EXCHANGE.reset(token)
+            ATTEMPT.reset(token)
 
 
 def validate_known(session: ClientSession) -> None:
@@ -81,10 +81,10 @@ def validate_known(session: ClientSession) -> None:
     validate = session.validate_tool_result
 
     async def validate_tool_result(name: str, result: CallToolResult) -> None:
-        exchange = EXCHANGE.get()
-        if exchange is not None:
+        attempt = ATTEMPT.get()
+        if attempt is not None:
             # Whatever is raised from here on, the tool has run and has answered.
-            exchange.has_result = True
+            attempt.has_result = True
         if name in getattr(session, "_tool_output_schemas", ()):
             await validate(name, result)
 

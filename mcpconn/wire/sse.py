@@ -12,10 +12,10 @@ from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.message import SessionMessage
 from mcp_types import CONNECTION_CLOSED, JSONRPCError, JSONRPCNotification, JSONRPCRequest, RequestId
 
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.redact import secrets_of_url
 from mcpconn.wire.events import EventReader
-from mcpconn.wire.lens import Lens, Refused
+from mcpconn.wire.evidence_client import EvidenceClient, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse
 from mcpconn.wire.responses import close, discard
 from mcpconn.wire.streamable import GOODBYE_TIMEOUT
@@ -30,17 +30,17 @@ class NoEndpoint(Exception):
 class HttpSse:
     """One session over an event stream. Its write stream itself; its read stream is `inbox`."""
 
-    def __init__(self, url: str, lens: Lens, watch: Watch, limits: Limits, group: TaskGroup) -> None:
+    def __init__(self, url: str, http: EvidenceClient, watch: Watch, limits: Limits, group: TaskGroup) -> None:
         """
         Args:
             url: Of the event stream.
-            lens: Sends HTTP requests.
+            http: Sends HTTP requests.
             watch: Told what happens besides the answers.
             limits: Of one message.
             group: Runs the requests.
         """
         self._url = httpx2.URL(url)
-        self._lens = lens
+        self._http = http
         self._watch = watch
         self._limits = limits
         self._group = group
@@ -61,14 +61,14 @@ class HttpSse:
             Exception: whatever the HTTP client or the auth flow raised.
         """
         headers = {"accept": "text/event-stream", "cache-control": "no-store"}
-        exchange = EXCHANGE.get() or Exchange("dial")
-        response = await self._lens.note(self._lens.build_request("GET", self._url, headers=headers), exchange)
+        attempt = ATTEMPT.get() or Attempt("dial")
+        response = await self._http.send_recorded(self._http.build_request("GET", self._url, headers=headers), attempt)
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             await close(response)
-            exchange.exception = NoEndpoint("what answered is not an event stream")
-            raise exchange.exception
+            attempt.exception = NoEndpoint("what answered is not an event stream")
+            raise attempt.exception
         # The stream lives longer than the dial: what is noted from here on is about the messages.
-        exchange.http_status = exchange.content_type = None
+        attempt.http_status = attempt.content_type = None
         return response
 
     async def read(self, response: httpx2.Response) -> None:
@@ -106,7 +106,7 @@ class HttpSse:
             raise NoEndpoint("the endpoint is at another origin than the event stream")
         # The session id is in its query.
         for secret in secrets_of_url(str(url)):
-            self._lens.redact.learn(secret)
+            self._http.redact.learn(secret)
         self._endpoint = url
         self.found.set()
 
@@ -145,24 +145,24 @@ class HttpSse:
                 self._group.start_soon(self._courtesy, item)
         else:
             async with self._turn:
-                evidence = await self._lens.tell(self._post(item))
+                evidence = await self._http.send_quietly(self._post(item))
             if evidence is not None:
                 self._watch.idle_failure(evidence)
 
     def _post(self, item: Outgoing) -> httpx2.Request:
         headers = {"content-type": "application/json"}
-        return self._lens.build_request("POST", self.endpoint, headers=headers, content=item.body)
+        return self._http.build_request("POST", self.endpoint, headers=headers, content=item.body)
 
     async def _request(self, item: Outgoing, message: JSONRPCRequest) -> None:
         """Send a request. Its answer comes on the event stream, unless it was refused."""
         # A message without a record is one that the caller sends on the SDK's own session: nobody calls it safe.
-        exchange = EXCHANGE.get() or Exchange("call", unsafe=message.method == "tools/call")
+        attempt = ATTEMPT.get() or Attempt("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
         with anyio.CancelScope() as self._posts[key]:
             try:
-                response = await self._lens.note(self._post(item), exchange)
+                response = await self._http.send_recorded(self._post(item), attempt)
                 # The answer comes elsewhere: this one says no more than that the request has arrived.
-                exchange.http_status = exchange.content_type = None
+                attempt.http_status = attempt.content_type = None
                 await discard(response)
             except Refused as refused:
                 if refused.error is not None:
@@ -172,25 +172,27 @@ class HttpSse:
                     await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {refused}"))
             except Exception as error:
                 # Everything: whatever is raised here would end the session for all its calls.
-                exchange.exception = error
+                attempt.exception = error
                 await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {type(error).__name__}"))
         self._posts.pop(key, None)
 
     async def _courtesy(self, item: Outgoing) -> None:
         with anyio.move_on_after(GOODBYE_TIMEOUT):
-            await self._lens.tell(self._post(item))
+            await self._http.send_quietly(self._post(item))
 
 
 @asynccontextmanager
-async def http_sse(url: str, lens: Lens, watch: Watch, limits: Limits) -> AsyncIterator[tuple[Inbox, HttpSse]]:
+async def http_sse(
+    url: str, http: EvidenceClient, watch: Watch, limits: Limits
+) -> AsyncIterator[tuple[Inbox, HttpSse]]:
     """A read and a write stream to a server over HTTP+SSE.
 
     Raises:
         Refused, NoEndpoint: there is no such server.
         Exception: whatever the HTTP client or the auth flow raised.
     """
-    async with lens, anyio.create_task_group() as group:
-        transport = HttpSse(url, lens, watch, limits, group)
+    async with http, anyio.create_task_group() as group:
+        transport = HttpSse(url, http, watch, limits, group)
         try:
             response = await transport.open()
             group.start_soon(transport.read, response)

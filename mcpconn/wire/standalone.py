@@ -14,9 +14,9 @@ import httpx2
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCResponse
 
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.wire.events import Event, EventReader
-from mcpconn.wire.lens import Refused
+from mcpconn.wire.evidence_client import Refused
 from mcpconn.wire.messages import Limits, Unreadable, parse
 from mcpconn.wire.responses import close
 from mcpconn.wire.waiting import Item
@@ -37,7 +37,7 @@ class StandaloneStream:
         limits: Limits,
         *,
         deliver: Callable[[Item], Awaitable[None]],
-        open: Callable[[bytes | None, Exchange], Awaitable[httpx2.Response]],  # noqa: A002 - what it does
+        open: Callable[[bytes | None, Attempt], Awaitable[httpx2.Response]],  # noqa: A002 - what it does
         silence: float | None = None,
     ) -> None:
         """
@@ -45,7 +45,7 @@ class StandaloneStream:
             watch: Its `stream` is kept up to date. Told of refusals that may be about the session.
             limits: Of one message.
             deliver: Takes messages for the session.
-            open: Asks for the stream, after the event of this id if there is one. Raises what `Lens.note` raises.
+            open: Asks for the stream, after the event of this id if there is one. Raises what `send_recorded` raises.
             silence: Seconds without a byte after which it is taken for dead; None: never.
         """
         self._watch = watch
@@ -77,19 +77,19 @@ class StandaloneStream:
 
     async def _hold(self) -> str | None:
         """Open the stream and read it to its end. Returns why it ended; None if the server offers none."""
-        exchange = Exchange("idle")
+        attempt = Attempt("idle")
         self._asked = self._retry
         try:
             with anyio.fail_after(self._silence):
-                response = await self._open(self._last_id, exchange)
+                response = await self._open(self._last_id, attempt)
             return await self._read(response)
         except Refused as refused:
             # An event id that the server does not know may be all that it refused.
             self._last_id = None
-            self._asked = exchange.retry_after or self._retry
+            self._asked = attempt.retry_after or self._retry
             if refused.status == NOT_OFFERED:
                 return None
-            self._suspect(refused.status, exchange)
+            self._suspect(refused.status, attempt)
             return f"HTTP {refused.status}"
         except TimeoutError:
             return f"silent for {self._silence:g} s" if self._silence is not None else "cut (TimeoutError)"
@@ -136,7 +136,7 @@ class StandaloneStream:
             return
         await self._deliver(SessionMessage(message))
 
-    def _suspect(self, status: int, exchange: Exchange) -> None:
+    def _suspect(self, status: int, attempt: Attempt) -> None:
         """Report a refusal that may be about the session: once until the stream is open again.
 
         A server that offers no stream should say 405, and some say 404 each time. On a session whose stream was
@@ -147,8 +147,8 @@ class StandaloneStream:
             return
         self._suspected = True
         # Never proof: the stream may be served by another part of the server than the calls.
-        exchange.session_sent = None
-        if self._watch.stream.opened == 0 and exchange.code is None:
+        attempt.session_sent = None
+        if self._watch.stream.opened == 0 and attempt.code is None:
             # The words of a page for an unknown URL.
-            exchange.message = None
-        self._watch.idle_failure(exchange.evidence())
+            attempt.message = None
+        self._watch.idle_failure(attempt.evidence())

@@ -26,10 +26,10 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.wire.answers import AnswerStream
 from mcpconn.wire.era import EraUnknown, tells_era
-from mcpconn.wire.lens import Lens, Refused
+from mcpconn.wire.evidence_client import EvidenceClient, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse, same_id
 from mcpconn.wire.responses import SESSION_HEADER, close, read_limited
 from mcpconn.wire.standalone import StandaloneStream
@@ -56,12 +56,18 @@ class StreamableHttp:
     """One session's requests, notifications and streams. Its write stream itself; its read stream is `inbox`."""
 
     def __init__(
-        self, url: str, lens: Lens, watch: Watch, limits: Limits, group: TaskGroup, silence: float | None = None
+        self,
+        url: str,
+        http: EvidenceClient,
+        watch: Watch,
+        limits: Limits,
+        group: TaskGroup,
+        silence: float | None = None,
     ) -> None:
         """
         Args:
             url: The server's endpoint.
-            lens: Sends HTTP requests.
+            http: Sends HTTP requests.
             watch: Told what happens besides the answers.
             limits: Of one message.
             group: Runs the requests.
@@ -69,7 +75,7 @@ class StreamableHttp:
         """
         self._silence = silence
         self._url = httpx2.URL(url)
-        self._lens = lens
+        self._http = http
         self._watch = watch
         self._limits = limits
         self._group = group
@@ -127,31 +133,29 @@ class StreamableHttp:
     ) -> None:
         """Send a request and deliver its answer, or one that is made here in its place."""
         # A message without a record is one that the caller sends on the SDK's own session: nobody calls it safe.
-        exchange = EXCHANGE.get() or Exchange("call", unsafe=message.method == "tools/call")
+        attempt = ATTEMPT.get() or Attempt("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
         try:
             with in_flight.scope:
                 try:
-                    await self._answer(item, message, headers, exchange)
+                    await self._answer(item, message, headers, attempt)
                 except Refused as refused:
-                    await self._refuse(message, exchange, refused)
+                    await self._refuse(message, attempt, refused)
                 except Exception as error:
                     # Everything: whatever is raised here would end the session for all its calls.
-                    exchange.exception = error
-                    await self._fail(message, exchange)
+                    attempt.exception = error
+                    await self._fail(message, attempt)
         finally:
             if self._in_flight.get(key) is in_flight:
                 del self._in_flight[key]
 
-    async def _answer(
-        self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], exchange: Exchange
-    ) -> None:
+    async def _answer(self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], attempt: Attempt) -> None:
         metadata = item.metadata if isinstance(item.metadata, ClientMessageMetadata) else ClientMessageMetadata()
         # Only such a stream is meant to be quiet for long; a call has a deadline.
         silence = self._silence if message.method == "subscriptions/listen" else None
         answers = AnswerStream(
             message.id,
-            exchange,
+            attempt,
             self._limits,
             silence=silence,
             deliver=self.inbox.put,
@@ -160,17 +164,17 @@ class StreamableHttp:
             on_event_id=metadata.on_resumption_token_update,
         )
         if metadata.resumption_token:
-            exchange.written = True
+            attempt.written = True
             await answers.resume_from(metadata.resumption_token)
             return
         with anyio.fail_after(silence):
-            response = await self._lens.deliver(self._url, headers, item.body, exchange)
+            response = await self._http.send_message(self._url, headers, item.body, attempt)
         try:
             if message.method == "initialize":
                 self._session_id = response.headers.get(SESSION_HEADER)
             kind = response.headers.get("content-type", "").lower()
             if response.status_code == 202:
-                await self._fail(message, exchange)
+                await self._fail(message, attempt)
             elif kind.startswith("application/json"):
                 await self._read_json(response, message)
             elif kind.startswith("text/event-stream"):
@@ -192,17 +196,17 @@ class StreamableHttp:
         answer.id = message.id
         await self.inbox.put(SessionMessage(answer))
 
-    async def _refuse(self, message: JSONRPCRequest, exchange: Exchange, refused: Refused) -> None:
+    async def _refuse(self, message: JSONRPCRequest, attempt: Attempt, refused: Refused) -> None:
         if refused.error is None:
-            await self._fail(message, exchange)
+            await self._fail(message, attempt)
             return
-        self._check_era(message, exchange)
+        self._check_era(message, attempt)
         await self.inbox.put(SessionMessage(JSONRPCError(jsonrpc="2.0", id=message.id, error=refused.error)))
 
-    async def _fail(self, message: JSONRPCRequest, exchange: Exchange) -> None:
+    async def _fail(self, message: JSONRPCRequest, attempt: Attempt) -> None:
         """No answer will come: let the session know. Why is in the record of the attempt."""
-        self._check_era(message, exchange)
-        status = f"HTTP {exchange.http_status}" if exchange.exception is None else type(exchange.exception).__name__
+        self._check_era(message, attempt)
+        status = f"HTTP {attempt.http_status}" if attempt.exception is None else type(attempt.exception).__name__
         await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {status}"))
 
     async def _bound_discovery(self) -> None:
@@ -214,24 +218,24 @@ class StreamableHttp:
                 in_flight.scope.cancel()
             await self.inbox.put(made(request_id, REQUEST_TIMEOUT, "server/discover was not answered"))
 
-    def _check_era(self, message: JSONRPCRequest, exchange: Exchange) -> None:
-        if message.method == "server/discover" and exchange.phase == "dial" and not tells_era(exchange):
-            raise EraUnknown(str(exchange.http_status or type(exchange.exception).__name__)) from exchange.exception
+    def _check_era(self, message: JSONRPCRequest, attempt: Attempt) -> None:
+        if message.method == "server/discover" and attempt.phase == "dial" and not tells_era(attempt):
+            raise EraUnknown(str(attempt.http_status or type(attempt.exception).__name__)) from attempt.exception
 
     async def _resume(self, event_id: bytes) -> httpx2.Response:
         """Open an answer's stream anew. Its own record: that the answer was being streamed stays true."""
-        response = await self._get(event_id, Exchange("idle"))
+        response = await self._get(event_id, Attempt("idle"))
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             await close(response)
             raise httpx2.RemoteProtocolError("not an event stream")
         return response
 
-    async def _get(self, event_id: bytes | None, exchange: Exchange) -> httpx2.Response:
+    async def _get(self, event_id: bytes | None, attempt: Attempt) -> httpx2.Response:
         headers: list[tuple[bytes, bytes]] = [(b"accept", b"text/event-stream"), (b"cache-control", b"no-store")]
         headers += [(name.encode(), value.encode()) for name, value in self._standing_headers().items()]
         if event_id is not None:
             headers.append((EVENT_ID_HEADER.encode(), event_id))
-        return await self._lens.note(self._lens.build_request("GET", self._url, headers=headers), exchange)
+        return await self._http.send_recorded(self._http.build_request("GET", self._url, headers=headers), attempt)
 
     # -- all else
 
@@ -249,11 +253,13 @@ class StreamableHttp:
 
     async def _courtesy(self, item: Outgoing, headers: dict[str, str]) -> None:
         with anyio.move_on_after(GOODBYE_TIMEOUT):
-            await self._lens.tell(self._lens.build_request("POST", self._url, headers=headers, content=item.body))
+            await self._http.send_quietly(
+                self._http.build_request("POST", self._url, headers=headers, content=item.body)
+            )
 
     async def _tell(self, item: Outgoing, headers: dict[str, str]) -> None:
-        evidence = await self._lens.tell(
-            self._lens.build_request("POST", self._url, headers=headers, content=item.body)
+        evidence = await self._http.send_quietly(
+            self._http.build_request("POST", self._url, headers=headers, content=item.body)
         )
         if evidence is not None:
             self._watch.idle_failure(evidence)
@@ -270,19 +276,21 @@ class StreamableHttp:
         if self._session_id is None or self._watch.lost or self._watch.ended:
             return
         with anyio.move_on_after(GOODBYE_TIMEOUT):
-            await self._lens.tell(self._lens.build_request("DELETE", self._url, headers=self._standing_headers()))
+            await self._http.send_quietly(
+                self._http.build_request("DELETE", self._url, headers=self._standing_headers())
+            )
 
 
 @asynccontextmanager
 async def streamable_http(
-    url: str, lens: Lens, watch: Watch, limits: Limits, silence: float | None = None
+    url: str, http: EvidenceClient, watch: Watch, limits: Limits, silence: float | None = None
 ) -> AsyncIterator[tuple[Inbox, StreamableHttp]]:
     """A read and a write stream to a server over Streamable HTTP. For the arguments see `StreamableHttp`."""
-    async with lens:
+    async with http:
         transport: StreamableHttp | None = None
         try:
             async with anyio.create_task_group() as group:
-                transport = StreamableHttp(url, lens, watch, limits, group, silence)
+                transport = StreamableHttp(url, http, watch, limits, group, silence)
                 try:
                     yield transport.inbox, transport
                 finally:

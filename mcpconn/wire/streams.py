@@ -19,7 +19,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCNotification, JSONRPCRequest
 from typing_extensions import Self
 
-from mcpconn.core.exchange import EXCHANGE
+from mcpconn.core.attempt import ATTEMPT
 from mcpconn.wire.messages import Outgoing, encode
 from mcpconn.wire.waiting import Item
 from mcpconn.wire.watch import Watch
@@ -156,22 +156,22 @@ class WatchedWrite(_Stream):
             await self._inner.send(item)
 
     async def _send_request(self, item: Outgoing, message: JSONRPCRequest) -> None:
-        exchange = EXCHANGE.get()
-        if exchange is None:
+        attempt = ATTEMPT.get()
+        if attempt is None:
             self._watch.sent(message, None)
             await self._inner.send(item)
             return
-        exchange.start()
-        self._watch.sent(message, exchange)
+        attempt.start()
+        self._watch.sent(message, attempt)
         # Whatever interrupts the hand-over, the other side may have taken it; only a closed stream has not.
-        exchange.written = None if self._final else False
+        attempt.written = None if self._final else False
         try:
             await self._inner.send(item)
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            exchange.written = False
+            attempt.written = False
             raise
         if self._final:
-            exchange.written = True
+            attempt.written = True
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from mcp_types import (
     RequestId,
 )
 
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.wire.messages import Made, Unreadable, made
 
 Item = SessionMessage | Exception
@@ -39,7 +39,7 @@ class Waiting:
             redact: Hides secrets in what the server said, before it becomes evidence.
         """
         self._redact = redact
-        self._records: dict[RequestId, Exchange] = {}
+        self._records: dict[RequestId, Attempt] = {}
         self._listening: set[RequestId] = set()
         """Those among them that wait for as long as the session lives (`subscriptions/listen`)."""
         self._named: set[RequestId] = set()
@@ -49,8 +49,8 @@ class Waiting:
         """The highest id when something else than a request was sent last. That may be what is answered without an
         id, rightly or not."""
 
-    def add(self, message: JSONRPCRequest, exchange: Exchange) -> None:
-        """A request is about to be sent, for the attempt that `exchange` records."""
+    def add(self, message: JSONRPCRequest, attempt: Attempt) -> None:
+        """A request is about to be sent, for the attempt that `attempt` records."""
         key = coerce_request_id(message.id)
         if isinstance(key, int):
             self._highest = max(self._highest, key)
@@ -58,7 +58,7 @@ class Waiting:
             self._named.add(key)
         if message.method == "subscriptions/listen":
             self._listening.add(key)
-        self._records[key] = exchange
+        self._records[key] = attempt
 
     def note_other(self) -> None:
         """Something else is about to be sent, for which no answer is due."""
@@ -68,7 +68,7 @@ class Waiting:
         """Nobody waits for this answer any more. One that comes all the same is no longer news."""
         self._strike(coerce_request_id(request_id))
 
-    def _strike(self, key: RequestId) -> Exchange | None:
+    def _strike(self, key: RequestId) -> Attempt | None:
         self._listening.discard(key)
         return self._records.pop(key, None)
 
@@ -101,12 +101,12 @@ class Waiting:
         if shared and (key is None or self._never_sent(key)):
             # JSON-RPC 2.0, 5: the id is null if the server could not make it out in the request.
             return self._anonymous(item)
-        exchange = self._strike(key) if key is not None else None
-        if exchange is not None and not isinstance(item, Made):
-            exchange.answered = True
+        attempt = self._strike(key) if key is not None else None
+        if attempt is not None and not isinstance(item, Made):
+            attempt.answered = True
             if isinstance(message, JSONRPCError):
-                exchange.code, exchange.message = message.error.code, self._redact(message.error.message)
-                exchange.from_wire = True
+                attempt.code, attempt.message = message.error.code, self._redact(message.error.message)
+                attempt.from_wire = True
         return item
 
     def _anonymous(self, item: Item) -> Item:
@@ -122,19 +122,19 @@ class Waiting:
         if error.anonymous:
             return self._anonymous(error)
         key = None if error.answers is None or error.asks else coerce_request_id(error.answers)
-        exchange = self._strike(key) if key is not None else None
-        if key is None or exchange is None:
+        attempt = self._strike(key) if key is not None else None
+        if key is None or attempt is None:
             return error
-        exchange.exception = error
+        attempt.exception = error
         return made(key, CONNECTION_CLOSED, str(error))
 
     def _note_running(self, message: JSONRPCRequest | JSONRPCNotification, shared: bool) -> None:
         if message.method == "notifications/progress":
             token = as_request_id((message.params or {}).get("progressToken"))
-            exchange = self._records.get(coerce_request_id(token)) if token is not None else None
-            if exchange is not None:
-                exchange.progressed = True
+            attempt = self._records.get(coerce_request_id(token)) if token is not None else None
+            if attempt is not None:
+                attempt.progressed = True
         elif shared and (isinstance(message, JSONRPCRequest) or message.method in RUNNING):
             # One of the requests that wait is being worked on. Which one is not said, so it may be any of them.
-            for exchange in self._records.values():
-                exchange.progressed = True
+            for attempt in self._records.values():
+                attempt.progressed = True

@@ -14,8 +14,8 @@ from mcp_types import (
     JSONRPCRequest,
 )
 
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.decide import RETURNED_LIMIT
-from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Evidence
 from mcpconn.core.stream import StreamRecord
 from mcpconn.wire.discovery import Discovery
@@ -119,12 +119,12 @@ class Watch:
         level = logging.WARNING if self.dropped == 1 else logging.DEBUG
         logger.log(level, "message.dropped connection=%s why=%r", self.name, why)
 
-    def sent(self, message: JSONRPCMessage, exchange: Exchange | None) -> None:
-        """`message` is about to be sent, for the attempt that `exchange` records."""
+    def sent(self, message: JSONRPCMessage, attempt: Attempt | None) -> None:
+        """`message` is about to be sent, for the attempt that `attempt` records."""
         if not self.discovery.shaken.is_set():
             self.discovery.sent(message)
         if isinstance(message, JSONRPCRequest):
-            self.waiting.add(message, exchange or Exchange("call"))
+            self.waiting.add(message, attempt or Attempt("call"))
         else:
             self.waiting.note_other()
 

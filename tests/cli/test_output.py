@@ -19,7 +19,7 @@ from trio.testing import MockClock
 from mcpconn import Change, Event, Failure, FailureKind, Manager, Policy, ServerConfig, State
 from mcpconn.asgi.rows import news
 from mcpconn.cli.call import text_of
-from mcpconn.cli.errors import explain, fix
+from mcpconn.cli.failures import describe, fix
 from mcpconn.cli.output import STYLES, clean, seconds
 from mcpconn.cli.watch import own, watch
 from mcpconn.cli.watch_sources import Own, Row
@@ -92,7 +92,7 @@ def test_a_fault_of_ours_is_one_line_that_names_the_way_to_see_it() -> None:
     group = Exception("two things went wrong")
     # Python 3.10 has no ExceptionGroup; this is what makes one.
     group.exceptions = (RuntimeError("oops"), ValueError())  # type: ignore[attr-defined]
-    message, status = explain(group)
+    message, status = describe(group)
     assert (message, status) == ("RuntimeError: oops; this is a fault of mcpconn, --debug shows where", 1)
 
 

@@ -16,7 +16,7 @@ import anyio
 import pytest
 from rich.console import Console
 
-from mcpconn.cli.errors import CliError
+from mcpconn.cli.failures import CliError
 from mcpconn.cli.watch import attached
 from mcpconn.cli.watch_sources import Attached, Row
 from mcpconn.cli.watch_view import View

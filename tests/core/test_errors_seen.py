@@ -38,11 +38,11 @@ def local(code: int, message: str, **more: Any) -> Evidence:
 
 SEEN_HERE: dict[int, tuple[str, Evidence]] = {
     2: (
-        "SDK 1.x makes it up for any 404; the lens has the status, and an SDK without a lens would say just this",
+        "SDK 1.x makes it up for any 404; the HTTP status is seen here; without it, this is all that the SDK says",
         Evidence(http_status=404, code=32600, message="Session terminated", session_sent=True, from_wire=False),
     ),
     9: (
-        "the TypeScript client's account of a body that the lens reads for itself",
+        "the TypeScript client's account of a body that the evidence client reads for itself",
         Evidence(http_status=404, code=-32001, message="Session not found", session_sent=True, from_wire=True),
     ),
     16: (
@@ -76,7 +76,7 @@ SEEN_HERE: dict[int, tuple[str, Evidence]] = {
         Evidence(exception=in_group(httpx2.RemoteProtocolError("Server disconnected")), phase="call"),
     ),
     30: (
-        "SDK 1.x reported a 504 as a cancellation; the lens sees the 504",
+        "SDK 1.x reported a 504 as a cancellation; the evidence client sees the 504",
         Evidence(http_status=504, content_type="text/html", session_sent=True, written=True, phase="call"),
     ),
     31: (
@@ -133,12 +133,12 @@ SEEN_HERE: dict[int, tuple[str, Evidence]] = {
         "VS Code's account of a 429 with an HTML body",
         Evidence(http_status=429, content_type="text/html", session_sent=True, phase="call"),
     ),
-    47: ("what the SDK says without a lens", local(-32603, "Server returned an error response")),
+    47: ("what the SDK says by itself", local(-32603, "Server returned an error response")),
     53: (
         "a token endpoint's answer; the SDK raises it",
         Evidence(exception=OAuthTokenError("Token refresh failed: 400 invalid_grant"), phase="dial"),
     ),
-    60: ("as the lens sees it", Evidence(http_status=200, content_type="text/html; charset=utf-8", phase="call")),
+    60: ("as seen here", Evidence(http_status=200, content_type="text/html; charset=utf-8", phase="call")),
     61: (
         "a mistake in the use of the TypeScript client; here a mistake raises while dialling",
         Evidence(exception=RuntimeError("StreamableHTTPClientTransport already started!"), phase="dial"),

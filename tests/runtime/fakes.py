@@ -12,8 +12,8 @@ from anyio.lowlevel import checkpoint
 from mcp import MCPError
 
 from mcpconn import Change, Policy, classify
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.backoff import ReplayBudget
-from mcpconn.core.exchange import Exchange
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.stream import StreamRecord
 from mcpconn.runtime import Calls, Clock, Dials, Journal, Supervisor
@@ -68,15 +68,15 @@ class FakeLink:
         self.error: Exception | None = None
         self._dialer = dialer
 
-    def exchange(self, phase: Phase) -> Exchange:
-        return Exchange(phase, self.era)
+    def new_attempt(self, phase: Phase) -> Attempt:
+        return Attempt(phase, self.era)
 
-    def explain(self, error: BaseException, exchange: Exchange) -> Evidence:
+    def evidence(self, error: BaseException, attempt: Attempt) -> Evidence:
         if isinstance(error, CliError):
             return error.evidence
         if isinstance(error, MCPError):
-            return Evidence(code=error.code, message=error.message, from_wire=True, phase=exchange.phase)
-        return Evidence(exception=error, phase=exchange.phase)
+            return Evidence(code=error.code, message=error.message, from_wire=True, phase=attempt.phase)
+        return Evidence(exception=error, phase=attempt.phase)
 
     def restore_tools(self, tools: Sequence[Any]) -> None:
         pass
@@ -169,10 +169,10 @@ class FakeDialer:
         self.shut = True
 
 
-def answering(seconds: float, answer: Any = "answer") -> Callable[[Exchange], Awaitable[Any]]:
+def answering(seconds: float, answer: Any = "answer") -> Callable[[Attempt], Awaitable[Any]]:
     """An attempt that takes this long to be answered."""
 
-    async def attempt(exchange: Exchange) -> Any:
+    async def attempt(attempt: Attempt) -> Any:
         await anyio.sleep(seconds)
         return answer
 
@@ -233,12 +233,12 @@ class Rig:
         function awaited, anything else returned."""
         left = list(answers)
 
-        async def issue(client: Any, exchange: Exchange) -> Any:
+        async def issue(client: Any, attempt: Attempt) -> Any:
             await checkpoint()
             answer = left.pop(0)
             if isinstance(answer, BaseException):
                 raise answer
-            return await client.during(answer(exchange)) if callable(answer) else answer
+            return await client.during(answer(attempt)) if callable(answer) else answer
 
         async def is_safe() -> bool:
             return safe

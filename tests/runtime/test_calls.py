@@ -25,7 +25,7 @@ from mcpconn import (
     State,
     classify,
 )
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from tests.runtime.fakes import CUT, GONE, REFUSED, UNLISTED, CliError, FakeLink, Rig, answering, failing
 
 pytestmark = pytest.mark.anyio
@@ -89,8 +89,8 @@ async def test_a_call_that_may_have_run_is_made_again_once_and_only_if_it_is_saf
 async def test_a_call_that_reported_progress_has_run_whatever_refused_it_later() -> None:
     rig = Rig()
 
-    async def half_way(exchange: Exchange) -> Any:
-        exchange.progressed = True
+    async def half_way(attempt: Attempt) -> Any:
+        attempt.progressed = True
         raise CliError(GONE)
 
     async with rig.running():
@@ -102,10 +102,10 @@ async def test_a_call_that_reported_progress_has_run_whatever_refused_it_later()
 async def test_a_call_of_several_requests_has_run_if_an_earlier_one_was_answered() -> None:
     rig = Rig()
 
-    async def second_round(exchange: Exchange) -> Any:
-        exchange.start()
-        exchange.written, exchange.http_status = True, 200
-        exchange.start()
+    async def second_round(attempt: Attempt) -> Any:
+        attempt.start()
+        attempt.written, attempt.http_status = True, 200
+        attempt.start()
         raise CliError(GONE)
 
     async with rig.running():
@@ -213,8 +213,8 @@ async def test_progress_received_for_a_call_makes_its_refusal_unknown() -> None:
     async def probe() -> None:
         raise CliError(GONE)
 
-    async def attempt(exchange: Exchange) -> None:
-        exchange.progressed = True
+    async def attempt(attempt: Attempt) -> None:
+        attempt.progressed = True
         raise CliError(SPOKEN)
 
     async with rig.running():
@@ -371,7 +371,7 @@ async def test_no_more_calls_are_issued_at_once_than_the_policy_says() -> None:
     rig = Rig(Policy(max_in_flight=4))
     most = 0
 
-    async def attempt(exchange: Exchange) -> None:
+    async def attempt(attempt: Attempt) -> None:
         nonlocal most
         most = max(most, rig.supervisor.gate.in_flight)
         await anyio.sleep(1)
@@ -391,7 +391,7 @@ async def test_a_call_let_through_in_the_moment_the_session_is_lost_waits_for_th
         answers: list[Any] = []
 
         # The first meets a lost session; its permit goes to the second before anybody knows.
-        async def attempt(exchange: Exchange) -> str:
+        async def attempt(attempt: Attempt) -> str:
             await checkpoint()
             if rig.supervisor.epoch == 1:
                 raise CliError(GONE)
@@ -483,7 +483,7 @@ async def test_what_a_caller_is_handling_when_it_calls_is_no_evidence(
     rig = Rig()
     count = 0
 
-    async def attempt(exchange: Exchange) -> str:
+    async def attempt(attempt: Attempt) -> str:
         nonlocal count
         count += 1
         if count == 1:
@@ -549,7 +549,7 @@ async def test_a_stale_failure_of_a_call_does_not_hurt_the_next_session() -> Non
         await rig.ready()
         async with anyio.create_task_group() as group:
 
-            async def late(exchange: Exchange) -> None:
+            async def late(attempt: Attempt) -> None:
                 await anyio.sleep(5)
                 raise CliError(GONE)
 

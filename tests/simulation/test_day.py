@@ -7,8 +7,8 @@ from typing import Any
 import h11
 import pytest
 
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.decide import may_replay
-from mcpconn.core.exchange import Exchange
 from mcpconn.runtime import calls
 from mcpconn.wire.engine.http1 import HttpSocket
 from tests.simulation import day
@@ -47,14 +47,14 @@ def test_an_engine_that_keeps_left_over_bytes_is_found_out(monkeypatch: pytest.M
 
 
 def test_a_record_that_spans_two_requests_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Exchange.start_request
+    original = Attempt.start_request
 
-    def start_request(self: Exchange, *, session_sent: bool, written: bool | None) -> None:
+    def start_request(self: Attempt, *, session_sent: bool, written: bool | None) -> None:
         status = self.http_status
         original(self, session_sent=session_sent, written=written)
         self.http_status = status
 
-    monkeypatch.setattr(Exchange, "start_request", start_request)
+    monkeypatch.setattr(Attempt, "start_request", start_request)
     monkeypatch.setattr(day, "FAULTS", ["redirect, and dropped there", "redirect, and 502 there"])
     with pytest.raises(DayFailed, match=r"ran at most once|not run"):
         for seed in range(10):

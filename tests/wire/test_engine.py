@@ -1,4 +1,4 @@
-"""The engines under the lens, byte by byte: `httpx` is what `direct` has to match."""
+"""The engines under the evidence client, byte by byte: `httpx` is what `direct` has to match."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from anyio.lowlevel import checkpoint
 
 from mcpconn import ConfigError, ServerConfig
 from mcpconn.wire.engine import Engine
+from mcpconn.wire.fairness import STEPS, TINY_LIMIT
 from mcpconn.wire.library import Library
 from mcpconn.wire.network import Network
-from mcpconn.wire.pace import STEPS, TINY_LIMIT
 from mcpconn.wire.proxied import Proxied
 from tests.certificates import certificate
 from tests.support import SAFETY, UNFINISHED_STREAMS

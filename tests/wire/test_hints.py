@@ -72,7 +72,7 @@ def test_a_secret_is_hidden_before_the_text_is_cut() -> None:
 
 def refusing(status: int, **headers: str) -> faults.Fault:
     fields = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-    return faults.Fault(f"{status}", lambda exchange: Reply(status, fields, (Send(b""),)))
+    return faults.Fault(f"{status}", lambda attempt: Reply(status, fields, (Send(b""),)))
 
 
 @pytest.mark.anyio
@@ -128,7 +128,7 @@ async def test_it_is_in_the_error_of_a_call() -> None:
 async def test_a_web_server_that_expects_tls_is_understood(page: bytes) -> None:
     script = Script()
     reply = Reply(400, (("content-type", "text/html"),), (Send(page),))
-    script.inject(faults.Fault("plain", lambda exchange: reply), method=None, times=None)
+    script.inject(faults.Fault("plain", lambda attempt: reply), method=None, times=None)
     async with HttpServer(script) as server:
         error = await failing(server.url, "direct")
     assert "is its URL https:// and not http:// ?" in str(error)

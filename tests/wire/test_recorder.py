@@ -10,10 +10,10 @@ import httpx2
 import pytest
 
 from mcpconn import CallFailed, Delivery, OutcomeUnknown
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.testing import Script, faults
 from mcpconn.wire.network import Network
-from mcpconn.wire.recorder import EXCHANGE_KEY, UNSAFE_KEY, Recorder, carrying
+from mcpconn.wire.recorder import ATTEMPT_KEY, UNSAFE_KEY, Recorder, carrying
 from tests.support import UNFINISHED_STREAMS, served, text_of
 from tests.wire.sockets import Name, Reply, free_port, listening
 
@@ -54,17 +54,17 @@ async def test_a_request_without_a_message_has_no_record() -> None:
 
 
 async def test_what_came_of_a_request_is_recorded() -> None:
-    exchange = Exchange("call", unsafe=True)
+    attempt = Attempt("call", unsafe=True)
     inner = Answering(httpx2.Response(204))
-    await Recorder(inner).handle_async_request(carrying(post(**{"mcp-session-id": "s"}), exchange))
-    assert (exchange.written, exchange.http_status, exchange.session_sent) == (True, 204, True)
+    await Recorder(inner).handle_async_request(carrying(post(**{"mcp-session-id": "s"}), attempt))
+    assert (attempt.written, attempt.http_status, attempt.session_sent) == (True, 204, True)
     assert inner.seen[0].extensions[UNSAFE_KEY] is True
 
 
 async def test_the_event_stream_transport_is_always_in_a_session() -> None:
-    exchange = Exchange("call")
-    await Recorder(Answering(httpx2.Response(200)), in_session=True).handle_async_request(carrying(post(), exchange))
-    assert exchange.session_sent is True
+    attempt = Attempt("call")
+    await Recorder(Answering(httpx2.Response(200)), in_session=True).handle_async_request(carrying(post(), attempt))
+    assert attempt.session_sent is True
 
 
 @pytest.mark.parametrize(
@@ -80,57 +80,57 @@ async def test_the_event_stream_transport_is_always_in_a_session() -> None:
     ],
 )
 async def test_a_foreign_transport_tells_by_its_error_what_was_written(error: Exception, written: bool) -> None:
-    exchange = Exchange("call")
+    attempt = Attempt("call")
     with pytest.raises(type(error)):
-        await Recorder(Answering(error)).handle_async_request(carrying(post(), exchange))
-    assert exchange.written is written
+        await Recorder(Answering(error)).handle_async_request(carrying(post(), attempt))
+    assert attempt.written is written
 
 
 async def test_each_request_gets_a_record_of_its_own() -> None:
-    exchange = Exchange("call")
+    attempt = Attempt("call")
     recorder = Recorder(Answering(httpx2.Response(307), httpx2.Response(502), httpx2.ConnectError("refused")))
-    request = carrying(post(), exchange)
+    request = carrying(post(), attempt)
     await recorder.handle_async_request(request)
     await recorder.handle_async_request(request)
-    assert (exchange.earlier, exchange.http_status) == (0, 502)
+    assert (attempt.earlier, attempt.http_status) == (0, 502)
     with pytest.raises(httpx2.ConnectError):
         await recorder.handle_async_request(request)
-    assert (exchange.earlier, exchange.http_status, exchange.written) == (1, None, False)
+    assert (attempt.earlier, attempt.http_status, attempt.written) == (1, None, False)
 
 
 async def test_a_request_that_was_never_connected_was_not_written(engine: Name) -> None:
-    exchange = Exchange("call")
+    attempt = Attempt("call")
     url = f"http://127.0.0.1:{await free_port()}/mcp"
     transport = Network().transport(url, engine)
     with pytest.raises(httpx2.ConnectError):
-        await Recorder(transport).handle_async_request(carrying(httpx2.Request("POST", url), exchange))
-    assert exchange.written is False
+        await Recorder(transport).handle_async_request(carrying(httpx2.Request("POST", url), attempt))
+    assert attempt.written is False
     await transport.aclose()
 
 
 async def test_a_header_that_cannot_be_sent_was_not_written(engine: Name) -> None:
-    exchange = Exchange("call")
+    attempt = Attempt("call")
     async with listening(Reply()) as server:
         transport = Network().transport(server.url, engine)
         request = httpx2.Request("POST", server.url, headers={"x": "a\r\nb: c"}, content=b"m")
         with pytest.raises(httpx2.LocalProtocolError):
-            await Recorder(transport).handle_async_request(carrying(request, exchange))
+            await Recorder(transport).handle_async_request(carrying(request, attempt))
         await transport.aclose()
         assert server.heads == []
-    assert exchange.written is False
+    assert attempt.written is False
 
 
 async def test_written_turns_true_before_the_answer_and_stays(engine: Name) -> None:
-    exchange = Exchange("call")
+    attempt = Attempt("call")
     async with listening(Reply(b"", "hang")) as server:
         transport = Network().transport(server.url, engine)
-        request = carrying(httpx2.Request("POST", server.url, content=b"m"), exchange)
+        request = carrying(httpx2.Request("POST", server.url, content=b"m"), attempt)
         async with anyio.create_task_group() as group:
             group.start_soon(Recorder(transport).handle_async_request, request)
             await server.hanging.wait()
-            assert exchange.written is True
+            assert attempt.written is True
             group.cancel_scope.cancel()
-        assert exchange.written is True
+        assert attempt.written is True
         await transport.aclose()
 
 
@@ -150,7 +150,7 @@ class Resending(httpx2.Auth):
         response = yield request
         if response.status_code in self.statuses:
             if self.token_url is not None:
-                assert EXCHANGE_KEY in request.extensions
+                assert ATTEMPT_KEY in request.extensions
                 yield httpx2.Request("POST", self.token_url(), content=b"grant")
             yield request
 

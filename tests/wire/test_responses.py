@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from mcpconn import FailureKind, classify
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.redact import Redactor
 from mcpconn.wire.messages import MessageTooLarge
 from mcpconn.wire.responses import note_refusal, note_response, read_limited, retry_after
@@ -68,13 +68,13 @@ async def test_no_more_is_read_than_the_limit_and_one_chunk() -> None:
     assert await read_limited(response, 5500, cut=True) == b"y" * 5500
 
 
-async def refused(status: int, body: bytes, content_type: str, **headers: str) -> Exchange:
-    exchange = Exchange("call", "legacy", written=True)
+async def refused(status: int, body: bytes, content_type: str, **headers: str) -> Attempt:
+    attempt = Attempt("call", "legacy", written=True)
     fields = {"content-type": content_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
     response = httpx2.Response(status, headers=fields, content=body, request=httpx2.Request("POST", URL))
-    note_response(exchange, response, Redactor())
-    await note_refusal(exchange, response, Redactor(["sk-secret-value"]))
-    return exchange
+    note_response(attempt, response, Redactor())
+    await note_refusal(attempt, response, Redactor(["sk-secret-value"]))
+    return attempt
 
 
 async def test_the_words_of_a_refusal_are_kept_short_and_without_secrets() -> None:
@@ -108,9 +108,9 @@ async def test_an_error_that_nobody_can_read_may_be_a_tools(status: int) -> None
     # A tool that has run and raises an error with half a surrogate pair in it: in the modern era such errors
     # come with status 400, and what it said may have been "I have charged the card".
     body = b'{"jsonrpc": "2.0", "id": 7, "error": {"code": -32602, "message": "\\ud83d"}}'
-    exchange = await refused(status, body, "application/json")
-    assert exchange.progressed
-    assert exchange.code is None
+    attempt = await refused(status, body, "application/json")
+    assert attempt.progressed
+    assert attempt.code is None
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,6 @@ async def test_an_error_that_nobody_can_read_may_be_a_tools(status: int) -> None
     ],
 )
 async def test_other_refusals_are_refusals(status: int, body: bytes, content_type: str) -> None:
-    exchange = await refused(status, body, content_type)
-    assert not exchange.progressed
-    assert classify(exchange.evidence()).kind in (FailureKind.AUTH, FailureKind.RATE_LIMITED, FailureKind.PROTOCOL)
+    attempt = await refused(status, body, content_type)
+    assert not attempt.progressed
+    assert classify(attempt.evidence()).kind in (FailureKind.AUTH, FailureKind.RATE_LIMITED, FailureKind.PROTOCOL)

@@ -9,11 +9,11 @@ import anyio
 import httpx2
 import pytest
 
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Evidence
 from mcpconn.core.stream import JITTER, StreamState
 from mcpconn.testing import clock
-from mcpconn.wire.lens import Refused
+from mcpconn.wire.evidence_client import Refused
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.standalone import StandaloneStream
 from mcpconn.wire.watch import Watch
@@ -44,7 +44,7 @@ class Server:
         self.bodies: list[Body] = []
         self.done = anyio.Event()
 
-    async def open(self, event_id: bytes | None, exchange: Exchange) -> httpx2.Response:
+    async def open(self, event_id: bytes | None, attempt: Attempt) -> httpx2.Response:
         self.asked.append((anyio.current_time(), event_id))
         if not self._answers:
             self.done.set()
@@ -53,7 +53,7 @@ class Server:
         if isinstance(answer, Exception):
             raise answer
         if isinstance(answer, int):
-            exchange.http_status = answer
+            attempt.http_status = answer
             raise Refused(answer)
         body = Body(answer)
         self.bodies.append(body)

@@ -20,7 +20,7 @@ from mcpconn.wire.stdio import parse
 pytestmark = pytest.mark.anyio
 
 
-class Chunks:
+class TinyChunks:
     """A byte stream that arrives in these pieces."""
 
     def __init__(self, *pieces: bytes) -> None:
@@ -34,7 +34,7 @@ class Chunks:
 
 
 async def lines(*pieces: bytes, limit: int = 100) -> list[bytes | str]:
-    stream: Any = Chunks(*pieces)
+    stream: Any = TinyChunks(*pieces)
     return [line if isinstance(line, bytes) else str(line) async for line in lines_of(stream, limit)]
 
 
@@ -64,7 +64,7 @@ async def test_a_line_over_the_limit_is_skipped_and_reported_once_and_the_next_i
     size: int, line: bytes, answers: object, asks: bool
 ) -> None:
     data = b"before\n" + line + b"\nafter\n" + line + b"\nlast\n"
-    stream: Any = Chunks(*(data[start : start + size] for start in range(0, len(data), size)))
+    stream: Any = TinyChunks(*(data[start : start + size] for start in range(0, len(data), size)))
     found = [each async for each in lines_of(stream, 700)]
     assert [each for each in found if isinstance(each, bytes)] == [b"before", b"after", b"last"]
     errors = [each for each in found if isinstance(each, MessageTooLarge)]

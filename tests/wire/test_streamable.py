@@ -12,7 +12,7 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from mcpconn import FailureKind, classify
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.testing import Reply, Reset, Send
 from mcpconn.wire.era import EraUnknown
 from mcpconn.wire.messages import MessageTooLarge, Unreadable
@@ -53,8 +53,8 @@ async def test_an_answer_is_handed_on(body: bytes) -> None:
     answer, session = await asked(replied(200, body, "application/json; charset=utf-8"))
     assert isinstance(answer, JSONRPCResponse)
     assert (answer.id, answer.result) == (7, {"ok": True})
-    assert session.exchange.answered
-    assert not session.exchange.failed
+    assert session.attempt.answered
+    assert not session.attempt.failed
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_a_body_that_breaks_off_is_an_error_of_this_call_and_of_no_other()
         await session.ask()
         assert isinstance(session.evidence.exception, httpx2.ReadError)
         session._handler = lambda _: replied(200, RESULT, "application/json")
-        session.exchange = Exchange("call")
+        session.attempt = Attempt("call")
         assert isinstance(await session.ask(), JSONRPCResponse)
 
 
@@ -135,7 +135,7 @@ async def fails_the_dial(reply: Any) -> None:
     found: list[BaseException] = []
     try:
         async with opened(lambda _: reply) as session:
-            session.exchange = Exchange("dial")
+            session.attempt = Attempt("dial")
             await session.ask(DISCOVER)
     except BaseException as error:
         found.append(error)
@@ -158,7 +158,7 @@ async def fails_the_dial(reply: Any) -> None:
 )
 async def test_a_discovery_that_an_old_server_refuses_does_not(reply: Reply) -> None:
     async with opened(lambda _: reply) as session:
-        session.exchange = Exchange("dial")
+        session.attempt = Attempt("dial")
         assert isinstance(await session.ask(DISCOVER), JSONRPCError)
 
 
@@ -170,7 +170,7 @@ async def test_the_answer_on_an_event_stream(identity: bytes) -> None:
     answer, session = await asked(streamed(b"data: " + RESULT.replace(b"7", identity)))
     assert isinstance(answer, JSONRPCResponse)
     assert answer.id == 7
-    assert not session.exchange.progressed
+    assert not session.attempt.progressed
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_the_answer_on_an_event_stream(identity: bytes) -> None:
 async def test_anything_before_it_says_that_the_call_was_running(before: bytes) -> None:
     refusal = b"data: " + (ERROR % "7").encode()
     _, session = await asked(streamed(before, refusal))
-    assert session.exchange.progressed
+    assert session.attempt.progressed
     assert session.evidence.from_wire
 
 
@@ -238,7 +238,7 @@ async def test_a_stream_that_broke_off_is_resumed_after_its_last_event() -> None
     assert isinstance(answer, JSONRPCResponse)
     assert server.asked == ["one", "one", "two"]
     # What the resumed request met is not what became of the call.
-    assert (session.exchange.written, session.exchange.http_status) == (True, 200)
+    assert (session.attempt.written, session.attempt.http_status) == (True, 200)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ async def test_nobody_resumes_for_a_caller_who_has_left(waits: str) -> None:
         return streamed()
 
     async with opened(resumed) as session:
-        EXCHANGE.set(session.exchange)
+        ATTEMPT.set(session.attempt)
         await session.write.send(SessionMessage(REQUEST))
         await reached.wait()
         await session.write.send(SessionMessage(cancelled(7)))
@@ -312,7 +312,7 @@ async def test_a_cancelled_request_is_given_up_and_no_other(request_id: Any, end
     version = "2026-07-28" if modern else "2025-11-25"
     metadata = ClientMessageMetadata(headers={"mcp-protocol-version": version})
     async with opened(handler) as session:
-        EXCHANGE.set(session.exchange)
+        ATTEMPT.set(session.attempt)
         await session.write.send(SessionMessage(REQUEST, metadata))
         await waiting.wait()
         await session.write.send(SessionMessage(cancelled(request_id)))
@@ -359,7 +359,7 @@ def in_session(request: httpx2.Request) -> Any:
 async def test_a_session_and_its_version_are_named_in_every_request_after_the_first() -> None:
     async with opened(in_session) as session:
         await begun(session)
-        session.exchange = Exchange("call")
+        session.attempt = Attempt("call")
         await session.ask()
     seen = [
         (request.method, request.headers.get("mcp-session-id"), request.headers.get("mcp-protocol-version"))
@@ -368,7 +368,7 @@ async def test_a_session_and_its_version_are_named_in_every_request_after_the_fi
     assert seen[0] == ("POST", None, None)
     assert set(seen[1:]) == {(method, "session-1", "2025-11-25") for method in ("POST", "GET", "DELETE")}
     assert json.loads(session.requests[0].content)["method"] == "initialize"
-    assert session.exchange.session_sent is True
+    assert session.attempt.session_sent is True
 
 
 @pytest.mark.parametrize(("lost", "said"), [(False, 1), (True, 0)])
@@ -405,9 +405,9 @@ async def test_an_answer_on_the_standalone_stream_is_nobodys() -> None:
 
     async with opened(handler) as session:
         await begun(session)
-        EXCHANGE.set(session.exchange)
+        ATTEMPT.set(session.attempt)
         await session.write.send(SessionMessage(REQUEST))
         item = await session.read.receive()
         assert item.message.method == "notifications/tools/list_changed"
         assert session.watch.dropped == 1
-        assert not session.exchange.answered
+        assert not session.attempt.answered

@@ -11,10 +11,10 @@ from mcp.shared.message import SessionMessage
 from mcp_types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from mcpconn import Evidence, FailureKind, classify
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.redact import Redactor
 from mcpconn.wire.child import ChildExited
-from mcpconn.wire.explain import explain
+from mcpconn.wire.evidence import evidence_of
 from mcpconn.wire.messages import Outgoing, Unreadable, made
 from mcpconn.wire.streams import Inbox, WatchedRead, WatchedWrite
 from mcpconn.wire.watch import Watch
@@ -44,15 +44,15 @@ class Passing:
         self.watch = Watch(self.signs.append, Redactor(["sk-secret-value"]))
         self.watch.passes = True
         self.shared = shared
-        self.records = {number: Exchange("call", "legacy", written=True) for number in numbers}
-        for number, exchange in self.records.items():
-            self.watch.sent(request(number), exchange)
+        self.records = {number: Attempt("call", "legacy", written=True) for number in numbers}
+        for number, attempt in self.records.items():
+            self.watch.sent(request(number), attempt)
 
     def receive(self, item: Any) -> Any:
         return self.watch.received(item, shared=self.shared)
 
-    def explain(self, number: int, problem: BaseException) -> Evidence:
-        return explain(problem, self.records[number], self.watch)
+    def evidence(self, number: int, problem: BaseException) -> Evidence:
+        return evidence_of(problem, self.records[number], self.watch)
 
 
 # -- an error that was received, and one that was made up here
@@ -76,7 +76,7 @@ def test_an_error_that_came_in_is_the_servers_whatever_it_says(code: int, text: 
     passing = Passing(7)
     item = error("7", code, text)
     assert passing.receive(item) is item
-    evidence = passing.explain(7, MCPError(code, text))
+    evidence = passing.evidence(7, MCPError(code, text))
     assert (evidence.code, evidence.message, evidence.from_wire) == (code, text, True)
     failure = classify(evidence)
     assert failure.delivery.value == "unknown"
@@ -88,14 +88,14 @@ def test_an_error_that_came_in_is_the_servers_whatever_it_says(code: int, text: 
 def test_an_error_that_did_not_come_in_is_made_up_whatever_it_says(code: int, text: str) -> None:
     passing = Passing(7, 8)
     passing.receive(error(8, code, text))
-    assert passing.explain(7, MCPError(code, text)).from_wire is False
+    assert passing.evidence(7, MCPError(code, text)).from_wire is False
 
 
 def test_a_timeout_of_the_sdks_is_not_what_http_said_before() -> None:
     passing = Passing(7)
-    exchange = passing.records[7]
-    exchange.http_status, exchange.content_type = 200, "text/event-stream"
-    evidence = passing.explain(7, MCPError(-32001, "Request 'tools/call' timed out"))
+    attempt = passing.records[7]
+    attempt.http_status, attempt.content_type = 200, "text/event-stream"
+    evidence = passing.evidence(7, MCPError(-32001, "Request 'tools/call' timed out"))
     assert (evidence.http_status, evidence.content_type) == (None, None)
     assert classify(evidence).kind is K.TIMEOUT
 
@@ -103,7 +103,7 @@ def test_a_timeout_of_the_sdks_is_not_what_http_said_before() -> None:
 def test_an_error_of_the_callers_own_callback_is_not_made_up_for_lack_of_an_answer() -> None:
     passing = Passing(7)
     passing.receive(SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=7, result={"inputRequests": {}})))
-    assert passing.explain(7, MCPError(-32001, "no sampling today")).from_wire is True
+    assert passing.evidence(7, MCPError(-32001, "no sampling today")).from_wire is True
 
 
 def test_secrets_are_hidden_in_evidence_and_not_in_the_message() -> None:
@@ -131,7 +131,7 @@ def test_a_late_answer_tells_nothing_about_anybody() -> None:
 def test_what_the_wire_saw_comes_before_what_the_sdk_made_of_it() -> None:
     passing = Passing(7)
     passing.records[7].http_status = 502
-    evidence = passing.explain(7, MCPError(-32000, "Request failed: HTTP 502"))
+    evidence = passing.evidence(7, MCPError(-32000, "Request failed: HTTP 502"))
     assert (evidence.http_status, evidence.code) == (502, None)
 
 
@@ -139,7 +139,7 @@ def test_the_end_of_a_transport_is_explained_by_its_reason() -> None:
     passing = Passing(7)
     passing.watch.reason = ChildExited(1, ["KeyError: 'x'"])
     passing.watch.end()
-    evidence = passing.explain(7, MCPError(-32000, "Connection closed"))
+    evidence = passing.evidence(7, MCPError(-32000, "Connection closed"))
     assert (evidence.code, evidence.from_wire, evidence.exception) == (None, False, passing.watch.reason)
     failure = classify(evidence)
     assert (failure.kind, failure.proof) == (K.TRANSPORT_LOST, True)
@@ -148,10 +148,10 @@ def test_the_end_of_a_transport_is_explained_by_its_reason() -> None:
 
 def test_a_local_exception_is_not_the_fault_of_an_answer_that_came() -> None:
     passing = Passing(7)
-    exchange = passing.records[7]
-    exchange.http_status, exchange.content_type = 200, "application/json"
+    attempt = passing.records[7]
+    attempt.http_status, attempt.content_type = 200, "application/json"
     problem = ValueError("Invalid structured content: session expired")
-    evidence = passing.explain(7, problem)
+    evidence = passing.evidence(7, problem)
     assert (evidence.http_status, evidence.content_type, evidence.exception) == (None, None, problem)
 
 
@@ -168,7 +168,7 @@ def test_a_broken_answer_on_a_shared_stream_is_its_callers(shared: bool) -> None
         assert item is broken
         return
     assert (item.message.id, passing.records[7].exception) == (7, broken)
-    failure = classify(passing.explain(7, MCPError(-32000, str(broken))))
+    failure = classify(passing.evidence(7, MCPError(-32000, str(broken))))
     assert (failure.kind, failure.delivery.value) == (K.PROTOCOL, "unknown")
     assert passing.records[8].exception is None
 
@@ -199,11 +199,11 @@ def test_an_answer_to_nobody_is_that_of_the_only_request(item: Any, listening: b
     passing = Passing()
     if listening:
         # This one waits for ever, and was answered with what it waits for.
-        passing.watch.sent(request(3, "subscriptions/listen"), Exchange("idle"))
-    exchange = passing.records[7] = Exchange("call", written=True)
-    passing.watch.sent(request(7), exchange)
+        passing.watch.sent(request(3, "subscriptions/listen"), Attempt("idle"))
+    attempt = passing.records[7] = Attempt("call", written=True)
+    passing.watch.sent(request(7), attempt)
     assert passing.receive(item).message.id == 7
-    assert isinstance(exchange.exception, Unreadable)
+    assert isinstance(attempt.exception, Unreadable)
 
 
 @pytest.mark.parametrize("item", ANONYMOUS)
@@ -219,11 +219,11 @@ def test_an_answer_to_nobody_is_nobodys_where_it_may_be_anothers(item: Any) -> N
 def test_a_late_answer_is_nobodys_although_only_one_request_waits() -> None:
     passing = Passing(6)
     passing.watch.waiting.give_up(6)
-    exchange = passing.records[7] = Exchange("call", written=True)
-    passing.watch.sent(request(7), exchange)
+    attempt = passing.records[7] = Attempt("call", written=True)
+    passing.watch.sent(request(7), attempt)
     item = error(6)
     assert passing.receive(item) is item
-    assert exchange.exception is None
+    assert attempt.exception is None
 
 
 # -- signs that a request is being worked on
@@ -286,32 +286,32 @@ class Taking:
 @pytest.mark.parametrize("final", [True, False])
 async def test_a_message_is_passed_on_with_its_bytes(final: bool) -> None:
     inner, watch = Taking(), Watch(lambda _: None)
-    exchange = Exchange("call")
-    EXCHANGE.set(exchange)
+    attempt = Attempt("call")
+    ATTEMPT.set(attempt)
     await WatchedWrite(inner, watch, final=final).send(SessionMessage(request()))
     assert inner.items[0].body == b'{"jsonrpc":"2.0","id":7,"method":"tools/call"}'
     # What HTTP has written, the HTTP client says.
-    assert exchange.written is final
+    assert attempt.written is final
 
 
 async def test_what_cannot_be_sent_is_never_handed_to_the_transport() -> None:
     inner, watch = Taking(), Watch(lambda _: None)
-    exchange = Exchange("call", written=False)
-    EXCHANGE.set(exchange)
+    attempt = Attempt("call", written=False)
+    ATTEMPT.set(attempt)
     message = request()
     message.params = {"arguments": {"n": int("7" * 4000) ** 2}}
     with pytest.raises(ValueError, match="thousands of digits"):
         await WatchedWrite(inner, watch, final=True).send(SessionMessage(message))
-    assert (inner.items, exchange.written) == ([], False)
+    assert (inner.items, attempt.written) == ([], False)
 
 
 async def test_what_a_closed_transport_was_given_was_not_written() -> None:
-    exchange = Exchange("call")
-    EXCHANGE.set(exchange)
+    attempt = Attempt("call")
+    ATTEMPT.set(attempt)
     stream = WatchedWrite(Taking(anyio.BrokenResourceError()), Watch(lambda _: None), final=True)
     with pytest.raises(anyio.BrokenResourceError):
         await stream.send(SessionMessage(request()))
-    assert exchange.written is False
+    assert attempt.written is False
 
 
 async def test_the_end_of_a_read_stream_is_a_sign_and_only_one() -> None:
@@ -331,17 +331,17 @@ async def test_the_end_of_a_read_stream_is_a_sign_and_only_one() -> None:
 async def test_what_is_received_keeps_the_context_it_was_put_in() -> None:
     inbox = Inbox()
     stream = WatchedRead(inbox, Watch(lambda _: None))
-    exchange = Exchange("call")
+    attempt = Attempt("call")
 
     async def put() -> None:
-        EXCHANGE.set(exchange)
+        ATTEMPT.set(attempt)
         await inbox.put(notification("notifications/message"))
 
     async with anyio.create_task_group() as group:
         group.start_soon(put)
         await stream.receive()
     assert stream.last_context is not None
-    assert stream.last_context[EXCHANGE] is exchange
+    assert stream.last_context[ATTEMPT] is attempt
     inbox.close()
     # A transport that puts something then has lost its session already.
     await inbox.put(notification("notifications/message"))

@@ -13,10 +13,10 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
 
 from mcpconn import Evidence
-from mcpconn.core.exchange import EXCHANGE, Exchange
+from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.redact import Redactor
 from mcpconn.testing import Reply, Script, ScriptTransport, Send
-from mcpconn.wire.lens import Lens
+from mcpconn.wire.evidence_client import EvidenceClient
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.streamable import streamable_http
@@ -59,7 +59,7 @@ class Session:
     def __init__(self, handler: Callable[[httpx2.Request], Any], *, limits: Limits = LIMITS) -> None:
         self.signs: list[Evidence] = []
         self.watch = Watch(self.signs.append, Redactor(["sk-secret-value"]))
-        self.exchange = Exchange("call", written=False)
+        self.attempt = Attempt("call", written=False)
         self.requests: list[httpx2.Request] = []
         self.limits = limits
         self.read: Any = None
@@ -79,13 +79,13 @@ class Session:
         response: httpx2.Response = reply if isinstance(reply, httpx2.Response) else await reply
         return response
 
-    def lens(self, *, sse: bool = False) -> Lens:
+    def client(self, *, sse: bool = False) -> EvidenceClient:
         transport = httpx2.MockTransport(self._handle)
-        return Lens(redact=Redactor(["sk-secret-value"]), transport=transport, sse=sse)
+        return EvidenceClient(redact=Redactor(["sk-secret-value"]), transport=transport, sse=sse)
 
     async def ask(self, message: JSONRPCMessage = REQUEST) -> JSONRPCResponse | JSONRPCError:
         """Send a request and wait for what the session is handed as its answer."""
-        EXCHANGE.set(self.exchange)
+        ATTEMPT.set(self.attempt)
         await self.write.send(SessionMessage(message))
         while True:
             item = await self.read.receive()
@@ -95,7 +95,7 @@ class Session:
 
     @property
     def evidence(self) -> Evidence:
-        return self.exchange.evidence()
+        return self.attempt.evidence()
 
 
 @asynccontextmanager
@@ -106,9 +106,9 @@ async def opened(
     session = Session(handler, limits=limits)
     streams: AbstractAsyncContextManager[Any]
     if kind == "http":
-        streams = streamable_http(URL, session.lens(), session.watch, limits)
+        streams = streamable_http(URL, session.client(), session.watch, limits)
     else:
-        streams = http_sse(URL, session.lens(sse=True), session.watch, limits)
+        streams = http_sse(URL, session.client(sse=True), session.watch, limits)
     with anyio.fail_after(SAFETY):
         async with watched(streams, session.watch, final=False, shared=kind == "sse") as (read, write):
             session.read, session.write = read, write

@@ -13,7 +13,7 @@ import httpx2
 
 from mcpconn.wire.engine.channel import READ_SIZE, Channel, either, is_clean
 from mcpconn.wire.engine.connect import Origin
-from mcpconn.wire.pace import Chunks, Pace
+from mcpconn.wire.fairness import TinyChunks, Turns
 from mcpconn.wire.reasons import protocol_reason
 
 HEAD_LIMIT = 100 * 1024
@@ -34,11 +34,11 @@ class HttpSocket:
         "_failure",
         "_http",
         "_mark",
-        "_pace",
         "_premature",
         "_read_timeout",
         "_response",
         "_spent",
+        "_turns",
         "channel",
         "heard",
         "idle_since",
@@ -67,8 +67,8 @@ class HttpSocket:
         self._failure: httpx2.HTTPError | None = None
         """What is wrong with the body behind the bytes that were handed over last."""
         self._read_timeout: float | None = None
-        self._pace = Pace()
-        self._chunks = Chunks()
+        self._turns = Turns()
+        self._chunks = TinyChunks()
 
     # -- between requests
 
@@ -116,7 +116,7 @@ class HttpSocket:
         self.heard = self._premature = False
         self._response = self._failure = None
         self._read_timeout = timeout.get("read")
-        self._chunks = Chunks()
+        self._chunks = TinyChunks()
         # Cancelled before anything left, the call is certain not to have run.
         await anyio.lowlevel.checkpoint_if_cancelled()
         await writing()
@@ -262,7 +262,7 @@ class HttpSocket:
                 # What came before it may be a whole answer.
                 self._failure = error
                 break
-            await self._pace.step()
+            await self._turns.step()
         return b"".join(pieces) if pieces else None
 
     async def _event(self) -> Any:
@@ -289,13 +289,13 @@ class HttpSocket:
                 else:
                     with _within(self._read_timeout, httpx2.ReadTimeout, "nothing was received"):
                         await self.channel.readable()
-                self._pace.waited()
+                self._turns.waited()
         except OSError as error:
             # No cause: to the classification, the end of a socket must not look like the end of a session.
             raise httpx2.ReadError(str(error) or type(error).__name__) from None
         except anyio.ClosedResourceError:
             raise httpx2.ReadError("the socket was closed on this side") from None
-        await self._pace.step()
+        await self._turns.step()
         return data
 
 

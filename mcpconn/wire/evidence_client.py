@@ -1,8 +1,8 @@
 """The HTTP client that writes down what every request meets.
 
-The SDK's transport reduces most refusals to "Server returned an error response". The lens stands above the auth
+The SDK's transport reduces most refusals to "Server returned an error response". The client stands above the auth
 flow and below the transports (`streamable`, `sse`): it notes status, headers, words and exceptions in the record
-of the call (`core.exchange`).
+of the call (`core.attempt`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 from mcp_types import ErrorData
 
-from mcpconn.core.exchange import Exchange
+from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Evidence
 from mcpconn.redact import Redactor, is_secret_value
 from mcpconn.wire.recorder import Recorder, carrying
@@ -30,7 +30,7 @@ class Refused(Exception):
         """The JSON-RPC error in its body, if there was one."""
 
 
-class Lens(httpx2.AsyncClient):
+class EvidenceClient(httpx2.AsyncClient):
     """An `httpx2.AsyncClient` for one session."""
 
     def __init__(self, *, redact: Redactor, transport: httpx2.AsyncBaseTransport, sse: bool = False, **options: Any):
@@ -45,8 +45,8 @@ class Lens(httpx2.AsyncClient):
         self.redact = redact
         self._sse = sse
 
-    async def deliver(
-        self, url: httpx2.URL, headers: dict[str, str], body: bytes, exchange: Exchange
+    async def send_message(
+        self, url: httpx2.URL, headers: dict[str, str], body: bytes, attempt: Attempt
     ) -> httpx2.Response:
         """Send a message; the head of the response to it, with status 200 or another below 300.
 
@@ -54,41 +54,41 @@ class Lens(httpx2.AsyncClient):
             Refused: it was refused, or redirected elsewhere.
             Exception: whatever the HTTP client or the auth flow raised.
         """
-        return await self.note(self.build_request("POST", url, headers=headers, content=body), exchange)
+        return await self.send_recorded(self.build_request("POST", url, headers=headers, content=body), attempt)
 
-    async def note(self, request: httpx2.Request, exchange: Exchange) -> httpx2.Response:
-        """Send a request, and write down in `exchange` what comes of it. Returns and raises as `deliver`."""
+    async def send_recorded(self, request: httpx2.Request, attempt: Attempt) -> httpx2.Response:
+        """Send a request, and write down in `attempt` what comes of it. Returns and raises as `send_message`."""
         session_sent = self._sse or SESSION_HEADER in request.headers
-        exchange.start_request(session_sent=session_sent, written=False)
+        attempt.start_request(session_sent=session_sent, written=False)
         try:
-            response = await self._send(request, exchange)
+            response = await self._send(request, attempt)
         except Exception as error:
-            if exchange.http_status is not None:
+            if attempt.http_status is not None:
                 # The message was answered. What failed is a request of the auth flow, which carries no message.
-                exchange.start_request(session_sent=session_sent, written=False)
-            exchange.exception = error
+                attempt.start_request(session_sent=session_sent, written=False)
+            attempt.exception = error
             raise
         session_id = response.headers.get(SESSION_HEADER, "")
         if session_id and is_secret_value("", session_id):
             # Whoever has it can speak in this session. A plain word or number is hidden from no text.
             self.redact.learn(session_id)
-        note_response(exchange, response, self.redact)
+        note_response(attempt, response, self.redact)
         if response.status_code >= 400:
             try:
-                said = await note_refusal(exchange, response, self.redact)
+                said = await note_refusal(attempt, response, self.redact)
             except Exception as cut:
-                exchange.exception = cut
+                attempt.exception = cut
                 raise
             raise Refused(response.status_code, said)
         if response.status_code >= 300:
             await close(response)
-            exchange.message = self.redact(f"to {target(response) or 'nowhere'}")
+            attempt.message = self.redact(f"to {target(response) or 'nowhere'}")
             raise Refused(response.status_code)
         return response
 
-    async def _send(self, request: httpx2.Request, exchange: Exchange) -> httpx2.Response:
+    async def _send(self, request: httpx2.Request, attempt: Attempt) -> httpx2.Response:
         """Send a request, and once more if a redirect says that it belongs to another URL."""
-        response = await self.send(carrying(request, exchange), stream=True, follow_redirects=False)
+        response = await self.send(carrying(request, attempt), stream=True, follow_redirects=False)
         following = next_hop(response)
         if following is None:
             return response
@@ -96,14 +96,14 @@ class Lens(httpx2.AsyncClient):
         await discard(response)
         return await self.send(following, stream=True, follow_redirects=False)
 
-    async def tell(self, request: httpx2.Request) -> Evidence | None:
+    async def send_quietly(self, request: httpx2.Request) -> Evidence | None:
         """Send a request whose answer holds nothing; what went wrong is returned. Nothing is raised."""
-        exchange = Exchange("idle")
+        attempt = Attempt("idle")
         try:
-            await discard(await self.note(request, exchange))
+            await discard(await self.send_recorded(request, attempt))
         except Refused:
-            return exchange.evidence()
+            return attempt.evidence()
         except Exception as error:  # returned as evidence: a failed notification is no caller's failure
-            exchange.exception = error
-            return exchange.evidence()
+            attempt.exception = error
+            return attempt.evidence()
         return None

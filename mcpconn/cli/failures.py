@@ -42,7 +42,7 @@ def leaf(error: BaseException) -> BaseException:
         error = inner[0]
 
 
-def explain(error: BaseException) -> tuple[str, int]:
+def describe(error: BaseException) -> tuple[str, int]:
     """The line, and the exit status."""
     error = leaf(error)
     if isinstance(error, CliError):

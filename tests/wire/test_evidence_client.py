@@ -8,8 +8,8 @@ import httpx2
 import pytest
 
 from mcpconn import FailureKind, classify
-from mcpconn.core.exchange import Exchange
-from mcpconn.wire.lens import Lens, Refused
+from mcpconn.core.attempt import Attempt
+from mcpconn.wire.evidence_client import EvidenceClient, Refused
 from tests.wire.transports import URL, Session, replied
 
 pytestmark = pytest.mark.anyio
@@ -17,19 +17,19 @@ pytestmark = pytest.mark.anyio
 K = FailureKind
 
 
-def lens(reply: object, *, sse: bool = False) -> Lens:
-    return Session(lambda _: reply).lens(sse=sse)
+def client_for(reply: object, *, sse: bool = False) -> EvidenceClient:
+    return Session(lambda _: reply).client(sse=sse)
 
 
-async def noted(reply: object, *, session: str | None = "s1", sse: bool = False) -> Exchange:
+async def noted(reply: object, *, session: str | None = "s1", sse: bool = False) -> Attempt:
     """The record of a request that met `reply`."""
-    exchange = Exchange("call", written=False)
+    attempt = Attempt("call", written=False)
     headers = {"mcp-session-id": session} if session is not None else {}
-    async with lens(reply, sse=sse) as client:
+    async with client_for(reply, sse=sse) as client:
         # What is raised is in the record, if it is not the refusal that is.
         with suppress(Refused, httpx2.HTTPError, ValueError):
-            await client.deliver(httpx2.URL(URL), headers, b"{}", exchange)
-    return exchange
+            await client.send_message(httpx2.URL(URL), headers, b"{}", attempt)
+    return attempt
 
 
 async def test_a_refusal_is_noted_in_full() -> None:
@@ -45,13 +45,13 @@ async def test_a_session_is_sent_with_its_id_or_always(session: str | None, sse:
 
 @pytest.mark.parametrize("status", [200, 202, 204])
 async def test_what_is_no_refusal_is_returned(status: int) -> None:
-    exchange = await noted(replied(status, b"x", "text/plain"))
-    assert (exchange.http_status, exchange.content_type, exchange.exception) == (status, "text/plain", None)
+    attempt = await noted(replied(status, b"x", "text/plain"))
+    assert (attempt.http_status, attempt.content_type, attempt.exception) == (status, "text/plain", None)
 
 
 async def test_a_redirect_is_followed_by_nobody_here() -> None:
-    exchange = await noted(replied(302, b"", None, location="http://elsewhere.example/"))
-    assert (exchange.http_status, exchange.failed) == (302, True)
+    attempt = await noted(replied(302, b"", None, location="http://elsewhere.example/"))
+    assert (attempt.http_status, attempt.failed) == (302, True)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ async def test_what_expects_no_answer_returns_its_failure() -> None:
         (httpx2.ReadError("reset"), K.TRANSPORT_LOST),
         (replied(404, b"Session not found", "text/plain"), K.SESSION_EXPIRED),
     ):
-        async with lens(reply) as client:
-            evidence = await client.tell(request)
+        async with client_for(reply) as client:
+            evidence = await client.send_quietly(request)
         assert evidence is not None
         assert (classify(evidence).kind, evidence.phase) == (kind, "idle")
-    async with lens(replied(202)) as client:
-        assert await client.tell(request) is None
+    async with client_for(replied(202)) as client:
+        assert await client.send_quietly(request) is None

@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Fault:
+class Breakage:
     """One thing that goes wrong."""
 
     server: str
@@ -34,7 +34,7 @@ class Fault:
     nobody but mcpconn brings it back."""
 
 
-def schedule(http: HttpServer, pid_file: Path, seconds: float) -> list[Fault]:
+def schedule(http: HttpServer, pid_file: Path, seconds: float) -> list[Breakage]:
     """The faults of a demo of so many seconds."""
     window = WINDOW * min(1.0, max(0.2, seconds / DEFAULT_SECONDS))
 
@@ -65,18 +65,18 @@ def schedule(http: HttpServer, pid_file: Path, seconds: float) -> list[Fault]:
         return refuse
 
     faults = [
-        Fault(HTTP, "session expired", 0.05, forget),
-        Fault(HTTP, "429 Too Many Requests", 0.15, refusing(429)),
-        Fault(HTTP, "server killed", 0.33, kill_server),
-        Fault(HTTP, "503 Service Unavailable", 0.66, refusing(503)),
-        Fault(HTTP, "session expired", 0.9, forget),
-        Fault(STDIO, "child killed", 0.1, kill_stdio),
-        Fault(STDIO, "child killed", 0.5, kill_stdio),
-        Fault(STDIO, "child killed", 0.8, kill_stdio),
+        Breakage(HTTP, "session expired", 0.05, forget),
+        Breakage(HTTP, "429 Too Many Requests", 0.15, refusing(429)),
+        Breakage(HTTP, "server killed", 0.33, kill_server),
+        Breakage(HTTP, "503 Service Unavailable", 0.66, refusing(503)),
+        Breakage(HTTP, "session expired", 0.9, forget),
+        Breakage(STDIO, "child killed", 0.1, kill_stdio),
+        Breakage(STDIO, "child killed", 0.5, kill_stdio),
+        Breakage(STDIO, "child killed", 0.8, kill_stdio),
     ]
     if seconds >= DEFAULT_SECONDS:
         return faults
-    once: dict[str, Fault] = {}
+    once: dict[str, Breakage] = {}
     for fault in faults:
         once.setdefault(fault.cause, fault)
     return list(once.values())

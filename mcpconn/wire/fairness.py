@@ -22,7 +22,7 @@ TINY_PER_SECOND = 100.0
 """Tiny chunks a second that are always read: keep-alive comments of an event stream that lives for days."""
 
 
-class Pace:
+class Turns:
     """Yields to the loop every so many steps. Waiting for the network is a yield, too, and starts the count again."""
 
     __slots__ = ("_left",)
@@ -42,7 +42,7 @@ class Pace:
             await anyio.lowlevel.checkpoint()
 
 
-class Chunks:
+class TinyChunks:
     """Refuses a response that consists of framing."""
 
     __slots__ = ("_now", "_since", "_tiny")

@@ -7,53 +7,53 @@ import httpx2
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mcpconn.wire.pace import STEPS, TINY, TINY_LIMIT, TINY_PER_SECOND, Chunks, Pace
+from mcpconn.wire.fairness import STEPS, TINY, TINY_LIMIT, TINY_PER_SECOND, TinyChunks, Turns
 
 pytestmark = pytest.mark.anyio
 
 
-async def turns_during(pace: Pace, steps: int) -> int:
+async def turns_during(turns: Turns, steps: int) -> int:
     """How often another task runs while so many steps are taken."""
-    turns = 0
+    others = 0
 
     async def neighbour() -> None:
-        nonlocal turns
+        nonlocal others
         while True:
             await checkpoint()
-            turns += 1
+            others += 1
 
     async with anyio.create_task_group() as group:
         group.start_soon(neighbour)
         await checkpoint()
-        before = turns
+        before = others
         for _ in range(steps):
-            await pace.step()
-        found = turns - before
+            await turns.step()
+        found = others - before
         group.cancel_scope.cancel()
     return found
 
 
 async def test_every_so_many_steps_other_tasks_run() -> None:
-    assert await turns_during(Pace(), STEPS - 1) == 0
-    assert 8 <= await turns_during(Pace(), 10 * STEPS) <= 11
+    assert await turns_during(Turns(), STEPS - 1) == 0
+    assert 8 <= await turns_during(Turns(), 10 * STEPS) <= 11
 
 
 async def test_a_wait_counts_as_a_turn() -> None:
-    pace = Pace()
+    turns = Turns()
     for _ in range(STEPS - 1):
-        await pace.step()
-    pace.waited()
-    assert await turns_during(pace, STEPS - 1) == 0
+        await turns.step()
+    turns.waited()
+    assert await turns_during(turns, STEPS - 1) == 0
 
 
 def test_chunks_of_some_size_are_never_too_many() -> None:
-    chunks = Chunks(lambda: 0.0)
+    chunks = TinyChunks(lambda: 0.0)
     for _ in range(3 * TINY_LIMIT):
         chunks.count(TINY)
 
 
 def test_tiny_chunks_are_too_many_at_some_point() -> None:
-    chunks = Chunks(lambda: 0.0)
+    chunks = TinyChunks(lambda: 0.0)
     for _ in range(TINY_LIMIT):
         chunks.count(TINY - 1)
     with pytest.raises(httpx2.DecodingError, match=f"more than {TINY_LIMIT} chunks of less than {TINY} bytes"):
@@ -62,7 +62,7 @@ def test_tiny_chunks_are_too_many_at_some_point() -> None:
 
 def test_tiny_chunks_that_take_their_time_are_fine() -> None:
     now = 0.0
-    chunks = Chunks(lambda: now)
+    chunks = TinyChunks(lambda: now)
     for _ in range(5 * TINY_LIMIT):
         now += 1 / TINY_PER_SECOND
         chunks.count(1)
@@ -70,7 +70,7 @@ def test_tiny_chunks_that_take_their_time_are_fine() -> None:
 
 def test_a_day_of_silence_is_no_credit_for_a_flood() -> None:
     now = 0.0
-    chunks = Chunks(lambda: now)
+    chunks = TinyChunks(lambda: now)
     for _ in range(TINY_LIMIT):
         chunks.count(1)
     now = 86_400.0

@@ -16,7 +16,7 @@ NOT_PROCESSED = frozenset({301, 307, 308})
 After 302 and 303 nobody knows: that is how a server answers what it has done already (15.4.3, 15.4.4)."""
 
 
-class Exchange:
+class Attempt:
     """What happened to one attempt. The fields are those of `Evidence`, about the attempt's latest request.
 
     One attempt can take several requests: a message is sent again after a redirect or by an auth flow, and one call
@@ -139,5 +139,5 @@ class Exchange:
         )
 
 
-EXCHANGE: ContextVar[Exchange | None] = ContextVar("mcpconn_exchange", default=None)
+ATTEMPT: ContextVar[Attempt | None] = ContextVar("mcpconn_attempt", default=None)
 """The attempt that the present code works for."""

@@ -41,7 +41,7 @@ GAP_INTERVAL = 60.0
 """Seconds between two listings for gaps in the event stream. Some proxies end every stream after a minute."""
 
 
-class Watch:
+class ListingSchedule:
     """Decides when a catalogue lists, and hears what its server announces."""
 
     def __init__(self, lists: Lists, of: Lister, *, wait_for_dials: Callable[[], Awaitable[None]]) -> None:
