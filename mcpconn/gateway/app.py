@@ -105,14 +105,16 @@ class App:
                 self.manager,
                 scopes=self.settings.scopes,
                 callbacks=relay.callbacks,
+                shared_callbacks=relay.shared_callbacks,
                 one_person=self._one_person,
             )
-            parking = ParkingLot(group)
+            self.parking = parking = ParkingLot(group)
             for name, view in self.settings.views.items():
                 self._endpoints[name] = endpoint = self._endpoint(view, relay, parking)
                 await stack.enter_async_context(endpoint.running())
                 group.start_soon(endpoint.sessions.sweep)
             group.start_soon(self.ledger.own)
+            group.start_soon(self.ledger.obey)
             for server in self.servers:
                 end = self.manager[server].catalog.subscribe(partial(self._changed, relay))
                 stack.callback(end)

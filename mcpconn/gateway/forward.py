@@ -8,12 +8,11 @@ on, and whose `_meta` a program can.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import anyio
-import mcp_types as types
 from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
@@ -23,20 +22,18 @@ from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed, McpConnError
 from mcpconn.gateway.downstream import CALL, Call, Context, Downstream, is_modern
 from mcpconn.gateway.extras import Extras
-from mcpconn.gateway.ledger import Entry, Found, Ledger, LedgerRefused, Outcome, Superseded, fingerprint_of
+from mcpconn.gateway.keyed import CANCEL, IDEMPOTENCY_KEY, LEDGER, Keyed
+from mcpconn.gateway.ledger import Entry, Ledger, fingerprint_of
 from mcpconn.gateway.lists import KINDS, BadCursor, Lists
 from mcpconn.gateway.names import Table
-from mcpconn.gateway.outcomes import refused, tool_error, unanswered
-from mcpconn.gateway.parked import Parked, ParkingLot
+from mcpconn.gateway.outcomes import CALL_ID, refused, tool_error, unanswered
+from mcpconn.gateway.parked import Ended, Parked, ParkingLot
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.rewrite import Json, result, to_server
-from mcpconn.gateway.rounds import Rounds
-from mcpconn.gateway.store import StoreFull, StoreUnavailable
+from mcpconn.gateway.rounds import ROUND, Rounds
 from mcpconn.gateway.upstreams import NotShared, Upstreams, speaks_modern
 from mcpconn.gateway.views import View
 
-IDEMPOTENCY_KEY = "mcpconn/idempotencyKey"
-"""Key in a call's `_meta` under which a client names the call, to be able to ask for it again."""
 ERA_PATIENCE = 5.0
 """Seconds to wait for a server's era, which decides who may share a session with it."""
 
@@ -78,6 +75,7 @@ class Forwarder:
         self._relay = relay
         self._parking = parking
         self._ledger = ledger
+        self._keyed = Keyed(ledger, parking)
         self._extras = extras
         self._stamp = stamp
         self._trusted = trusted
@@ -90,6 +88,7 @@ class Forwarder:
             "resources/unsubscribe": self._unsubscribe,
             "completion/complete": self._complete,
             "logging/setLevel": self._set_level,
+            CANCEL: self._cancel,
         }
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -102,7 +101,8 @@ class Forwarder:
             return await call_next(ctx)
         try:
             # The SDK's server would do it after its middleware, which this is.
-            protocol.validate_client_request(ctx.method, ctx.protocol_version, ctx.params)
+            if ctx.method != CANCEL:
+                protocol.validate_client_request(ctx.method, ctx.protocol_version, ctx.params)
         except KeyError:
             raise MCPError(METHOD_NOT_FOUND, "Method not found", ctx.method) from None
         call = Call(ctx, Downstream.of(ctx), "")
@@ -166,54 +166,71 @@ class Forwarder:
         server, own = self._named(params, "tool")
         meta = params.get("_meta") or {}
         rounds = Rounds.opened(params)
-        key = rounds.key or meta.get(IDEMPOTENCY_KEY)
+        own_key = meta.get(IDEMPOTENCY_KEY)
+        if own_key is not None and (not isinstance(own_key, str) or own_key.startswith(ROUND)):
+            raise MCPError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY} must be a string that does not begin with {ROUND}")
+        key = rounds.key or own_key
         sent = {**to_server(params), "name": own}
-        if rounds.parked is not None:
-            return await self._resumed(rounds.parked, call, fingerprint_of("tools/call", server, sent), params)
-        rounds.into(sent)
-        if not isinstance(key, str):
-            return await self._run_tool(call, server, sent, None)
-        fingerprint = fingerprint_of("tools/call", server, {**params, "name": own, **rounds.salient})
+        # A modern client's stream can be cut at any time; a call with a key can be asked for again, so it goes on.
+        detached = own_key is not None and is_modern(call.ctx)
         try:
-            while True:
-                entry, found = await self._ledger.look(call.client.principal, key, fingerprint)
-                if found.outcome is not Outcome.NEW:
-                    return _remembered(found)
-                try:
-                    return await self._run_tool(call, server, sent, entry)
-                except Superseded:
-                    continue
-        except LedgerRefused as error:
-            return tool_error(str(error), "not_run", {})
-        except (StoreFull, StoreUnavailable) as error:
-            return tool_error(f"The call was not made: its idempotency key cannot be recorded. {error}", "not_run", {})
+            if rounds.parked is not None:
+                return await self._parking.resume(
+                    rounds.parked, call.client.principal, rounds.responses or {}, detached=detached
+                )
+            rounds.into(sent)
+            if key is None:
+                return await self._run_tool(call, server, sent, None, None)
+            return await self._keyed.run(
+                call.client.principal,
+                key,
+                fingerprint_of("tools/call", server, {**params, "name": own, **rounds.salient}),
+                partial(self._run_tool, call, server, sent),
+                repeat_of=meta.get(LEDGER),
+                detached=detached,
+            )
+        except Ended as error:
+            return tool_error(error.error.message, "unknown", {})
 
-    async def _run_tool(self, call: Call, server: str, sent: Json, entry: Entry | None) -> Json:
-        """Run a tool, and write down what became of it if the call has a key."""
-        meta = {} if entry is None else {"mcpconn/call": entry.key.name}
+    async def _run_tool(self, call: Call, server: str, sent: Json, entry: Entry | None, parked: Parked | None) -> Json:
+        """Run a tool, and write down what became of it if the call has a key.
+
+        Args:
+            call: Whose call it is.
+            server: Where the tool is.
+            sent: The request's parameters.
+            entry: The call's in the ledger, if it has a key.
+            parked: The task it runs in, if it is one of the gateway's own.
+        """
+        meta = {} if entry is None else {CALL_ID: entry.key.name}
         before = None if entry is None else partial(self._ledger.send, entry)
         try:
             connection = await self._connection(call, server)
-            answer = await self._forward(call, connection, "tools/call", sent, before=before)
+            answer = await self._forward(call, connection, "tools/call", sent, before=before, parked=parked)
         except CallFailed as error:
             if entry is not None:
                 await (self._ledger.drop(entry) if error.outcome == "not_run" else self._ledger.unknown(entry))
             return unanswered(error, server, meta)
+        except Ended:
+            raise
         except MCPError as error:
+            said = refused(error)
             if entry is not None:
-                await self._ledger.answer(entry, {"error": error.error.model_dump(mode="json", exclude_none=True)})
-            raise refused(error) from None
+                await self._ledger.answer(entry, {"error": said.error.model_dump(mode="json", exclude_none=True)})
+            raise said from None
         except BaseException:
             if entry is not None:
                 # Cancelled, or a fault of ours: if the request was sent, it may have run.
                 with anyio.CancelScope(shield=True):
                     await self._ledger.unknown(entry)
             raise
-        if entry is not None and answer.get("resultType") != "input_required":
+        if entry is not None:
+            # A modern server's question is an answer as well: the same request again gets the same question.
             await self._ledger.answer(entry, {"result": answer})
-        elif entry is not None:
-            await self._ledger.drop(entry)
         return answer
+
+    async def _cancel(self, call: Call, params: Json) -> Json:
+        return await self._keyed.cancel(call.client.principal, params.get("key"))
 
     # -- prompts and resources
 
@@ -236,7 +253,7 @@ class Forwarder:
     async def _read_only(self, call: Call, server: str, method: str, sent: Json, params: Json) -> Json:
         rounds = Rounds.opened(params)
         if rounds.parked is not None:
-            return await self._resumed(rounds.parked, call, fingerprint_of(method, server, sent), params)
+            return await self._parking.resume(rounds.parked, call.client.principal, rounds.responses or {})
         rounds.into(sent)
         try:
             return await self._forward(call, await self._connection(call, server), method, sent)
@@ -253,8 +270,18 @@ class Forwarder:
         sent: Json,
         *,
         before: Callable[[], Awaitable[None]] | None = None,
+        parked: Parked | None = None,
     ) -> Json:
-        """One request to a server. A modern client's may be parked while its legacy server asks."""
+        """One request to a server. A modern client's may be parked while its legacy server asks.
+
+        Args:
+            call: Whose request it is.
+            connection: Where it goes.
+            method: The JSON-RPC method.
+            sent: Its parameters.
+            before: Awaited immediately before it is sent.
+            parked: The task it runs in, if it is one of the gateway's own.
+        """
 
         async def run(parked: Parked | None = None) -> Json:
             call.parked = parked
@@ -270,12 +297,9 @@ class Forwarder:
 
         if not is_modern(call.ctx) or not call.client.abilities or speaks_modern(connection):
             return await run()
-        fingerprint = fingerprint_of(method, call.server, sent)
-        return await self._parking.next(self._parking.begin(call.client.principal, fingerprint, run))
-
-    async def _resumed(self, name: str, call: Call, fingerprint: str, params: Json) -> Json:
-        responses: Mapping[str, Any] = params.get("inputResponses") or {}
-        return await self._parking.resume(name, call.client.principal, fingerprint, responses)
+        if parked is not None:
+            return await run(parked)
+        return await self._parking.outcome(self._parking.begin(call.client.principal, run))
 
     def _answered(self, server: str, method: str, answer: Json) -> Json:
         if answer.get("resultType") == "input_required":
@@ -366,16 +390,3 @@ class Forwarder:
             except McpConnError:
                 # It has no session now; the next one asks for the roots itself.
                 continue
-
-
-def _remembered(found: Found) -> Json:
-    """What the ledger knows of a call that is not run again."""
-    if found.outcome is Outcome.UNKNOWN:
-        text = "This call was sent before, and its answer was lost: it may have run. Find out before you call again."
-        return tool_error(text, "unknown", {})
-    answer = found.answer
-    if answer is None:
-        return tool_error("This call ran; its answer was too long to be kept. Do not call again for it.", "ran", {})
-    if "error" in answer:
-        raise MCPError.from_error_data(types.ErrorData.model_validate(answer["error"]))
-    return dict(answer["result"])

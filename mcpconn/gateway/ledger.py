@@ -10,6 +10,9 @@ ledger runs it once. For each key of each principal it keeps one record, changed
 `send` is called after the wait for the server and immediately before the request goes to the transport, so that a call
 which was never sent leaves no record. Whoever loses that race joins the winner. An unexpired record is never evicted:
 a full ledger refuses calls with a key, clearly. What the store cannot answer is refused too, never guessed.
+
+A store that fails between `send` and the end changes nothing of what the call's client is told. The end is kept here,
+given to whoever asks this process, and written as soon as the store takes it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -25,7 +29,8 @@ from typing import Any
 import anyio
 
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.store import Key, Record, Store
+from mcpconn.gateway.store import Key, Record, Store, StoreUnavailable
+from mcpconn.observe import log
 
 TTL = 3600.0
 """Seconds a record is kept, counted from the end of its call. A client repeats within half of it."""
@@ -39,6 +44,10 @@ LEASE = 3.0
 """Seconds after which a process that has stopped renewing its lease counts as dead."""
 LOOK = 0.1
 """Seconds between looks at a call that another process runs."""
+REMEMBERED = 20_000
+"""Keys that this process remembers to have sent, for the case that the store cannot be asked."""
+CANCEL_CHANNEL = "ledger/cancel"
+"""Where processes tell each other of calls to be cancelled."""
 
 
 class LedgerRefused(Exception):
@@ -79,8 +88,27 @@ class Entry:
         self.fingerprint = fingerprint
         self.version: int | None = None
         """Of the record, once this process wrote it: the token by which alone it may be changed."""
-        self.ended = anyio.Event()
-        """Set when the call is over in this process; who joins it here waits for that."""
+        self.changed = anyio.Event()
+        """Set and replaced when the call is over in this process, or asks; who joins it here waits for that."""
+        self.over = False
+        self.asking: Mapping[str, Any] | None = None
+        """The last question that the call waits for an answer to, as it went out."""
+        self.cancel: Callable[[], None] | None = None
+        """Cancels the call."""
+
+    def ask(self, question: Mapping[str, Any]) -> None:
+        """The call has asked its client something."""
+        self.asking = question
+        self._tell()
+
+    def end(self) -> None:
+        """The call is over."""
+        self.over = True
+        self._tell()
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
 
 
 class Ledger:
@@ -107,6 +135,9 @@ class Ledger:
         self._sleep = sleep
         self._owner = secrets.token_hex(8)
         self._entries: dict[Key, Entry] = {}
+        # Ends that the store did not take yet: the value to write, or None to delete the record.
+        self._unwritten: dict[Key, tuple[Entry, bytes | None]] = {}
+        self._sent: OrderedDict[Key, None] = OrderedDict()
 
     async def identity(self) -> str:
         """The ledger's id, which a client sees: the same as long as the store keeps its records."""
@@ -117,10 +148,55 @@ class Ledger:
         return record.value.decode("ascii")
 
     async def own(self) -> None:
-        """Keep this process's lease, for as long as it runs. Calls it has sent are `unknown` once the lease ends."""
+        """Keep this process's lease, for as long as it runs. Calls it has sent are `unknown` once the lease ends.
+
+        Writes down, too, what the store did not take before.
+        """
         while True:
-            await self._store.put(self._lease(self._owner), b"", ttl=LEASE)
+            try:
+                await self._store.put(self._lease(self._owner), b"", ttl=LEASE)
+                for place in tuple(self._unwritten):
+                    await self._write_end(place)
+            except StoreUnavailable as error:
+                log.warning("gateway.store_unavailable", error=str(error))
             await self._sleep(LEASE / 3)
+
+    async def obey(self) -> None:
+        """Cancel what other processes ask this one to cancel, for as long as it runs."""
+        while True:
+            try:
+                async with self._store.subscribe(CANCEL_CHANNEL) as hints:
+                    async for hint in hints:
+                        group, _, name = hint.decode("utf-8", "replace").partition(" ")
+                        self._cancel(Key(group, name))
+            except StoreUnavailable:
+                await self._sleep(LEASE)
+
+    async def cancel(self, principal: Principal, key: str) -> bool:
+        """Cancel a call that is under way, here or in another process. Whether there is one."""
+        place = self._place(principal, key)
+        if self._cancel(place):
+            return True
+        record = await self._store.get(place)
+        if record is None or not (owner := json.loads(record.value).get("owner")) or owner == self._owner:
+            return False
+        await self._store.publish(CANCEL_CHANNEL, f"{place.group} {place.name}".encode())
+        return True
+
+    def _cancel(self, place: Key) -> bool:
+        entry = self._entries.get(place)
+        if entry is None or entry.cancel is None:
+            return False
+        entry.cancel()
+        return True
+
+    def may_have_sent(self, principal: Principal, key: str) -> bool:
+        """Whether a call with this key was sent, as far as this process remembers."""
+        return self._place(principal, key) in self._sent
+
+    @staticmethod
+    def _place(principal: Principal, key: str) -> Key:
+        return Key(f"ledger/{principal.digest}", hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
 
     async def look(self, principal: Principal, key: str, fingerprint: str) -> tuple[Entry, Found]:
         """What is known of a call before it is run. One that is under way is awaited.
@@ -136,8 +212,12 @@ class Ledger:
         """
         if not 0 < len(key) <= LONGEST_KEY:
             raise LedgerRefused(f"an idempotency key has 1 to {LONGEST_KEY} characters")
-        place = Key(f"ledger/{principal.digest}", hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
+        place = self._place(principal, key)
         while True:
+            if (unwritten := self._unwritten.get(place)) is not None:
+                if (value := unwritten[1]) is not None:
+                    return Entry(place, fingerprint), self._told(json.loads(value), fingerprint)
+                await self._write_end(place)
             record = await self._store.get(place)
             if record is None:
                 return Entry(place, fingerprint), Found(Outcome.NEW)
@@ -145,27 +225,37 @@ class Ledger:
             if found is not None:
                 return Entry(place, fingerprint), found
 
-    async def _read(self, place: Key, record: Record, fingerprint: str) -> Found | None:
-        """What a record says; None after a wait for the call that it is about."""
-        content = json.loads(record.value)
+    @staticmethod
+    def _told(content: Mapping[str, Any], fingerprint: str) -> Found:
+        """What a record of a call that is over says."""
         if content["fingerprint"] != fingerprint:
             raise LedgerRefused(
                 "this idempotency key was used for another call (another tool, other arguments); use a new key"
             )
-        if content["state"] == "answered":
-            answer = content["answer"]
-            return Found(Outcome.ANSWER_LOST) if answer is None else Found(Outcome.ANSWERED, answer)
+        if content["state"] != "answered":
+            return Found(Outcome.UNKNOWN)
+        answer = content["answer"]
+        return Found(Outcome.ANSWER_LOST) if answer is None else Found(Outcome.ANSWERED, answer)
+
+    async def _read(self, place: Key, record: Record, fingerprint: str) -> Found | None:
+        """What a record says; None after a wait for the call that it is about."""
+        content = json.loads(record.value)
+        known = self._told(content, fingerprint)
+        if content["state"] == "answered" or not content["owner"]:
+            return known
         if content["owner"] == self._owner:
             entry = self._entries.get(place)
             if entry is None or entry.version != record.version:
                 # It ended between the two looks, or its end could not be written.
                 fresh = await self._store.get(place)
-                return Found(Outcome.UNKNOWN) if fresh == record else None
-            await entry.ended.wait()
+                return known if fresh == record and place not in self._unwritten else None
+            if entry.asking is not None:
+                return Found(Outcome.ANSWERED, {"result": entry.asking})
+            await entry.changed.wait()
             return None
         if await self._store.get(self._lease(content["owner"])) is None:
             # The record may have been written after it was read, in the last moment of its owner.
-            return Found(Outcome.UNKNOWN) if await self._store.get(place) == record else None
+            return known if await self._store.get(place) == record else None
         await self._sleep(LOOK)
         return None
 
@@ -185,6 +275,9 @@ class Ledger:
         if entry.version is None:
             raise Superseded
         self._entries[entry.key] = entry
+        self._sent[entry.key] = None
+        while len(self._sent) > REMEMBERED:
+            self._sent.popitem(last=False)
 
     async def answer(self, entry: Entry, answer: Mapping[str, Any]) -> None:
         """The call was answered: by a result, a tool's own error, or an error of the server's application."""
@@ -200,23 +293,33 @@ class Ledger:
 
     async def drop(self, entry: Entry) -> None:
         """It is certain that the call did not run: its key is free again."""
-        try:
-            if entry.version is not None:
-                await self._store.delete(entry.key, version=entry.version)
-        finally:
-            self._over(entry)
+        await self._close(entry, None)
 
-    async def _close(self, entry: Entry, value: bytes) -> None:
+    async def _close(self, entry: Entry, value: bytes | None) -> None:
+        """Write the end of a call: never raises, because the call's outcome does not depend on it."""
+        if entry.version is None:
+            return
+        self._unwritten[entry.key] = (entry, value)
         try:
-            if entry.version is not None:
-                await self._store.swap(entry.key, entry.version, value, ttl=self.ttl)
+            await self._write_end(entry.key)
+        except StoreUnavailable as error:
+            log.warning("gateway.ledger_not_written", call=entry.key.name, error=str(error))
         finally:
-            self._over(entry)
+            if self._entries.get(entry.key) is entry:
+                del self._entries[entry.key]
+            entry.end()
 
-    def _over(self, entry: Entry) -> None:
-        if self._entries.get(entry.key) is entry:
-            del self._entries[entry.key]
-        entry.ended.set()
+    async def _write_end(self, place: Key) -> None:
+        entry, value = self._unwritten[place]
+        assert entry.version is not None
+        if value is None:
+            await self._store.delete(place, version=entry.version)
+            self._sent.pop(place, None)
+        else:
+            # If an earlier attempt was written although it failed, the version is another one: nothing to do.
+            await self._store.swap(place, entry.version, value, ttl=self.ttl)
+        if self._unwritten.get(place) == (entry, value):
+            del self._unwritten[place]
 
     @staticmethod
     def _lease(owner: str) -> Key:

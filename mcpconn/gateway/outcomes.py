@@ -14,6 +14,8 @@ from mcpconn.handlers.wording import problem
 
 OUTCOME = "mcpconn/outcome"
 RETRY_IN = "mcpconn/retryIn"
+CALL_ID = "mcpconn/call"
+"""Key in a result's `_meta` for the ledger's id of a call with a key."""
 
 
 def tool_error(text: str, outcome: Literal["not_run", "unknown", "ran"], meta: Mapping[str, Any]) -> Json:

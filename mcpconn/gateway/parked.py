@@ -2,13 +2,15 @@
 
 A legacy server sends a question and waits; a modern client is asked by the result of its request, and answers in the
 next one. In between nobody holds a stream, so the call is parked: it goes on in a task of its own, its question goes
-out as `input_required`, and the answer's `requestState` names the parked call. A name is used once, is bound to the
+out as `input_required`, and the answer's `requestState` names the parked call. A name takes one answer, is bound to the
 principal, the view and the request, and expires. What ends a parked call without an answer cancels it upstream.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,8 +18,9 @@ import anyio
 import mcp_types as types
 from anyio.abc import TaskGroup
 from mcp import MCPError
-from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST
+from mcp_types import INVALID_PARAMS, INVALID_REQUEST
 
+from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.rewrite import Json
 from mcpconn.gateway.rounds import wrapped
@@ -31,16 +34,16 @@ ROUNDS = 10
 
 
 class Parked:
-    """One call of a modern client that its server may ask something in between."""
+    """One call that runs in a task of its own, and that its server may ask something in between."""
 
-    def __init__(self, principal: Principal, fingerprint: str) -> None:
+    def __init__(self, principal: Principal, *, asked: Callable[[Json], None] | None = None) -> None:
         """
         Args:
             principal: Who called, and alone may go on with it.
-            fingerprint: What was called; the answer comes with the same call.
+            asked: Told of each question as it goes out.
         """
         self.principal = principal
-        self.fingerprint = fingerprint
+        self.asked = asked
         self.rounds = 0
         self.scope = anyio.CancelScope()
         self._questions: dict[str, types.ServerRequest] = {}
@@ -49,13 +52,21 @@ class Parked:
         self._result: Json | None = None
         self._error: Exception | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether the call has ended."""
+        return self._result is not None or self._error is not None
+
     async def run(self, call: Callable[[], Awaitable[Json]]) -> None:
         """Run the call to its end, in a task of the gateway's."""
         try:
             with self.scope:
                 self._result = await call()
             if self.scope.cancelled_caught:
-                self._error = MCPError(INTERNAL_ERROR, "the call was cancelled, because its question was not answered")
+                self._error = Ended(
+                    "The call was cancelled: its question was not answered in time, or its client cancelled it. It is "
+                    "not known whether the tool ran."
+                )
         except Exception as error:
             self._error = error
         finally:
@@ -85,7 +96,7 @@ class Parked:
         Raises:
             Exception: what the call raised.
         """
-        while self._result is None and self._error is None and not self._questions:
+        while not self.over and not self._questions:
             await self._changed.wait()
             self._changed = anyio.Event()
         if self._error is not None:
@@ -103,8 +114,33 @@ class Parked:
             event.set()
 
 
+class Turn:
+    """A call from one request of its client to the end, or to its next question."""
+
+    def __init__(self, parked: Parked) -> None:
+        self.parked = parked
+        self.done = anyio.Event()
+        self.result: Json | None = None
+        self.error: Exception | None = None
+
+
+class _Asked:
+    """A question that went out, and the turn that its answer began."""
+
+    def __init__(self, parked: Parked) -> None:
+        self.parked = parked
+        self.answer: str | None = None
+        """The answer as it came; None until there is one."""
+        self.turn: Turn | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the call waits for this answer."""
+        return self.answer is None and not self.parked.over
+
+
 class ParkingLot:
-    """The parked calls of this process."""
+    """The calls of this process that run in tasks of their own."""
 
     def __init__(self, group: TaskGroup, *, per_principal: int = PER_PRINCIPAL, expiry: float = EXPIRY) -> None:
         """
@@ -116,66 +152,119 @@ class ParkingLot:
         self._group = group
         self._per_principal = per_principal
         self._expiry = expiry
-        self._by_name: dict[str, Parked] = {}
+        self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
-    def begin(self, principal: Principal, fingerprint: str, call: Callable[[Parked], Awaitable[Json]]) -> Parked:
-        """Begin a call that may be parked."""
-        parked = Parked(principal, fingerprint)
+    def begin(
+        self,
+        principal: Principal,
+        call: Callable[[Parked], Awaitable[Json]],
+        *,
+        asked: Callable[[Json], None] | None = None,
+    ) -> Turn:
+        """Begin a call that may be parked.
+
+        Args:
+            principal: Who calls.
+            call: Runs the call.
+            asked: Told of each question as it goes out.
+        """
+        parked = Parked(principal, asked=asked)
         self._group.start_soon(parked.run, lambda: call(parked))
-        return parked
+        return self._turn(parked)
 
-    async def next(self, parked: Parked) -> Json:
+    async def outcome(self, turn: Turn, *, detached: bool = False) -> Json:
         """The call's result, or an `input_required` that names it; what it raises is raised.
 
-        If the request that waits here is cancelled, the call is cancelled too: its client has gone.
+        Args:
+            turn: From `begin`.
+            detached: The call goes on if the request that waits here is cancelled. Otherwise it is cancelled, too.
         """
         try:
-            found = await parked.wait()
-        except BaseException:
-            parked.scope.cancel()
+            await turn.done.wait()
+        except anyio.get_cancelled_exc_class():
+            if not detached:
+                turn.parked.scope.cancel()
             raise
-        if not all(isinstance(each, types.Request) for each in found.values()) or not found:
+        if turn.error is not None:
+            raise turn.error
+        assert turn.result is not None
+        return turn.result
+
+    async def resume(
+        self, name: str, principal: Principal, responses: Mapping[str, Any], *, detached: bool = False
+    ) -> Json:
+        """Go on with a parked call. The same answer again, after a lost response, joins the first or gets its result.
+
+        Raises:
+            Ended: no call of this principal waits under this name. It may have been answered, have expired, or have
+                been in a process that is gone: its outcome is unknown.
+        """
+        asked = self._asked.get(name)
+        if asked is None or asked.parked.principal != principal:
+            raise Ended(
+                "No call waits for this answer: it has expired, was cancelled, or the gateway was restarted. It is not "
+                "known whether the tool ran."
+            )
+        given = json.dumps(responses, sort_keys=True, separators=(",", ":"))
+        if asked.turn is None:
+            asked.answer = given
+            asked.parked.answer(responses)
+            asked.turn = self._turn(asked.parked)
+        elif asked.answer != given:
+            raise Ended("This question was answered before, with another answer. Only the first one counts.")
+        return await self.outcome(asked.turn, detached=detached)
+
+    def _turn(self, parked: Parked) -> Turn:
+        turn = Turn(parked)
+        # In a task of its own: the request that waits for it may be cut off, and another one come for the same.
+        self._group.start_soon(self._take, turn)
+        return turn
+
+    async def _take(self, turn: Turn) -> None:
+        try:
+            turn.result = await self._next(turn.parked)
+        except Exception as error:
+            turn.error = error
+        finally:
+            turn.done.set()
+
+    async def _next(self, parked: Parked) -> Json:
+        found = await parked.wait()
+        if not found or not all(isinstance(each, types.Request) for each in found.values()):
             return found
         parked.rounds += 1
         if parked.rounds > ROUNDS:
             parked.scope.cancel()
-            raise MCPError(INTERNAL_ERROR, f"the server asked more than {ROUNDS} times during one call")
-        if sum(each.principal == parked.principal for each in self._by_name.values()) >= self._per_principal:
+            raise Ended(f"The server asked more than {ROUNDS} times during one call, so it was cancelled.")
+        if sum(each.waits and each.parked.principal == parked.principal for each in self._asked.values()) >= (
+            self._per_principal
+        ):
             parked.scope.cancel()
-            raise MCPError(INTERNAL_ERROR, f"{self._per_principal} calls wait for an answer already; answer them first")
+            raise Ended(f"{self._per_principal} calls wait for an answer already, so this one was cancelled.")
         name = secrets.token_urlsafe(12)
-        self._by_name[name] = parked
+        self._asked[name] = _Asked(parked)
         self._group.start_soon(self._expire, name)
         questions = {
             key: question.model_dump(by_alias=True, mode="json", exclude_none=True) for key, question in found.items()
         }
-        return {"resultType": "input_required", "inputRequests": questions, "requestState": wrapped("parked", name)}
-
-    async def resume(self, name: str, principal: Principal, fingerprint: str, responses: Mapping[str, Any]) -> Json:
-        """Go on with a parked call.
-
-        Raises:
-            MCPError: no call of this principal waits under this name. It may have been answered, have expired, or have
-                been in a process that is gone: its outcome is unknown.
-        """
-        parked = self._by_name.get(name)
-        if parked is None or parked.principal != principal or parked.fingerprint != fingerprint:
-            raise MCPError(
-                INVALID_PARAMS,
-                "no call waits for this answer: it was answered before, has expired, or the gateway was restarted. "
-                "It is not known whether the tool ran",
-                {"mcpconn/outcome": "unknown"},
-            )
-        del self._by_name[name]
-        parked.answer(responses)
-        return await self.next(parked)
+        answer = {"resultType": "input_required", "inputRequests": questions, "requestState": wrapped("parked", name)}
+        if parked.asked is not None:
+            parked.asked(answer)
+        return answer
 
     async def _expire(self, name: str) -> None:
         await anyio.sleep(self._expiry)
-        parked = self._by_name.pop(name, None)
-        if parked is not None:
-            parked.scope.cancel()
+        asked = self._asked.pop(name)
+        if asked.waits:
+            asked.parked.scope.cancel()
 
     def __len__(self) -> int:
         """Calls that wait for an answer now."""
-        return len(self._by_name)
+        return sum(each.waits for each in self._asked.values())
+
+
+class Ended(MCPError):
+    """A call cannot go on; whether it ran is unknown."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(INVALID_PARAMS, text, {OUTCOME: "unknown"})

@@ -31,7 +31,7 @@ from mcp_types import INVALID_REQUEST
 from pydantic import BaseModel
 
 from mcpconn.callbacks import current_connection
-from mcpconn.gateway.downstream import CALL, Call, Downstream, RawNotification, is_modern
+from mcpconn.gateway.downstream import ABILITIES, CALL, Call, Downstream, RawNotification, is_modern
 from mcpconn.gateway.principals import Principal
 from mcpconn.observe import log
 
@@ -46,6 +46,10 @@ _CHANGED: dict[str, tuple[str, ServerEvent]] = {
     "resources": ("notifications/resources/list_changed", ResourcesListChanged()),
     "templates": ("notifications/resources/list_changed", ResourcesListChanged()),
 }
+
+
+EVERYBODY = Downstream(Principal("everybody", issuer="mcpconn"), None, frozenset(ABILITIES))
+"""Stands for the client of a shared connection, who is known for each call only."""
 
 
 class Channel:
@@ -111,9 +115,15 @@ class Relay:
         able = dict(entry for ability, entry in questions.items() if ability in client.abilities)
         return {**able, "logging_callback": logging, "message_handler": message}
 
+    def shared_callbacks(self, server: str) -> dict[str, Any]:
+        """The same for a connection that everybody shares. It can do what any client can; who cannot, refuses."""
+        return self.callbacks(server, EVERYBODY)
+
     async def _ask(self, client: Downstream, question: Any, answer: type[BaseModel]) -> Any:
         """Ask the client. An error of its own is the answer, too."""
         call = CALL.get()
+        if call is not None and client is EVERYBODY and _ability(question) not in call.client.abilities:
+            return types.ErrorData(code=INVALID_REQUEST, message=f"this client supports no {_ability(question)}")
         try:
             if call is not None and call.parked is not None:
                 return answer.model_validate(await call.parked.ask(question), by_name=False)
@@ -133,13 +143,15 @@ class Relay:
             if params.level in allowed_log_levels(call.ctx.protocol_version, call.ctx.meta):
                 await call.notify("notifications/message", dumped)
             return
-        channel = self.channels.get(client.sid or "")
+        # On a shared connection only the call itself says whom a message is for.
+        sid = (call.client if client is EVERYBODY and call is not None else client).sid or ""
+        channel = self.channels.get(sid)
         if channel is None or LEVELS.index(params.level) < LEVELS.index(channel.level or "debug"):
             return
         if call is not None:
             await call.notify("notifications/message", dumped)
         else:
-            await self._send(client.sid or "", "notifications/message", dumped)
+            await self._send(sid, "notifications/message", dumped)
 
     async def _message(self, server: str, client: Downstream, notification: Any) -> None:
         if isinstance(notification, types.ResourceUpdatedNotification):
@@ -239,3 +251,8 @@ class Relay:
     def bus(self, view: str, principal: Principal) -> InMemorySubscriptionBus:
         """Where the events of one principal's listening streams come from."""
         return self._buses.setdefault((view, principal), InMemorySubscriptionBus())
+
+
+def _ability(question: types.ServerRequest) -> str:
+    """The capability that a client needs to answer a question."""
+    return {"sampling/createMessage": "sampling", "elicitation/create": "elicitation"}.get(question.method, "roots")

@@ -18,6 +18,9 @@ from mcp_types import INVALID_PARAMS
 
 from mcpconn.gateway.rewrite import Json
 
+ROUND = "round/"
+"""What a round's name in the ledger begins with. A client's own keys do not."""
+
 
 @dataclass(frozen=True)
 class Rounds:
@@ -50,7 +53,7 @@ class Rounds:
             raise MCPError(INVALID_PARAMS, "Invalid or expired requestState") from None
         if kind == "parked":
             return cls(parked=state, responses=responses)
-        return cls(state=state, key=f"round/{key}", responses=responses, salient={"requestState": state})
+        return cls(state=state, key=f"{ROUND}{key}", responses=responses, salient={"requestState": state})
 
     def into(self, sent: Json) -> None:
         """Put the server's own state into the request that goes to it."""

@@ -47,6 +47,7 @@ class Upstreams:
         *,
         scopes: Mapping[str, Scope],
         callbacks: Callable[[str, Downstream], dict[str, Any]],
+        shared_callbacks: Callable[[str], dict[str, Any]],
         one_person: bool,
         idle: float = IDLE,
         at_most: int = AT_MOST,
@@ -56,6 +57,8 @@ class Upstreams:
             manager: Holds the servers' own connections, by name, and the others beside them.
             scopes: The scope of a server, if its entry names one.
             callbacks: Arguments of `mcp.Client` by which a server reaches the client of its connection.
+            shared_callbacks: The same for a connection that all clients share: each question goes to the client whose
+                call it belongs to.
             one_person: Everybody who is anonymous is the same person, as on a loopback listener.
             idle: Seconds after which an unused connection is closed.
             at_most: Connections for clients and users at once.
@@ -63,6 +66,7 @@ class Upstreams:
         self._manager = manager
         self._scopes = scopes
         self._callbacks = callbacks
+        self._shared_callbacks = shared_callbacks
         self._one_person = one_person
         self._idle = idle
         self._at_most = at_most
@@ -104,9 +108,13 @@ class Upstreams:
             NotShared: the server keeps state, and nothing tells this client from others.
         """
         scope = self.scope(server)
+        callbacks = self._callbacks(server, client)
         if scope == "shared":
-            return self._manager[server]
-        if scope == "client" and client.sid is not None:
+            if self._manager[server].config.url is None:
+                # A child that is shared asks nobody: over stdio nothing tells whose call a question belongs to.
+                return self._manager[server]
+            owner, callbacks = "everybody", self._shared_callbacks(server)
+        elif scope == "client" and client.sid is not None:
             owner = f"session {client.sid}"
         elif scope == "user" or self._one_person or client.principal.client != "anonymous":
             owner = f"principal {client.principal.digest}"
@@ -117,13 +125,13 @@ class Upstreams:
                 "entry if all may share one session"
             )
         # What a client can do is said once, when a session begins: clients that can do other things need another.
-        profile = ",".join(sorted(client.abilities))
+        profile = "" if scope == "shared" else ",".join(sorted(client.abilities))
         # A digest: a session's id must not be readable in logs and status.
         name = f"{server}{MARK}{sha256(f'{owner} {profile}'.encode()).hexdigest()[:12]}"
         connection = self._open.pop(name, None)
         if connection is None or connection.state is State.CLOSED:
             self._make_room()
-            options = {**(self._manager[server].config.options or {}), **self._callbacks(server, client)}
+            options = {**(self._manager[server].config.options or {}), **callbacks}
             config = replace(self._manager[server].config, options=options, lazy=False, catalog="off")
             connection = self._manager.get_or_add(name, config, ttl=self._idle)
         else:

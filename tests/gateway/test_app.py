@@ -11,7 +11,7 @@ from mcp import Client, MCPError
 from mcp_types import CallToolResult, TextContent
 
 from mcpconn.gateway import Settings, View
-from mcpconn.gateway.forward import IDEMPOTENCY_KEY
+from mcpconn.gateway.keyed import IDEMPOTENCY_KEY
 from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.testing import Script, ScriptedTool, faults
 from tests.gateway.conftest import gateway
