@@ -32,7 +32,7 @@ class Gateway:
 
     def __init__(self, servers: dict[str, Any], settings: Settings | None, group: TaskGroup, **options: Any) -> None:
         self._servers, self._settings, self._group, self._options = servers, settings, group, options
-        self._ring, self._store = KeyRing.ephemeral(), MemoryStore()
+        self._ring, self.store = KeyRing.ephemeral(), options.pop("store", None) or MemoryStore()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._stop, self._stopped = anyio.Event(), anyio.Event()
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/mcp"
@@ -42,7 +42,7 @@ class Gateway:
         """Serve in a task of its own, as a process would."""
         self._stop, self._stopped = anyio.Event(), anyio.Event()
         async with Manager(self._servers) as manager:
-            self.app = App(manager, settings=self._settings, store=self._store, ring=self._ring, **self._options)
+            self.app = App(manager, settings=self._settings, store=self.store, ring=self._ring, **self._options)
             config = uvicorn.Config(self.app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
             server = uvicorn.Server(config)
             async with self.app, anyio.create_task_group() as group:
