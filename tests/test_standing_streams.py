@@ -15,7 +15,7 @@ import pytest
 
 from mcpconn import Connection, Policy, State
 from mcpconn.catalog import GAP_INTERVAL, LISTS
-from mcpconn.catalog.watch import STREAM_PATIENCE
+from mcpconn.catalog.schedule import STREAM_PATIENCE
 from mcpconn.core.stream import JITTER, REOPEN_CEILING, SILENCE
 from mcpconn.testing import Script, ScriptedTool, ScriptTransport, clock, faults
 from mcpconn.testing.steps import Reply, Send, Sleep
