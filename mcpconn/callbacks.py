@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -20,6 +20,9 @@ from mcpconn.core.attempt import ATTEMPT
 from mcpconn.errors import ConfigError
 from mcpconn.runtime.native import being_cancelled
 from mcpconn.validate import check_timeout
+
+if TYPE_CHECKING:
+    from mcpconn.connection import Connection
 
 WITH_CONTEXT = ("sampling_callback", "elicitation_callback", "list_roots_callback")
 """Arguments of `mcp.Client` that are called with a request's context first."""
@@ -37,10 +40,10 @@ PLAIN = (
 )
 """Arguments of `mcp.Client` that are handed on as they are."""
 
-_current: ContextVar[Any] = ContextVar("mcpconn_connection")
+_current: ContextVar[Connection] = ContextVar("mcpconn_connection")
 
 
-def current_connection() -> Any:
+def current_connection() -> Connection:
     """The `Connection` that the running callback is called for.
 
     Raises:
@@ -56,11 +59,11 @@ def current_connection() -> Any:
 class ConnectionContext(ClientRequestContext):
     """The SDK's context of a request from the server, and the connection it came on."""
 
-    connection: Any
+    connection: Connection
     """The `Connection`."""
 
 
-def bind(connection: Any, options: Mapping[str, Any], on_message: Callable[[Any], None]) -> dict[str, Any]:
+def bind(connection: Connection, options: Mapping[str, Any], on_message: Callable[[Any], None]) -> dict[str, Any]:
     """The arguments for every `mcp.Client` of a connection.
 
     Args:
@@ -101,7 +104,7 @@ def bind(connection: Any, options: Mapping[str, Any], on_message: Callable[[Any]
     return bound
 
 
-def _with_context(connection: Any, callback: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _with_context(connection: Connection, callback: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def call(context: ClientRequestContext, *args: Any) -> Any:
         own = ConnectionContext(
             session=context.session, request_id=context.request_id, meta=context.meta, connection=connection
@@ -111,14 +114,14 @@ def _with_context(connection: Any, callback: Callable[..., Awaitable[Any]]) -> C
     return call
 
 
-def _without_context(connection: Any, callback: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _without_context(connection: Connection, callback: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def call(*args: Any) -> Any:
         return await _called(connection, callback, *args)
 
     return call
 
 
-async def _called(connection: Any, callback: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+async def _called(connection: Connection, callback: Callable[..., Awaitable[Any]], *args: Any) -> Any:
     token = _current.set(connection)
     try:
         return await callback(*args)

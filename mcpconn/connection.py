@@ -11,7 +11,7 @@ import anyio
 import mcp_types as types
 from mcp import Client
 from opentelemetry.trace import Span
-from typing_extensions import deprecated
+from typing_extensions import Unpack, deprecated
 
 from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
@@ -25,6 +25,7 @@ from mcpconn.diagnosis import Diagnosis
 from mcpconn.errors import CallFailed, NotRunning
 from mcpconn.methods import Methods
 from mcpconn.observe import log_notice, logs_answers, prepare
+from mcpconn.options import ClientOptions
 from mcpconn.policy import Policy
 from mcpconn.redact import Redactor
 from mcpconn.requests import DEFAULT, harmful, harmless
@@ -33,7 +34,7 @@ from mcpconn.runtime.native import Home
 from mcpconn.runtime.owner import Nursery, Owned, Owner
 from mcpconn.runtime.session import Session
 from mcpconn.shared import Shared
-from mcpconn.status import connection_status
+from mcpconn.status import ConnectionStatus, connection_status
 from mcpconn.telemetry import Meter, measuring, start_span, within
 from mcpconn.validate import check_timeout
 from mcpconn.wire import Dialer, unusable
@@ -60,7 +61,7 @@ class Connection(Owned, Methods):
         rules: Iterable[Rule] = (),
         clock: Clock | None = None,
         shared: Shared | None = None,
-        **client_options: Any,
+        **client_options: Unpack[ClientOptions],
     ) -> None:
         """
         Args:
@@ -276,7 +277,7 @@ class Connection(Owned, Methods):
         present one, or of the last. Empty for a server with a URL."""
         return self._dialer.stderr
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> ConnectionStatus:
         """Everything an operator asks for, as plain data."""
         return connection_status(self._supervisor, self.journal, self.config, self._request_auth, self._dialer.stderr)
 

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import anyio
 import mcp_types as types
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from mcpconn import mcpjson
 from mcpconn.config import ServerConfig
@@ -21,13 +21,26 @@ from mcpconn.core.states import State
 from mcpconn.errors import ConfigError, NotRunning, UnknownServer
 from mcpconn.leases import Leases, Removal
 from mcpconn.observe import log
+from mcpconn.options import (
+    CallOptions,
+    ClientOptions,
+    ListenOptions,
+    ListOptions,
+    ManagerOptions,
+    MetaOptions,
+    ReadOptions,
+    RoundOptions,
+    ToolOptions,
+)
 from mcpconn.policy import Policy
+from mcpconn.reloading import apply
 from mcpconn.runtime import Change, Clock
 from mcpconn.runtime.changes import Changes
 from mcpconn.runtime.journal import Notice
 from mcpconn.runtime.listeners import Listeners
 from mcpconn.runtime.owner import Owned, Owner
 from mcpconn.shared import Shared
+from mcpconn.status import ManagerStatus
 from mcpconn.validate import check_timeout
 
 
@@ -50,7 +63,7 @@ class Manager(Owned, Mapping[str, Connection]):
         policy: Policy | None = None,
         rules: Iterable[Rule] = (),
         clock: Clock | None = None,
-        **client_options: Any,
+        **client_options: Unpack[ClientOptions],
     ) -> None:
         """
         Args:
@@ -80,7 +93,9 @@ class Manager(Owned, Mapping[str, Connection]):
                 self._create(name, config)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, strict: bool = False, **options: Any) -> Self:
+    def from_file(
+        cls, path: str | os.PathLike[str], *, strict: bool = False, **options: Unpack[ManagerOptions]
+    ) -> Self:
         """A manager for the servers of a configuration file, in the form of any of the usual hosts.
 
         An entry that cannot be used disables that server alone: its connection is `failed` from the beginning, with
@@ -114,24 +129,7 @@ class Manager(Owned, Mapping[str, Connection]):
         Raises:
             ConfigError: the file cannot be used. Nothing has been changed.
         """
-        servers = mcpjson.load(path, strict=strict)
-        for note in servers.notes:
-            log.warning("config.note", note=note)
-        wanted = {name: config for name, config in servers.items() if not config.disabled}
-        result: dict[str, list[str]] = {"added": [], "removed": [], "changed": [], "unchanged": []}
-        for name in [name for name in self._connections if name not in wanted and name not in self._leases]:
-            self.remove(name)
-            result["removed"].append(name)
-        for name, config in wanted.items():
-            present = self._connections.get(name)
-            if present is not None and present.config == config:
-                result["unchanged"].append(name)
-                continue
-            if present is not None:
-                self.remove(name)
-            self.add(name, config)
-            result["added" if present is None else "changed"].append(name)
-        return result
+        return apply(self, mcpjson.load(path, strict=strict), keep=self._leases)
 
     def _create(self, name: str, entry: Any) -> Connection:
         connection = Connection(entry, name=name, shared=self._shared, **self._options)
@@ -277,7 +275,7 @@ class Manager(Owned, Mapping[str, Connection]):
 
     # -- what happens
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> ManagerStatus:
         """Every connection's status, by name, as plain data."""
         return {name: connection.status() for name, connection in self._connections.items()}
 
@@ -319,33 +317,35 @@ class Manager(Owned, Mapping[str, Connection]):
         return connection
 
     async def call_tool(
-        self, server: str, name: str, arguments: dict[str, Any] | None = None, **options: Any
+        self, server: str, name: str, arguments: dict[str, Any] | None = None, **options: Unpack[ToolOptions]
     ) -> types.CallToolResult:
         """`Connection.call_tool` on the server of this name."""
         return await self._running(server).call_tool(name, arguments, **options)
 
-    async def list_tools(self, server: str, **options: Any) -> types.ListToolsResult:
+    async def list_tools(self, server: str, **options: Unpack[ListOptions]) -> types.ListToolsResult:
         """`Connection.list_tools` on the server of this name."""
         return await self._running(server).list_tools(**options)
 
-    async def list_resources(self, server: str, **options: Any) -> types.ListResourcesResult:
+    async def list_resources(self, server: str, **options: Unpack[ListOptions]) -> types.ListResourcesResult:
         """`Connection.list_resources` on the server of this name."""
         return await self._running(server).list_resources(**options)
 
-    async def list_resource_templates(self, server: str, **options: Any) -> types.ListResourceTemplatesResult:
+    async def list_resource_templates(
+        self, server: str, **options: Unpack[ListOptions]
+    ) -> types.ListResourceTemplatesResult:
         """`Connection.list_resource_templates` on the server of this name."""
         return await self._running(server).list_resource_templates(**options)
 
-    async def read_resource(self, server: str, uri: str, **options: Any) -> types.ReadResourceResult:
+    async def read_resource(self, server: str, uri: str, **options: Unpack[ReadOptions]) -> types.ReadResourceResult:
         """`Connection.read_resource` on the server of this name."""
         return await self._running(server).read_resource(uri, **options)
 
-    async def list_prompts(self, server: str, **options: Any) -> types.ListPromptsResult:
+    async def list_prompts(self, server: str, **options: Unpack[ListOptions]) -> types.ListPromptsResult:
         """`Connection.list_prompts` on the server of this name."""
         return await self._running(server).list_prompts(**options)
 
     async def get_prompt(
-        self, server: str, name: str, arguments: dict[str, str] | None = None, **options: Any
+        self, server: str, name: str, arguments: dict[str, str] | None = None, **options: Unpack[RoundOptions]
     ) -> types.GetPromptResult:
         """`Connection.get_prompt` on the server of this name."""
         return await self._running(server).get_prompt(name, arguments, **options)
@@ -355,25 +355,27 @@ class Manager(Owned, Mapping[str, Connection]):
         server: str,
         ref: types.ResourceTemplateReference | types.PromptReference,
         argument: dict[str, str],
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.CompleteResult:
         """`Connection.complete` on the server of this name."""
         return await self._running(server).complete(ref, argument, **options)
 
-    async def set_logging_level(self, server: str, level: types.LoggingLevel, **options: Any) -> types.EmptyResult:
+    async def set_logging_level(
+        self, server: str, level: types.LoggingLevel, **options: Unpack[MetaOptions]
+    ) -> types.EmptyResult:
         """`Connection.set_logging_level` on the server of this name."""
         return await self._running(server).set_logging_level(level, **options)
 
-    async def subscribe_resource(self, server: str, uri: str, **options: Any) -> types.EmptyResult:
+    async def subscribe_resource(self, server: str, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """`Connection.subscribe_resource` on the server of this name."""
         return await self._running(server).subscribe_resource(uri, **options)
 
-    async def unsubscribe_resource(self, server: str, uri: str, **options: Any) -> types.EmptyResult:
+    async def unsubscribe_resource(self, server: str, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """`Connection.unsubscribe_resource` on the server of this name."""
         return await self._running(server).unsubscribe_resource(uri, **options)
 
     @asynccontextmanager
-    async def listen(self, server: str, **options: Any) -> AsyncIterator[Any]:
+    async def listen(self, server: str, **options: Unpack[ListenOptions]) -> AsyncIterator[Any]:
         """`Connection.listen` on the server of this name."""
         async with self._running(server).listen(**options) as subscription:
             yield subscription

@@ -11,9 +11,11 @@ from mcp import Client
 from mcp.client.caching import CacheMode
 from mcp.client.subscriptions import Subscription
 from mcp.shared.dispatcher import ProgressFnT
+from typing_extensions import Unpack
 
 from mcpconn.catalog import LISTS
 from mcpconn.core.attempt import Attempt
+from mcpconn.options import CallOptions
 from mcpconn.requests import DEFAULT, Requests, noting
 from mcpconn.validate import check_timeout
 
@@ -80,7 +82,7 @@ class Methods(Requests):
         cursor: str | None = None,
         meta: types.RequestParamsMeta | None = None,
         cache_mode: CacheMode = "use",
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.ListToolsResult:
         """List a page of tools."""
 
@@ -97,7 +99,7 @@ class Methods(Requests):
         cursor: str | None = None,
         meta: types.RequestParamsMeta | None = None,
         cache_mode: CacheMode = "use",
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.ListResourcesResult:
         """List a page of resources."""
 
@@ -114,7 +116,7 @@ class Methods(Requests):
         cursor: str | None = None,
         meta: types.RequestParamsMeta | None = None,
         cache_mode: CacheMode = "use",
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.ListResourceTemplatesResult:
         """List a page of resource templates."""
 
@@ -133,7 +135,7 @@ class Methods(Requests):
         request_state: str | None = None,
         meta: types.RequestParamsMeta | None = None,
         cache_mode: CacheMode = "use",
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.ReadResourceResult:
         """Read a resource."""
         return await self._call(
@@ -154,7 +156,7 @@ class Methods(Requests):
         cursor: str | None = None,
         meta: types.RequestParamsMeta | None = None,
         cache_mode: CacheMode = "use",
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.ListPromptsResult:
         """List a page of prompts."""
 
@@ -173,7 +175,7 @@ class Methods(Requests):
         input_responses: types.InputResponses | None = None,
         request_state: str | None = None,
         meta: types.RequestParamsMeta | None = None,
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.GetPromptResult:
         """Get a prompt."""
         return await self._call(
@@ -189,7 +191,7 @@ class Methods(Requests):
         ref: types.ResourceTemplateReference | types.PromptReference,
         argument: dict[str, str],
         context_arguments: dict[str, str] | None = None,
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.CompleteResult:
         """Complete an argument of a prompt or resource template."""
         return await self._call(
@@ -198,12 +200,14 @@ class Methods(Requests):
             **options,
         )
 
-    async def send_ping(self, *, meta: types.RequestParamsMeta | None = None, **options: Any) -> types.EmptyResult:
+    async def send_ping(
+        self, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
+    ) -> types.EmptyResult:
         """Ping the server (legacy era)."""
         return await self._call("ping", lambda client, _: client.session.send_ping(meta=meta), **options)
 
     async def set_logging_level(
-        self, level: types.LoggingLevel, *, meta: types.RequestParamsMeta | None = None, **options: Any
+        self, level: types.LoggingLevel, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
     ) -> types.EmptyResult:
         """Set the level of the server's log messages, for this session and the ones that follow it (legacy era)."""
         request = types.SetLevelRequest(params=types.SetLevelRequestParams(level=level, _meta=meta))
@@ -216,7 +220,7 @@ class Methods(Requests):
         return result
 
     async def subscribe_resource(
-        self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Any
+        self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
     ) -> types.EmptyResult:
         """Be notified of a resource's changes, on this session and the ones that follow it (legacy era)."""
         request = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri, _meta=meta))
@@ -229,7 +233,7 @@ class Methods(Requests):
         return result
 
     async def unsubscribe_resource(
-        self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Any
+        self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
     ) -> types.EmptyResult:
         """End `subscribe_resource`."""
         self._restore.subscriptions.discard(uri)
@@ -285,7 +289,7 @@ class Methods(Requests):
         prompts_list_changed: bool = False,
         resources_list_changed: bool = False,
         resource_subscriptions: Sequence[str] = (),
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> AsyncIterator[Subscription]:
         """Listen to change events (modern era), as `mcp.Client.listen`.
 

@@ -5,15 +5,92 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import TypedDict
+
+from mcpconn.auth.credentials import CredentialsStatus
 from mcpconn.auth.request_auth import RequestAuth
 from mcpconn.config import ServerConfig
 from mcpconn.core.failures import Failure
-from mcpconn.core.stream import StreamRecord
+from mcpconn.core.stream import StreamRecord, StreamStatus
 from mcpconn.runtime.journal import Change, Journal
 from mcpconn.runtime.supervisor import Supervisor
 
 
-def failure_status(failure: Failure | None) -> dict[str, Any] | None:
+class FailureStatus(TypedDict):
+    """A failure in words and classes."""
+
+    kind: str
+    """A `FailureKind`'s value."""
+    delivery: str
+    """A `Delivery`'s value."""
+    proof: bool
+    """False: it was a suspicion."""
+    summary: str
+    """One line for people."""
+    http_status: int | None
+
+
+# Not a class: `from` is a keyword of Python.
+TransitionStatus = TypedDict(
+    "TransitionStatus",
+    {
+        "at": float,
+        "epoch": int,
+        "from": str,
+        "event": str,
+        "to": str,
+        "elapsed": float,
+        "wait": "float | None",
+        "failure": "FailureStatus | None",
+    },
+)
+"""A transition: when, on which epoch, from where to where, seconds before it, seconds until the next dial, and why."""
+
+
+class ServerStatus(TypedDict):
+    """What a server calls itself."""
+
+    name: str
+    version: str
+
+
+class ConnectionStatus(TypedDict):
+    """What `Connection.status()` returns. Times are seconds: `since` and `at` since 1970, all others spans."""
+
+    name: str
+    address: str
+    """The URL without secrets, or the command."""
+    transport: str
+    state: str
+    since: float | None
+    """When the state was entered; None before the first transition."""
+    epoch: int
+    era: str | None
+    protocol_version: str | None
+    server: ServerStatus | None
+    stream: StreamStatus | None
+    """The session's event stream; None if there is none."""
+    progress: str | None
+    """What a child that is being started is doing."""
+    last_failure: FailureStatus | None
+    stderr: list[str]
+    """The last lines of a child's standard error, without secrets."""
+    retry_in: float | None
+    """Seconds until the next dial or probe; None if none is scheduled."""
+    credentials: CredentialsStatus | None
+    """The kind of the credentials, and what they wait for. Not the credentials."""
+    in_flight: int
+    waiting: int
+    counts: dict[str, int]
+    """How often each event, retry and outcome was seen."""
+    transitions: list[TransitionStatus]
+
+
+ManagerStatus = dict[str, ConnectionStatus]
+"""What `Manager.status()` returns: the status of every connection, by name."""
+
+
+def failure_status(failure: Failure | None) -> FailureStatus | None:
     """A failure in words and classes."""
     if failure is None:
         return None
@@ -26,7 +103,7 @@ def failure_status(failure: Failure | None) -> dict[str, Any] | None:
     }
 
 
-def change_status(change: Change) -> dict[str, Any]:
+def change_status(change: Change) -> TransitionStatus:
     """A transition."""
     return {
         "at": change.at,
@@ -46,7 +123,7 @@ def connection_status(
     config: ServerConfig,
     auth: RequestAuth | None,
     stderr: Sequence[str],
-) -> dict[str, Any]:
+) -> ConnectionStatus:
     """Everything an operator asks of one connection."""
     session = supervisor.session
     link: Any = session.link if session is not None else None

@@ -158,7 +158,7 @@ def test_there_is_no_current_connection_outside_of_callbacks() -> None:
 
 def test_an_option_that_mcps_client_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"'sampling'.*sampling_callback"):
-        Connection("https://a.example/mcp", sampling=elicit)
+        Connection("https://a.example/mcp", sampling=elicit)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("what", ["log", "progress"])

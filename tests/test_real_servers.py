@@ -122,6 +122,7 @@ async def test_both_eras_of_the_sdks_server_are_spoken(http: ServerProcess, mode
     async with connected(http, mode=mode) as connection:
         status = connection.status()
         assert status["era"] == ("legacy" if mode == "legacy" else "modern")
+        assert status["server"] is not None
         assert status["server"]["name"] == "sdk"
         assert [tool.name for tool in (await connection.list_tools()).tools] == [
             "add",

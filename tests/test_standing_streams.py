@@ -16,7 +16,7 @@ import pytest
 from mcpconn import Connection, Policy, State
 from mcpconn.catalog import GAP_INTERVAL, LISTS
 from mcpconn.catalog.schedule import STREAM_PATIENCE
-from mcpconn.core.stream import JITTER, REOPEN_CEILING, SILENCE
+from mcpconn.core.stream import JITTER, REOPEN_CEILING, SILENCE, StreamStatus
 from mcpconn.testing import Script, ScriptedTool, ScriptTransport, clock, faults
 from mcpconn.testing.steps import Reply, Send, Sleep
 from tests.support import Seen, text_of
@@ -39,8 +39,9 @@ class Scene:
         self.seen = Seen(connection)
 
     @property
-    def stream(self) -> dict[str, Any]:
-        stream: dict[str, Any] = self.connection.status()["stream"]
+    def stream(self) -> StreamStatus:
+        stream = self.connection.status()["stream"]
+        assert stream is not None
         return stream
 
     @property

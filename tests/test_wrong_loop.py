@@ -32,6 +32,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "add": ("more", "http://127.0.0.1:9/mcp"),
     "get_or_add": ("more", "http://127.0.0.1:9/mcp"),
     "remove": ("srv",),
+    "disable": ("srv",),
+    "enable": ("srv",),
     "reload": ("mcp.json",),
 }
 OF_THE_CATALOG = {"capabilities", "list_page", "tell_watchers"}

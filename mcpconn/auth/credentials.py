@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import anyio
 import httpx2
+from typing_extensions import Required, TypedDict
 
 Given = str | Mapping[str, str]
 """A bearer token, or headers."""
@@ -147,3 +148,16 @@ class FromCallable:
 
     def __repr__(self) -> str:
         return f"<FromCallable {getattr(self._source, '__name__', type(self._source).__name__)}>"
+
+
+class CredentialsStatus(TypedDict, total=False):
+    """Credentials in `status()`: their kind, and what they wait for. Not the credentials."""
+
+    kind: Required[str]
+    """The name of their class."""
+    issuer: str | None
+    """The authorization server, without secrets."""
+    expires_at: float | None
+    """When the access token expires, in seconds since 1970."""
+    waiting: str | None
+    """Who holds up the renewal, if that takes long."""

@@ -21,7 +21,7 @@ import anyio
 from mcp.client.auth import OAuthClientProvider
 
 from mcpconn.auth import sdk
-from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsStatus, CredentialsUnavailable
 from mcpconn.auth.discovery import origin
 from mcpconn.auth.record import Mark, TokenRecord
 from mcpconn.auth.store import store_of
@@ -107,7 +107,7 @@ class HeldTokens:
         """`text` without the secrets."""
         return Redactor(self.secrets)(text)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> CredentialsStatus:
         """For `Connection.status()`."""
         return {
             "kind": type(self.provider).__name__,

@@ -12,13 +12,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import anyio
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.auth.utils import extract_scope_from_www_auth
 
-from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsStatus, CredentialsUnavailable
 from mcpconn.auth.grants import Request
 from mcpconn.auth.renewal import Renewer
 from mcpconn.auth.single_flight import SingleFlight
@@ -170,7 +169,7 @@ class OAuth:
         """What must be shown nowhere: the tokens, and the client's secret."""
         return self._renewer.held.secrets
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> CredentialsStatus:
         """For `Connection.status()`: nothing secret."""
         return self._renewer.held.status()
 

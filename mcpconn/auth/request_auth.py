@@ -16,6 +16,7 @@ from mcpconn.auth import sdk
 from mcpconn.auth.credentials import (
     Credentials,
     CredentialsRefused,
+    CredentialsStatus,
     CredentialsUnavailable,
     FromCallable,
     StaticBearer,
@@ -82,11 +83,12 @@ class RequestAuth(httpx2.Auth):
         if callable(forget):
             forget()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> CredentialsStatus:
         """For `Connection.status()`: what kind of credentials these are, and what they wait for. Nothing secret."""
         told = getattr(self.credentials, "status", None)
-        kind = {"kind": type(self.credentials).__name__}
-        return told() if isinstance(self.credentials, OAuth) and callable(told) else kind
+        if isinstance(self.credentials, OAuth) and callable(told):
+            return told()  # type: ignore[no-any-return]
+        return {"kind": type(self.credentials).__name__}
 
     # -- for the supervisor
 

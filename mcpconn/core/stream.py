@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+
+from typing_extensions import TypedDict
 
 REOPEN_FLOOR = 1.0
 """Seconds before a stream is reopened, whatever the server asks for: `retry: 0` made 200 requests a second."""
@@ -43,6 +44,18 @@ class StreamState(Enum):
     """It ended or was refused, and will be reopened."""
     REFUSED = "refused"
     """The server offers none. Final for this session."""
+
+
+class StreamStatus(TypedDict):
+    """An event stream in `status()`."""
+
+    state: str
+    opened: int
+    """How often it has been opened."""
+    reason: str | None
+    """Why it ended or was refused last."""
+    retry_in: float | None
+    """Seconds until it is reopened, while it waits for that."""
 
 
 class StreamRecord:
@@ -117,7 +130,7 @@ class StreamRecord:
         self.reason = reason
         self._enter(StreamState.REFUSED)
 
-    def status(self, now: Callable[[], float]) -> dict[str, Any] | None:
+    def status(self, now: Callable[[], float]) -> StreamStatus | None:
         """For `status()`: plain data. None if there is no such stream.
 
         Args:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 import mcp_types as types
-from typing_extensions import deprecated
+from typing_extensions import Unpack, deprecated
 
 from mcpconn.callbacks import WITH_CONTEXT, WITHOUT_CONTEXT
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.failures import Failure
 from mcpconn.core.states import State
+from mcpconn.options import (
+    CallOptions,
+    ListOptions,
+    MetaOptions,
+    ReadOptions,
+    RoundOptions,
+    SyncRequestOptions,
+    SyncToolOptions,
+)
 from mcpconn.redact import Redactor
+from mcpconn.status import ConnectionStatus
 from mcpconn.sync.background import Background
 from mcpconn.sync.catalog import SyncCatalog
 
@@ -95,11 +105,16 @@ class SyncConnection:
         return self._here.progress
 
     @property
+    def stderr(self) -> Sequence[str]:
+        """As `Connection.stderr`."""
+        return self._here.stderr
+
+    @property
     def redact(self) -> Redactor:
         """As `Connection.redact`."""
         return self._connection.redact
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> ConnectionStatus:
         """Everything an operator asks for, as plain data."""
         return self._background.look(self._connection.status)
 
@@ -120,35 +135,41 @@ class SyncConnection:
         """The former name of `update_credentials`."""
         self.update_credentials(auth, timeout)
 
-    def request(self, method: str, params: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    def request(
+        self, method: str, params: Mapping[str, Any] | None = None, **options: Unpack[SyncRequestOptions]
+    ) -> dict[str, Any]:
         """As `Connection.request`. A plain `progress_callback` is called in a worker thread."""
         return self._call(self._connection.request, method, params, **async_options(options))
 
-    def call_tool(self, name: str, arguments: dict[str, Any] | None = None, **options: Any) -> types.CallToolResult:
+    def call_tool(
+        self, name: str, arguments: dict[str, Any] | None = None, **options: Unpack[SyncToolOptions]
+    ) -> types.CallToolResult:
         """As `Connection.call_tool`. A plain `progress_callback` is called in a worker thread."""
         return self._call(self._connection.call_tool, name, arguments, **async_options(options))
 
-    def list_tools(self, **options: Any) -> types.ListToolsResult:
+    def list_tools(self, **options: Unpack[ListOptions]) -> types.ListToolsResult:
         """As `Connection.list_tools`."""
         return self._call(self._connection.list_tools, **options)
 
-    def list_resources(self, **options: Any) -> types.ListResourcesResult:
+    def list_resources(self, **options: Unpack[ListOptions]) -> types.ListResourcesResult:
         """As `Connection.list_resources`."""
         return self._call(self._connection.list_resources, **options)
 
-    def list_resource_templates(self, **options: Any) -> types.ListResourceTemplatesResult:
+    def list_resource_templates(self, **options: Unpack[ListOptions]) -> types.ListResourceTemplatesResult:
         """As `Connection.list_resource_templates`."""
         return self._call(self._connection.list_resource_templates, **options)
 
-    def read_resource(self, uri: str, **options: Any) -> types.ReadResourceResult:
+    def read_resource(self, uri: str, **options: Unpack[ReadOptions]) -> types.ReadResourceResult:
         """As `Connection.read_resource`."""
         return self._call(self._connection.read_resource, uri, **options)
 
-    def list_prompts(self, **options: Any) -> types.ListPromptsResult:
+    def list_prompts(self, **options: Unpack[ListOptions]) -> types.ListPromptsResult:
         """As `Connection.list_prompts`."""
         return self._call(self._connection.list_prompts, **options)
 
-    def get_prompt(self, name: str, arguments: dict[str, str] | None = None, **options: Any) -> types.GetPromptResult:
+    def get_prompt(
+        self, name: str, arguments: dict[str, str] | None = None, **options: Unpack[RoundOptions]
+    ) -> types.GetPromptResult:
         """As `Connection.get_prompt`."""
         return self._call(self._connection.get_prompt, name, arguments, **options)
 
@@ -157,24 +178,24 @@ class SyncConnection:
         ref: types.ResourceTemplateReference | types.PromptReference,
         argument: dict[str, str],
         context_arguments: dict[str, str] | None = None,
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.CompleteResult:
         """As `Connection.complete`."""
         return self._call(self._connection.complete, ref, argument, context_arguments, **options)
 
-    def send_ping(self, **options: Any) -> types.EmptyResult:
+    def send_ping(self, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Connection.send_ping`."""
         return self._call(self._connection.send_ping, **options)
 
-    def set_logging_level(self, level: types.LoggingLevel, **options: Any) -> types.EmptyResult:
+    def set_logging_level(self, level: types.LoggingLevel, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Connection.set_logging_level`."""
         return self._call(self._connection.set_logging_level, level, **options)
 
-    def subscribe_resource(self, uri: str, **options: Any) -> types.EmptyResult:
+    def subscribe_resource(self, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Connection.subscribe_resource`."""
         return self._call(self._connection.subscribe_resource, uri, **options)
 
-    def unsubscribe_resource(self, uri: str, **options: Any) -> types.EmptyResult:
+    def unsubscribe_resource(self, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Connection.unsubscribe_resource`."""
         return self._call(self._connection.unsubscribe_resource, uri, **options)
 

@@ -10,14 +10,25 @@ from types import TracebackType
 from typing import Any
 
 import mcp_types as types
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from mcpconn import mcpjson
 from mcpconn.connection import Connection
 from mcpconn.core.rule import Rule
 from mcpconn.manager import Manager
+from mcpconn.options import (
+    CallOptions,
+    ListOptions,
+    MetaOptions,
+    ReadOptions,
+    RoundOptions,
+    SyncClientOptions,
+    SyncManagerOptions,
+    SyncToolOptions,
+)
 from mcpconn.policy import Policy
 from mcpconn.runtime.journal import Change, Notice
+from mcpconn.status import ManagerStatus
 from mcpconn.sync.background import Background, run_in_thread
 from mcpconn.sync.connection import SyncConnection, async_options
 
@@ -42,7 +53,7 @@ class SyncManager(Mapping[str, SyncConnection]):
         rules: Iterable[Rule] = (),
         backend: str = "asyncio",
         backend_options: dict[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[SyncClientOptions],
     ) -> None:
         """
         Args:
@@ -63,7 +74,9 @@ class SyncManager(Mapping[str, SyncConnection]):
         weakref.finalize(self, self._background.end).atexit = False
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, strict: bool = False, **options: Any) -> Self:
+    def from_file(
+        cls, path: str | os.PathLike[str], *, strict: bool = False, **options: Unpack[SyncManagerOptions]
+    ) -> Self:
         """As `Manager.from_file`."""
         return cls(mcpjson.load(path, strict=strict), **options)
 
@@ -105,6 +118,14 @@ class SyncManager(Mapping[str, SyncConnection]):
         """As `Manager.remove`."""
         self._background.apply(partial(self._manager.remove, name))
 
+    def disable(self, name: str) -> None:
+        """As `Manager.disable`."""
+        self._background.apply(partial(self._manager.disable, name))
+
+    def enable(self, name: str) -> SyncConnection:
+        """As `Manager.enable`."""
+        return self._view(self._background.apply(partial(self._manager.enable, name)))
+
     def reload(self, path: str | os.PathLike[str], *, strict: bool = False) -> dict[str, list[str]]:
         """As `Manager.reload`."""
         return self._background.apply(partial(self._manager.reload, path, strict=strict))
@@ -132,7 +153,7 @@ class SyncManager(Mapping[str, SyncConnection]):
 
     # -- what happens
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> ManagerStatus:
         """As `Manager.status`."""
         return self._background.look(self._manager.status)
 
@@ -151,33 +172,33 @@ class SyncManager(Mapping[str, SyncConnection]):
     # -- calls
 
     def call_tool(
-        self, server: str, name: str, arguments: dict[str, Any] | None = None, **options: Any
+        self, server: str, name: str, arguments: dict[str, Any] | None = None, **options: Unpack[SyncToolOptions]
     ) -> types.CallToolResult:
         """As `Manager.call_tool`. A plain `progress_callback` is called in a worker thread."""
         return self[server].call_tool(name, arguments, **options)
 
-    def list_tools(self, server: str, **options: Any) -> types.ListToolsResult:
+    def list_tools(self, server: str, **options: Unpack[ListOptions]) -> types.ListToolsResult:
         """As `Manager.list_tools`."""
         return self[server].list_tools(**options)
 
-    def list_resources(self, server: str, **options: Any) -> types.ListResourcesResult:
+    def list_resources(self, server: str, **options: Unpack[ListOptions]) -> types.ListResourcesResult:
         """As `Manager.list_resources`."""
         return self[server].list_resources(**options)
 
-    def list_resource_templates(self, server: str, **options: Any) -> types.ListResourceTemplatesResult:
+    def list_resource_templates(self, server: str, **options: Unpack[ListOptions]) -> types.ListResourceTemplatesResult:
         """As `Manager.list_resource_templates`."""
         return self[server].list_resource_templates(**options)
 
-    def read_resource(self, server: str, uri: str, **options: Any) -> types.ReadResourceResult:
+    def read_resource(self, server: str, uri: str, **options: Unpack[ReadOptions]) -> types.ReadResourceResult:
         """As `Manager.read_resource`."""
         return self[server].read_resource(uri, **options)
 
-    def list_prompts(self, server: str, **options: Any) -> types.ListPromptsResult:
+    def list_prompts(self, server: str, **options: Unpack[ListOptions]) -> types.ListPromptsResult:
         """As `Manager.list_prompts`."""
         return self[server].list_prompts(**options)
 
     def get_prompt(
-        self, server: str, name: str, arguments: dict[str, str] | None = None, **options: Any
+        self, server: str, name: str, arguments: dict[str, str] | None = None, **options: Unpack[RoundOptions]
     ) -> types.GetPromptResult:
         """As `Manager.get_prompt`."""
         return self[server].get_prompt(name, arguments, **options)
@@ -187,19 +208,21 @@ class SyncManager(Mapping[str, SyncConnection]):
         server: str,
         ref: types.ResourceTemplateReference | types.PromptReference,
         argument: dict[str, str],
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> types.CompleteResult:
         """As `Manager.complete`."""
         return self[server].complete(ref, argument, **options)
 
-    def set_logging_level(self, server: str, level: types.LoggingLevel, **options: Any) -> types.EmptyResult:
+    def set_logging_level(
+        self, server: str, level: types.LoggingLevel, **options: Unpack[MetaOptions]
+    ) -> types.EmptyResult:
         """As `Manager.set_logging_level`."""
         return self[server].set_logging_level(level, **options)
 
-    def subscribe_resource(self, server: str, uri: str, **options: Any) -> types.EmptyResult:
+    def subscribe_resource(self, server: str, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Manager.subscribe_resource`."""
         return self[server].subscribe_resource(uri, **options)
 
-    def unsubscribe_resource(self, server: str, uri: str, **options: Any) -> types.EmptyResult:
+    def unsubscribe_resource(self, server: str, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Manager.unsubscribe_resource`."""
         return self[server].unsubscribe_resource(uri, **options)

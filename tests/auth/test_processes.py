@@ -248,7 +248,7 @@ def test_a_holder_that_is_stopped_keeps_the_others_waiting_and_is_named(tmp_path
                 async with anyio.create_task_group() as group:
                     group.start_soon(connection.call_tool, "add", {"a": 1, "b": 1})
                     # Asked again and again, as by an operator. Real time has to pass: another process holds it up.
-                    while (waiting := connection.status()["credentials"]["waiting"]) is None:  # noqa: ASYNC110
+                    while (waiting := connection.status()["credentials"]["waiting"]) is None:  # type: ignore[index]  # noqa: ASYNC110
                         await anyio.sleep(FIRST_LOOK)
                     holder.process.send_signal(signal.SIGCONT)
             return str(waiting)

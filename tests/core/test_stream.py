@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from mcpconn.core.stream import ASKED_CEILING, JITTER, REOPEN_CEILING, REOPEN_FLOOR, STEADY, StreamRecord, StreamState
+from mcpconn.core.stream import (
+    ASKED_CEILING,
+    JITTER,
+    REOPEN_CEILING,
+    REOPEN_FLOOR,
+    STEADY,
+    StreamRecord,
+    StreamState,
+    StreamStatus,
+)
 
 
 def waits(record: StreamRecord, times: int) -> list[float]:
@@ -69,7 +78,7 @@ def test_its_status_tells_what_happened_and_what_is_next() -> None:
     now = 20.0
     record = StreamRecord()
 
-    def status() -> dict[str, object] | None:
+    def status() -> StreamStatus | None:
         return record.status(lambda: now)
 
     assert status() is None

@@ -222,7 +222,7 @@ async def test_a_bad_entry_is_a_failed_connection_that_is_never_dialled(
                 error = caught.value
                 assert (error.failure.kind, error.outcome, error.attempts) == (FailureKind.CONFIG, "not_run", 0)
                 assert error.retry_in is None
-            assert "NOPE is not set" in manager.status()["bad"]["last_failure"]["summary"]
+            assert "NOPE is not set" in str(manager.status()["bad"]["last_failure"])
             assert "NOPE is not set" in await handlers.call_tool(manager, "bad", "add")({})
             await manager["fine"].wait_ready()
             await manager.wait_ready()

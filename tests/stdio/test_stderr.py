@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from mcpconn import Connection, ConnectionFailed, FailureKind, Policy, State
+from mcpconn.status import ConnectionStatus
 from tests.stderr_samples import SAMPLES
 from tests.stdio.programs import IMPATIENT, SCRIPT
 from tests.support import SAFETY
@@ -26,7 +27,7 @@ def dying(text: str, *, then: str = "sys.exit(1)", env: dict[str, str] | None = 
     return {"command": sys.executable, "args": ["-c", code], "env": env or {}}
 
 
-async def failure_of(config: dict[str, Any], policy: Policy = IMPATIENT) -> tuple[str, dict[str, Any]]:
+async def failure_of(config: dict[str, Any], policy: Policy = IMPATIENT) -> tuple[str, ConnectionStatus]:
     connection = Connection(config, name="child", policy=policy)
     with anyio.fail_after(SAFETY), pytest.raises(ConnectionFailed) as caught:
         async with connection:

@@ -1,0 +1,78 @@
+"""The public API as its users write it. Read by mypy and pyright in strict mode; never run.
+
+A line with `type: ignore` must be an error: both checkers report an ignore that is not needed.
+"""
+
+from __future__ import annotations
+
+from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult, ListToolsResult
+from typing_extensions import assert_type
+
+import mcpconn
+from mcpconn import Connection, ConnectionContext, Manager, Policy, SyncManager
+from mcpconn.status import ConnectionStatus, ManagerStatus
+
+SERVERS = {"fs": {"command": "server"}}
+
+
+async def elicit(context: ConnectionContext, params: ElicitRequestParams) -> ElicitResult:
+    assert_type(context.connection, Connection)
+    assert_type(mcpconn.current_connection(), Connection)
+    return ElicitResult(action="decline")
+
+
+async def progress(progress: float, total: float | None, message: str | None) -> None: ...
+
+
+def plain_progress(progress: float, total: float | None, message: str | None) -> None: ...
+
+
+async def managers() -> None:
+    async with Manager(SERVERS, policy=Policy(), elicitation_callback=elicit) as manager:
+        assert_type(await manager.call_tool("fs", "read", {"path": "a"}, timeout=3), CallToolResult)
+        await manager.call_tool("fs", "read", timeout=None, idempotent=True, wait=False, progress_callback=progress)
+        assert_type(await manager.list_tools("fs", cursor=None, timeout=3), ListToolsResult)
+        assert_type(manager.status(), ManagerStatus)
+        assert_type(manager["fs"], Connection)
+        assert_type(manager.status()["fs"]["epoch"], int)
+
+        await manager.call_tool("fs", "read", timout=3)  # type: ignore[call-arg]
+        await manager.call_tool("fs", "read", timeout="3")  # type: ignore[arg-type]
+        await manager.list_tools("fs", timout=3)  # type: ignore[call-arg]
+        await manager.read_resource("fs", "memo://a", idempotent="no")  # type: ignore[arg-type]
+        await manager.get_prompt("fs", "greet", progress_callback=progress)  # type: ignore[call-arg]
+        manager.status()["fs"]["epochs"]  # type: ignore[typeddict-item]
+    Manager(SERVERS, sampling=elicit)  # type: ignore[call-arg]
+    Manager.from_file("mcp.json", polcy=Policy())  # type: ignore[call-arg]
+
+
+async def connections() -> None:
+    async with Connection("https://example.com/mcp", elicitation_callback=elicit) as connection:
+        assert_type(await connection.call_tool("add", {"a": 1}, timeout=3), CallToolResult)
+        assert_type(await connection.list_tools(timeout=3), ListToolsResult)
+        assert_type(connection.status(), ConnectionStatus)
+        async with connection.listen(tools_list_changed=True, timeout=3) as events:
+            async for _ in events:
+                pass
+
+        await connection.call_tool("add", timout=3)  # type: ignore[call-arg]
+        await connection.list_tools(timout=3)  # type: ignore[call-arg]
+        await connection.complete(None, {}, timeout=3)  # type: ignore[arg-type]
+        await connection.send_ping(wait="yes")  # type: ignore[arg-type]
+    Connection("https://example.com/mcp", elicitation_callback=plain_progress)  # type: ignore[arg-type]
+
+
+def threads() -> None:
+    with SyncManager(SERVERS, backend="trio") as manager:
+        assert_type(manager.call_tool("fs", "read", progress_callback=plain_progress), CallToolResult)
+        assert_type(manager["fs"].status(), ConnectionStatus)
+        manager.call_tool("fs", "read", timout=3)  # type: ignore[call-arg]
+        manager["fs"].list_tools(timout=3)  # type: ignore[call-arg]
+        manager["fs"].call_tool("read", timeout="3")  # type: ignore[arg-type]
+
+
+async def handlers() -> None:
+    manager = Manager(SERVERS)
+    handler = mcpconn.handlers.call_tool(manager, "fs", "read", timeout=30)
+    assert_type(await handler({"path": "a"}), str)
+    mcpconn.handlers.call_tool(manager, "fs", "read", timout=30)  # type: ignore[call-overload]
