@@ -10,6 +10,7 @@ next request and go out on that stream, the latest of each kind.
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -96,6 +97,9 @@ class Relay:
             return await self._ask(client, types.CreateMessageRequest(params=params), answer)
 
         async def elicitation(_: Any, params: types.ElicitRequestParams) -> Any:
+            if isinstance(params, types.ElicitRequestURLParams) and params.elicitation_id is None:
+                # The modern era has no such id, and legacy clients refuse a question without one.
+                params = params.model_copy(update={"elicitation_id": secrets.token_urlsafe(12)})
             return await self._ask(client, types.ElicitRequest(params=params), types.ElicitResult)
 
         async def roots(_: Any) -> Any:
