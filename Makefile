@@ -17,7 +17,7 @@ TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint format cover test-all demo bench soak mutate conformance docs clean distclean
+.PHONY: help setup test lint format cover test-all demo bench soak mutate conformance compat docs clean distclean
 
 help:
 	@echo "make test      check style, types and imports, then run the tests"
@@ -30,6 +30,7 @@ help:
 	@echo "make soak      a thousand simulated days of outages, from a thousand seeds"
 	@echo "make mutate    change the core line by line; does a test notice?"
 	@echo "make conformance  the official suite, for mcpconn and for the bare SDK; writes docs/conformance.md"
+	@echo "make compat    the SDK's own test suite, with Connection in the place of mcp.Client"
 	@echo "make docs      build the site into site/"
 	@echo "make clean     remove what runs leave behind; make distclean: the environments too"
 
@@ -104,6 +105,10 @@ mutate: $(VENV)/.installed-mutate
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.table
 
+# The SDK's sdist comes from the registry, and its test tools go into an environment of their own: .compat.
+compat: $(INSTALLED)
+	$(BIN)/python -m tests.sdk_suite
+
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -111,8 +116,8 @@ clean:
 	rm -rf build dist site htmlcov mutants .coverage .coverage.* *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f benchmarks/results/*.tmp
-	find . \( -name '$(VENV)' -o -name .nox -o -name .node -o -name .git \) -prune \
+	find . \( -name '$(VENV)' -o -name .nox -o -name .node -o -name .compat -o -name .git \) -prune \
 	  -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) .node .nox
+	rm -rf $(VENV) .node .nox .compat

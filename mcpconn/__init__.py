@@ -17,12 +17,14 @@ from mcpconn.core import (
     classify,
 )
 from mcpconn.errors import (
+    ArgumentError,
     CallFailed,
     CallTimeout,
     ConfigError,
     ConnectionClosed,
     ConnectionFailed,
     IllegalTransition,
+    InvalidResult,
     McpConnError,
     NotReady,
     NotRunning,
@@ -37,6 +39,7 @@ from mcpconn.sync import SyncManager
 
 __all__ = [
     "TRANSITIONS",
+    "ArgumentError",
     "CallFailed",
     "CallTimeout",
     "CatalogChange",
@@ -52,6 +55,7 @@ __all__ = [
     "Failure",
     "FailureKind",
     "IllegalTransition",
+    "InvalidResult",
     "Manager",
     "McpConnError",
     "NotReady",

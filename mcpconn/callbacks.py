@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from mcp.client import ClientRequestContext
 
 from mcpconn.core.attempt import ATTEMPT
-from mcpconn.errors import ConfigError
+from mcpconn.errors import ArgumentError
 from mcpconn.runtime.native import being_cancelled
 from mcpconn.validate import check_timeout
 
@@ -37,6 +37,7 @@ PLAIN = (
     "raise_exceptions",
     "read_timeout_seconds",
     "cache",
+    "prior_discover",
 )
 """Arguments of `mcp.Client` that are handed on as they are."""
 
@@ -72,12 +73,12 @@ def bind(connection: Connection, options: Mapping[str, Any], on_message: Callabl
         on_message: Told of every notification, before the user's own handler.
 
     Raises:
-        ConfigError: an argument that `mcp.Client` does not have, or that is not the user's to give.
+        ArgumentError: an argument that `mcp.Client` does not have, or that is not the user's to give.
     """
     known = (*WITH_CONTEXT, *WITHOUT_CONTEXT, *PLAIN)
     for key in options:
         if key not in known:
-            raise ConfigError(f"unknown option {key!r}; known: {', '.join(sorted(known))}", key=key)
+            raise ArgumentError(f"unknown option {key!r}; known: {', '.join(sorted(known))}", key=key)
     check_timeout(options.get("read_timeout_seconds"), "read_timeout_seconds")
     bound = {key: value for key, value in options.items() if key in PLAIN}
     for key in WITH_CONTEXT:

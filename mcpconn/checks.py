@@ -5,6 +5,7 @@ What passes here does not fail for its form at the dial, in a library that would
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import httpx2
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
 from mcpconn import headers as fields
 from mcpconn.errors import ConfigError
@@ -126,9 +127,41 @@ def transport(text: str) -> str:
 
 def mode(text: str) -> str:
     """A mode of connecting that the SDK knows."""
-    if text not in MODES:
-        raise ValueError(f"must be one of {', '.join(MODES)}")
+    if text in HANDSHAKE_PROTOCOL_VERSIONS:
+        hint = f"; got {text!r} ({text!r} is a handshake-era version; use mode='legacy')"
+    elif text not in MODES:
+        # Not shown: what is no version may be anything, in the wrong place.
+        hint = ""
+    else:
+        return text
+    # In the SDK's words, which people look for.
+    raise ValueError(f"must be 'legacy', 'auto', or one of {list(MODERN_PROTOCOL_VERSIONS)}{hint}")
+
+
+def encoding(text: str) -> str:
+    """A text encoding that Python knows."""
+    try:
+        codecs.lookup(text)
+    except LookupError:
+        raise ValueError("is not an encoding that Python knows") from None
     return text
+
+
+def is_transport(given: Any) -> bool:
+    """Whether something is a transport of the SDK's kind: a context manager that yields two streams."""
+    return hasattr(type(given), "__aenter__") and hasattr(type(given), "__aexit__")
+
+
+def is_server(given: Any) -> bool:
+    """Whether something is a server object of the SDK."""
+    return hasattr(given, "run") and not is_transport(given)
+
+
+def server(given: Any) -> Any:
+    """What is reached without an address: a server object, a transport, or a function that returns a transport."""
+    if given is None or is_transport(given) or is_server(given) or callable(given):
+        return given
+    raise ValueError("must be a server object, a transport, or a function that returns a transport")
 
 
 def path(given: Any) -> Any:

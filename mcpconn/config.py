@@ -52,8 +52,9 @@ class ServerConfig:
     """Address of an MCP endpoint over Streamable HTTP, or SSE with `transport="sse"`."""
     command: Annotated[Text, AfterValidator(checks.command)] | None = None
     """Program to run as a stdio server."""
-    server: Any = None
-    """A server object of the SDK (`mcp.server.Server` or `MCPServer`), to be run in this process."""
+    server: Annotated[Any, AfterValidator(checks.server)] = None
+    """A server object of the SDK (`mcp.server.Server` or `MCPServer`), to be run in this process; or a `Transport`,
+    which is opened once, for one session; or a function that returns a new `Transport` for each session."""
     args: Annotated[Sequence[Text], AfterValidator(tuple)] = ()
     """Arguments of `command`."""
     env: Annotated[Mapping[Text, Text], AfterValidator(checks.environment)] | None = None
@@ -68,6 +69,11 @@ class ServerConfig:
     auth: Annotated[Any, AfterValidator(checks.auth)] = None
     """Credentials: a bearer token, a login by OAuth (`client_id`, `client_secret`, `scopes`, `redirect_uri`), or in
     code what `mcpconn.auth` describes."""
+    encoding: Annotated[str, AfterValidator(checks.encoding)] = "utf-8"
+    """The encoding of what `command` reads and writes. The protocol's is UTF-8."""
+    encoding_errors: Literal["strict", "ignore", "replace"] = "strict"
+    """What becomes of a character that the encoding cannot express, or a byte that it does not know: see `codecs`.
+    Under `strict` the message that holds it is an error, and the session goes on."""
     verify: bool = True
     """Check the server's certificate. False: whoever is on the way can read and change everything that is sent."""
     ca_file: Annotated[Text, BeforeValidator(checks.path)] | None = None
@@ -146,12 +152,15 @@ class ServerConfig:
 
     @property
     def kind(self) -> str:
-        """How the server is reached: `stdio`, `http`, `sse` or `memory`; `unknown` if its entry cannot be used."""
+        """How the server is reached: `stdio`, `http`, `sse`, `memory`, or by a `transport` that was given; `unknown` if
+        its entry cannot be used."""
         if self.problem is not None:
             return "unknown"
         if self.transport is not None and self.server is None:
             return self.transport
-        return "http" if self.url is not None else "stdio" if self.command is not None else "memory"
+        if self.server is not None:
+            return "memory" if checks.is_server(self.server) else "transport"
+        return "http" if self.url is not None else "stdio"
 
     def error(self, what: str, key: str | None = None) -> ConfigError:
         """A `ConfigError` that names this server."""
@@ -222,6 +231,8 @@ class ServerConfig:
             return redact_url(self.url)
         if self.problem is not None:
             return "unknown"
+        if self.kind == "transport":
+            return f"transport {_name_of(self.server)}"
         return self.command or f"in-process {type(self.server).__name__}"
 
     @property
@@ -229,6 +240,8 @@ class ServerConfig:
         """A name for a server that has none: its host, or its program."""
         if self.url is not None:
             return self.address.partition("://")[2].partition("/")[0]
+        if self.kind == "transport":
+            return _name_of(self.server)
         return (self.command or "in-process").replace("\\", "/").rpartition("/")[2]
 
     # -- what is secret
@@ -261,7 +274,8 @@ class ServerConfig:
 
         Args:
             name: What the server is called.
-            entry: A `ServerConfig`, a mapping, a URL, `StdioServerParameters`, or a server object.
+            entry: A `ServerConfig`, a mapping, a URL, `StdioServerParameters`, a server object, a `Transport`, or a
+                function that returns a `Transport`.
 
         Raises:
             ConfigError: names the server and the key.
@@ -273,8 +287,16 @@ class ServerConfig:
         if isinstance(entry, str):
             return cls(name=name, url=entry)
         if hasattr(entry, "command") and hasattr(entry, "args"):
-            return cls(name=name, command=entry.command, args=entry.args, env=entry.env, cwd=entry.cwd)
-        if entry is not None and hasattr(entry, "run"):
+            return cls(
+                name=name,
+                command=entry.command,
+                args=entry.args,
+                env=entry.env,
+                cwd=entry.cwd,
+                encoding=getattr(entry, "encoding", "utf-8"),
+                encoding_errors=getattr(entry, "encoding_error_handler", "strict"),
+            )
+        if entry is not None and (checks.is_transport(entry) or checks.is_server(entry) or callable(entry)):
             return cls(name=name, server=entry)
         raise ConfigError(f"server {name!r}: expected a mapping, not {type(entry).__name__}", server=name)
 
@@ -318,3 +340,11 @@ class ServerConfig:
             if written is None or snake(written) == error.key:
                 raise
             raise ConfigError(f"{error} (given as {written!r})", server=name, key=error.key) from None
+
+
+def _name_of(transport: Any) -> str:
+    """What a transport is called, or the function that makes one."""
+    # contextlib's context managers say which function they came from.
+    made_by = getattr(transport, "func", transport)
+    name = getattr(made_by, "__name__", type(transport).__name__)
+    return "transport" if name == "<lambda>" else str(name)

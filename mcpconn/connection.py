@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -13,28 +13,27 @@ from mcp import Client
 from opentelemetry.trace import Span
 from typing_extensions import Unpack, deprecated
 
+from mcpconn.arguments import Arguments, argument_errors
 from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
 from mcpconn.catalog import Catalog
 from mcpconn.config import ServerConfig
 from mcpconn.core.attempt import Attempt
-from mcpconn.core.failures import Failure
 from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
 from mcpconn.diagnosis import Diagnosis
 from mcpconn.errors import CallFailed, NotRunning
+from mcpconn.known import Known
 from mcpconn.methods import Methods
 from mcpconn.observe import log_notice, logs_answers, prepare
 from mcpconn.options import ClientOptions
 from mcpconn.policy import Policy
-from mcpconn.redact import Redactor
 from mcpconn.requests import DEFAULT, harmful, harmless
 from mcpconn.runtime import Calls, Clock, Journal, Supervisor, refusals
 from mcpconn.runtime.native import Home
 from mcpconn.runtime.owner import Nursery, Owned, Owner
 from mcpconn.runtime.session import Session
 from mcpconn.shared import Shared
-from mcpconn.status import ConnectionStatus, connection_status
 from mcpconn.telemetry import Meter, measuring, start_span, within
 from mcpconn.validate import check_timeout
 from mcpconn.wire import Dialer, unusable
@@ -42,7 +41,7 @@ from mcpconn.wire import Dialer, unusable
 T = TypeVar("T")
 
 
-class Connection(Owned, Methods):
+class Connection(Owned, Known, Methods, Arguments):
     """A connection to one MCP server, for as long as it is needed.
 
         async with Connection("https://example.com/mcp") as connection:
@@ -66,19 +65,26 @@ class Connection(Owned, Methods):
         """
         Args:
             config: A `ServerConfig`, a mapping as in mcp.json, or what `mcp.Client` takes: a URL,
-                `StdioServerParameters`, a server object.
+                `StdioServerParameters`, a server object, a `Transport`. A transport is opened once, and so is good for
+                one session; a function that returns a transport is called for each.
             name: What logs and errors call it; made from the configuration where not given.
             policy: Timeouts and limits.
             rules: Rules of classification to be tried before the core's.
             clock: Time and randomness, for tests.
             shared: What a manager shares between its connections.
-            client_options: Passed to every `mcp.Client`: `sampling_callback`, `client_info` and so on.
+            client_options: Passed to every `mcp.Client`: `sampling_callback`, `client_info` and so on. `mode` gives way
+                to a configuration that says something else than `auto`.
 
         Raises:
-            ConfigError: the configuration cannot be used.
+            ConfigError: the configuration, or an argument of `mcp.Client`, cannot be used.
+            ArgumentError: an argument has the wrong type, or is none. It is a ConfigError and a TypeError.
         """
         super().__init__()
         parsed = ServerConfig.parse(name, config)
+        given = {**client_options, **(parsed.options or {})}
+        mode = given.pop("mode", "auto")
+        if parsed.mode == "auto" and mode != "auto":
+            parsed = replace(parsed, mode=mode)
         self.config = parsed if parsed.name else replace(parsed, name=parsed.label)
         self.name = self.config.name
         self._shared = shared or Shared(policy or Policy(), clock=clock, rules=rules)
@@ -92,16 +98,19 @@ class Connection(Owned, Methods):
         self.catalog = Catalog(
             self, wait_for_dials=self._shared.dials.wait_until_idle, report=contain, mode=self.config.catalog
         )
-        self._client_options = bind(self, {**client_options, **(self.config.options or {})}, self.catalog.notice)
-        self._dialer = Dialer(
-            self.config,
-            self.policy,
-            network=self._shared.network,
-            options=self._client_options,
-            redact=self._redact,
-            eras=self._shared.eras,
-            watchdog=self._shared.watchdog,
-        )
+        self._client_options = bind(self, given, self.catalog.notice)
+        with argument_errors(self.config):
+            self._dialer = Dialer(
+                self.config,
+                self.policy,
+                network=self._shared.network,
+                options=self._client_options,
+                redact=self._redact,
+                eras=self._shared.eras,
+                watchdog=self._shared.watchdog,
+            )
+        shown = {"message_handler": None, **given, "server": config, "mode": self.config.mode}
+        self._arguments = shown, self._dialer.clients.defaults
         self._request_auth = None if self.config.auth is None else self._authenticator(self.config.auth)
         self._dialer.auth = self._request_auth
         self._supervisor = Supervisor(
@@ -249,65 +258,17 @@ class Connection(Owned, Methods):
         """The former name of `update_credentials`."""
         await self.update_credentials(auth, timeout)
 
-    # -- what is known
-
-    @property
-    def state(self) -> State:
-        """Where the connection is."""
-        return self._supervisor.state
-
-    @property
-    def epoch(self) -> int:
-        """Number of the current session; 0 before the first."""
-        return self._supervisor.epoch
-
-    @property
-    def last_failure(self) -> Failure | None:
-        """The last failure that had consequences for the connection."""
-        return self._supervisor.last_failure
-
-    @property
-    def progress(self) -> str | None:
-        """What a child that is being started is doing, for people: "starting, 12 s", with its last line on stderr."""
-        return self._supervisor.progress
-
-    @property
-    def stderr(self) -> Sequence[str]:
-        """The last lines that the server's child process wrote to its standard error, without secrets: those of the
-        present one, or of the last. Empty for a server with a URL."""
-        return self._dialer.stderr
-
-    def status(self) -> ConnectionStatus:
-        """Everything an operator asks for, as plain data."""
-        return connection_status(self._supervisor, self.journal, self.config, self._request_auth, self._dialer.stderr)
-
-    @property
-    def redact(self) -> Redactor:
-        """Replaces this connection's secrets in a text, those that it learned at run time included."""
-        return self._redact
-
     @property
     def _client(self) -> Client:
+        if self._home is None:
+            raise self._not_entered()
+        if self.state is State.CLOSED:
+            raise refusals.closed(self._supervisor)
         session = self._supervisor.session
         if session is None or session.link is None:
             raise refusals.not_ready(self._supervisor)
         client: Client = session.link.client
         return client
-
-    def usage(self) -> tuple[int, bool, float | None]:
-        """How many calls the host has made, whether any is in flight or waiting, and when the last one ended at the
-        latest, on the event loop's clock; None if that is not known. The catalogue's own listings are no use of it."""
-        gate, session = self._supervisor.gate, self._supervisor.session
-        # A session that replaced another after the last call was established later than that call ended.
-        used = session.last_used if session is not None else None
-        return self._calls_made, gate.in_flight + gate.waiting > 0, used
-
-    def __repr__(self) -> str:
-        gate = self._supervisor.gate
-        return (
-            f"<Connection {self.name!r} {self.state.value} epoch={self.epoch} "
-            f"in_flight={gate.in_flight} waiting={gate.waiting}>"
-        )
 
     def _call(
         self,
@@ -336,10 +297,17 @@ class Connection(Owned, Methods):
 
     def _check_here(self) -> None:
         if self._home is None:
-            raise NotRunning(f"{self.name}: enter the connection first: async with Connection(...) as connection")
+            raise self._not_entered()
         if (where := self._home.wrong_loop()) is not None:
             # The events of one loop, waited for in another, wake nobody.
             raise NotRunning(f"{self.name}: the connection cannot be used here: {where}")
+
+    def _not_entered(self) -> NotRunning:
+        # In parentheses the SDK's words, which people look for.
+        return NotRunning(
+            f"{self.name}: enter the connection first: async with Connection(...) as connection "
+            f"(Client must be used within an async context manager)"
+        )
 
     def _authenticator(self, auth: Any) -> RequestAuth:
         if self.config.url is None:

@@ -9,8 +9,9 @@
         |-- CallTimeout (TimeoutError)     the call's deadline passed
         |-- Overloaded                     too many calls wait for this connection already
         |-- NotReady                       wait=False, and the connection is not ready
+        |-- InvalidResult                  the server answered, with a result of the wrong shape
         |-- ConnectionFailed               the connection is `failed`; .retry_in says when it tries again
-        `-- ConnectionClosed               the connection is `closed`
+        `-- ConnectionClosed (RuntimeError) the connection is `closed`
 
     IllegalTransition                      an event that cannot happen in a state: a bug, not a condition
 
@@ -23,18 +24,21 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
 
 from mcpconn.core.failures import Delivery, Failure, FailureKind
 from mcpconn.core.machine import IllegalTransition
 from mcpconn.core.states import State
 
 __all__ = [
+    "ArgumentError",
     "CallFailed",
     "CallTimeout",
     "ConfigError",
     "ConnectionClosed",
     "ConnectionFailed",
     "IllegalTransition",
+    "InvalidResult",
     "McpConnError",
     "NotReady",
     "NotRunning",
@@ -59,6 +63,10 @@ class ConfigError(McpConnError, ValueError):
         super().__init__(message)
         self.server = server
         self.key = key
+
+
+class ArgumentError(ConfigError, TypeError):
+    """An argument of the wrong type, or one that there is not. `mcp.Client` raises TypeError for it."""
 
 
 class UnknownServer(McpConnError, KeyError):
@@ -107,7 +115,9 @@ class CallFailed(McpConnError, MCPError):
         attempts: int = 0,
         retry_in: float | None = None,
     ) -> None:
-        code = failure.evidence.code if failure.evidence.code is not None else self.default_code
+        code = failure.evidence.code
+        if code is None:
+            code = _code_for(failure.evidence.http_status, failure.evidence.session_sent) or self.default_code
         MCPError.__init__(self, code, message)
         self.server = server
         self.failure = failure
@@ -116,8 +126,8 @@ class CallFailed(McpConnError, MCPError):
         self.retry_in = retry_in
 
     @property
-    def outcome(self) -> Literal["not_run", "unknown"]:
-        """Whether the tool can have run: `not_run` is certain, `unknown` is all else."""
+    def outcome(self) -> Literal["not_run", "unknown", "ran"]:
+        """Whether the tool can have run: `not_run` and `ran` are certain, `unknown` is all else."""
         if self.attempts == 0 or self.failure.delivery is not Delivery.UNKNOWN:
             return "not_run"
         return "unknown"
@@ -133,6 +143,19 @@ class CallFailed(McpConnError, MCPError):
             str(self),
             {**state, "attempts": self.attempts, "retry_in": self.retry_in},
         )
+
+
+def _code_for(status: int | None, session_sent: bool | None) -> int | None:
+    """The JSON-RPC code that the SDK's client gives to an HTTP response without a JSON-RPC error of its own.
+
+    (mcp 2.3.0, `mcp.client.streamable_http`: "Server returned an error response", "Session terminated", "Not Found",
+    "server answered a request with 202 Accepted", "Unexpected content type", a redirect.)
+    """
+    if not status:
+        return None
+    if status == 404:
+        return INVALID_REQUEST if session_sent else METHOD_NOT_FOUND
+    return INTERNAL_ERROR if status >= 400 else INVALID_REQUEST
 
 
 def _portable(failure: Failure) -> Failure:
@@ -172,8 +195,26 @@ class ConnectionFailed(CallFailed):
     """The connection is `failed`. `.retry_in` is the time to its next probe; None: it waits for a person."""
 
 
-class ConnectionClosed(CallFailed):
-    """The connection was closed before the call could be made or answered."""
+class ConnectionClosed(CallFailed, RuntimeError):
+    """The connection was closed before the call could be made or answered.
+
+    A RuntimeError, too: that is what `mcp.Client` raises outside of its block.
+    """
+
+
+class InvalidResult(CallFailed):
+    """The server answered, and its result does not have the shape that the protocol says.
+
+    The request was worked on: a tool has run. It is not called again, not even if that is harmless: its server would
+    give the same answer.
+    """
+
+    default_code = INTERNAL_ERROR
+
+    @property
+    def outcome(self) -> Literal["not_run", "unknown", "ran"]:
+        """`ran`: there is an answer."""
+        return "ran"
 
 
 def unanswered(

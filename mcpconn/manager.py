@@ -364,15 +364,15 @@ class Manager(Owned, Mapping[str, Connection]):
         self, server: str, level: types.LoggingLevel, **options: Unpack[MetaOptions]
     ) -> types.EmptyResult:
         """`Connection.set_logging_level` on the server of this name."""
-        return await self._running(server).set_logging_level(level, **options)
+        return await self._running(server).set_level(level, **options)
 
     async def subscribe_resource(self, server: str, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """`Connection.subscribe_resource` on the server of this name."""
-        return await self._running(server).subscribe_resource(uri, **options)
+        return await self._running(server).watch_resource(uri, **options)
 
     async def unsubscribe_resource(self, server: str, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """`Connection.unsubscribe_resource` on the server of this name."""
-        return await self._running(server).unsubscribe_resource(uri, **options)
+        return await self._running(server).unwatch_resource(uri, **options)
 
     @asynccontextmanager
     async def listen(self, server: str, **options: Unpack[ListenOptions]) -> AsyncIterator[Any]:

@@ -15,14 +15,15 @@ from typing_extensions import Unpack
 
 from mcpconn.catalog import LISTS
 from mcpconn.core.attempt import Attempt
+from mcpconn.legacy import Legacy
 from mcpconn.options import CallOptions
-from mcpconn.requests import DEFAULT, Requests, noting
+from mcpconn.requests import DEFAULT, noting
 from mcpconn.validate import check_timeout
 
 T = TypeVar("T")
 
 
-class Methods(Requests):
+class Methods(Legacy):
     """`mcp.Client`'s methods, with the same arguments and results, on top of one `_call`.
 
     Each takes three arguments more:
@@ -200,55 +201,6 @@ class Methods(Requests):
             **options,
         )
 
-    async def send_ping(
-        self, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
-    ) -> types.EmptyResult:
-        """Ping the server (legacy era)."""
-        return await self._call("ping", lambda client, _: client.session.send_ping(meta=meta), **options)
-
-    async def set_logging_level(
-        self, level: types.LoggingLevel, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
-    ) -> types.EmptyResult:
-        """Set the level of the server's log messages, for this session and the ones that follow it (legacy era)."""
-        request = types.SetLevelRequest(params=types.SetLevelRequestParams(level=level, _meta=meta))
-        result = await self._call(
-            "logging/setLevel",
-            lambda client, _: client.session.send_request(request, types.EmptyResult),
-            **options,
-        )
-        self._restore.log_level = level
-        return result
-
-    async def subscribe_resource(
-        self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
-    ) -> types.EmptyResult:
-        """Be notified of a resource's changes, on this session and the ones that follow it (legacy era)."""
-        request = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri, _meta=meta))
-        result = await self._call(
-            "resources/subscribe",
-            lambda client, _: client.session.send_request(request, types.EmptyResult),
-            **options,
-        )
-        self._restore.subscriptions.add(uri)
-        return result
-
-    async def unsubscribe_resource(
-        self, uri: str, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
-    ) -> types.EmptyResult:
-        """End `subscribe_resource`."""
-        self._restore.subscriptions.discard(uri)
-        request = types.UnsubscribeRequest(params=types.UnsubscribeRequestParams(uri=uri, _meta=meta))
-        return await self._call(
-            "resources/unsubscribe",
-            lambda client, _: client.session.send_request(request, types.EmptyResult),
-            **options,
-        )
-
-    @property
-    def watching(self) -> bool:
-        """For the catalogue: whether the user watches resources (legacy era)."""
-        return bool(self._restore.subscriptions)
-
     async def list_page(self, kind: str, cursor: str | None) -> Any:
         """For the catalogue: a page of one kind of list. It does not count as use of the connection.
 
@@ -309,22 +261,3 @@ class Methods(Requests):
                 ),
                 **options,
             )
-
-    async def send_progress_notification(
-        self,
-        progress_token: str | int,
-        progress: float,
-        total: float | None = None,
-        message: str | None = None,
-    ) -> None:
-        """Tell the server how far a request of its own has come (legacy era). Dropped where nobody is there."""
-        params = types.ProgressNotificationParams(
-            progress_token=progress_token, progress=progress, total=total, message=message
-        )
-        self._check_here()
-        await self._client.session.send_notification(types.ProgressNotification(params=params))
-
-    async def send_roots_list_changed(self) -> None:
-        """Tell the server that the roots have changed (legacy era)."""
-        self._check_here()
-        await self._client.session.send_notification(types.RootsListChangedNotification())

@@ -138,6 +138,10 @@ class _PlainClientOptions(TypedDict, total=False):
     """Seconds that the SDK waits for the answer to one attempt."""
     cache: CacheConfig | None
     """The SDK's cache of results."""
+    mode: str
+    """How to agree on a protocol version: `auto`, `legacy`, or a modern version. An entry's own goes before."""
+    prior_discover: types.DiscoverResult | None
+    """What is known of a server whose version `mode` names."""
 
 
 if TYPE_CHECKING:

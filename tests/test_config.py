@@ -47,7 +47,7 @@ BAD: list[tuple[Any, str | None, str]] = [
     ({"url": "http://host/mcp", "lazy": 1}, "lazy", "lazy must be true or false"),
     ({"url": "http://host/mcp", "max_in_flight": 2.5}, "max_in_flight", "max_in_flight must be a whole number"),
     ({"url": "http://host/mcp", "timeout": 10**400}, "timeout", "timeout is out of range"),
-    ({"url": "http://host/mcp", "mode": "2025-06-18"}, "mode", "must be one of auto, legacy, 2026-07-28"),
+    ({"url": "http://host/mcp", "mode": "2025-06-18"}, "mode", "must be 'legacy', 'auto', or one of"),
     ({"url": "http://host/mcp", "headers": {"X-Key": "a\nb"}}, "headers", "'X-Key' contains a line break"),
     ({"url": "http://host/mcp", "headers": {"X Key": "a"}}, "headers", "not the name of a header"),
     ({"url": "http://host/mcp", "headers": {5: "a"}}, "headers", "a name must be a string, not int"),

@@ -90,7 +90,7 @@ async def test_calls_before_entering_are_refused_at_once() -> None:
         await connection.wait_ready()
     with pytest.raises(NotRunning):
         await connection.reconnect()
-    with pytest.raises(NotReady):
+    with pytest.raises(RuntimeError, match="alone: enter the connection first"):
         _ = connection.session
 
 
@@ -102,7 +102,7 @@ async def test_calls_after_leaving_are_refused_at_once() -> None:
         await manager.call_tool("srv", "add", {"a": 1, "b": 1})
     with anyio.fail_after(1), pytest.raises(ConnectionClosed, match="srv: the connection is closed"):
         await manager["srv"].call_tool("add", timeout=None)
-    with pytest.raises(NotRunning, match="entered once"):
+    with pytest.raises(NotRunning, match="cannot reenter"):
         async with manager:
             raise AssertionError("entered twice")
     async with Connection(entry(Script()), name="alone") as connection:

@@ -33,6 +33,8 @@ from mcpconn import (
     SyncManager,
     UnknownServer,
 )
+from mcpconn.arguments import Arguments
+from mcpconn.legacy import Legacy
 from mcpconn.sync import SyncConnection
 from mcpconn.sync import background as background_module
 from mcpconn.sync.background import Background
@@ -156,6 +158,10 @@ OF_THE_LOOP = {
     "spawn",
     "send_progress_notification",
     "send_roots_list_changed",
+    # What the warning methods do, without a warning. SyncConnection's own do not warn.
+    *(name for name in vars(Legacy) if not name.startswith("_")),
+    # What a SyncConnection was made with is the manager's to know.
+    *(name for name in vars(Arguments) if not name.startswith("_")),
 }
 
 

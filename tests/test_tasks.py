@@ -87,7 +87,7 @@ async def test_started_here_and_closed_there_and_more_than_once(kind: str) -> No
     await it.aclose()
     assert state_of(it) is State.CLOSED
     for again in (it.start, it.__aenter__):
-        with pytest.raises(NotRunning, match="entered once"):
+        with pytest.raises(NotRunning, match="cannot reenter"):
             await again()
 
 

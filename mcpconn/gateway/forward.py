@@ -348,7 +348,7 @@ class Forwarder:
     async def _watch(self, call: Call, server: str, uri: str) -> None:
         connection = await self._connection(call, server)
         if self._relay.watch(connection.name, uri, call.client.sid or ""):
-            await connection.subscribe_resource(uri)
+            await connection.watch_resource(uri)
 
     async def _subscribe(self, call: Call, params: Json) -> Json:
         server, uri = self._located(str(params.get("uri", "")))
@@ -367,7 +367,7 @@ class Forwarder:
             await self._extras.unsubscribe(call.client.sid, server, uri)
         try:
             if self._relay.unwatch(connection.name, uri, call.client.sid or ""):
-                await connection.unsubscribe_resource(uri)
+                await connection.unwatch_resource(uri)
         except MCPError as error:
             raise refused(error) from None
         return {}
@@ -386,7 +386,7 @@ class Forwarder:
         sid = Downstream.of(ctx).sid
         for connection in self._upstreams.of_session(sid or ""):
             try:
-                await connection.send_roots_list_changed()
+                await connection.tell_roots_changed()
             except McpConnError:
                 # It has no session now; the next one asks for the roots itself.
                 continue

@@ -162,7 +162,7 @@ class Upstreams:
         try:
             await connection.wait_ready()
             if connection.server_capabilities.logging is not None and not speaks_modern(connection):
-                await connection.set_logging_level(level)  # type: ignore[arg-type]
+                await connection.set_level(level)  # type: ignore[arg-type]
         except MCPError:
             # A server that refuses its own capability sends what it likes; `Relay` holds back what is below the level.
             return

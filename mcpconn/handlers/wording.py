@@ -24,7 +24,7 @@ from mcp import MCPError
 
 from mcpconn.core.classify import classify
 from mcpconn.core.failures import Evidence, FailureKind
-from mcpconn.errors import CallFailed, ConnectionClosed, ConnectionFailed, NotRunning, UnknownServer
+from mcpconn.errors import CallFailed, ConnectionClosed, ConnectionFailed, InvalidResult, NotRunning, UnknownServer
 from mcpconn.redact import redacted
 
 Outcome = Literal["not_run", "unknown", "ran"]
@@ -169,6 +169,8 @@ def _advice(error: CallFailed, runs: bool) -> str:
         return "Do not try again: a person has to log in again or give other credentials. Tell the user."
     if isinstance(error, ConnectionFailed) and when is None:
         return "Do not try again: a person has to mend this server or its configuration. Tell the user."
+    if isinstance(error, InvalidResult):
+        return "Do not run it again for its answer." if runs else _SAME_AGAIN
     if runs and error.outcome == "unknown":
         return (
             "Do not just try again, it could be done twice: find out first whether it took effect, with a tool that "
@@ -205,7 +207,10 @@ def _joined(*sentences: str) -> str:
 def _fate(outcome: str, runs: bool) -> str:
     if not runs:
         return ""
-    return "The tool was not run." if outcome == "not_run" else "It is not known whether the tool ran."
+    return {
+        "not_run": "The tool was not run.",
+        "ran": "The tool ran, and its answer cannot be used.",
+    }.get(outcome, "It is not known whether the tool ran.")
 
 
 def _sentence(text: str) -> str:

@@ -15,9 +15,10 @@ from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.decide import confirmed, is_lost_session, is_plain, is_refusal, may_replay
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.seen import walk
-from mcpconn.errors import CallFailed, CallTimeout, unanswered
+from mcpconn.errors import CallFailed, CallTimeout, InvalidResult, unanswered
 from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
+from mcpconn.runtime.call import Call
 from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.deadlines import Deadlines
 from mcpconn.runtime.journal import Finished, Journal, Replay
@@ -31,48 +32,6 @@ SPOKEN = frozenset({FailureKind.APPLICATION, FailureKind.PROTOCOL, FailureKind.C
 """Kinds of failure that are an answer, of whatever sort."""
 Safe = Callable[[], Awaitable[bool]]
 """Whether running the call twice does no harm. Asked only when that matters."""
-
-
-class _Call:
-    """One call under way."""
-
-    __slots__ = (
-        "attempt",
-        "attempts",
-        "background",
-        "began",
-        "blocked",
-        "deadline",
-        "failure",
-        "method",
-        "replays",
-        "resent",
-        "safe_on",
-        "session",
-        "uncertain",
-    )
-
-    def __init__(self, method: str, began: float, deadline: float, *, background: bool = False) -> None:
-        self.method = method
-        self.background = background
-        self.began = began
-        self.deadline = deadline
-        self.attempts = 0
-        self.blocked = 0.0
-        """Seconds spent waiting for the connection."""
-        self.replays = 0
-        """Times it was made again after a refusal or an unknown outcome."""
-        self.resent = 0
-        """Times it was made again because it had never left."""
-        self.safe_on: int | None = None
-        """The epoch on which the next attempt was found harmless, if the last one may have run."""
-        self.attempt: Attempt | None = None
-        """The record of the attempt in flight; None between attempts."""
-        self.session: Session | None = None
-        self.failure: Failure | None = None
-        """Of the last attempt."""
-        self.uncertain: Failure | None = None
-        """Of the last attempt that may have run. What a later one says does not undo it."""
 
 
 class Calls:
@@ -129,7 +88,7 @@ class Calls:
         if not self._bound:
             self._now, self._bound = self._clock.bound(), True
         began = self._now()
-        call = _Call(method, began, math.inf if timeout is None else began + timeout, background=background)
+        call = Call(method, began, math.inf if timeout is None else began + timeout, background=background)
         self._budget.deposit()
         outcome = "cancelled"
         scope = self._deadlines.open(call.deadline, supervisor.spawn)
@@ -184,14 +143,14 @@ class Calls:
             CallFailed: as `run`.
         """
         began = self._clock.now()
-        call = _Call("ready", began, math.inf if timeout is None else began + timeout)
+        call = Call("ready", began, math.inf if timeout is None else began + timeout)
         with anyio.CancelScope(deadline=call.deadline):
             await self._supervisor.gate.acquire()
             self._supervisor.gate.release()
             return
         raise self._timed_out(call, timeout)
 
-    async def _wait(self, call: _Call) -> None:
+    async def _wait(self, call: Call) -> None:
         began = self._clock.now()
         try:
             await self._supervisor.gate.acquire(again=call.attempts > 0)
@@ -203,7 +162,7 @@ class Calls:
         finally:
             call.blocked += self._clock.now() - began
 
-    async def _check_again(self, call: _Call, safe: Safe) -> None:
+    async def _check_again(self, call: Call, safe: Safe) -> None:
         """A call was found safe to repeat on one session, and would now be repeated on another: ask of that one.
 
         Its server may be another version, whose tool of the same name is not safe.
@@ -214,7 +173,7 @@ class Calls:
             raise self._unanswered(call, failure)
         call.safe_on = self._supervisor.epoch
 
-    def _enter(self, call: _Call) -> tuple[Any, Attempt]:
+    def _enter(self, call: Call) -> tuple[Any, Attempt]:
         """The call is issued now, on the present session. The gate has let it through."""
         session = call.session = self._supervisor.session
         assert session is not None
@@ -224,7 +183,7 @@ class Calls:
         call.safe_on = None
         return link.client, attempt
 
-    def _leave(self, call: _Call, *, answered: bool) -> None:
+    def _leave(self, call: Call, *, answered: bool) -> None:
         """The attempt is over."""
         session = call.session
         assert session is not None
@@ -244,7 +203,7 @@ class Calls:
         session.leave()
         self._supervisor.gate.release()
 
-    async def _consider(self, call: _Call, error: Exception, safe: Safe) -> None:
+    async def _consider(self, call: Call, error: Exception, safe: Safe) -> None:
         """Return when the call may be made again; raise what its caller should see otherwise."""
         session, attempt = call.session, call.attempt
         assert session is not None
@@ -253,6 +212,8 @@ class Calls:
         if attempt.has_result:
             # The answer is there and cannot be used: it does not fit its tool's schema.
             raise error
+        if (words := session.link.misfit(error, attempt)) is not None:
+            raise self._invalid(call, session, words) from None
         _detach(error, sys.exc_info()[1])
         failure = call.failure = self._classify(session.link.evidence(error, attempt))
         call.attempt = None
@@ -311,7 +272,7 @@ class Calls:
         if pause:
             await anyio.sleep(pause)
 
-    async def _verdict(self, call: _Call, session: Session, failure: Failure) -> Failure | None:
+    async def _verdict(self, call: Call, session: Session, failure: Failure) -> Failure | None:
         """Why the session is lost, if it is, once a probe that is under way has ended.
 
         If the probe has to wait, because there was one less than 3 s ago, the call waits with it, unless that one
@@ -326,7 +287,7 @@ class Calls:
         call.uncertain = certain
         return session.lost
 
-    def _pause(self, call: _Call, failure: Failure, session: Session) -> float:
+    def _pause(self, call: Call, failure: Failure, session: Session) -> float:
         """Seconds to wait before making the call again; the connection's own waits come on top."""
         if failure.retry_after is not None:
             return failure.retry_after
@@ -339,7 +300,7 @@ class Calls:
 
     # -- endings
 
-    def _unanswered(self, call: _Call, failure: Failure) -> CallFailed:
+    def _unanswered(self, call: Call, failure: Failure) -> CallFailed:
         if call.uncertain is not None and failure.delivery is not Delivery.UNKNOWN:
             failure = replace(failure, delivery=Delivery.UNKNOWN)
         return unanswered(
@@ -351,7 +312,27 @@ class Calls:
             method=call.method,
         )
 
-    def _timed_out(self, call: _Call, timeout: float | None) -> CallTimeout:
+    def _invalid(self, call: Call, session: Session, words: str) -> InvalidResult:
+        """The server has answered, and the result has the wrong shape. Not the session's fault, as far as is known."""
+        evidence = replace(call.attempt.evidence(), written=True, from_wire=True) if call.attempt else Evidence()
+        failure = Failure(
+            kind=FailureKind.PROTOCOL, delivery=Delivery.UNKNOWN, proof=False, summary=words, evidence=evidence
+        )
+        call.failure, call.attempt = failure, None
+        session.errors_in_a_row += 1
+        supervisor = self._supervisor
+        supervisor.report(session.epoch, failure)
+        runs = "; the tool ran. Do not call it again for its answer" if call.method == "tools/call" else ""
+        return InvalidResult(
+            f"{supervisor.name}: {words}{runs}",
+            server=supervisor.name,
+            failure=failure,
+            state=supervisor.state,
+            attempts=call.attempts,
+            retry_in=supervisor.retry_in,
+        )
+
+    def _timed_out(self, call: Call, timeout: float | None) -> CallTimeout:
         """The deadline passed: in flight, or while waiting for a connection."""
         supervisor, session, attempt = self._supervisor, call.session, call.attempt
         seconds = f"{timeout:g} s" if timeout is not None else "the deadline"
@@ -382,7 +363,7 @@ class Calls:
     def _outcome(error: Exception) -> str:
         if isinstance(error, CallTimeout):
             return "timeout"
-        return {"unknown": "unknown", "not_run": "failed"}.get(getattr(error, "outcome", ""), "error")
+        return {"unknown": "unknown", "not_run": "failed", "ran": "error"}.get(getattr(error, "outcome", ""), "error")
 
 
 def _detach(error: BaseException, handled: BaseException | None) -> None:

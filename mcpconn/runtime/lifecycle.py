@@ -262,10 +262,11 @@ class Lifecycle(ABC):
         else:
             self.fire(event, failure)
 
-    def _give_up(self, failure: Failure) -> None:
+    def _give_up(self, failure: Failure, *, forever: bool = False) -> None:
         self._half_open = False
         self.renewal.refusal = None
-        self.schedule.cool_down(forever=needs_person(failure, worked=self.epoch > 0), floor=failure.retry_after)
+        person = needs_person(failure, worked=self.epoch > 0)
+        self.schedule.cool_down(forever=forever or person, floor=failure.retry_after)
         self.fire(Event.GIVE_UP, failure)
 
     def _recycle(self) -> None:

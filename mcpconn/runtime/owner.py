@@ -126,7 +126,7 @@ class Owner:
 
     def _enter_once(self) -> None:
         if self._entered:
-            raise NotRunning(f"the {self._what} was entered or started before; it is entered once")
+            raise NotRunning(f"the {self._what} was entered or started before; cannot reenter it: make another")
         self._entered = True
         self.home = Home()
         self._context = copy_context()

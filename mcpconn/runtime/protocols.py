@@ -39,6 +39,9 @@ class Link(Protocol):
     def evidence(self, error: BaseException, attempt: Attempt) -> Evidence:
         """The evidence for an error that an attempt raised."""
 
+    def misfit(self, error: BaseException, attempt: Attempt) -> str | None:
+        """What is wrong with the result of an attempt, if that is what `error` says: it has another shape."""
+
     def restore_tools(self, tools: Sequence[Any]) -> None:
         """Hand on what an earlier session learned about the server's tools. No result is checked against it."""
 
@@ -75,6 +78,10 @@ class Dialer(Protocol):
     @property
     def last_words(self) -> str:
         """What a server whose start failed said of the reason."""
+
+    @property
+    def spent(self) -> bool:
+        """No further session can be opened, whatever the server does."""
 
     def open(self, idle_failure: Callable[[Evidence], None]) -> AbstractAsyncContextManager[Link]:
         """Open a session; leaving the block ends it. Raises an exception with `.evidence` where none came of it."""

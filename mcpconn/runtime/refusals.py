@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from mcpconn.core.failures import Delivery, Failure, FailureKind
+from mcpconn.core.seen import Seen
 from mcpconn.core.states import State
 from mcpconn.errors import ConnectionClosed, ConnectionFailed, NotReady, Overloaded
 from mcpconn.runtime.gate import Gate
@@ -52,9 +53,27 @@ def failed(of: Situation) -> ConnectionFailed:
     failure = replace(of.last_failure or _no_call("the connection failed"), delivery=Delivery.NOT_SENT)
     wait = of.retry_in
     hint = f"next try in {wait:.0f} s" if wait is not None else advice(failure, wait)
-    return ConnectionFailed(
+    error = ConnectionFailed(
         f"{of.name}: {failure.summary}; {hint}", server=of.name, failure=failure, state=of.state, retry_in=wait
     )
+    error.__cause__ = _cause(failure)
+    return error
+
+
+def _cause(failure: Failure) -> BaseException | None:
+    """The exception behind a failure, as whoever raised it did: `FileNotFoundError`, `httpx2.ConnectError`, ...
+
+    None if a cancellation is anywhere in it: what catches the error would take the call for cancelled.
+    """
+    seen = Seen(failure.evidence)
+    if seen.cancelled:
+        return None
+    for error in seen.errors:
+        own = type(error).__module__.partition(".")[0] == "mcpconn"
+        wrapper = isinstance(getattr(error, "exceptions", None), tuple) or (own and error.__cause__ is not None)
+        if not wrapper:
+            return error
+    return None
 
 
 def closed(of: Situation) -> ConnectionClosed:

@@ -220,6 +220,11 @@ class Supervisor(Lifecycle):
         self._dial_scope = None
         if self.state not in DIALLING or failure is None:
             return
+        if self._dialer.spent:
+            self._away = True
+            self.schedule.attempts += 1
+            self._give_up(failure, forever=True)
+            return
         event = decide_dial(
             failure,
             attempts=self.schedule.attempts + 1,

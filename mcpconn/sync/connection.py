@@ -185,19 +185,19 @@ class SyncConnection:
 
     def send_ping(self, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Connection.send_ping`."""
-        return self._call(self._connection.send_ping, **options)
+        return self._call(self._connection.ping, **options)
 
     def set_logging_level(self, level: types.LoggingLevel, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Connection.set_logging_level`."""
-        return self._call(self._connection.set_logging_level, level, **options)
+        return self._call(self._connection.set_level, level, **options)
 
     def subscribe_resource(self, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Connection.subscribe_resource`."""
-        return self._call(self._connection.subscribe_resource, uri, **options)
+        return self._call(self._connection.watch_resource, uri, **options)
 
     def unsubscribe_resource(self, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """As `Connection.unsubscribe_resource`."""
-        return self._call(self._connection.unsubscribe_resource, uri, **options)
+        return self._call(self._connection.unwatch_resource, uri, **options)
 
     def __repr__(self) -> str:
         return f"<SyncConnection of {self._connection!r}>"

@@ -40,6 +40,8 @@ class Catalog:
         self.tools = {tool.name: tool for tool in tools}
         self.modern = modern
         self.page_size = page_size
+        self.ttl_ms = 0
+        """For how long what is listed and read may be used, in milliseconds (modern)."""
 
     def answer(self, method: str, params: Mapping[str, Any]) -> Message:
         """The result of a request without side effects.
@@ -51,7 +53,7 @@ class Catalog:
         if self.modern:
             result.setdefault("resultType", "complete")
             if method in _CACHEABLE:
-                result.setdefault("ttlMs", 0)
+                result.setdefault("ttlMs", self.ttl_ms)
                 result.setdefault("cacheScope", "private")
         return result
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
 from mcp import Client, MCPError
-from mcp.client.subscriptions import Subscription
-from mcp_types import DiscoverResult, Implementation, ServerCapabilities, Tool
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.auth.token_requests import send
 from mcpconn.config import ServerConfig
 from mcpconn.core.attempt import ATTEMPT, Attempt
-from mcpconn.core.failures import Era, Evidence, Phase
+from mcpconn.core.failures import Evidence
 from mcpconn.core.seen import walk
 from mcpconn.core.stream import SILENCE
 from mcpconn.errors import ConfigError
@@ -31,9 +28,10 @@ from mcpconn.wire.child import ENDING
 from mcpconn.wire.era import Eras, Negotiation
 from mcpconn.wire.evidence import evidence_of
 from mcpconn.wire.evidence_client import EvidenceClient
+from mcpconn.wire.given import GivenTransport
+from mcpconn.wire.link import GOODBYE, ClientLink
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.network import Network
-from mcpconn.wire.probe import probe_methods, send_probe
 from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stderr import Stderr
@@ -43,9 +41,6 @@ from mcpconn.wire.streams import watched
 from mcpconn.wire.watch import Watch
 from mcpconn.wire.watchdog import Watchdog
 
-GOODBYE = 0.3
-"""Seconds for telling a server over HTTP that a session ends, where closing has left no more for it."""
-
 
 class DialFailed(Exception):
     """A session could not be opened; `evidence` says what was seen."""
@@ -53,93 +48,6 @@ class DialFailed(Exception):
     def __init__(self, evidence: Evidence) -> None:
         super().__init__(repr(evidence))
         self.evidence = evidence
-
-
-class ClientLink:
-    """One open session: the SDK's client, and what the wire knows about it."""
-
-    def __init__(self, client: Client, watch: Watch, *, ending: float = GOODBYE) -> None:
-        self.client = client
-        # Kept here, because the client raises when it is asked after its end, and ends while others look.
-        self._session = client.session
-        self._watch = watch
-        self.ending = ending
-        """Seconds that its end has once its calls are over, beside what is left of the drain timeout."""
-        version = client.protocol_version
-        self.version: str = version
-        self.server_info: Implementation | None = client.server_info
-        """What the server calls itself."""
-        self.capabilities: ServerCapabilities | None = client.server_capabilities
-        """What the server can do. None: `mode` names a modern version, and so nobody has asked."""
-        if client.mode in MODERN_PROTOCOL_VERSIONS and client.prior_discover is None:
-            self.capabilities = None
-        self.era: Era = "modern" if version in MODERN_PROTOCOL_VERSIONS else "legacy"
-        self.stream = watch.stream
-        sdk.validate_known(client.session)
-
-    @property
-    def ended(self) -> BaseException | None:
-        """Why the transport has ended; None while it has not."""
-        return (self._watch.reason or anyio.EndOfStream()) if self._watch.ended else None
-
-    def new_attempt(self, phase: Phase) -> Attempt:
-        """A new record for an attempt on this session."""
-        return Attempt(phase, self.era, written=False if self._watch.passes else None)
-
-    def evidence(self, error: BaseException, attempt: Attempt) -> Evidence:
-        """The evidence for `error`, which an attempt recorded in `attempt` raised."""
-        if attempt.phase == "probe" and self._watch.doubt is not None and isinstance(error, TimeoutError):
-            error = self._watch.proof
-        return evidence_of(error, attempt, self._watch)
-
-    def restore_tools(self, tools: Sequence[Tool]) -> None:
-        """Hand the tools of the last session on: which of their arguments are sent as headers, too."""
-        sdk.restore_tools(self._session, tools)
-
-    def listen(
-        self, *, tools_list_changed: bool, resources_list_changed: bool, prompts_list_changed: bool
-    ) -> AbstractAsyncContextManager[Subscription]:
-        """Open `subscriptions/listen` (modern era); its events are iterated."""
-        return self.client.listen(
-            tools_list_changed=tools_list_changed,
-            resources_list_changed=resources_list_changed,
-            prompts_list_changed=prompts_list_changed,
-        )
-
-    async def discover(self) -> ServerCapabilities:
-        """Ask the server what it can do (modern era).
-
-        Raises:
-            Exception: it does not say.
-        """
-        raw = await self._session.send_discover(self.version)
-        return DiscoverResult.model_validate(raw).capabilities
-
-    @property
-    def doubt(self) -> Evidence | None:
-        """Why nobody may be there any more, though the transport has not ended; None if nothing says so."""
-        reason = self._watch.doubt
-        return None if reason is None else Evidence(exception=reason, from_wire=False, phase="idle")
-
-    def mark_lost(self) -> None:
-        """The session is known to be gone: leave it without a word."""
-        self._watch.lost = True
-        if self._watch.doubt is not None:
-            # The process has ended, and nobody answered. Calls in flight must not wait for their deadlines.
-            self._watch.sever(self._watch.proof)
-
-    @property
-    def probes(self) -> tuple[str, ...]:
-        """The methods that can be asked whether this session lives."""
-        return probe_methods(self.era, self.capabilities)
-
-    async def probe(self, method: str) -> None:
-        """Ask the server on this session with one of `probes`.
-
-        Raises:
-            Exception: it was refused, or nobody can say.
-        """
-        await self._watch.probing(send_probe(self._session, method, self.version))
 
 
 def unusable(config: ServerConfig) -> Evidence:
@@ -186,6 +94,9 @@ class Dialer:
         self._policy = policy
         self._network = network or Network()
         self._options = dict(options or {})
+        self.clients = sdk.Clients(self._options, url=config.url, mode=config.mode)
+        """Makes the client of each session."""
+        self._given = GivenTransport(config)
         self._limits = Limits(policy.max_message_size, policy.max_message_values)
         self.auth = auth
         """Credentials of the sessions to come."""
@@ -209,6 +120,11 @@ class Dialer:
         if self.config.kind != "stdio" or self._known.started:
             return None
         return max(self._policy.connect_timeout, self._policy.start_timeout - self._known.waited)
+
+    @property
+    def spent(self) -> bool:
+        """No further session can be opened: the transport that was given is used up."""
+        return self._given.spent
 
     @property
     def progress(self) -> str | None:
@@ -253,15 +169,15 @@ class Dialer:
                 if link is not None:
                     raise
                 evidence = self._dial_evidence(error, watch)
-                if not negotiation.again(error, evidence):
+                if self._given.spent or not negotiation.again(error, evidence):
                     raise DialFailed(negotiation.evidence(evidence)) from error
                 ATTEMPT.set(Attempt("dial"))
 
     @asynccontextmanager
     async def _opened(self, watch: Watch, negotiation: Negotiation) -> AsyncIterator[ClientLink]:
         """One opening of a session."""
-        began = time.monotonic()
-        if self.config.kind == "stdio":
+        began, kind = time.monotonic(), self.config.kind
+        if kind == "stdio":
             self._starting = (began, watch)
         try:
             async with anyio.create_task_group() as group:
@@ -269,7 +185,9 @@ class Dialer:
                     # Closes idle sockets that the server has closed.
                     group.start_soon(tend)
                 async with self._client(watch, negotiation.mode) as client:
-                    link = ClientLink(client, watch, ending=ENDING if self.config.kind == "stdio" else GOODBYE)
+                    link = ClientLink(
+                        client, watch, ending=ENDING if kind == "stdio" else GOODBYE, local=kind == "memory"
+                    )
                     self._starting = None
                     self._stderr = watch.stderr
                     watch.discovery.finish()
@@ -315,6 +233,9 @@ class Dialer:
         if config.kind == "memory" and mode == "legacy":
             transport = sdk.in_process(config.server, raise_exceptions=options.get("raise_exceptions", False))
             server = watched(transport, watch, final=True, encoded=False)
+        elif config.kind == "transport":
+            # What it took may have been sent: only its own author could say.
+            server = watched(self._given.take(), watch, final=True, encoded=False)
         elif config.kind == "memory":
             # No streams: the SDK calls the server's functions.
             server = config.server
@@ -332,6 +253,8 @@ class Dialer:
                 watchdog=self._watchdog,
                 limits=self._limits,
                 launch=self._policy.connect_timeout,
+                encoding=config.encoding,
+                errors=config.encoding_errors,
             )
             # Its write stream says in the record what was written.
             server = watched(child, watch, final=False)
@@ -344,7 +267,7 @@ class Dialer:
                 silence = SILENCE if self._policy.keepalive is not None else None
                 streams = streamable_http(config.endpoint, self._evidence_client(), watch, self._limits, silence)
                 server = watched(streams, watch, final=False, shared=False)
-        async with sdk.Client(server, mode=mode, **options) as client:
+        async with self.clients.open(server, mode) as client:
             yield client
 
     def _http_transport(self) -> httpx2.AsyncBaseTransport:

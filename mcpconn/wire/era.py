@@ -79,7 +79,7 @@ class Eras:
         """By command line and directory, or by URL."""
         key = config.url if config.url is not None else (config.command, tuple(config.args), config.cwd)
         # Servers in this process have no name to be known by.
-        return Known() if config.kind == "memory" else self._known.setdefault(key, Known())
+        return Known() if config.kind in ("memory", "transport") else self._known.setdefault(key, Known())
 
 
 class Negotiation:

@@ -8,6 +8,7 @@ say of its call that it has not run.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import anyio
 from mcp_types import JSONRPCRequest
@@ -52,8 +53,14 @@ class _Line:
 class Outbox:
     """The write stream of a stdio session. `run` writes; any number of tasks may send."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, *, encode: Callable[[bytes], bytes] | None = None) -> None:
+        """
+        Args:
+            writer: Writes a line.
+            encode: Translates a message from UTF-8.
+        """
         self._writer = writer
+        self._encode = encode
         self._lines: deque[_Line] = deque()
         self._current: _Line | None = None
         """The one that is being written."""
@@ -67,11 +74,13 @@ class Outbox:
         Raises:
             BrokenResourceError: it was not, or not all of it, since nobody reads any more.
             ClosedResourceError: the session has ended.
+            UnicodeEncodeError: the child's encoding cannot express it. Nothing was written.
         """
         if self.closed:
             raise anyio.ClosedResourceError
         attempt = ATTEMPT.get() if isinstance(item.message, JSONRPCRequest) else None
-        line = _Line(item.body + b"\n", attempt)
+        body = item.body + b"\n"
+        line = _Line(body if self._encode is None else self._encode(body), attempt)
         self._lines.append(line)
         self._more.set()
         try:

@@ -8,6 +8,8 @@ a canary in `tests/wire/test_sdk.py`, which fails when the SDK changes.
 | `ClientSession.validate_tool_result` (public) | it lists tools inside a call | the listing is back |
 | `ClientSession._tool_output_schemas` | says whether a schema is known | results are not validated |
 | `ClientSession._absorb_tool_listing` | a new session knows the tools' headers | HEADER_MISMATCH costs a listing |
+| `Client._response_cache`, `Client._session` | one cache for all sessions | each session begins with an empty one |
+| `Client._folded_extensions` | extensions are asked once, not at each session | they are asked at each session |
 | `Client._relist_tool` | its request must not touch the call's record | a failed listing hides the refusal |
 | `mcp.client._memory.InMemoryTransport` | its streams are wrapped | an ImportError: legacy servers in process are out |
 | `mcp.shared.direct_dispatcher` raising by itself | tells its own timeout from a server's word | see below |
@@ -18,8 +20,9 @@ a canary in `tests/wire/test_sdk.py`, which fails when the SDK changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -31,6 +34,7 @@ import mcp
 from mcp import MCPError
 from mcp.client import ClientSession
 from mcp.client._memory import InMemoryTransport
+from mcp.client.caching import CacheConfig
 from mcp_types import (
     CONNECTION_CLOSED,
     HEADER_MISMATCH,
@@ -71,12 +75,90 @@ class Client(mcp.Client):
             ATTEMPT.reset(token)
 
 
-def validate_known(session: ClientSession) -> None:
+class Clients:
+    """Makes one `mcp.Client` for each session, all with the same arguments."""
+
+    def __init__(self, options: Mapping[str, Any], *, url: str | None, mode: str) -> None:
+        """
+        Args:
+            options: Arguments of `mcp.Client`, without the server and the mode.
+            url: Of the server; None if it has none. What its responses are cached under in a store of the user's.
+            mode: As for `mcp.Client`.
+
+        Raises:
+            ValueError, TypeError: `mcp.Client` does not take an argument.
+        """
+        cache = options["cache"] if "cache" in options else CacheConfig()
+        if cache is not None and cache.target_id is None and url is not None:
+            # The client is given a transport, from which it cannot know the URL. What it would make of one:
+            options = {**options, "cache": replace(cache, target_id=_without_userinfo(url))}
+        self._options = {**options, "extensions": None}
+        model = Client(_NOWHERE, mode=mode, **options)
+        self._extensions = getattr(model, "_folded_extensions", None)
+        if self._extensions is None:
+            self._options["extensions"] = options.get("extensions")
+        self.defaults = model
+        """A client that is never entered: the arguments, with the defaults of those that were not given."""
+
+    @asynccontextmanager
+    async def open(self, server: Any, mode: str) -> AsyncIterator[Client]:
+        """A client for one session, entered.
+
+        Args:
+            server: A server object or a transport.
+            mode: As for `mcp.Client`.
+        """
+        async with self._new(server, mode) as client:
+            # The cache asks it for the protocol version: entries are of one version alone.
+            session = self.defaults._session = client.session
+            try:
+                yield client  # type: ignore[misc]
+            finally:
+                if self.defaults._session is session:
+                    self.defaults._session = None
+
+    def _new(self, server: Any, mode: str) -> Client:
+        client = Client(server, mode=mode, **self._options)
+        if hasattr(client, "_response_cache"):
+            # One cache for all sessions, as `mcp.Client` has one for its life: how long a response may be used is
+            # for its server to say, and not for the network.
+            client._response_cache = self.defaults._response_cache
+        if self._extensions is not None:
+            # Each extension says once what it declares: it may count, or be a one-off.
+            client._folded_extensions = self._extensions
+        return client
+
+
+class _Nowhere:
+    """A transport that is never opened."""
+
+    async def __aenter__(self) -> Any:
+        raise RuntimeError("not a transport")
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+_NOWHERE: Any = _Nowhere()
+
+
+def _without_userinfo(url: str) -> str:
+    before, slashes, rest = url.partition("//")
+    end = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
+    return f"{before}{slashes}{rest[:end].rpartition('@')[2]}{rest[end:]}"
+
+
+def validate_known(session: ClientSession, *, listing: bool = False) -> None:
     """Have `session` check results against the schemas it has listed, and send nothing to get others.
 
     The SDK lists the tools inside a call whose tool it does not know. If that listing fails, the answer, which is
     there, is lost; and with `idempotent=True` the tool would run twice. Here a result whose schema is not known is
     returned as it is. One that does not fit its schema raises RuntimeError, as in `mcp.Client`.
+
+    Args:
+        session: The session.
+        listing: List the tools all the same: the server is in this process, where that costs no request. If the
+            listing fails, the result is returned as it is.
     """
     validate = session.validate_tool_result
 
@@ -87,6 +169,15 @@ def validate_known(session: ClientSession) -> None:
             attempt.has_result = True
         if name in getattr(session, "_tool_output_schemas", ()):
             await validate(name, result)
+        elif listing:
+            # A record of its own: nothing that happens to the listing is about the call.
+            token = ATTEMPT.set(Attempt("call", written=False))
+            try:
+                await validate(name, result)
+            except MCPError:
+                return
+            finally:
+                ATTEMPT.reset(token)
 
     session.validate_tool_result = validate_tool_result  # type: ignore[method-assign]
 

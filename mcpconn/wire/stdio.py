@@ -28,6 +28,7 @@ from mcpconn.wire.messages import Limits, made
 from mcpconn.wire.outbox import Outbox
 from mcpconn.wire.pipes import lines_of
 from mcpconn.wire.stderr import Stderr
+from mcpconn.wire.transcoding import Transcoder
 from mcpconn.wire.watch import Watch
 from mcpconn.wire.watchdog import Watchdog
 
@@ -61,6 +62,8 @@ async def stdio_transport(
     watchdog: Watchdog,
     limits: Limits,
     launch: float,
+    encoding: str = "utf-8",
+    errors: str = "strict",
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Run a command and talk to it, one JSON-RPC message a line.
 
@@ -73,6 +76,8 @@ async def stdio_transport(
         watchdog: Ends it if this process is killed.
         limits: Of one line of output.
         launch: Seconds for the handshake once a launcher has ended with 0.
+        encoding: Of what it reads and writes.
+        errors: What becomes of that which the encoding does not know, as in `bytes.decode`.
 
     Raises:
         CannotStart: there is no such program, or no room for it now.
@@ -80,7 +85,7 @@ async def stdio_transport(
     # No await between the start of the process and the block that ends it: a dial that is cancelled in this
     # moment would leave a child behind that nobody knows.
     child = await start_child(command, args, env=env, cwd=cwd)
-    transport = _Transport(child, watch, limits=limits, launch=launch)
+    transport = _Transport(child, watch, limits=limits, launch=launch, text=Transcoder.needed(encoding, errors))
     try:
         async with anyio.create_task_group() as group:
             transport.start(group)
@@ -102,13 +107,16 @@ async def stdio_transport(
 class _Transport:
     """The tasks beside one child."""
 
-    def __init__(self, child: Child, watch: Watch, *, limits: Limits, launch: float) -> None:
+    def __init__(
+        self, child: Child, watch: Watch, *, limits: Limits, launch: float, text: Transcoder | None = None
+    ) -> None:
+        self._output = child.stdout if text is None else text.reader(child.stdout)
         self._child = child
         self._watch = watch
         self._discovery = watch.discovery
         self._limits = limits
         self._launch = launch
-        self.outbox = Outbox(child.stdin)
+        self.outbox = Outbox(child.stdin, encode=None if text is None else text.encode)
         self._deliver, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self._stderr_read = anyio.Event()
         self._scopes: list[anyio.CancelScope] = []
@@ -152,7 +160,7 @@ class _Transport:
     async def _read(self) -> None:
         child = self._child
         # trio wants a generator closed that is left in the middle.
-        async with aclosing(lines_of(child.stdout, self._limits.size)) as lines:
+        async with aclosing(lines_of(self._output, self._limits.size)) as lines:
             async for line in lines:
                 child.spoke.set()
                 try:

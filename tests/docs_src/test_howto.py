@@ -19,7 +19,7 @@ from mcp.shared.auth import OAuthToken
 import mcpconn.diagram
 from mcpconn import Manager, State
 from mcpconn.auth import Mark, TokenRecord, TokenStore
-from mcpconn.testing import STDIO_SERVER, Script, ScriptTransport, faults
+from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptTransport, faults
 from tests.asgi.support import ask
 from tests.docs_src.conftest import HOWTO, SAFETY, follow, load
 
@@ -156,6 +156,12 @@ async def test_code_for_a_client_works_on_a_connection(name: str) -> None:
         return a + b
 
     assert await load(HOWTO / name).main(server) == ["add"]
+
+
+@pytest.mark.anyio
+async def test_a_function_makes_a_transport_for_each_session() -> None:
+    async with HttpServer(Script()) as server:
+        assert await load(HOWTO / "client_transports.py").main(server.url) == 2
 
 
 @pytest.mark.anyio

@@ -78,6 +78,9 @@ class FakeLink:
             return Evidence(code=error.code, message=error.message, from_wire=True, phase=attempt.phase)
         return Evidence(exception=error, phase=attempt.phase)
 
+    def misfit(self, error: BaseException, attempt: Attempt) -> str | None:
+        return None
+
     def restore_tools(self, tools: Sequence[Any]) -> None:
         pass
 
@@ -140,6 +143,7 @@ class FakeDialer:
         self.patience: float | None = None
         self.progress: str | None = None
         self.last_words = ""
+        self.spent = False
 
     def open(self, idle_failure: Callable[[Evidence], None]) -> AbstractAsyncContextManager[FakeLink]:
         return self._open(idle_failure)

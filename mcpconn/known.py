@@ -1,0 +1,80 @@
+"""What a connection knows of itself: for programs, operators and a repr."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mcpconn.auth.request_auth import RequestAuth
+from mcpconn.config import ServerConfig
+from mcpconn.core.failures import Failure
+from mcpconn.core.states import State
+from mcpconn.redact import Redactor
+from mcpconn.runtime import Journal, Supervisor
+from mcpconn.status import ConnectionStatus, connection_status
+from mcpconn.wire import Dialer
+
+
+class Known:
+    """The state of a connection."""
+
+    name: str
+    """What logs and errors call it."""
+    config: ServerConfig
+    """Its configuration."""
+    journal: Journal
+    """What has happened to it."""
+    _supervisor: Supervisor
+    _dialer: Dialer
+    _request_auth: RequestAuth | None
+    _redact: Redactor
+    _calls_made: int
+
+    @property
+    def state(self) -> State:
+        """Where the connection is."""
+        return self._supervisor.state
+
+    @property
+    def epoch(self) -> int:
+        """Number of the current session; 0 before the first."""
+        return self._supervisor.epoch
+
+    @property
+    def last_failure(self) -> Failure | None:
+        """The last failure that had consequences for the connection."""
+        return self._supervisor.last_failure
+
+    @property
+    def progress(self) -> str | None:
+        """What a child that is being started is doing, for people: "starting, 12 s", with its last line on stderr."""
+        return self._supervisor.progress
+
+    @property
+    def stderr(self) -> Sequence[str]:
+        """The last lines that the server's child process wrote to its standard error, without secrets: those of the
+        present one, or of the last. Empty for a server with a URL."""
+        return self._dialer.stderr
+
+    def status(self) -> ConnectionStatus:
+        """Everything an operator asks for, as plain data."""
+        return connection_status(self._supervisor, self.journal, self.config, self._request_auth, self._dialer.stderr)
+
+    @property
+    def redact(self) -> Redactor:
+        """Replaces this connection's secrets in a text, those that it learned at run time included."""
+        return self._redact
+
+    def usage(self) -> tuple[int, bool, float | None]:
+        """How many calls the host has made, whether any is in flight or waiting, and when the last one ended at the
+        latest, on the event loop's clock; None if that is not known. The catalogue's own listings are no use of it."""
+        gate, session = self._supervisor.gate, self._supervisor.session
+        # A session that replaced another after the last call was established later than that call ended.
+        used = session.last_used if session is not None else None
+        return self._calls_made, gate.in_flight + gate.waiting > 0, used
+
+    def __repr__(self) -> str:
+        gate = self._supervisor.gate
+        return (
+            f"<Connection {self.name!r} {self.state.value} epoch={self.epoch} "
+            f"in_flight={gate.in_flight} waiting={gate.waiting}>"
+        )

@@ -1,0 +1,49 @@
+"""One call under way: what has become of it so far."""
+
+from __future__ import annotations
+
+from mcpconn.core.attempt import Attempt
+from mcpconn.core.failures import Failure
+from mcpconn.runtime.session import Session
+
+
+class Call:
+    """One call under way."""
+
+    __slots__ = (
+        "attempt",
+        "attempts",
+        "background",
+        "began",
+        "blocked",
+        "deadline",
+        "failure",
+        "method",
+        "replays",
+        "resent",
+        "safe_on",
+        "session",
+        "uncertain",
+    )
+
+    def __init__(self, method: str, began: float, deadline: float, *, background: bool = False) -> None:
+        self.method = method
+        self.background = background
+        self.began = began
+        self.deadline = deadline
+        self.attempts = 0
+        self.blocked = 0.0
+        """Seconds spent waiting for the connection."""
+        self.replays = 0
+        """Times it was made again after a refusal or an unknown outcome."""
+        self.resent = 0
+        """Times it was made again because it had never left."""
+        self.safe_on: int | None = None
+        """The epoch on which the next attempt was found harmless, if the last one may have run."""
+        self.attempt: Attempt | None = None
+        """The record of the attempt in flight; None between attempts."""
+        self.session: Session | None = None
+        self.failure: Failure | None = None
+        """Of the last attempt."""
+        self.uncertain: Failure | None = None
+        """Of the last attempt that may have run. What a later one says does not undo it."""

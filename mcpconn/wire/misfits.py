@@ -1,0 +1,29 @@
+"""Results that do not have the shape which the protocol gives them."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from mcpconn.core.attempt import Attempt
+
+_OWN = ("Params", "Request", "Notification")
+"""Ends of the names of what a client sends. Of these an error is the caller's."""
+
+
+def misfit(error: BaseException, attempt: Attempt, *, streams: bool, raises: bool) -> str | None:
+    """What is wrong with the result of an attempt, if that is what `error` says. Nothing of the result is quoted.
+
+    Args:
+        error: What the SDK raised.
+        attempt: The record of the attempt.
+        streams: All messages pass the streams of this package, which note in the record that there was an answer.
+        raises: A server in this process raises its own exceptions here (`raise_exceptions`).
+    """
+    if not isinstance(error, ValidationError) or error.title.endswith(_OWN):
+        return None
+    if not (attempt.answered if streams else not raises):
+        return None
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    where = ".".join(str(part) for part in found[0]["loc"]) if found else ""
+    what = found[0]["msg"] if found else "it cannot be read"
+    return f"the result is no {error.title}: {f'{where}: ' if where else ''}{what}"
