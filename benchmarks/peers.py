@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.measure import Report, span
 from benchmarks.servers import Servers, running
+from mcpconn import __version__
 
 HERE = Path(__file__).parent
 HOME = HERE / ".peers"
@@ -156,7 +157,7 @@ async def peers(quick: bool) -> Report:
     """Calls answered, tools run, time to recover."""
     report = Report()
     found: dict[str, Any] = {}
-    clients = [("mcpconn", sys.executable, version("mcpconn")), ("mcp", sys.executable, version("mcp"))]
+    clients = [("mcpconn", sys.executable, __version__), ("mcp", sys.executable, version("mcp"))]
     for peer in () if quick else PEERS:
         python, what = install(peer)
         if python:

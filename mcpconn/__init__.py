@@ -1,6 +1,7 @@
 """mcpconn keeps connections to MCP servers alive, and tells the truth about them."""
 
-from mcpconn import handlers, testing
+from mcpconn import installed as _installed  # noqa: F401  # isort: skip - first: it names a mixed installation
+from mcpconn import handlers
 from mcpconn.callbacks import ConnectionContext, current_connection
 from mcpconn.catalog import CatalogChange
 from mcpconn.config import ServerConfig
@@ -36,6 +37,7 @@ from mcpconn.manager import Manager
 from mcpconn.policy import Policy
 from mcpconn.runtime.journal import Change
 from mcpconn.sync import SyncManager
+from mcpconn.version import __version__
 
 __all__ = [
     "TRANSITIONS",
@@ -68,8 +70,8 @@ __all__ = [
     "State",
     "SyncManager",
     "UnknownServer",
+    "__version__",
     "classify",
     "current_connection",
     "handlers",
-    "testing",
 ]

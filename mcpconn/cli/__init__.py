@@ -1,4 +1,4 @@
-"""The command line: `mcpconn check`, `call`, `tools`, `watch`, `diagram`, `demo`. Needs the extra `mcpconn[cli]`."""
+"""The command line: `mcpconn check`, `call`, `tools`, `watch`, `diagram`, `demo`. Needs the extra `cli`."""
 
 from mcpconn.cli.entry import main
 

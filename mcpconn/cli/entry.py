@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 
 NEEDED = ("typer", "rich")
-MISSING = "mcpconn: the command line needs {name}, which is not installed; pip install 'mcpconn[cli]'"
+MISSING = (
+    "mcpconn: the command line needs {name}, which is not installed; pip install '.[cli]' in a clone of mcpconn, or "
+    "pip install {name}"
+)
 
 
 def main() -> int:

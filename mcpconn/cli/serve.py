@@ -23,7 +23,8 @@ def serve(
     try:
         from mcpconn.gateway import serve as gateway
     except ModuleNotFoundError as error:
-        raise CliError(f"serve needs {error.name}: pip install '.[gateway]' from a clone, or the wheel") from None
+        how = f"pip install '.[gateway]' in a clone of mcpconn, or pip install {error.name}"
+        raise CliError(f"serve needs {error.name}: {how}") from None
     where = gateway.Listen.parse(listen)
     if show_config:
         say(gateway.print_config("gateway", gateway.own_command(path, view), where.url(where.port)))

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import anyio
@@ -19,6 +18,7 @@ from mcpconn.cli.failures import INTERRUPTED, USAGE, describe
 from mcpconn.cli.hiding import HidingFormatter, forget, hide
 from mcpconn.cli.output import complain
 from mcpconn.cli.signals import Ended, until_ended
+from mcpconn.version import __version__
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ def debugging(value: bool) -> bool:
 def show_version(value: bool) -> None:
     """`--version`."""
     if value:
-        sys.stdout.write(f"mcpconn {version('mcpconn')}\n")
+        sys.stdout.write(f"mcpconn {__version__}\n")
         raise typer.Exit
 
 

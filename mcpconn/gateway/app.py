@@ -6,7 +6,6 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from mcpconn.gateway.store import MemoryStore, Store
 from mcpconn.gateway.upstreams import MARK, Upstreams
 from mcpconn.gateway.views import View
 from mcpconn.manager import Manager
+from mcpconn.version import __version__
 
 PATH = "/mcp"
 
@@ -207,7 +207,7 @@ class App:
         endpoint = Endpoint(
             view,
             name=self.settings.name,
-            version=_version(),
+            version=__version__,
             instructions=partial(self._instructions, chosen),
             schema=lists.schema,
             forwarder=forwarder,
@@ -261,12 +261,3 @@ def loopback(hosts: tuple[str, ...] = ()) -> TransportSecuritySettings:
             f"{scheme}://{form}" for name in names for form in (name, f"{name}:*") for scheme in ("http", "https")
         ],
     )
-
-
-def _version() -> str:
-    for name in ("mcp-connection-manager", "mcpconn"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "0"

@@ -17,7 +17,7 @@ LIMIT = 32 * 1024 * 1024
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 """By the mark at the beginning. A file that PowerShell's `>` has written is UTF-16."""
 TOML, YAML = (".toml",), (".yaml", ".yml")
-EXTRA = "pip install 'mcpconn[files]'"
+EXTRA = "pip install '.[files]' in a clone of mcpconn"
 
 
 def read(path: Path) -> Any:

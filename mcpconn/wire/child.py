@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 from anyio.abc import Process
 from mcp.client.stdio import get_default_environment
+from mcp.os.win32.utilities import get_windows_executable_command
 
 from mcpconn.wire.pipes import CHUNK, GONE, PipeReader, PipeWriter, Reader, StreamWriter, Writer
 from mcpconn.wire.stderr import WIDTH, Stderr, reason_of
@@ -233,6 +234,8 @@ async def _start(words: list[str], options: dict[str, Any]) -> Child:
 
 
 async def _start_on_windows(words: list[str], options: dict[str, Any]) -> Child:  # pragma: no cover
+    # Windows starts `npx.exe` for `npx`, and what is installed is `npx.cmd`: the SDK looks through the suffixes.
+    words = [get_windows_executable_command(words[0]), *words[1:]]
     # Pipes there cannot be waited for. anyio's streams can, at the price that its `wait` waits for them, too.
     process = await anyio.open_process(words, stderr=subprocess.PIPE, **options)
     assert process.stdin is not None

@@ -176,7 +176,7 @@ def test_the_console_script_names_what_is_not_installed(
     monkeypatch.delitem(sys.modules, "mcpconn.cli.app")
     monkeypatch.setitem(sys.modules, "typer", None)
     assert main() == 1
-    assert "pip install 'mcpconn[cli]'" in capsys.readouterr().err
+    assert "pip install '.[cli]'" in capsys.readouterr().err
 
 
 def test_an_import_that_fails_for_another_reason_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,8 @@ def test_without_its_extra_it_says_how_to_install_it(name: str) -> None:
     assert run.returncode == 1
     assert run.stdout == ""
     assert run.stderr == (
-        f"mcpconn: the command line needs {name}, which is not installed; pip install 'mcpconn[cli]'\n"
+        f"mcpconn: the command line needs {name}, which is not installed; "
+        f"pip install '.[cli]' in a clone of mcpconn, or pip install {name}\n"
     )
 
 

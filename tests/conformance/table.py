@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
+from mcpconn import __version__
 from tests.conformance.suite import ROOT, Result, Suite
 
 PAGE = ROOT / "docs" / "conformance.md"
@@ -53,7 +54,7 @@ def main() -> int:
             reason = bare.error or ours.error or ", ".join(bare.failed or ours.failed)
             notes.append(f"{which} `{scenario}`: `{reason}`\n")
     total = sum(results[scenario, False].passed for scenario in scenarios)
-    head = HEAD.format(suite=suite.version(), mcp=version("mcp"), mcpconn=version("mcpconn"))
+    head = HEAD.format(suite=suite.version(), mcp=version("mcp"), mcpconn=__version__)
     foot = f"\n{total} of {len(scenarios)} passed.\n" + "".join(f"\n{note}" for note in notes)
     PAGE.write_text(head + "".join(lines) + foot, encoding="utf-8")
     sys.stdout.write(f"{PAGE.relative_to(ROOT)}: {total} of {len(scenarios)} passed\n")

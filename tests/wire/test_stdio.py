@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,6 +13,7 @@ import pytest
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest
 
+from mcpconn.wire import child as child_module
 from mcpconn.wire.child import TERM_AFTER, Child, ChildExited, start_child
 from mcpconn.wire.messages import Limits, MessageTooLarge, Unreadable
 from mcpconn.wire.pipes import lines_of
@@ -166,3 +169,16 @@ async def test_a_child_that_reads_on_gets_its_grace_and_then_a_signal() -> None:
         await one.stop()
     assert one.process.returncode == -15
     assert anyio.current_time() - began >= TERM_AFTER
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script has a first line that only other systems read")
+async def test_on_windows_npx_is_npx_cmd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Another name than npx, which may be installed here.
+    script = tmp_path / "mcpconn-npx.cmd"
+    script.write_text('#!/bin/sh\necho started "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    started = await child_module._start_on_windows(["mcpconn-npx", "-y"], {"stdin": subprocess.PIPE})
+    async with started.process:
+        with anyio.fail_after(10):
+            assert await started.stdout.receive(100) == b"started -y\n"

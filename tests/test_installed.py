@@ -1,0 +1,73 @@
+"""What is installed under which name, and what importing it loads."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mcpconn
+
+ROOT = Path(__file__).resolve().parent.parent
+ON_DEMAND = ("asgi", "cli", "demo", "gateway", "integrations", "testing")
+"""What a program that keeps connections does not need. Each costs time at the start."""
+
+
+def python(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    before = f"import sys; sys.path.insert(0, {str(path)!r})\n" if path else ""
+    words = [sys.executable, "-c", before + arguments[0]] if arguments[0][0] != "-" else [sys.executable, *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+
+
+def test_importing_the_package_loads_only_what_it_needs() -> None:
+    run = python("import sys, mcpconn; print(*(name for name in sys.modules if name.startswith('mcpconn.')))")
+    assert run.returncode == 0, run.stderr
+    rooms = {name.split(".")[1] for name in run.stdout.split()}
+    assert {"manager", "runtime", "wire"} <= rooms
+    assert rooms & set(ON_DEMAND) == set()
+
+
+def test_the_package_runs_as_a_module() -> None:
+    run = python("-m", "mcpconn", "--version")
+    assert (run.returncode, run.stdout) == (0, f"mcpconn {mcpconn.__version__}\n"), run.stderr
+
+
+def test_no_text_names_an_install_from_the_index() -> None:
+    kept = [*ROOT.glob("*.md"), *ROOT.glob("mcpconn/**/*.py"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*")]
+    kept += ROOT.glob("docs_src/**/*.*")
+    wrong = re.compile(r"(?:pip|uv|pipx)\w* (?:install|add) '?\"?mcp(?:conn|-connection-manager)\b(?! mcp-conn)")
+    found = [path.relative_to(ROOT).as_posix() for path in kept if path.is_file() and wrong.search(path.read_text())]
+    assert found == [], "it is not on an index: name '.[extra]' in a clone, or the wheel"
+
+
+MIXED = "two projects that share the import name 'mcpconn' are installed here, and their files are mixed"
+
+
+def record(site: Path, *files: str) -> None:
+    """The other project's record of what it has installed, as pip leaves it."""
+    info = site / "mcpconn-0.3.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mcpconn\nVersion: 0.3.1\n")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["one folder", "two folders"])
+def test_files_mixed_with_the_other_project_are_named(linked: bool, tmp_path: Path) -> None:
+    record(tmp_path, "mcpconn/client.py")
+    if linked:
+        (tmp_path / "mcpconn").symlink_to(ROOT / "mcpconn")
+    else:
+        (tmp_path / "mcpconn").mkdir()  # without an __init__.py: the package on sys.path behind it is imported
+    run = python("import mcpconn", path=tmp_path)
+    assert (MIXED in run.stderr) is linked, run.stderr
+    assert run.returncode == int(linked)
+
+
+def test_an_editable_install_under_the_name_is_not_a_mixture(tmp_path: Path) -> None:
+    record(tmp_path, "_editable_impl_mcpconn.pth", "mcpconn-0.3.1.dist-info/METADATA")
+    (tmp_path / "mcpconn").symlink_to(ROOT / "mcpconn")
+    run = python("import mcpconn", path=tmp_path)
+    assert run.returncode == 0, run.stderr
