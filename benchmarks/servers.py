@@ -20,7 +20,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from mcpconn.testing import HttpServer, Script, faults
+from mcpconn.testing import HttpServer, Script
+from mcpconn.testing.scripted import faults
 
 
 class Servers:

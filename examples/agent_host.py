@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mcpconn import CallFailed, SyncManager, handlers
-from mcpconn.catalog import CatalogChange
+from mcpconn.catalog.entries import CatalogChange
 
 Handler = Callable[[dict[str, Any]], str]
 

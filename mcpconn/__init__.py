@@ -3,7 +3,7 @@
 from mcpconn import installed as _installed  # noqa: F401  # isort: skip - first: it names a mixed installation
 from mcpconn import handlers
 from mcpconn.callbacks import ConnectionContext, current_connection
-from mcpconn.catalog import CatalogChange
+from mcpconn.catalog.entries import CatalogChange
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core import (

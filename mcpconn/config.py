@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, WrapValidator
 
 from mcpconn import checks
-from mcpconn.dialects import IN_CODE, Host, complete, snake, translate
+from mcpconn.dialects.hosts import IN_CODE, Host
+from mcpconn.dialects.outside import complete
+from mcpconn.dialects.translate import snake, translate
 from mcpconn.errors import ConfigError
 from mcpconn.login import Login
 from mcpconn.policy import Policy
-from mcpconn.redact import (
-    Redactor,
+from mcpconn.redact.places import (
     redact_url,
     secrets_of_args,
     secrets_of_env,
@@ -26,6 +27,7 @@ from mcpconn.redact import (
     secrets_of_inherited,
     secrets_of_url,
 )
+from mcpconn.redact.redactor import Redactor
 from mcpconn.tls import TlsSettings
 from mcpconn.validate import NEVER, Count, Limit, Seconds, Text, settings
 

@@ -16,7 +16,7 @@ from typing_extensions import Unpack, deprecated
 from mcpconn.arguments import Arguments, argument_errors
 from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
-from mcpconn.catalog import Catalog
+from mcpconn.catalog.catalog import Catalog
 from mcpconn.config import ServerConfig
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.rule import Rule
@@ -29,14 +29,18 @@ from mcpconn.observe import log_notice, logs_answers, prepare
 from mcpconn.options import ClientOptions
 from mcpconn.policy import Policy
 from mcpconn.requests import DEFAULT, harmful, harmless
-from mcpconn.runtime import Calls, Clock, Journal, Supervisor, refusals
+from mcpconn.runtime import refusals
+from mcpconn.runtime.calls import Calls
+from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.native import Home
 from mcpconn.runtime.owner import Nursery, Owned, Owner
 from mcpconn.runtime.session import Session
+from mcpconn.runtime.supervisor import Supervisor
 from mcpconn.shared import Shared
 from mcpconn.telemetry import Meter, measuring, start_span, within
 from mcpconn.validate import check_timeout
-from mcpconn.wire import Dialer, unusable
+from mcpconn.wire.dial import Dialer, unusable
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from mcpconn.core.classify import classify
 from mcpconn.core.failures import Evidence, Failure
 from mcpconn.core.rule import Rule
 from mcpconn.observe import log
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 
 
 class Diagnosis:

@@ -27,25 +27,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
 
 from mcpconn.core.failures import Delivery, Failure, FailureKind
-from mcpconn.core.machine import IllegalTransition
+from mcpconn.core.machine import IllegalTransition as IllegalTransition
 from mcpconn.core.states import State
-
-__all__ = [
-    "ArgumentError",
-    "CallFailed",
-    "CallTimeout",
-    "ConfigError",
-    "ConnectionClosed",
-    "ConnectionFailed",
-    "IllegalTransition",
-    "InvalidResult",
-    "McpConnError",
-    "NotReady",
-    "NotRunning",
-    "OutcomeUnknown",
-    "Overloaded",
-    "UnknownServer",
-]
 
 # JSON-RPC codes for code that looks at `MCPError.code`: the SDK's own for the same two conditions.
 CONNECTION_CLOSED = -32000

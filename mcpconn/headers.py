@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mcpconn.redact import HIDDEN, looks_like_token
+from mcpconn.redact.redactor import HIDDEN
+from mcpconn.redact.tokens import looks_like_token
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A field's name: a token (RFC 9110, 5.6.2)."""

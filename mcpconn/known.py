@@ -8,10 +8,11 @@ from mcpconn.auth.request_auth import RequestAuth
 from mcpconn.config import ServerConfig
 from mcpconn.core.failures import Failure
 from mcpconn.core.states import State
-from mcpconn.redact import Redactor
-from mcpconn.runtime import Journal, Supervisor
+from mcpconn.redact.redactor import Redactor
+from mcpconn.runtime.journal import Journal
+from mcpconn.runtime.supervisor import Supervisor
 from mcpconn.status import ConnectionStatus, connection_status
-from mcpconn.wire import Dialer
+from mcpconn.wire.dial import Dialer
 
 
 class Known:

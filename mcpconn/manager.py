@@ -34,9 +34,9 @@ from mcpconn.options import (
 )
 from mcpconn.policy import Policy
 from mcpconn.reloading import apply
-from mcpconn.runtime import Change, Clock
 from mcpconn.runtime.changes import Changes
-from mcpconn.runtime.journal import Notice
+from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.journal import Change, Notice
 from mcpconn.runtime.listeners import Listeners
 from mcpconn.runtime.owner import Owned, Owner
 from mcpconn.shared import Shared

@@ -13,7 +13,7 @@ from mcp.client.subscriptions import Subscription
 from mcp.shared.dispatcher import ProgressFnT
 from typing_extensions import Unpack
 
-from mcpconn.catalog import LISTS
+from mcpconn.catalog.listing import LISTS
 from mcpconn.core.attempt import Attempt
 from mcpconn.legacy import Legacy
 from mcpconn.options import CallOptions

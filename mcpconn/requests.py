@@ -11,7 +11,7 @@ from mcp import Client
 from mcp.shared.dispatcher import ProgressFnT
 
 from mcpconn import raw
-from mcpconn.catalog import Catalog
+from mcpconn.catalog.catalog import Catalog
 from mcpconn.core.attempt import Attempt
 from mcpconn.peer import Peer
 from mcpconn.restore import Restore

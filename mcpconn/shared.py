@@ -8,8 +8,12 @@ from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.rule import Rule
 from mcpconn.core.rules import DEFAULT_RULES
 from mcpconn.policy import Policy
-from mcpconn.runtime import Clock, Deadlines, Dials
-from mcpconn.wire import Eras, Network, Watchdog
+from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.deadlines import Deadlines
+from mcpconn.runtime.dials import Dials
+from mcpconn.wire.era import Eras
+from mcpconn.wire.network import Network
+from mcpconn.wire.watchdog import Watchdog
 
 
 class Shared:

@@ -32,7 +32,8 @@ from mcpconn import (
     Policy,
     State,
 )
-from mcpconn.testing import STDIO_SERVER, HttpServer, Script, faults, hostile
+from mcpconn.testing import STDIO_SERVER, HttpServer, Script
+from mcpconn.testing.scripted import faults, hostile
 from tests.support import SAFETY, UNFINISHED_STREAMS, text_of, until
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

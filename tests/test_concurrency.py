@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from mcpconn import CallTimeout, Connection, OutcomeUnknown, Policy, State
-from mcpconn.testing import Expiry, HttpServer, Received, Script, faults
+from mcpconn.testing import Expiry, HttpServer, Received, Script
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, UNFINISHED_STREAMS, Arrivals, Seen, idle, quiet, served, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

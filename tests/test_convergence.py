@@ -16,9 +16,10 @@ from mcp import MCPError
 from mcp_types import PromptReference
 
 from mcpconn import CallFailed, Connection, FailureKind, Manager, OutcomeUnknown, State, handlers
-from mcpconn.testing import EXPIRIES, HttpServer, Script, faults
-from mcpconn.testing.expiries import LISTED, UNLISTED
-from mcpconn.testing.steps import error_reply
+from mcpconn.testing import EXPIRIES, HttpServer, Script
+from mcpconn.testing.scripted import faults
+from mcpconn.testing.scripted.expiries import LISTED, UNLISTED
+from mcpconn.testing.scripted.steps import error_reply
 from tests.hosts import Surface, hosting
 from tests.support import SAFETY, UNFINISHED_STREAMS, quiet, text_of
 

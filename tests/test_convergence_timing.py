@@ -14,9 +14,10 @@ import pytest
 from mcp import MCPError
 
 from mcpconn import Connection, ConnectionFailed, FailureKind, Policy, State
-from mcpconn.testing import EXPIRIES, Fault, Script, ScriptTransport, faults
+from mcpconn.testing import EXPIRIES, Fault, Script, ScriptTransport
 from mcpconn.testing.clock import virtual_backend, virtual_clock
-from mcpconn.testing.expiries import UNLISTED
+from mcpconn.testing.scripted import faults
+from mcpconn.testing.scripted.expiries import UNLISTED
 from tests.support import UNFINISHED_STREAMS, Seen, played, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

@@ -14,7 +14,6 @@ from mcpconn import diagram
 from mcpconn.core import (
     DEFAULT_RULES,
     TRANSITIONS,
-    Cell,
     Delivery,
     Event,
     Evidence,
@@ -22,9 +21,9 @@ from mcpconn.core import (
     FailureKind,
     State,
     decide,
-    fire,
     may_replay,
 )
+from mcpconn.core.machine import Cell, fire
 from mcpconn.diagram import drawing, markers
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,8 @@ from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from mcpconn import Connection, State
-from mcpconn.testing import STDIO_SERVER, HttpServer, Script, faults
+from mcpconn.testing import STDIO_SERVER, HttpServer, Script
+from mcpconn.testing.scripted import faults
 from tests.support import UNFINISHED_STREAMS, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

@@ -14,7 +14,8 @@ import pytest
 from mcp import MCPError
 
 from mcpconn import CallFailed, CallTimeout, ConnectionFailed, FailureKind, OutcomeUnknown, State
-from mcpconn.testing import Expiry, Fault, Script, faults, hostile
+from mcpconn.testing import Expiry, Fault, Script
+from mcpconn.testing.scripted import faults, hostile
 from tests.support import UNFINISHED_STREAMS, Seen, idle, quiet, served, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

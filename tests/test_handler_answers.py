@@ -16,7 +16,8 @@ from mcp.server import MCPServer
 
 from mcpconn import State, handlers
 from mcpconn.handlers.results import encode, resource_payload
-from mcpconn.testing import Fault, RpcError, Script, ScriptedTool, faults
+from mcpconn.testing import Fault, RpcError, Script, ScriptedTool
+from mcpconn.testing.scripted import faults
 from tests.hosts import KEYS, Host, Surface, hosting, parsed, scripted
 from tests.support import UNFINISHED_STREAMS
 

@@ -14,8 +14,9 @@ import pytest
 from mcp import MCPError
 
 from mcpconn import Manager, NotRunning, State, SyncManager, handlers
-from mcpconn.testing import Script, ScriptTransport, faults, hostile
+from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import virtual_backend
+from mcpconn.testing.scripted import faults, hostile
 from tests.hosts import ARGS, FACTORIES, Host, Surface, hosting, made, parsed, scripted
 from tests.support import SAFETY, UNFINISHED_STREAMS, Requests
 from tests.test_sync import Waiting, interrupted_after

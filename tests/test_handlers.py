@@ -16,7 +16,8 @@ import anyio.to_thread
 import pytest
 
 from mcpconn import Manager, State, SyncManager, handlers
-from mcpconn.testing import STDIO_SERVER, Expiry, Fault, Script, faults
+from mcpconn.testing import STDIO_SERVER, Expiry, Fault, Script
+from mcpconn.testing.scripted import faults
 from tests.hosts import ARGS, FACTORIES, Host, Surface, hosting, made, parsed, scripted
 from tests.support import SAFETY, UNFINISHED_STREAMS
 

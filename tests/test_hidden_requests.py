@@ -13,7 +13,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import HEADER_MISMATCH
 
 from mcpconn import Connection, Manager
-from mcpconn.testing import HttpServer, Script, ScriptedTool, default_tools, faults
+from mcpconn.testing import HttpServer, Script, ScriptedTool, default_tools
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, UNFINISHED_STREAMS, quiet, served, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

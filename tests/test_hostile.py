@@ -11,8 +11,9 @@ import pytest
 from mcp import MCPError
 
 from mcpconn import CallFailed, Connection, FailureKind, Manager, OutcomeUnknown, Policy, State
-from mcpconn.catalog import KINDS
-from mcpconn.testing import Fault, HttpServer, Script, hostile
+from mcpconn.catalog.listing import KINDS
+from mcpconn.testing import Fault, HttpServer, Script
+from mcpconn.testing.scripted import hostile
 from tests.support import SAFETY, UNFINISHED_STREAMS, Arrivals, Seen, quiet, served, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

@@ -18,6 +18,8 @@ PACKAGE = ROOT / "mcpconn"
 TESTS = ROOT / "tests"
 
 MAX_LINES = 400
+MAX_NAMES = 150
+"""Public names of the whole package: what is public is documented."""
 KEPT_OUT_OF_THE_CORE = {"anyio", "asyncio", "httpx2", "mcp", "structlog", "trio"}
 
 NUMBER = r"[\d_]*\.?[\d_]+(?:[eE][+-]?\d+)?"
@@ -116,6 +118,23 @@ def test_every_public_name_exists() -> None:
     package = importlib.import_module("mcpconn")
     assert package.__all__, "mcpconn has no public names"
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
+
+
+def test_the_public_names_are_not_too_many() -> None:
+    count = 0
+    for path in files(PACKAGE):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if sets_all(node):
+                assert isinstance(node, ast.Assign)
+                count += len(ast.literal_eval(node.value))
+    assert count <= MAX_NAMES
+
+
+def test_the_import_loads_only_what_is_used() -> None:
+    program = "import json, sys, mcpconn; print(json.dumps(sorted(sys.modules)))"
+    output = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT, timeout=60)
+    rooms = {name.split(".")[1] for name in json.loads(output) if name.startswith("mcpconn.")}
+    assert rooms & {"testing", "demo", "cli", "gateway", "asgi"} == set()
 
 
 def test_no_public_name_is_listed_twice() -> None:

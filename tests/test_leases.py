@@ -10,8 +10,9 @@ import anyio
 import pytest
 
 from mcpconn import ConfigError, Connection, ConnectionClosed, Manager, NotRunning, State, SyncManager
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import settle, virtual_backend
+from mcpconn.testing.scripted import faults
 from tests.support import UNFINISHED_STREAMS, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

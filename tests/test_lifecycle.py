@@ -22,7 +22,8 @@ from mcpconn import (
     Policy,
     State,
 )
-from mcpconn.testing import HttpServer, Received, Script, faults
+from mcpconn.testing import HttpServer, Received, Script
+from mcpconn.testing.scripted import faults
 from tests.support import (
     SAFETY,
     UNFINISHED_STREAMS,

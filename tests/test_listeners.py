@@ -13,8 +13,9 @@ from mcpconn import Change, ConnectionClosed, Event, Manager, Policy, Rule, Stat
 from mcpconn.core.failures import Delivery, FailureKind
 from mcpconn.runtime.journal import Finished, Notice
 from mcpconn.runtime.listeners import Listeners
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import settle, virtual_backend
+from mcpconn.testing.scripted import faults
 from tests.support import UNFINISHED_STREAMS, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

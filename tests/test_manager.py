@@ -30,8 +30,9 @@ from mcpconn import (
     State,
     UnknownServer,
 )
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import settle, virtual_backend
+from mcpconn.testing.scripted import faults
 from tests.support import UNFINISHED_STREAMS, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

@@ -18,7 +18,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mcpconn import CallFailed, Connection, ConnectionFailed, Manager, OutcomeUnknown
-from mcpconn.testing import HttpServer, Script, faults
+from mcpconn.testing import HttpServer, Script
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, quiet, served
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,8 @@ import mcp_types as types
 import pytest
 
 from mcpconn import Connection, State
-from mcpconn.testing import Script, clock, faults
+from mcpconn.testing import Script, clock
+from mcpconn.testing.scripted import faults
 from tests.support import played, text_of
 
 URI = "memo://rules"

@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from mcpconn import Connection, Manager, Policy
-from mcpconn.testing import HttpServer, Reply, Script, Send, faults
+from mcpconn.testing import HttpServer, Reply, Script, Send
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, UNFINISHED_STREAMS
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

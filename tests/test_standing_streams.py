@@ -14,11 +14,12 @@ import mcp_types as types
 import pytest
 
 from mcpconn import Connection, Policy, State
-from mcpconn.catalog import GAP_INTERVAL, LISTS
-from mcpconn.catalog.schedule import STREAM_PATIENCE
+from mcpconn.catalog.listing import LISTS
+from mcpconn.catalog.schedule import GAP_INTERVAL, STREAM_PATIENCE
 from mcpconn.core.stream import JITTER, REOPEN_CEILING, SILENCE, StreamStatus
-from mcpconn.testing import Script, ScriptedTool, ScriptTransport, clock, faults
-from mcpconn.testing.steps import Reply, Send, Sleep
+from mcpconn.testing import Script, ScriptedTool, ScriptTransport, clock
+from mcpconn.testing.scripted import faults
+from mcpconn.testing.scripted.steps import Reply, Send, Sleep
 from tests.support import Seen, text_of
 
 Era = Literal["legacy", "modern"]

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from mcpconn import Connection, OutcomeUnknown, State
-from mcpconn.testing import HttpServer, Script, faults
+from mcpconn.testing import HttpServer, Script
+from mcpconn.testing.scripted import faults
 from tests.support import (
     SAFETY,
     UNFINISHED_STREAMS,

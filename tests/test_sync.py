@@ -38,7 +38,8 @@ from mcpconn.legacy import Legacy
 from mcpconn.sync import SyncConnection
 from mcpconn.sync import background as background_module
 from mcpconn.sync.background import Background
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.testing import Script, ScriptTransport
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, text_of
 
 THREADS = 50

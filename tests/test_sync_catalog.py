@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mcpconn import CatalogChange, SyncManager
-from mcpconn.catalog import KINDS, Catalog
+from mcpconn.catalog.catalog import Catalog
+from mcpconn.catalog.listing import KINDS
 from mcpconn.sync import SyncCatalog
 from mcpconn.testing import Script, ScriptTransport
 from tests.support import SAFETY

@@ -13,8 +13,9 @@ import anyio
 import pytest
 
 from mcpconn import Connection, ConnectionClosed, ConnectionFailed, Manager, NotRunning, Policy, State
-from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptTransport, faults
+from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptTransport
 from mcpconn.testing.clock import virtual_backend
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, UNFINISHED_STREAMS, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

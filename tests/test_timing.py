@@ -23,8 +23,9 @@ from mcpconn import (
     Policy,
     State,
 )
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import settle, virtual_backend, virtual_clock
+from mcpconn.testing.scripted import faults
 from tests.support import UNFINISHED_STREAMS, Requests, Seen, idle, played, quiet, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

@@ -14,8 +14,9 @@ from mcp import MCPError
 from mcp.server import MCPServer
 
 from mcpconn import CallFailed, CallTimeout, Connection, FailureKind, OutcomeUnknown, Policy
-from mcpconn.testing import STDIO_SERVER, HttpServer, Script, SseScript, default_tools, faults, hostile
+from mcpconn.testing import STDIO_SERVER, HttpServer, Script, SseScript, default_tools
 from mcpconn.testing.history import History
+from mcpconn.testing.scripted import faults, hostile
 from tests.support import SAFETY, UNFINISHED_STREAMS, Seen, quiet, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

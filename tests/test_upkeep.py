@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from mcpconn import Connection, Manager, State
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.testing import Script, ScriptTransport
+from mcpconn.testing.scripted import faults
 from tests.support import Seen, text_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2:ResourceWarning")

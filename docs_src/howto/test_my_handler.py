@@ -7,7 +7,8 @@ import pytest
 
 import mcpconn
 from mcpconn import handlers
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.testing import Script, ScriptTransport
+from mcpconn.testing.scripted import faults
 
 pytestmark = pytest.mark.anyio
 

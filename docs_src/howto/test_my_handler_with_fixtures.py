@@ -6,8 +6,9 @@ import anyio
 import pytest
 
 import mcpconn
-from mcpconn.testing import HttpServer, Script, ScriptTransport, faults
+from mcpconn.testing import HttpServer, Script, ScriptTransport
 from mcpconn.testing.history import History
+from mcpconn.testing.scripted import faults
 
 pytest_plugins = ["mcpconn.testing.fixtures"]
 pytestmark = pytest.mark.anyio

@@ -31,7 +31,7 @@ from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, McpConnError, UnknownServer
 from mcpconn.manager import Manager
-from mcpconn.runtime import Clock
+from mcpconn.runtime.clock import Clock
 
 PAGE = Path(__file__).parent / "page"
 HEADERS = {

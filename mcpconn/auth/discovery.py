@@ -29,7 +29,7 @@ from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.record import Model
 from mcpconn.auth.token_requests import NoAnswer, is_busy
-from mcpconn.redact import redact_url
+from mcpconn.redact.places import redact_url
 
 Ask = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 """Sends a request. Raises `CredentialsUnavailable` where there is no answer."""

@@ -24,7 +24,7 @@ from mcpconn.auth.registration import Client, belongs_to, by_metadata_url, is_dy
 from mcpconn.auth.single_flight import finished
 from mcpconn.auth.token_requests import GRACE, Fetch, NoAnswer, ask, request_tokens
 from mcpconn.auth.token_response import Refused
-from mcpconn.redact import redact_url
+from mcpconn.redact.places import redact_url
 
 PAUSES = (1.0, 3.0, 9.0)
 """Seconds between attempts to trade a grant for tokens while the server says "not now". A person would have to log

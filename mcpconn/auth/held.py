@@ -26,7 +26,8 @@ from mcpconn.auth.discovery import origin
 from mcpconn.auth.record import Mark, TokenRecord
 from mcpconn.auth.store import store_of
 from mcpconn.auth.words import words
-from mcpconn.redact import Redactor, redact_url
+from mcpconn.redact.places import redact_url
+from mcpconn.redact.redactor import Redactor
 
 logger = logging.getLogger("mcpconn")
 

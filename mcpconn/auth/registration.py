@@ -26,7 +26,7 @@ from mcpconn.auth.discovery import Ask, AuthorizationServer, same_issuer
 from mcpconn.auth.record import NotARecord, parse_json
 from mcpconn.auth.token_requests import is_busy, retry_after
 from mcpconn.auth.token_response import described, refused_words
-from mcpconn.redact import redact_url
+from mcpconn.redact.places import redact_url
 
 Client = OAuthClientInformationFull
 

@@ -35,7 +35,7 @@ from mcpconn.auth.store import expiry
 from mcpconn.auth.token_requests import GRACE, NoAnswer
 from mcpconn.auth.token_response import Refused
 from mcpconn.auth.words import words
-from mcpconn.redact import redact_url
+from mcpconn.redact.places import redact_url
 
 ATTEMPTS = 5
 """Times that others may be first. Each of them has renewed, or has logged in or out."""

@@ -29,7 +29,8 @@ from mcpconn.auth.token_response import plain
 from mcpconn.auth.words import words
 from mcpconn.headers import BadHeader, checked_headers
 from mcpconn.login import Login
-from mcpconn.redact import Redactor, secrets_of_headers
+from mcpconn.redact.places import secrets_of_headers
+from mcpconn.redact.redactor import Redactor
 
 Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
 

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import httpx2
 from mcp.shared.auth import OAuthToken
 
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 
 LONGEST_LIFE = 10 * 365 * 86400
 """Seconds. A longer `expires_in` (Infinity, 1e308) is taken for "no end known"."""

@@ -16,7 +16,7 @@ from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed
 from mcpconn.handlers.wording import no_such_tool
-from mcpconn.redact import redacted
+from mcpconn.redact.redactor import redacted
 
 
 def arguments_of(text: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from rich.text import Text
 
-from mcpconn.catalog import collect
+from mcpconn.catalog.listing import collect
 from mcpconn.cli.failures import fix
 from mcpconn.cli.hiding import know
 from mcpconn.cli.output import one_line, stderr

@@ -16,7 +16,7 @@ from mcpconn.cli.failures import USAGE, CliError
 from mcpconn.core.seen import walk
 from mcpconn.errors import CallFailed
 from mcpconn.manager import Manager
-from mcpconn.runtime import Clock
+from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.journal import Change
 from mcpconn.wire.reasons import connect_reason
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from mcpconn.cli.output import STYLES, one_line, seconds, shown_state
 from mcpconn.cli.watch_sources import Row, Source
 from mcpconn.core.states import Event, State
-from mcpconn.runtime import Clock
+from mcpconn.runtime.clock import Clock
 
 KEPT = 1000
 """Transitions kept for a terminal that grows."""

@@ -6,32 +6,28 @@ Everything a function here needs is an argument; everything it concludes is its 
 from mcpconn.core.backoff import Backoff, ReplayBudget
 from mcpconn.core.classify import classify
 from mcpconn.core.decide import decide, decide_dial, decide_probe, may_replay
-from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind, Phase
-from mcpconn.core.machine import Cell, IllegalTransition, fire
+from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
+from mcpconn.core.machine import IllegalTransition
 from mcpconn.core.rule import Rule
 from mcpconn.core.rules import DEFAULT_RULES
-from mcpconn.core.states import TRANSITIONS, Event, State, Transition
+from mcpconn.core.states import TRANSITIONS, Event, State
 
 __all__ = [
     "DEFAULT_RULES",
     "TRANSITIONS",
     "Backoff",
-    "Cell",
     "Delivery",
     "Event",
     "Evidence",
     "Failure",
     "FailureKind",
     "IllegalTransition",
-    "Phase",
     "ReplayBudget",
     "Rule",
     "State",
-    "Transition",
     "classify",
     "decide",
     "decide_dial",
     "decide_probe",
-    "fire",
     "may_replay",
 ]

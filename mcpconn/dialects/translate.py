@@ -11,7 +11,8 @@ from typing import Any
 from mcpconn.dialects.hosts import IGNORED, IN_CODE, REFUSED, RESTRICTIONS, SPELLINGS, ZED, Host
 from mcpconn.dialects.logins import ELSEWHERE, asked, login_of
 from mcpconn.dialects.unclear import Unclear
-from mcpconn.redact import HIDDEN, looks_like_token
+from mcpconn.redact.redactor import HIDDEN
+from mcpconn.redact.tokens import looks_like_token
 from mcpconn.validate import unknown_key
 
 _CALL = ("timeout", "tool_timeout", "call_timeout", "request_timeout", "run_mcp_timeout")

@@ -14,7 +14,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import Receive, Scope, Send
 from typing_extensions import Self
 
-from mcpconn.catalog import CatalogChange
+from mcpconn.catalog.entries import CatalogChange
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed

@@ -18,7 +18,7 @@ from mcpconn.core.failures import FailureKind
 from mcpconn.errors import CallFailed, ConfigError, NotRunning
 from mcpconn.handlers.results import Payload, encode, resource_payload, tool_payload, whole_payload
 from mcpconn.handlers.wording import BadArguments, Problem, UnreadableResult, no_such_tool, problem, reported
-from mcpconn.redact import redacted
+from mcpconn.redact.redactor import redacted
 from mcpconn.validate import check_timeout
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from mcp import MCPError
 from mcpconn.core.classify import classify
 from mcpconn.core.failures import Evidence, FailureKind
 from mcpconn.errors import CallFailed, ConnectionClosed, ConnectionFailed, InvalidResult, NotRunning, UnknownServer
-from mcpconn.redact import redacted
+from mcpconn.redact.redactor import redacted
 
 Outcome = Literal["not_run", "unknown", "ran"]
 Redact = Callable[[str], str]

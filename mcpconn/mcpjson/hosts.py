@@ -8,7 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mcpconn.dialects import UNKNOWN, Host, hosts, snake
+from mcpconn.dialects import hosts
+from mcpconn.dialects.hosts import UNKNOWN, Host
+from mcpconn.dialects.translate import snake
 from mcpconn.errors import ConfigError
 from mcpconn.mcpjson.jsonc import Repeating
 

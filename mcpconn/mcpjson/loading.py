@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mcpconn.config import ServerConfig
-from mcpconn.dialects import is_disabled
+from mcpconn.dialects.translate import is_disabled
 from mcpconn.errors import ConfigError
 from mcpconn.mcpjson.hosts import Found, find, kind_of, workspace_of
 from mcpconn.mcpjson.jsonc import Repeating

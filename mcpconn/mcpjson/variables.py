@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcpconn.dialects import UNKNOWN, Host, Unclear
+from mcpconn.dialects.hosts import UNKNOWN, Host
+from mcpconn.dialects.unclear import Unclear
 from mcpconn.mcpjson.jsonc import Repeating
-from mcpconn.redact import HIDDEN, looks_like_token
+from mcpconn.redact.redactor import HIDDEN
+from mcpconn.redact.tokens import looks_like_token
 
 _EDITORS = {
     "input": "asked of a person by the editor",

@@ -7,7 +7,9 @@ from functools import partial
 
 import mcp_types as types
 
-from mcpconn.catalog import KINDS, Catalog, CatalogChange
+from mcpconn.catalog.catalog import Catalog
+from mcpconn.catalog.entries import CatalogChange
+from mcpconn.catalog.listing import KINDS
 from mcpconn.sync.background import Background
 
 

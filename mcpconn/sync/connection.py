@@ -25,7 +25,7 @@ from mcpconn.options import (
     SyncRequestOptions,
     SyncToolOptions,
 )
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 from mcpconn.status import ConnectionStatus
 from mcpconn.sync.background import Background
 from mcpconn.sync.catalog import SyncCatalog

@@ -6,19 +6,19 @@ to run with `sys.executable` for the stdio transport. `faults` and `hostile` hol
 wrong.
 """
 
-from mcpconn.testing import faults, hostile, poison
-from mcpconn.testing.expiries import EXPIRIES, Expiry
-from mcpconn.testing.faults import Exchange, Fault
-from mcpconn.testing.http import HttpServer
-from mcpconn.testing.inproc import ScriptTransport
 from mcpconn.testing.memory import MemoryTransport
-from mcpconn.testing.paths import STDIO_SERVER
-from mcpconn.testing.proxy import FaultProxy
-from mcpconn.testing.records import Armed, Execution, Received, SessionState
-from mcpconn.testing.script import Script
-from mcpconn.testing.sse import SseScript
-from mcpconn.testing.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep, Step
-from mcpconn.testing.tools import Progress, RpcError, ScriptedTool, default_tools
+from mcpconn.testing.scripted import faults, hostile, poison
+from mcpconn.testing.scripted.expiries import EXPIRIES, Expiry
+from mcpconn.testing.scripted.faults import Exchange, Fault
+from mcpconn.testing.scripted.http import HttpServer
+from mcpconn.testing.scripted.inproc import ScriptTransport
+from mcpconn.testing.scripted.paths import STDIO_SERVER
+from mcpconn.testing.scripted.proxy import FaultProxy
+from mcpconn.testing.scripted.records import Armed, Execution, Received, SessionState
+from mcpconn.testing.scripted.script import Script
+from mcpconn.testing.scripted.sse import SseScript
+from mcpconn.testing.scripted.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep, Step
+from mcpconn.testing.scripted.tools import Progress, RpcError, ScriptedTool, default_tools
 
 __all__ = [
     "EXPIRIES",

@@ -20,8 +20,6 @@ import anyio
 
 from mcpconn.runtime.clock import Clock
 
-__all__ = ["Spinning", "VirtualLoop", "run", "settle", "virtual_backend", "virtual_clock"]
-
 T = TypeVar("T")
 
 ROUNDS = 10_000

@@ -23,23 +23,15 @@ from typing import Any
 from mcpconn.manager import Manager
 from mcpconn.testing.clock import VirtualLoop, virtual_backend, virtual_clock
 from mcpconn.testing.history import History
-from mcpconn.testing.http import HttpServer
-from mcpconn.testing.inproc import ScriptTransport
-from mcpconn.testing.script import Script
+from mcpconn.testing.scripted.http import HttpServer
+from mcpconn.testing.scripted.inproc import ScriptTransport
+from mcpconn.testing.scripted.script import Script
 
 try:
     import pytest
 except ImportError as error:  # pragma: no cover - seen in a process without it: tests/testing/test_fixtures.py
     raise ImportError("mcpconn.testing.fixtures needs pytest: pip install pytest") from error
 
-__all__ = [
-    "mcp_history",
-    "mcp_manager",
-    "mcp_script",
-    "mcp_server",
-    "mcp_transport",
-    "mcp_virtual_backend",
-]
 
 BACKENDS = ["asyncio", *(["trio"] if importlib.util.find_spec("trio") else [])]
 

@@ -31,9 +31,7 @@ from typing_extensions import Self
 
 from mcpconn.core.failures import Delivery
 from mcpconn.errors import CallFailed, CallTimeout
-from mcpconn.testing.records import Execution
-
-__all__ = ["Call", "History", "HistoryError", "Violation"]
+from mcpconn.testing.scripted.records import Execution
 
 NO_ANSWER_LOST = "no answer lost"
 PENDING = object()

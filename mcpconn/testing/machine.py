@@ -20,8 +20,9 @@ from typing import Any, ClassVar, TypeVar
 
 from mcpconn.policy import Policy
 from mcpconn.testing.clock import VirtualLoop
-from mcpconn.testing.sandbox import FAULTS, Handler, Sandbox
-from mcpconn.testing.script import Script
+from mcpconn.testing.named_faults import FAULTS
+from mcpconn.testing.sandbox import Handler, Sandbox
+from mcpconn.testing.scripted.script import Script
 
 try:
     from hypothesis import Phase, settings
@@ -30,7 +31,6 @@ try:
 except ImportError as error:  # pragma: no cover - seen in a process without it: tests/testing/test_fixtures.py
     raise ImportError("mcpconn.testing.machine needs hypothesis: pip install hypothesis") from error
 
-__all__ = ["SETTINGS", "HandlerMachine", "SandboxMachine"]
 
 T = TypeVar("T")
 

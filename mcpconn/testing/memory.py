@@ -1,7 +1,7 @@
 """A scripted MCP server inside the process, behind the project's own HTTP engine and connections in memory.
 
 `ScriptTransport` answers requests; here they are bytes on connections that are kept and used again, so a server can
-leave something on one of them (`mcpconn.testing.poison`). Time passes only in `anyio.sleep`, so virtual clocks work.
+leave something on one of them (`scripted.poison`). Time passes only in `anyio.sleep`, so virtual clocks work.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import httpx2
 from anyio.abc import TaskGroup
 from typing_extensions import Self
 
-from mcpconn.testing.conversation import Conversation
-from mcpconn.testing.script import Script
+from mcpconn.testing.scripted.conversation import Conversation
+from mcpconn.testing.scripted.script import Script
 
 if TYPE_CHECKING:
     from mcpconn.wire.engine.connect import Origin
 
-__all__ = ["MemoryTransport"]
 
 READ_SIZE = 64 * 1024
 """Bytes read at once."""
@@ -40,7 +39,7 @@ class MemoryTransport(httpx2.AsyncBaseTransport):
             keepalive_expiry: Seconds an unused connection is kept.
         """
         # Late: `mcpconn` brings this module along, and few of its users serve anything.
-        from mcpconn.wire.engine import Engine
+        from mcpconn.wire.engine.pool import Engine
 
         self.script = script
         self.down = False

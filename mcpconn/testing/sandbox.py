@@ -20,12 +20,10 @@ from mcp import MCPError
 from mcpconn.core.states import TRANSITIONS, Event, State
 from mcpconn.testing.clock import settle, virtual_clock
 from mcpconn.testing.history import Call, History
-from mcpconn.testing.inproc import ScriptTransport
 from mcpconn.testing.memory import MemoryTransport
-from mcpconn.testing.script import Script
-from mcpconn.testing.troubles import FAULTS, SOCKET_FAULTS
-
-__all__ = ["FAULTS", "Broken", "Caller", "Handler", "Sandbox"]
+from mcpconn.testing.named_faults import FAULTS, SOCKET_FAULTS
+from mcpconn.testing.scripted.inproc import ScriptTransport
+from mcpconn.testing.scripted.script import Script
 
 Handler = Callable[[Any, str, str, dict[str, Any]], Awaitable[Any]]
 """Makes one call: manager, name of the server, name of the tool, arguments. Raises what its caller should see."""

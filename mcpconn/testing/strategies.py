@@ -7,8 +7,9 @@ from typing import Any, get_args
 from mcpconn.core.classify import classify
 from mcpconn.core.failures import Delivery, Era, Evidence, Failure, FailureKind, Phase
 from mcpconn.core.states import TRANSITIONS, Event, State
-from mcpconn.testing.faults import Fault
-from mcpconn.testing.sandbox import FAULTS, Sandbox
+from mcpconn.testing.named_faults import FAULTS
+from mcpconn.testing.sandbox import Sandbox
+from mcpconn.testing.scripted.faults import Fault
 
 try:
     from hypothesis import strategies as st
@@ -16,15 +17,6 @@ try:
 except ImportError as error:  # pragma: no cover - seen in a process without it: tests/testing/test_fixtures.py
     raise ImportError("mcpconn.testing.strategies needs hypothesis: pip install hypothesis") from error
 
-__all__ = [
-    "actions",
-    "evidence",
-    "exceptions",
-    "failures",
-    "fault_names",
-    "faults",
-    "walks",
-]
 
 MESSAGES = (
     "Session not found",

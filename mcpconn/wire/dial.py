@@ -21,7 +21,7 @@ from mcpconn.core.seen import walk
 from mcpconn.core.stream import SILENCE
 from mcpconn.errors import ConfigError
 from mcpconn.policy import Policy
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 from mcpconn.tls import OwnContext
 from mcpconn.wire import sdk
 from mcpconn.wire.child import ENDING

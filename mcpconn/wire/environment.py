@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from mcpconn.errors import ConfigError
-from mcpconn.redact import redact_url, secrets_of_url
+from mcpconn.redact.places import redact_url, secrets_of_url
 from mcpconn.wire import sdk
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")

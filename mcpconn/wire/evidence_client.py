@@ -14,7 +14,8 @@ from mcp_types import ErrorData
 
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Evidence
-from mcpconn.redact import Redactor, is_secret_value
+from mcpconn.redact.places import is_secret_value
+from mcpconn.redact.redactor import Redactor
 from mcpconn.wire.recorder import Recorder, carrying
 from mcpconn.wire.redirects import next_hop, target
 from mcpconn.wire.responses import SESSION_HEADER, close, discard, note_refusal, note_response

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx2
 
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 
 LIMIT = 200
 """Characters of one header that are shown."""

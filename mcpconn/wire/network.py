@@ -96,7 +96,7 @@ class Network:
             tls()
         # Both are imported with the first connection that needs them, as httpx2 does with httpcore2: h11 takes a while.
         if engine == "direct" and proxy is None:
-            from mcpconn.wire.engine import Engine
+            from mcpconn.wire.engine.pool import Engine
 
             return Engine(tls, keepalive_expiry=KEEPALIVE_EXPIRY, socket_options=SOCKET_OPTIONS)
         from mcpconn.wire.library import Library

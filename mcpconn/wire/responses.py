@@ -11,7 +11,7 @@ import httpx2
 from mcp_types import ErrorData, JSONRPCError
 
 from mcpconn.core.attempt import Attempt
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 from mcpconn.wire.hints import hint
 from mcpconn.wire.messages import MessageTooLarge, Unreadable, read
 from mcpconn.wire.reasons import PLAIN_ON_TLS, USE_HTTPS

@@ -13,7 +13,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import CONNECTION_CLOSED, JSONRPCError, JSONRPCNotification, JSONRPCRequest, RequestId
 
 from mcpconn.core.attempt import ATTEMPT, Attempt
-from mcpconn.redact import secrets_of_url
+from mcpconn.redact.places import secrets_of_url
 from mcpconn.wire.events import EventReader
 from mcpconn.wire.evidence_client import EvidenceClient, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse

@@ -12,7 +12,7 @@ from starlette.routing import Mount
 
 from mcpconn import ConnectionClosed, Manager, Policy, State
 from mcpconn.asgi import feed, status_app
-from mcpconn.runtime import Clock
+from mcpconn.runtime.clock import Clock
 from mcpconn.testing import Script, ScriptTransport
 from tests.asgi.support import HOST, ask, events
 from tests.support import text_of

@@ -22,9 +22,10 @@ from mcpconn.auth import (
 )
 from mcpconn.auth.request_auth import RequestAuth, as_credentials
 from mcpconn.errors import CallFailed, ConfigError, ConnectionFailed
-from mcpconn.redact import Redactor
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.redact.redactor import Redactor
+from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import virtual_backend
+from mcpconn.testing.scripted import faults
 from tests.support import UNFINISHED_STREAMS, Seen, quiet, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

@@ -19,7 +19,8 @@ from mcp import MCPDeprecationWarning, MCPError
 
 from mcpconn import Connection, Manager, State
 from mcpconn.runtime.gate import Gate
-from mcpconn.testing import Script, ScriptTransport, clock, faults
+from mcpconn.testing import Script, ScriptTransport, clock
+from mcpconn.testing.scripted import faults
 from tests.cancellation.sweep import Cut, every_checkpoint, every_moment
 from tests.support import UNFINISHED_STREAMS, idle, text_of
 

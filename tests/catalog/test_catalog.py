@@ -12,8 +12,10 @@ import pytest
 from trio.testing import MockClock
 
 from mcpconn import CatalogChange, Connection, Manager, Policy, State
-from mcpconn.catalog import CROWD_COURTESY, Catalog
-from mcpconn.testing import HttpServer, Script, ScriptedTool, ScriptTransport, clock, default_tools, faults
+from mcpconn.catalog.catalog import Catalog
+from mcpconn.catalog.schedule import CROWD_COURTESY
+from mcpconn.testing import HttpServer, Script, ScriptedTool, ScriptTransport, clock, default_tools
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, served
 
 pytestmark = [

@@ -8,9 +8,10 @@ import anyio
 import pytest
 
 from mcpconn import CatalogChange, ConfigError, Connection, OutcomeUnknown
-from mcpconn.catalog import KINDS, LISTS
+from mcpconn.catalog.listing import KINDS, LISTS
 from mcpconn.runtime.journal import Finished
-from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptedTool, default_tools, faults
+from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptedTool, default_tools
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, UNFINISHED_STREAMS, Seen, played, quiet, served, text_of, until
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

@@ -7,7 +7,7 @@ from typing import Any
 import mcp_types as types
 import pytest
 
-from mcpconn.catalog import PAGES, collect
+from mcpconn.catalog.listing import PAGES, collect
 from mcpconn.cli.connect import list_tools
 from mcpconn.testing import Script
 from tests.support import UNFINISHED_STREAMS, served

@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from mcpconn import CatalogChange, Connection, Policy, State
-from mcpconn.catalog import KINDS, LISTS
-from mcpconn.testing import Script, ScriptedTool, ScriptTransport, clock, faults
+from mcpconn.catalog.listing import KINDS, LISTS
+from mcpconn.testing import Script, ScriptedTool, ScriptTransport, clock
+from mcpconn.testing.scripted import faults
 from tests.support import text_of
 
 Era = Literal["legacy", "modern"]

@@ -17,7 +17,8 @@ from mcpconn import Manager, ServerConfig
 from mcpconn.cli import connect
 from mcpconn.cli import watch as watching
 from mcpconn.cli.entry import main
-from mcpconn.testing import Script, ScriptTransport, faults
+from mcpconn.testing import Script, ScriptTransport
+from mcpconn.testing.scripted import faults
 from tests.cli.conftest import REFUSED, Invoke, stdio
 
 Config = Callable[..., Path]

@@ -25,7 +25,7 @@ from mcpconn.cli.watch import own, watch
 from mcpconn.cli.watch_sources import Own, Row
 from mcpconn.cli.watch_view import View, line_of
 from mcpconn.core import Delivery
-from mcpconn.runtime import Clock
+from mcpconn.runtime.clock import Clock
 from mcpconn.testing import Script, ScriptTransport
 
 DOCUMENTED = Path(__file__).resolve().parent.parent.parent / "docs_src" / "howto" / "watch.txt"

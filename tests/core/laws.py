@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mcpconn.core import Event, State, Transition
+from mcpconn.core import Event, State
+from mcpconn.core.states import Transition
 
 Table = Sequence[Transition]
 S, E = State, Event

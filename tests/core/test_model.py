@@ -12,11 +12,13 @@ from typing import Any, get_args
 
 import pytest
 
-from mcpconn.core import TRANSITIONS, Delivery, Event, Failure, FailureKind, State, Transition, may_replay
+from mcpconn.core import TRANSITIONS, Delivery, Event, Failure, FailureKind, State, may_replay
 from mcpconn.core.decide import confirmed
-from mcpconn.testing.invariants import INVARIANTS, Invariant
-from mcpconn.testing.model import FAULTS, Caller, Luck, Model, Outcome, Phase, Step, World
-from mcpconn.testing.search import Counterexample, search
+from mcpconn.core.states import Transition
+from tests.model.invariants import INVARIANTS, Invariant
+from tests.model.model import Model
+from tests.model.search import Counterexample, search
+from tests.model.worlds import FAULTS, Caller, Luck, Outcome, Phase, Step, World
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from itertools import product
 import pytest
 from transitions import Machine
 
-from mcpconn.core import TRANSITIONS, Cell, Event, IllegalTransition, State, fire
-from mcpconn.core.machine import MACHINE, build
+from mcpconn.core import TRANSITIONS, Event, IllegalTransition, State
+from mcpconn.core.machine import MACHINE, Cell, build, fire
 from tests.core.laws import KNOWN, LAWS, Table, rows
 
 TARGETS = {(row.source, row.event): row.target for row in TRANSITIONS}

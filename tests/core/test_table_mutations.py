@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcpconn.core import TRANSITIONS, Cell, Event, State, Transition, fire
-from mcpconn.core.machine import IllegalTransition, build
-from mcpconn.testing.model import Model
-from mcpconn.testing.search import search
+from mcpconn.core import TRANSITIONS, Event, State
+from mcpconn.core.machine import Cell, IllegalTransition, build, fire
+from mcpconn.core.states import Transition
 from tests.core.laws import GENERAL, broken, the_table_is_the_designs
+from tests.model.model import Model
+from tests.model.search import search
 
 ROWS = [pytest.param(i, id=f"{row.event} in {row.source}") for i, row in enumerate(TRANSITIONS)]
 

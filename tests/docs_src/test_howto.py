@@ -19,7 +19,8 @@ from mcp.shared.auth import OAuthToken
 import mcpconn.diagram
 from mcpconn import Manager, State
 from mcpconn.auth import Mark, TokenRecord, TokenStore
-from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptTransport, faults
+from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptTransport
+from mcpconn.testing.scripted import faults
 from tests.asgi.support import ask
 from tests.docs_src.conftest import HOWTO, SAFETY, follow, load
 

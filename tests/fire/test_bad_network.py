@@ -17,8 +17,9 @@ from mcp import MCPError
 
 from mcpconn import CallTimeout, Manager, OutcomeUnknown, Policy, State
 from mcpconn.core.backoff import Backoff
-from mcpconn.testing import FaultProxy, HttpServer, Received, Script, faults
+from mcpconn.testing import FaultProxy, HttpServer, Received, Script
 from mcpconn.testing.history import Call, History
+from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, UNFINISHED_STREAMS, Seen, quiet, text_of, warmed
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]

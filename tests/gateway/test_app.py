@@ -13,7 +13,8 @@ from mcp_types import CallToolResult, TextContent
 from mcpconn.gateway import Settings, View
 from mcpconn.gateway.keyed import IDEMPOTENCY_KEY
 from mcpconn.gateway.outcomes import OUTCOME
-from mcpconn.testing import Script, ScriptedTool, faults
+from mcpconn.testing import Script, ScriptedTool
+from mcpconn.testing.scripted import faults
 from tests.gateway.conftest import gateway
 
 pytestmark = pytest.mark.anyio

@@ -16,8 +16,9 @@ from mcpconn.gateway import MemoryStore
 from mcpconn.gateway.keyed import CANCEL, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME
 from mcpconn.gateway.store import Key, Record, StoreUnavailable
-from mcpconn.testing import Script, ScriptedTool, faults
-from mcpconn.testing.tools import RpcError
+from mcpconn.testing import Script, ScriptedTool
+from mcpconn.testing.scripted import faults
+from mcpconn.testing.scripted.tools import RpcError
 from tests.gateway.conftest import Gateway, gateway
 
 pytestmark = pytest.mark.anyio

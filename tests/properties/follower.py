@@ -1,6 +1,6 @@
 """Follows a real connection through the model: is there a way for the model to do what was seen?
 
-The model (`mcpconn.testing.model`) lists everything that can happen in a world. What really happened is known in
+The model (`tests.model.model`) lists everything that can happen in a world. What really happened is known in
 part: the transitions, how calls ended, how often the server ran them, and what was done to the server. The
 follower keeps every world that the model could be in after all that. Where none is left, the connection has done
 something that the model does not allow.
@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mcpconn import Event, State
-from mcpconn.testing.model import Caller, Model, Step, World
+from tests.model.model import Model
+from tests.model.worlds import Caller, Step, World
 
 
 class Ledger(Model):

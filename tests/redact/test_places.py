@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpconn.redact import (
-    looks_like_token,
+from mcpconn.redact.places import (
     redact_url,
     secrets_of_args,
     secrets_of_cookies,
@@ -17,6 +16,7 @@ from mcpconn.redact import (
     secrets_of_inherited,
     secrets_of_url,
 )
+from mcpconn.redact.tokens import looks_like_token
 
 TOKEN = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAgEAAoIBAQC7\n-----END PRIVATE KEY-----\n"

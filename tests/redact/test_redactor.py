@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpconn.redact import HIDDEN, Redactor, redacted
+from mcpconn.redact.redactor import HIDDEN, Redactor, redacted
 
 TOKEN = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
 PHRASE = 'correct horse/battery+"staple"=='

@@ -16,7 +16,11 @@ from mcpconn.core.attempt import Attempt
 from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.stream import StreamRecord
-from mcpconn.runtime import Calls, Clock, Dials, Journal, Supervisor
+from mcpconn.runtime.calls import Calls
+from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.dials import Dials
+from mcpconn.runtime.journal import Journal
+from mcpconn.runtime.supervisor import Supervisor
 from mcpconn.testing.clock import settle
 
 GONE = Evidence(http_status=404, code=-32600, message="Session not found", session_sent=True, from_wire=True)

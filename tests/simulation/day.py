@@ -21,8 +21,8 @@ import anyio
 
 from mcpconn import Change, Policy
 from mcpconn.testing import Script, ScriptedTool, clock, default_tools
+from mcpconn.testing.named_faults import FAULTS, SOCKET_FAULTS
 from mcpconn.testing.sandbox import Sandbox
-from mcpconn.testing.troubles import FAULTS, SOCKET_FAULTS
 
 SERVERS = 50
 DAY = 86_400.0

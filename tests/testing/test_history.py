@@ -11,7 +11,7 @@ from mcp import MCPError
 from mcpconn import CallFailed, OutcomeUnknown, State, classify
 from mcpconn.core import Delivery, Evidence
 from mcpconn.testing.history import Call, History, HistoryError
-from mcpconn.testing.records import Execution
+from mcpconn.testing.scripted.records import Execution
 
 
 class Server:

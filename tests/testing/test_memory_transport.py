@@ -11,8 +11,9 @@ import httpx2
 import pytest
 
 from mcpconn import Connection, OutcomeUnknown, Policy, State
-from mcpconn.testing import MemoryTransport, Script, faults, poison
+from mcpconn.testing import MemoryTransport, Script
 from mcpconn.testing.clock import run
+from mcpconn.testing.scripted import faults, poison
 from tests.support import text_of
 
 BACKENDS = ["asyncio", "trio"]

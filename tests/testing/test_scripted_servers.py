@@ -17,18 +17,8 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import PromptReference
 
-from mcpconn.testing import (
-    STDIO_SERVER,
-    Fault,
-    HttpServer,
-    Received,
-    Reply,
-    Script,
-    ScriptedTool,
-    ScriptTransport,
-    faults,
-    hostile,
-)
+from mcpconn.testing import STDIO_SERVER, Fault, HttpServer, Received, Reply, Script, ScriptedTool, ScriptTransport
+from mcpconn.testing.scripted import faults, hostile
 
 pytestmark = [
     pytest.mark.anyio,

@@ -18,7 +18,7 @@ import httpx2
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSListener
 
-from mcpconn.wire.engine import Engine
+from mcpconn.wire.engine.pool import Engine
 from mcpconn.wire.library import Library
 from tests.support import SAFETY
 

@@ -15,7 +15,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mcpconn import ConfigError, ServerConfig
-from mcpconn.wire.engine import Engine
+from mcpconn.wire.engine.pool import Engine
 from mcpconn.wire.fairness import STEPS, TINY_LIMIT
 from mcpconn.wire.library import Library
 from mcpconn.wire.network import Network

@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from mcpconn import CallFailed, OutcomeUnknown, State
-from mcpconn.testing import Script, faults, hostile
+from mcpconn.testing import Script
+from mcpconn.testing.scripted import faults, hostile
 from tests.support import UNFINISHED_STREAMS, quiet, served, text_of
 from tests.wire.sockets import Name
 

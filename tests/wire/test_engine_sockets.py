@@ -13,10 +13,9 @@ import httpx2
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mcpconn.testing.poison import refusal, response
-from mcpconn.wire.engine import Engine
+from mcpconn.testing.scripted.poison import refusal, response
 from mcpconn.wire.engine import channel as channels
-from mcpconn.wire.engine.pool import LARGE
+from mcpconn.wire.engine.pool import LARGE, Engine
 from mcpconn.wire.library import Library
 from mcpconn.wire.recorder import HEADERS_STARTED, UNSAFE_KEY
 from tests.certificates import certificate

@@ -10,8 +10,9 @@ import pytest
 
 from mcpconn import Connection, FailureKind
 from mcpconn.errors import CallFailed, ConnectionFailed
-from mcpconn.redact import Redactor
-from mcpconn.testing import HttpServer, Reply, Script, Send, faults
+from mcpconn.redact.redactor import Redactor
+from mcpconn.testing import HttpServer, Reply, Script, Send
+from mcpconn.testing.scripted import faults
 from mcpconn.wire.hints import LIMIT, hint
 from tests.support import SAFETY
 from tests.wire.test_reachability import ENGINES, ONCE, failing, unset

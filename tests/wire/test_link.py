@@ -7,7 +7,7 @@ import pytest
 from mcpconn.config import ServerConfig
 from mcpconn.policy import Policy
 from mcpconn.testing import Script, ScriptTransport
-from mcpconn.wire import Dialer
+from mcpconn.wire.dial import Dialer
 from tests.support import UNFINISHED_STREAMS
 
 pytestmark = pytest.mark.anyio

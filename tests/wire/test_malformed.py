@@ -11,9 +11,9 @@ from mcp import MCPError
 
 from mcpconn import Connection
 from mcpconn.testing import HttpServer, Script
-from mcpconn.testing.faults import Exchange, Fault
 from mcpconn.testing.history import History
-from mcpconn.testing.steps import Close, Raw, Reply, Send, Step
+from mcpconn.testing.scripted.faults import Exchange, Fault
+from mcpconn.testing.scripted.steps import Close, Raw, Reply, Send, Step
 from tests.support import SAFETY, UNFINISHED_STREAMS, text_of
 from tests.wire.malformed import CASES, Case
 from tests.wire.sockets import Name

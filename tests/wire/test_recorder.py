@@ -11,7 +11,8 @@ import pytest
 
 from mcpconn import CallFailed, Delivery, OutcomeUnknown
 from mcpconn.core.attempt import Attempt
-from mcpconn.testing import Script, faults
+from mcpconn.testing import Script
+from mcpconn.testing.scripted import faults
 from mcpconn.wire.network import Network
 from mcpconn.wire.recorder import ATTEMPT_KEY, UNSAFE_KEY, Recorder, carrying
 from tests.support import UNFINISHED_STREAMS, served, text_of

@@ -8,7 +8,8 @@ import pytest
 from mcp import MCPError
 
 from mcpconn import CallFailed, Delivery, OutcomeUnknown, State
-from mcpconn.testing import Script, faults, poison
+from mcpconn.testing import Script
+from mcpconn.testing.scripted import faults, poison
 from mcpconn.wire.redirects import next_hop, target
 from tests.support import UNFINISHED_STREAMS, quiet, served, text_of
 from tests.wire.sockets import Name

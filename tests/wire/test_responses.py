@@ -10,7 +10,7 @@ import pytest
 
 from mcpconn import FailureKind, classify
 from mcpconn.core.attempt import Attempt
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 from mcpconn.wire.messages import MessageTooLarge
 from mcpconn.wire.responses import note_refusal, note_response, read_limited, retry_after
 from tests.wire.transports import URL, Chunks

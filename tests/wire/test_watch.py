@@ -12,7 +12,7 @@ from mcp_types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCReque
 
 from mcpconn import Evidence, FailureKind, classify
 from mcpconn.core.attempt import ATTEMPT, Attempt
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 from mcpconn.wire.child import ChildExited
 from mcpconn.wire.evidence import evidence_of
 from mcpconn.wire.messages import Outgoing, Unreadable, made

@@ -14,7 +14,7 @@ from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCRespo
 
 from mcpconn import Evidence
 from mcpconn.core.attempt import ATTEMPT, Attempt
-from mcpconn.redact import Redactor
+from mcpconn.redact.redactor import Redactor
 from mcpconn.testing import Reply, Script, ScriptTransport, Send
 from mcpconn.wire.evidence_client import EvidenceClient
 from mcpconn.wire.messages import Limits

@@ -15,7 +15,3 @@ HTTP is h11's, and what has a proxy goes through httpx2's own transport (`wire.l
 What it promises to the layers above: `ConnectError`, `ConnectTimeout`, `UnsupportedProtocol` or `LocalProtocolError` if
 nothing was written; any other error if something may have been. A request is never sent twice.
 """
-
-from mcpconn.wire.engine.pool import Engine
-
-__all__ = ["Engine"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mcpconn.testing.faults import SSE_HEADERS
-from mcpconn.testing.script import Script
-from mcpconn.testing.steps import Feed, Follow, Message, Reply, Send, Step, body_reply, sse_event
-
-__all__ = ["SseScript"]
+from mcpconn.testing.scripted.faults import SSE_HEADERS
+from mcpconn.testing.scripted.script import Script
+from mcpconn.testing.scripted.steps import Feed, Follow, Message, Reply, Send, Step, body_reply, sse_event
 
 
 class SseScript(Script):

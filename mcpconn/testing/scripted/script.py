@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from mcpconn.testing.catalog import LEGACY_VERSIONS, Catalog
-from mcpconn.testing.expiries import LISTED, Expiry, expired
-from mcpconn.testing.faults import SSE_HEADERS, Exchange, Fault
-from mcpconn.testing.records import Armed, Execution, Received, SessionState
-from mcpconn.testing.refusals import (
+from mcpconn.testing.scripted.catalog import LEGACY_VERSIONS, Catalog
+from mcpconn.testing.scripted.expiries import LISTED, Expiry, expired
+from mcpconn.testing.scripted.faults import SSE_HEADERS, Exchange, Fault
+from mcpconn.testing.scripted.records import Armed, Execution, Received, SessionState
+from mcpconn.testing.scripted.refusals import (
     legacy_refusal,
     modern_refusal,
     not_allowed,
     unsupported_version,
 )
-from mcpconn.testing.service import Service
-from mcpconn.testing.steps import (
+from mcpconn.testing.scripted.service import Service
+from mcpconn.testing.scripted.steps import (
     Message,
     Reply,
     Send,
@@ -30,10 +30,8 @@ from mcpconn.testing.steps import (
     error_reply,
     sse_event,
 )
-from mcpconn.testing.streams import Item, Recording, Streams, event_steps, json_steps, session_stamp
-from mcpconn.testing.tools import RpcError, ScriptedTool, default_tools
-
-__all__ = ["Script"]
+from mcpconn.testing.scripted.streams import Item, Recording, Streams, event_steps, json_steps, session_stamp
+from mcpconn.testing.scripted.tools import RpcError, ScriptedTool, default_tools
 
 # Statuses the 2026-07-28 protocol assigns to error codes; any other error is sent with 200.
 _MODERN_STATUS = {-32600: 400, -32602: 400, -32601: 404}

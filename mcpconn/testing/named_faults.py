@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from mcpconn.testing import faults, hostile, poison
-from mcpconn.testing.faults import Exchange, Fault
-from mcpconn.testing.steps import Reply
-
-__all__ = ["FAULTS", "SOCKET_FAULTS"]
+from mcpconn.testing.scripted import faults, hostile, poison
+from mcpconn.testing.scripted.faults import Exchange, Fault
+from mcpconn.testing.scripted.steps import Reply
 
 
 def _for_tools(fault: Fault) -> Fault:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from mcpconn.testing.steps import Message, Sleep
-
-__all__ = ["Progress", "RpcError", "ScriptedTool", "Spoiled", "ToolRun", "default_tools", "tool_items"]
+from mcpconn.testing.scripted.steps import Message, Sleep
 
 READ_ONLY: Mapping[str, Any] = {"readOnlyHint": True}
 

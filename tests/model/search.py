@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from inspect import getdoc
 
 from mcpconn.core.machine import IllegalTransition
-from mcpconn.testing.invariants import INVARIANTS, Invariant, only_legal_events
-from mcpconn.testing.model import Model, Step, World
+from tests.model.invariants import INVARIANTS, Invariant, only_legal_events
+from tests.model.model import Model
+from tests.model.worlds import Step, World
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from typing import Protocol
 import anyio
 import anyio.abc
 
-from mcpconn.testing.sockets import arm_reset, listen, ready
-
-__all__ = ["FaultProxy"]
+from mcpconn.testing.scripted.sockets import arm_reset, listen, ready
 
 _PIECE = 16 * 1024
 

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 import anyio
 
-__all__ = ["arm_reset", "listen", "ready"]
-
 # On close, discard unsent data and send a reset instead of an orderly end of the connection.
 _LINGER_NONE = struct.pack("ii", 1, 0)
 _PATIENCE = 5.0

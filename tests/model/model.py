@@ -3,8 +3,8 @@
 It states what the runtime promises without its tasks, clocks and sockets: a `World` is a value, and
 `Model.steps` lists everything that can happen next. Which event follows, where it leads and whether a call
 may be made again is asked of the real `TRANSITIONS`, `decide`, `decide_probe`, `decide_dial` and `may_replay`,
-which are arguments, so that wrong ones can be tried. `mcpconn.testing.search` goes through every world there
-is, and `mcpconn.testing.invariants` says what must hold in each.
+which are arguments, so that wrong ones can be tried. `tests.model.search` goes through every world there
+is, and `tests.model.invariants` says what must hold in each.
 
 What cannot be known from inside is chosen freely: whether a dial succeeds, which fault meets a call, how long ago
 the last probe was, whether patience is spent. Beside what a client knows, a world holds the truth: whether a
@@ -19,10 +19,8 @@ from collections.abc import Iterator
 from mcpconn.core.decide import PATIENCE, refused
 from mcpconn.core.failures import Failure, FailureKind
 from mcpconn.core.states import Event, State
-from mcpconn.testing.behaviour import Behaviour
-from mcpconn.testing.worlds import FAULTS, OVER, Caller, Luck, Outcome, Phase, Step, World, name, session
-
-__all__ = ["FAULTS", "Caller", "Luck", "Model", "Outcome", "Phase", "Step", "World"]
+from tests.model.behaviour import Behaviour
+from tests.model.worlds import FAULTS, OVER, Caller, Luck, Step, World, name, session
 
 DIALLING = (State.CONNECTING, State.RECONNECTING)
 DIAL_FAULTS = ("nobody listens at the server's port", "a web page", "401", "403")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mcpconn.core import Failure, may_replay
-from mcpconn.testing.invariants import never_written_twice
-from mcpconn.testing.model import Model
-from mcpconn.testing.search import Counterexample, search
+from tests.model.invariants import never_written_twice
+from tests.model.model import Model
+from tests.model.search import Counterexample, search
 
 
 def replays_everything(failure: Failure, *, safe: bool, replays: int, **facts: Any) -> bool:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from mcpconn.testing.script import Script
-from mcpconn.testing.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep
+from mcpconn.testing.scripted.script import Script
+from mcpconn.testing.scripted.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep
 
 if TYPE_CHECKING:
     import h11
-
-__all__ = ["Conversation", "Peer"]
 
 
 class _GoneError(Exception):

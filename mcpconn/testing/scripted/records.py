@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcpconn.testing.faults import Exchange, Fault
-from mcpconn.testing.steps import Message, Reply
-
-__all__ = ["Armed", "Execution", "Received", "SessionState"]
+from mcpconn.testing.scripted.faults import Exchange, Fault
+from mcpconn.testing.scripted.steps import Message, Reply
 
 
 @dataclass(frozen=True)

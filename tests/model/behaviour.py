@@ -1,4 +1,4 @@
-"""What follows from what in the model of one connection and its callers: see `mcpconn.testing.model`.
+"""What follows from what in the model of one connection and its callers: see `tests.model.model`.
 
 Every method takes a world and returns the next one. The events and the decisions come from the real core.
 """
@@ -24,7 +24,7 @@ from mcpconn.core.decide import (
 from mcpconn.core.failures import Delivery, Failure, FailureKind
 from mcpconn.core.machine import IllegalTransition
 from mcpconn.core.states import TRANSITIONS, Event, State, Transition
-from mcpconn.testing.worlds import FAULTS, Caller, Luck, Outcome, Phase, World
+from tests.model.worlds import FAULTS, Caller, Luck, Outcome, Phase, World
 
 MIN_ATTEMPTS = 2
 """Fewer than the default: a search takes longer with each, and learns nothing new."""

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mcpconn.testing.catalog import LEGACY_VERSIONS, MODERN_VERSION
-from mcpconn.testing.steps import Message, Reply, body_reply, error_reply
-
-__all__ = [
-    "legacy_refusal",
-    "modern_refusal",
-    "not_allowed",
-    "unsupported_version",
-]
+from mcpconn.testing.scripted.catalog import LEGACY_VERSIONS, MODERN_VERSION
+from mcpconn.testing.scripted.steps import Message, Reply, body_reply, error_reply
 
 _PROTOCOL_KEY = "io.modelcontextprotocol/protocolVersion"
 _CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"

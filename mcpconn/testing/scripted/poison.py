@@ -10,10 +10,19 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from http import HTTPStatus
 
-from mcpconn.testing.faults import Exchange, Fault
-from mcpconn.testing.steps import Close, Raw, Reply, Send, Sleep, Step, encode, error_message, result_message, sse_event
-
-__all__ = ["body_on_204", "followed_by", "raw", "redirect", "refusal", "short_length", "smuggled_stream"]
+from mcpconn.testing.scripted.faults import Exchange, Fault
+from mcpconn.testing.scripted.steps import (
+    Close,
+    Raw,
+    Reply,
+    Send,
+    Sleep,
+    Step,
+    encode,
+    error_message,
+    result_message,
+    sse_event,
+)
 
 
 def response(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:

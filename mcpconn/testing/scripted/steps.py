@@ -13,28 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = [
-    "CHUNK",
-    "Close",
-    "Feed",
-    "Follow",
-    "Hang",
-    "Message",
-    "Raw",
-    "Reply",
-    "Reset",
-    "Send",
-    "Sleep",
-    "Step",
-    "Verbatim",
-    "encode",
-    "error_message",
-    "error_reply",
-    "quiet",
-    "result_message",
-    "sse_event",
-]
-
 Message = dict[str, Any]
 """One decoded JSON-RPC message."""
 

@@ -12,27 +12,9 @@ from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
-from mcpconn.testing.faults import SSE_HEADERS, Exchange, Fault, replaced, rpc_error
-from mcpconn.testing.steps import CHUNK, Reply, Send, Step, body_reply, encode, result_message, sse_event
-from mcpconn.testing.tools import RpcError, ScriptedTool, Spoiled
-
-__all__ = [
-    "SPOILED",
-    "duplicate_response",
-    "endless_body",
-    "endless_event",
-    "forged_evidence",
-    "garbage",
-    "html_200",
-    "huge_body",
-    "huge_error",
-    "invalid_utf8",
-    "lying_tools",
-    "many_values",
-    "spoiled",
-    "wrong_id",
-    "wrong_shape",
-]
+from mcpconn.testing.scripted.faults import SSE_HEADERS, Exchange, Fault, replaced, rpc_error
+from mcpconn.testing.scripted.steps import CHUNK, Reply, Send, Step, body_reply, encode, result_message, sse_event
+from mcpconn.testing.scripted.tools import RpcError, ScriptedTool, Spoiled
 
 _JSON = (("content-type", "application/json"),)
 _TEXT_RESULT = '{"jsonrpc":"2.0","id":%s,"result":{"resultType":"complete","content":[{"type":"text","text":"'

@@ -4,7 +4,5 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["STDIO_SERVER"]
-
 STDIO_SERVER = Path(__file__).resolve().with_name("stdio_server.py")
 """The scripted stdio server; run it with `sys.executable`."""

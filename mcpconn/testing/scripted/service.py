@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mcpconn.testing.catalog import Catalog
-from mcpconn.testing.records import Execution, SessionState
-from mcpconn.testing.steps import Message, Sleep, Verbatim, error_message, result_message
-from mcpconn.testing.streams import SUBSCRIPTION_KEY, Item, Streams, honoured, listen_stamp
-from mcpconn.testing.tools import Progress, RpcError, ScriptedTool, Spoiled, tool_items
-
-__all__ = ["Service"]
+from mcpconn.testing.scripted.catalog import Catalog
+from mcpconn.testing.scripted.records import Execution, SessionState
+from mcpconn.testing.scripted.steps import Message, Sleep, Verbatim, error_message, result_message
+from mcpconn.testing.scripted.streams import SUBSCRIPTION_KEY, Item, Streams, honoured, listen_stamp
+from mcpconn.testing.scripted.tools import Progress, RpcError, ScriptedTool, Spoiled, tool_items
 
 
 class Service:

@@ -6,19 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcpconn.testing.steps import Feed, Follow, Hang, Message, Send, Sleep, Step, Verbatim, encode, sse_event
-
-__all__ = [
-    "SUBSCRIPTION_KEY",
-    "Item",
-    "Recording",
-    "Streams",
-    "event_steps",
-    "honoured",
-    "json_steps",
-    "listen_stamp",
-    "session_stamp",
-]
+from mcpconn.testing.scripted.steps import Feed, Follow, Hang, Message, Send, Sleep, Step, Verbatim, encode, sse_event
 
 Item = Message | Verbatim | Sleep | Follow
 """A message of the server, or a pause before the next one."""

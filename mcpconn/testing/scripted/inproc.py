@@ -8,10 +8,8 @@ import anyio
 import anyio.lowlevel
 import httpx2
 
-from mcpconn.testing.script import Script
-from mcpconn.testing.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep
-
-__all__ = ["ScriptTransport"]
+from mcpconn.testing.scripted.script import Script
+from mcpconn.testing.scripted.steps import Close, Feed, Follow, Hang, Raw, Reply, Reset, Send, Sleep
 
 
 class ScriptTransport(httpx2.AsyncBaseTransport):

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mcpconn.testing.steps import Reply, Reset, body_reply, encode, error_message, error_reply, sse_event
-
-__all__ = ["EXPIRIES", "LISTED", "UNLISTED", "Expiry", "expired"]
+from mcpconn.testing.scripted.steps import Reply, Reset, body_reply, encode, error_message, error_reply, sse_event
 
 Expiry = str
 """A name in `EXPIRIES`: how a request on an unknown session is refused."""

@@ -1,8 +1,8 @@
 """A scripted MCP server on standard input and output.
 
-Run it by path, which is `STDIO_SERVER`: `python .../mcpconn/testing/stdio_server.py --tools add`.
+Run it by path, which is `STDIO_SERVER`: `python .../mcpconn/testing/scripted/stdio_server.py --tools add`.
 It then loads only the modules beside it, which need nothing but the standard library, so it
-starts fast. `python -m mcpconn.testing.stdio_server` works too, at the price of importing the
+starts fast. `python -m mcpconn.testing.scripted.stdio_server` works too, at the price of importing the
 whole package.
 """
 
@@ -20,7 +20,11 @@ def _stand_alone() -> None:
     # Run by path, this directory comes first on the path, and its http.py would hide the standard library's.
     if sys.path and Path(sys.path[0] or ".").resolve() == _HERE:
         del sys.path[0]
-    for name, directory in (("mcpconn", _HERE.parent), ("mcpconn.testing", _HERE)):
+    for name, directory in (
+        ("mcpconn", _HERE.parent.parent),
+        ("mcpconn.testing", _HERE.parent),
+        ("mcpconn.testing.scripted", _HERE),
+    ):
         if name not in sys.modules:
             package = types.ModuleType(name)
             package.__path__ = [str(directory)]
@@ -37,14 +41,12 @@ import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
-from mcpconn.testing.hostile import lying_tools  # noqa: E402
-from mcpconn.testing.records import Execution  # noqa: E402
-from mcpconn.testing.script import Script  # noqa: E402
-from mcpconn.testing.steps import Message, Sleep, Verbatim, encode, error_message  # noqa: E402
-from mcpconn.testing.streams import Item  # noqa: E402
-from mcpconn.testing.tools import default_tools  # noqa: E402
-
-__all__ = ["main"]
+from mcpconn.testing.scripted.hostile import lying_tools  # noqa: E402
+from mcpconn.testing.scripted.records import Execution  # noqa: E402
+from mcpconn.testing.scripted.script import Script  # noqa: E402
+from mcpconn.testing.scripted.steps import Message, Sleep, Verbatim, encode, error_message  # noqa: E402
+from mcpconn.testing.scripted.streams import Item  # noqa: E402
+from mcpconn.testing.scripted.tools import default_tools  # noqa: E402
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpconn.testing.invariants import INVARIANTS
+from tests.model.invariants import INVARIANTS
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "invariants.md").read_text(encoding="utf-8")
 PROMISES = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", PAGE, re.MULTILINE))

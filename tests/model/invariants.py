@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mcpconn.core.states import State
-from mcpconn.testing.model import Step, World
+from tests.model.worlds import Step, World
 
 Invariant = Callable[[World, Step], bool]
 """Whether a step from a world keeps the promise."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mcpconn.testing.expiries import Expiry, expired
-from mcpconn.testing.steps import (
+from mcpconn.testing.scripted.expiries import Expiry, expired
+from mcpconn.testing.scripted.steps import (
     Close,
     Hang,
     Message,
@@ -25,30 +25,6 @@ from mcpconn.testing.steps import (
     error_message,
     quiet,
 )
-
-__all__ = [
-    "Exchange",
-    "Fault",
-    "accepted_202",
-    "bad_gateway",
-    "cut_stream",
-    "drop_after",
-    "drop_before",
-    "expired_200",
-    "expired_400",
-    "expired_404",
-    "forbidden",
-    "hang",
-    "hang_after",
-    "not_found_html",
-    "rate_limited",
-    "rpc_error",
-    "server_error",
-    "slow",
-    "status",
-    "unauthorized",
-    "unavailable",
-]
 
 SSE_HEADERS = (("content-type", "text/event-stream"), ("cache-control", "no-cache, no-transform"))
 

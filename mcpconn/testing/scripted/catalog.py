@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcpconn.testing.steps import Message
-from mcpconn.testing.tools import RpcError, ScriptedTool
-
-__all__ = ["LEGACY_VERSIONS", "MODERN_VERSION", "Catalog"]
+from mcpconn.testing.scripted.steps import Message
+from mcpconn.testing.scripted.tools import RpcError, ScriptedTool
 
 LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSION = "2026-07-28"

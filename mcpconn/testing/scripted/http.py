@@ -11,11 +11,9 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from mcpconn.testing.conversation import Conversation
-from mcpconn.testing.script import Script
-from mcpconn.testing.sockets import arm_reset, listen, ready
-
-__all__ = ["HttpServer"]
+from mcpconn.testing.scripted.conversation import Conversation
+from mcpconn.testing.scripted.script import Script
+from mcpconn.testing.scripted.sockets import arm_reset, listen, ready
 
 _RECEIVE = 64 * 1024
 
