@@ -21,6 +21,7 @@ from mcpconn.errors import CallFailed
 from mcpconn.gateway.asgi import refuse
 from mcpconn.gateway.config import Settings, parse_settings, read_section
 from mcpconn.gateway.endpoint import Endpoint
+from mcpconn.gateway.events import Events
 from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.ledger import Ledger
@@ -214,6 +215,7 @@ class App:
             relay=relay,
             ring=self.ring,
             store=self.store,
+            events=Events(self.store, owner=self.ledger.owner, alive=self.ledger.alive),
             ended=self._session_ended,
             security=self._security,
         )

@@ -17,12 +17,12 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.types import Receive, Scope, Send
 
 from mcpconn.gateway.downstream import Context, Downstream
-from mcpconn.gateway.events import SESSION, Events
+from mcpconn.gateway.events import ORIGIN, Events, Origin
 from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
-from mcpconn.gateway.sessions import BODY_LIMIT, SCOPE_KEY, Session, Sessions
+from mcpconn.gateway.sessions import BODY_LIMIT, REQUEST_KEY, SCOPE_KEY, Session, Sessions
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.views import View
 
@@ -30,6 +30,9 @@ MAX_SESSIONS = 10_000
 """Legacy sessions of one view held open at once. The SDK's own figure, said explicitly."""
 MAX_LISTENERS = 10_000
 """Listening streams of one view. The SDK's default is 1,024."""
+COME_BACK = 2500
+"""Milliseconds after which a client whose stream was cut comes back. The SDK's client tries twice and gives up, so that
+a gateway that is started again has 5 s for it; what is asked for sooner is not there sooner."""
 ROUND_TTL = 600.0
 """Seconds for which a `requestState` is good; the SDK's default."""
 
@@ -81,6 +84,7 @@ class Endpoint:
         relay: Relay,
         ring: KeyRing,
         store: Store,
+        events: Events,
         ended: Callable[[Session], None],
         security: TransportSecuritySettings | None,
     ) -> None:
@@ -95,6 +99,7 @@ class Endpoint:
             relay: Where the events of listening streams come from.
             ring: Seals session ids and states.
             store: Keeps what sessions need over a restart.
+            events: Keeps what a stream that was cut is sent again.
             ended: Told of each session that has ended here.
             security: Hosts and origins that are let in.
         """
@@ -115,7 +120,8 @@ class Endpoint:
         self.server.middleware.append(RequestStateBoundary(states, default_audience="mcpconn"))
         self.server.middleware.append(forwarder)
         self.server.streamable_http_app(
-            event_store=Events(),
+            event_store=events,
+            retry_interval=COME_BACK,
             session_idle_timeout=None,
             max_sessions=MAX_SESSIONS,
             max_request_body_size=BODY_LIMIT,
@@ -149,11 +155,11 @@ class Endpoint:
         await self.sessions(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = SESSION.set(scope.get(SCOPE_KEY))
+        token = ORIGIN.set(Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None))))
         try:
             await self.server.session_manager.handle_request(scope, receive, send)
         finally:
-            SESSION.reset(token)
+            ORIGIN.reset(token)
 
     async def _over(self, session: Session) -> None:
         self._relay.detach(session.sid)

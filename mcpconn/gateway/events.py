@@ -1,52 +1,208 @@
 """Events of legacy sessions, kept for a while, so that a client whose stream was cut gets its answer all the same.
 
 The SDK's server numbers the events of a stream and gives them out again to a client that names the last one it has
-(`Last-Event-ID`). It says the stream, not the session, so the session is taken from the request's context. They are
-kept in memory: to write each event of each call to a disk would cost more than the call, and a process that dies takes
-the calls with it whose answers these are.
+(`Last-Event-ID`). They are in the store, so a client gets an answer that was made before the gateway's process died,
+too. If the process died before that, nothing more will come, and the client is told that its call may have run.
+
+Each session has one bounded log for all its streams. The SDK would go on from the replay with the live stream, but what
+is stored in between would reach nobody; so a replay reads on in the log instead, until the answer is there.
 """
 
 from __future__ import annotations
 
+import json
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
 
-from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
-from mcp_types import JSONRPCMessage, jsonrpc_message_adapter
+import anyio
+from mcp.server.streamable_http import GET_STREAM_KEY, EventCallback, EventMessage, EventStore
+from mcp_types import (
+    INTERNAL_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
 
+from mcpconn.gateway.outcomes import OUTCOME, tool_error
 from mcpconn.gateway.sessions import Session
-from mcpconn.gateway.store import Key, MemoryStore
+from mcpconn.gateway.store import Key, MemoryStore, Store, StoreUnavailable
+from mcpconn.observe import log
 
-KEPT = 64
-"""Events of one stream."""
+KEPT = 256
+"""Events of one session."""
 TTL = 300.0
-"""Seconds after its last event for which a stream can be resumed. A client comes back within seconds."""
+"""Seconds after its last event for which a session's events are kept. A client comes back within seconds."""
+LONGEST = 256 * 1024
+"""Bytes of an event that goes into the store, as of an answer in the ledger. A longer one stays in this process."""
+LONG_EVENTS = 64 * 1024 * 1024
+"""Bytes of longer events that this process keeps; the oldest are dropped."""
+SPARE = 10**15
+"""Added to the numbers of events that the store did not take; they are later than all that it has."""
+LOOK = 1.0
+"""Seconds between looks at a log that another process writes."""
 
-SESSION: ContextVar[Session | None] = ContextVar("mcpconn_gateway_session", default=None)
-"""The downstream session that the present code works for."""
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the present code's messages belong."""
+
+    session: Session | None
+    request_id: Any = None
+    method: str | None = None
+
+
+ORIGIN: ContextVar[Origin | None] = ContextVar("mcpconn_gateway_origin", default=None)
+"""The downstream session, and the request, that the present code works for."""
 
 
 class Events(EventStore):
     """The SDK's event store, apart for each session."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        owner: str | None = None,
+        alive: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
+        """
+        Args:
+            store: Keeps the events.
+            owner: This process, as `alive` knows it.
+            alive: Whether a process that began to answer a request still runs.
+        """
         self._store = store or MemoryStore()
+        self._spare = MemoryStore()
+        self._owner = owner or secrets.token_hex(8)
+        self._alive = alive
+        self._long: OrderedDict[str, bytes] = OrderedDict()
+        self._long_size = 0
+        self._changed: dict[str, anyio.Event] = {}
 
     async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
-        dumped = b"" if message is None else message.model_dump_json(by_alias=True, exclude_unset=True).encode()
-        number = await self._store.append(self._key(stream_id), dumped, ttl=TTL, keep=KEPT)
+        origin = ORIGIN.get() or Origin(None)
+        sid = _sid(origin)
+        entry: dict[str, Any] = {"stream": stream_id}
+        if message is None:
+            entry |= {"owner": self._owner, "id": origin.request_id, "method": origin.method}
+        else:
+            dumped = message.model_dump_json(by_alias=True, exclude_unset=True)
+            entry["final"] = _is_final(message)
+            if len(dumped) > LONGEST:
+                entry["long"] = self._keep(dumped.encode())
+            else:
+                entry["message"] = dumped
+        value = json.dumps(entry).encode()
+        key = _key(sid)
+        try:
+            number = await self._store.append(key, value, ttl=TTL, keep=KEPT)
+        except StoreUnavailable as error:
+            # The session goes on: only a stream that is cut now cannot be resumed in another process.
+            log.warning("gateway.events_not_kept", error=str(error))
+            number = SPARE + await self._spare.append(key, value, ttl=TTL, keep=KEPT)
+        if (changed := self._changed.pop(sid, None)) is not None:
+            changed.set()
         return f"{number}.{stream_id}"
 
     async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
         number, _, stream_id = last_event_id.partition(".")
-        if not number.isdigit() or len(number) > 18:
+        if not number.isdigit() or len(number) > 18 or not stream_id:
             return None
-        for later, dumped in await self._store.entries(self._key(stream_id), after=int(number)):
-            if dumped:
-                message = jsonrpc_message_adapter.validate_json(dumped)
+        sid = _sid(ORIGIN.get() or Origin(None))
+        after, begun = int(number), None
+        for _, value in await self._entries(_key(sid), 0):
+            entry = json.loads(value)
+            if entry["stream"] == stream_id and "owner" in entry:
+                begun = entry
+        while True:
+            changed = self._changed.setdefault(sid, anyio.Event())
+            for later, value in await self._entries(_key(sid), after):
+                after, entry = later, json.loads(value)
+                if entry["stream"] != stream_id or "owner" in entry:
+                    continue
+                dumped = entry.get("message") or self._long.get(entry["long"])
+                message = (
+                    _too_long(begun, stream_id) if dumped is None else jsonrpc_message_adapter.validate_json(dumped)
+                )
                 await send_callback(EventMessage(message, f"{later}.{stream_id}"))
-        return stream_id
+                if entry["final"]:
+                    return None
+            if stream_id != GET_STREAM_KEY and not await self._will_go_on(begun):
+                await send_callback(EventMessage(_lost(begun, stream_id), f"{after}.{stream_id}"))
+                return None
+            with anyio.move_on_after(LOOK):
+                await changed.wait()
 
-    def _key(self, stream_id: str) -> Key:
-        session = SESSION.get()
-        # Another session's streams have the same names; its key is the only way to them.
-        return Key(f"events/{session.sid if session is not None else ''}", stream_id)
+    async def _entries(self, key: Key, after: int) -> list[tuple[int, bytes]]:
+        try:
+            kept = await self._store.entries(key, after=after)
+        except StoreUnavailable:
+            kept = []
+        spare = await self._spare.entries(key, after=max(0, after - SPARE))
+        return [*kept, *((SPARE + number, value) for number, value in spare)]
+
+    async def _will_go_on(self, begun: dict[str, Any] | None) -> bool:
+        """Whether the process that began to answer a request still works at it."""
+        if begun is None:
+            return False
+        if begun["owner"] == self._owner or self._alive is None:
+            return bool(begun["owner"] == self._owner)
+        try:
+            return await self._alive(begun["owner"])
+        except StoreUnavailable:
+            return True
+
+    def _keep(self, dumped: bytes) -> str:
+        name = secrets.token_hex(8)
+        self._long[name] = dumped
+        self._long_size += len(dumped)
+        while self._long_size > LONG_EVENTS and len(self._long) > 1:
+            self._long_size -= len(self._long.popitem(last=False)[1])
+        return name
+
+
+def _sid(origin: Origin) -> str:
+    return origin.session.sid if origin.session is not None else ""
+
+
+def _key(sid: str) -> Key:
+    # Another session's streams have the same names; its key is the only way to them.
+    return Key(f"events/{sid}", "log")
+
+
+def _is_final(message: JSONRPCMessage) -> bool:
+    return isinstance(message, JSONRPCResponse | JSONRPCError)
+
+
+def _lost(begun: dict[str, Any] | None, stream_id: str) -> JSONRPCMessage:
+    """The answer to a request whose process is gone."""
+    return _said(
+        begun,
+        stream_id,
+        "The gateway was restarted while it waited for the answer of this call. It is not known whether the tool ran. "
+        "Find out before you call again.",
+        "unknown",
+    )
+
+
+def _too_long(begun: dict[str, Any] | None, stream_id: str) -> JSONRPCMessage:
+    """The answer to a request whose answer this process does not have."""
+    return _said(begun, stream_id, "This call ran; its answer was too long to be kept over a cut stream.", "ran")
+
+
+def _said(begun: dict[str, Any] | None, stream_id: str, text: str, outcome: Any) -> JSONRPCMessage:
+    request_id = begun["id"] if begun is not None else None
+    if request_id is None:
+        # The SDK names a stream by the text of its request's id.
+        request_id = int(stream_id) if stream_id.isdigit() and len(stream_id) < 16 else stream_id
+    if begun is not None and begun["method"] == "tools/call":
+        return JSONRPCResponse(jsonrpc="2.0", id=request_id, result=tool_error(text, outcome, {}))
+    return JSONRPCError(
+        jsonrpc="2.0", id=request_id, error=ErrorData(code=INTERNAL_ERROR, message=text, data={OUTCOME: outcome})
+    )

@@ -133,7 +133,8 @@ class Ledger:
         self.ttl = ttl
         self._records = records
         self._sleep = sleep
-        self._owner = secrets.token_hex(8)
+        self.owner = secrets.token_hex(8)
+        """This process, in the records of what it has sent."""
         self._entries: dict[Key, Entry] = {}
         # Ends that the store did not take yet: the value to write, or None to delete the record.
         self._unwritten: dict[Key, tuple[Entry, bytes | None]] = {}
@@ -154,12 +155,20 @@ class Ledger:
         """
         while True:
             try:
-                await self._store.put(self._lease(self._owner), b"", ttl=LEASE)
+                await self._store.put(self._lease(self.owner), b"", ttl=LEASE)
                 for place in tuple(self._unwritten):
                     await self._write_end(place)
             except StoreUnavailable as error:
                 log.warning("gateway.store_unavailable", error=str(error))
             await self._sleep(LEASE / 3)
+
+    async def alive(self, owner: str) -> bool:
+        """Whether a process still runs, as far as its lease says.
+
+        Raises:
+            StoreUnavailable: it cannot be known.
+        """
+        return await self._store.get(self._lease(owner)) is not None
 
     async def obey(self) -> None:
         """Cancel what other processes ask this one to cancel, for as long as it runs."""
@@ -178,7 +187,7 @@ class Ledger:
         if self._cancel(place):
             return True
         record = await self._store.get(place)
-        if record is None or not (owner := json.loads(record.value).get("owner")) or owner == self._owner:
+        if record is None or not (owner := json.loads(record.value).get("owner")) or owner == self.owner:
             return False
         await self._store.publish(CANCEL_CHANNEL, f"{place.group} {place.name}".encode())
         return True
@@ -243,7 +252,7 @@ class Ledger:
         known = self._told(content, fingerprint)
         if content["state"] == "answered" or not content["owner"]:
             return known
-        if content["owner"] == self._owner:
+        if content["owner"] == self.owner:
             entry = self._entries.get(place)
             if entry is None or entry.version != record.version:
                 # It ended between the two looks, or its end could not be written.
@@ -253,7 +262,7 @@ class Ledger:
                 return Found(Outcome.ANSWERED, {"result": entry.asking})
             await entry.changed.wait()
             return None
-        if await self._store.get(self._lease(content["owner"])) is None:
+        if not await self.alive(content["owner"]):
             # The record may have been written after it was read, in the last moment of its owner.
             return known if await self._store.get(place) == record else None
         await self._sleep(LOOK)
@@ -269,7 +278,7 @@ class Ledger:
         """
         if entry.version is not None:
             return
-        content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self._owner}
+        content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self.owner}
         # The record outlives the longest call by far; its end sets the expiry anew.
         entry.version = await self._store.add(entry.key, _packed(content), ttl=2 * self.ttl, limit=self._records)
         if entry.version is None:

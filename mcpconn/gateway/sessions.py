@@ -26,12 +26,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcpconn.gateway.asgi import BodyTooLarge, header, on_start, read_body, refuse, replay, request, until, with_header
 from mcpconn.gateway.principals import Principal, principal_of
 from mcpconn.gateway.seal import NotSealedHere, Sealer
-from mcpconn.gateway.store import Key, Store
+from mcpconn.gateway.store import Key, Store, StoreUnavailable
 
 SESSION_HEADER = b"mcp-session-id"
 VERSION_HEADER = b"mcp-protocol-version"
 SCOPE_KEY = "mcpconn.session"
 """Where a request's session is left in its ASGI scope, for the handlers behind."""
+REQUEST_KEY = "mcpconn.request"
+"""Where the id and the method of a request are left: what is answered if its answer is lost."""
 
 LONGEST_ID = 4096
 """Characters of a session id. Servers refuse heads of more than 16 KiB; longer ids are refused before any crypto."""
@@ -43,6 +45,8 @@ IDLE = 30 * 60.0
 """Seconds without a request after which a session is put away, as the SDK's server does. Its id stays good."""
 PER_PRINCIPAL = 1000
 """Sessions of one principal held open at once; beyond it the one that was idle longest is put away."""
+NAMED = 64 * 1024
+"""Bytes of a body that is looked into for its id; it is parsed again by whoever serves it."""
 BODY_LIMIT = 4 * 1024 * 1024
 """Bytes of a request's body, the SDK's own default."""
 
@@ -135,10 +139,14 @@ class Sessions:
             await refuse(send, 413, f"The request is larger than {BODY_LIMIT} bytes")
             return
         sealed = header(scope, SESSION_HEADER)
-        if sealed is None:
-            await self._open(scope, replay(body, receive) if body else receive, send, body)
-        else:
-            await self._resume(scope, receive, send, sealed, body)
+        try:
+            if sealed is None:
+                await self._open(scope, replay(body, receive) if body else receive, send, body)
+            else:
+                await self._resume({**scope, REQUEST_KEY: _named(body)}, receive, send, sealed, body)
+        except StoreUnavailable:
+            # Only before the request was passed on: whether the session was deleted cannot be known now.
+            await refuse(send, 503, "The gateway's store cannot be reached; try again", headers=(("retry-after", "1"),))
 
     # -- a new session
 
@@ -378,6 +386,17 @@ def _initialize(body: bytes) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return params if isinstance(params, dict) else None
+
+
+def _named(body: bytes) -> tuple[Any, Any]:
+    """The id and the method of the request in a body, as far as it is one."""
+    if not body or len(body) > NAMED:
+        return None, None
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, None
+    return (message.get("id"), message.get("method")) if isinstance(message, dict) else (None, None)
 
 
 def _packed(content: Any) -> bytes:

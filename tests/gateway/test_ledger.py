@@ -92,7 +92,7 @@ async def test_who_comes_during_a_call_joins_it(ledger):
 async def test_a_call_of_another_process_is_joined(ledger, store, time):
     other = Ledger(store, ttl=100, sleep=time.sleep)
     entry = await sent(ledger)
-    await store.put(ledger._lease(ledger._owner), b"", ttl=50)
+    await store.put(ledger._lease(ledger.owner), b"", ttl=50)
     async with anyio.create_task_group() as group:
 
         async def answer():
@@ -106,7 +106,7 @@ async def test_a_call_of_another_process_is_joined(ledger, store, time):
 
 async def test_a_dead_owner_leaves_the_unknown(ledger, store, time):
     await sent(ledger)
-    await store.put(ledger._lease(ledger._owner), b"", ttl=3)
+    await store.put(ledger._lease(ledger.owner), b"", ttl=3)
     other = Ledger(store, ttl=100, sleep=time.sleep)
     assert (await look(other)).outcome is Outcome.UNKNOWN
     assert 3 <= time.now < 4
