@@ -1,0 +1,165 @@
+"""The gateway as a process that is killed with SIGKILL: its clients go on, and no unsafe call runs twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import mcp_types as types
+import pytest
+from mcp import Client
+from mcp_types import CallToolResult
+
+from mcpconn.gateway.keyed import IDEMPOTENCY_KEY
+from mcpconn.gateway.outcomes import OUTCOME
+from mcpconn.testing import HttpServer, Script, faults
+
+pytestmark = [pytest.mark.anyio, pytest.mark.gateway]
+
+MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
+META: Any = {IDEMPOTENCY_KEY: "k"}
+
+
+@pytest.fixture
+def anyio_backend():
+    """uvicorn serves on asyncio alone."""
+    return "asyncio"
+
+
+class Process:
+    """A gateway's process, at one address, with one store and key, whichever process it is."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.file, self.state = folder / "mcp.json", folder / "state"
+        self.file.write_text(json.dumps({"mcpServers": {"a": {"url": url}}}), encoding="utf-8")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self.process: anyio.abc.Process | None = None
+
+    async def start(self, operation: str = "none", when: str = "before") -> None:
+        command = [sys.executable, "-m", "tests.gateway.killing", str(self.file), str(self.state), str(self.port)]
+        self.process = await anyio.open_process([*command, operation, when], stderr=subprocess.DEVNULL, env=os.environ)
+        assert self.process.stdout is not None
+        assert (await self.process.stdout.receive()).startswith(b"ready")
+
+    async def kill(self) -> None:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.aclose()
+
+
+@asynccontextmanager
+async def serving(folder: Path, script: Script) -> AsyncIterator[Process]:
+    with anyio.fail_after(90):
+        async with HttpServer(script) as server:
+            made = Process(folder, server.url)
+            try:
+                await made.start()
+                yield made
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await made.kill()
+
+
+def outcome(result: CallToolResult) -> str:
+    return str((result.meta or {}).get(OUTCOME)) if result.is_error else "answered"
+
+
+async def attempt(url: str, mode: Any) -> str:
+    """One keyed call of a client of its own: its outcome, or `broken` if the connection broke."""
+    try:
+        async with Client(url, mode=mode) as client:
+            return outcome(await client.call_tool("a__charge", {"amount": 1}, meta=META))
+    except Exception:
+        return "broken"
+
+
+@MODES
+async def test_clients_outlive_their_gateway(tmp_path, mode):
+    script = Script()
+    async with serving(tmp_path, script) as made:
+        news: list[Any] = []
+
+        async def note(message: Any) -> None:
+            if isinstance(message, types.ResourceUpdatedNotification):
+                news.append(str(message.params.uri))
+
+        async with Client(made.url, mode=mode, message_handler=note) as client:
+            await client.list_tools()
+            uri = str((await client.list_resources()).resources[0].uri)
+            if mode == "legacy":
+                await client.session.send_request(
+                    types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri)), types.EmptyResult
+                )
+            capabilities = client.server_capabilities
+            await made.kill()
+            await made.start()
+            for number in range(2):
+                result = await client.call_tool("a__add", {"a": 1, "b": number})
+                assert outcome(result) == "answered"
+            assert client.server_capabilities == capabilities
+            if mode == "legacy":
+                with anyio.fail_after(20):
+                    while not news:
+                        script.notify("notifications/resources/updated", {"uri": uri.partition("+")[2]})
+                        await client.send_ping()
+                assert set(news) == {uri}
+
+
+@MODES
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("operation", ["get", "add", "swap", "delete"])
+async def test_killed_at_each_write_a_call_runs_at_most_once(tmp_path, mode, operation, when):
+    script = Script()
+    async with serving(tmp_path, script) as made:
+        await made.kill()
+        await made.start(operation, when)
+        async with Client(made.url, mode=mode) as client:
+            await client.list_tools()
+        if operation == "delete":
+            script.inject(faults.unauthorized(), times=None)
+        await attempt(made.url, mode)
+        await made.kill()
+        script.clear()
+        ran = script.executions["charge"]
+        await made.start()
+        again = await attempt(made.url, mode)
+        assert again in ("answered", "unknown")
+        assert script.executions["charge"] <= 1
+        if again == "answered":
+            assert script.executions["charge"] == 1
+        if ran == 1 and (operation, when) == ("swap", "after"):
+            assert again == "answered", "the answer was written"
+        if operation == "get" or (operation, when) == ("add", "before"):
+            assert again == "answered", "nothing had been sent"
+
+
+@pytest.mark.parametrize("mode", ["legacy"])
+async def test_a_call_that_died_with_the_gateway_is_unknown(tmp_path, mode):
+    script = Script()
+    async with serving(tmp_path, script) as made, Client(made.url, mode=mode) as client:
+        await client.list_tools()
+        began = anyio.Event()
+        script.on_execute = lambda _: began.set()
+
+        async def restart() -> None:
+            await began.wait()
+            await made.kill()
+            await made.start()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(restart)
+            result = await client.call_tool("a__slow_charge", {"seconds": 30})
+        assert outcome(result) == "unknown"
+        assert outcome(await client.call_tool("a__add", {"a": 1, "b": 2})) == "answered"
+    assert script.executions["slow_charge"] == 1
