@@ -19,6 +19,7 @@ from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed
 from mcpconn.gateway.asgi import refuse
+from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.config import Settings, parse_settings, read_section
 from mcpconn.gateway.endpoint import Endpoint
 from mcpconn.gateway.events import Events
@@ -30,7 +31,7 @@ from mcpconn.gateway.names import Table
 from mcpconn.gateway.parked import ParkingLot
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
-from mcpconn.gateway.sessions import Session
+from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import MemoryStore, Store
 from mcpconn.gateway.upstreams import MARK, Upstreams
 from mcpconn.gateway.views import View
@@ -89,6 +90,7 @@ class App:
         self.ledger = Ledger(self.store)
         self._security = security or loopback()
         self._one_person = one_person
+        self._bodies = Bodies()
         self._endpoints: dict[str, Endpoint] = {}
         self._tables: dict[str, Table] = {}
         self._stack: AsyncExitStack | None = None
@@ -218,6 +220,7 @@ class App:
             events=Events(self.store, owner=self.ledger.owner, alive=self.ledger.alive),
             ended=self._session_ended,
             security=self._security,
+            bodies=self._bodies,
         )
         return endpoint
 

@@ -9,10 +9,6 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class BodyTooLarge(Exception):
-    """A request body is longer than its limit."""
-
-
 def header(scope: Scope, name: bytes) -> str | None:
     """The value of a request header; `name` in lower case, as ASGI has it."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
@@ -24,27 +20,6 @@ def with_header(scope: Scope, name: bytes, value: str | None) -> Scope:
     if value is not None:
         headers.append((name, value.encode("latin-1")))
     return {**scope, "headers": headers}
-
-
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body of a request.
-
-    Raises:
-        BodyTooLarge: it is longer than `limit` bytes. No more than that was kept.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return b"".join(chunks)
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise BodyTooLarge
-        chunks.append(chunk)
-        if not message.get("more_body"):
-            return b"".join(chunks)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

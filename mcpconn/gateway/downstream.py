@@ -14,7 +14,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.gateway.parked import Parked
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
-from mcpconn.gateway.sessions import SCOPE_KEY, Session
+from mcpconn.gateway.session_ids import Session
+from mcpconn.gateway.sessions import SCOPE_KEY
 
 Context = ServerRequestContext[Any, Any]
 

@@ -11,18 +11,21 @@ from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.subscriptions import ListenHandler
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.downstream import Context, Downstream
 from mcpconn.gateway.events import ORIGIN, Events, Origin
 from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
-from mcpconn.gateway.sessions import BODY_LIMIT, REQUEST_KEY, SCOPE_KEY, Session, Sessions
+from mcpconn.gateway.session_ids import Session
+from mcpconn.gateway.sessions import REQUEST_KEY, SCOPE_KEY, Sessions
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.views import View
 
@@ -87,6 +90,7 @@ class Endpoint:
         events: Events,
         ended: Callable[[Session], None],
         security: TransportSecuritySettings | None,
+        bodies: Bodies | None = None,
     ) -> None:
         """
         Args:
@@ -102,6 +106,7 @@ class Endpoint:
             events: Keeps what a stream that was cut is sent again.
             ended: Told of each session that has ended here.
             security: Hosts and origins that are let in.
+            bodies: Reads requests' bodies, within limits that all views share.
         """
         self.view = view
         self._relay = relay
@@ -134,7 +139,9 @@ class Endpoint:
             sealer=ring.sealer("session"),
             store=store,
             ended=self._over,
+            bodies=bodies,
         )
+        self._security = TransportSecurityMiddleware(security)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -152,7 +159,13 @@ class Endpoint:
             listener.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.sessions(scope, receive, send)
+        # Before anything else: what another site's page sends is neither read nor acted upon, a DELETE neither.
+        request = Request(scope)
+        refusal = await self._security.validate_request(request, is_post=request.method == "POST")
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        else:
+            await self.sessions(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = ORIGIN.set(Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None))))

@@ -30,7 +30,7 @@ from mcp_types import (
 )
 
 from mcpconn.gateway.outcomes import OUTCOME, tool_error
-from mcpconn.gateway.sessions import Session
+from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import Key, MemoryStore, Store, StoreUnavailable
 from mcpconn.observe import log
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mcpconn.gateway.sessions import LIFETIME
+from mcpconn.gateway.session_ids import LIFETIME
 from mcpconn.gateway.store import Key, Store
 
 WATCHED = 1000

@@ -23,10 +23,12 @@ import anyio
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpconn.gateway.asgi import BodyTooLarge, header, on_start, read_body, refuse, replay, request, until, with_header
-from mcpconn.gateway.principals import Principal, principal_of
-from mcpconn.gateway.seal import NotSealedHere, Sealer
-from mcpconn.gateway.store import Key, Store, StoreUnavailable
+from mcpconn.gateway.asgi import header, on_start, refuse, replay, request, until, with_header
+from mcpconn.gateway.bodies import Bodies, BodyRefused
+from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
+from mcpconn.gateway.seal import Sealer
+from mcpconn.gateway.session_ids import Failures, Opened, Session, SessionIds, pack
+from mcpconn.gateway.store import Store, StoreUnavailable
 
 SESSION_HEADER = b"mcp-session-id"
 VERSION_HEADER = b"mcp-protocol-version"
@@ -35,30 +37,16 @@ SCOPE_KEY = "mcpconn.session"
 REQUEST_KEY = "mcpconn.request"
 """Where the id and the method of a request are left: what is answered if its answer is lost."""
 
-LONGEST_ID = 4096
-"""Characters of a session id. Servers refuse heads of more than 16 KiB; longer ids are refused before any crypto."""
-LONGEST_CONTENT = 2048
-"""Bytes of what is sealed into an id. What a client says beyond that is in the store."""
-LIFETIME = 30 * 86_400.0
-"""Seconds for which an id is good. A client does not initialize again by itself, so it is long."""
 IDLE = 30 * 60.0
 """Seconds without a request after which a session is put away, as the SDK's server does. Its id stays good."""
 PER_PRINCIPAL = 1000
 """Sessions of one principal held open at once; beyond it the one that was idle longest is put away."""
 NAMED = 64 * 1024
 """Bytes of a body that is looked into for its id; it is parsed again by whoever serves it."""
-BODY_LIMIT = 4 * 1024 * 1024
-"""Bytes of a request's body, the SDK's own default."""
 
 
-@dataclass(frozen=True)
-class Session:
-    """A downstream session, whatever process serves it."""
-
-    sid: str
-    """Random; names the session in the store. It never leaves the gateway."""
-    principal: Principal
-    view: str
+class NoRoom(Exception):
+    """As many sessions are open as may be, and all are in use."""
 
 
 @dataclass(eq=False)
@@ -68,7 +56,6 @@ class _Live:
     session: Session
     inner: str
     """The id by which the SDK's server knows it."""
-    issued: float
     requests: int = 0
     """Requests being served, event streams included."""
     streams: int = 0
@@ -87,6 +74,7 @@ class Sessions:
         sealer: Sealer,
         store: Store,
         ended: Callable[[Session], Awaitable[None]],
+        bodies: Bodies | None = None,
         per_principal: int = PER_PRINCIPAL,
         idle: float = IDLE,
         now: Callable[[], float] = anyio.current_time,
@@ -99,6 +87,7 @@ class Sessions:
             sealer: Seals session ids.
             store: Deleted ids, and what an id has no room for.
             ended: Told of a session that was put away or deleted.
+            bodies: Reads requests' bodies.
             per_principal: Sessions of one principal held open at once.
             idle: Seconds without a request after which a session is put away.
             now: Monotonic seconds.
@@ -106,13 +95,13 @@ class Sessions:
         """
         self._app = app
         self._view = view
-        self._sealer = sealer
-        self._store = store
+        self._ids = SessionIds(view, sealer, store, wall=wall)
+        self._failures = Failures(now)
+        self._bodies = bodies or Bodies()
         self._ended = ended
         self._per_principal = per_principal
         self._idle = idle
         self._now = now
-        self._wall = wall
         # In the order of their last use, oldest first.
         self._live: OrderedDict[str, _Live] = OrderedDict()
         self._counts: dict[Principal, int] = {}
@@ -129,14 +118,17 @@ class Sessions:
         return live is not None and live.streams > 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        version = header(scope, VERSION_HEADER)
-        if scope["type"] != "http" or (version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS):
-            await self._app(scope, receive, send)
+        if scope["type"] != "http":
             return
         try:
-            body = await read_body(receive, BODY_LIMIT) if scope["method"] == "POST" else b""
-        except BodyTooLarge:
-            await refuse(send, 413, f"The request is larger than {BODY_LIMIT} bytes")
+            body = await self._bodies.read(scope, receive) if scope["method"] == "POST" else b""
+        except BodyRefused as refusal:
+            # The rest of the body is not read, so the connection cannot be used again.
+            await refuse(send, refusal.status, refusal.text, headers=(("connection", "close"),))
+            return
+        version = header(scope, VERSION_HEADER)
+        if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            await self._app(scope, replay(body, receive) if body else receive, send)
             return
         sealed = header(scope, SESSION_HEADER)
         try:
@@ -144,6 +136,8 @@ class Sessions:
                 await self._open(scope, replay(body, receive) if body else receive, send, body)
             else:
                 await self._resume({**scope, REQUEST_KEY: _named(body)}, receive, send, sealed, body)
+        except NoRoom:
+            await refuse(send, 503, "Too many sessions are open", headers=(("retry-after", "5"),))
         except StoreUnavailable:
             # Only before the request was passed on: whether the session was deleted cannot be known now.
             await refuse(send, 503, "The gateway's store cannot be reached; try again", headers=(("retry-after", "1"),))
@@ -158,8 +152,8 @@ class Sessions:
             return
         principal = principal_of(scope)
         session = Session(secrets.token_urlsafe(18), principal, self._view)
-        live = _Live(session, "", self._wall())
-        text = await self._sealed(live, params)
+        live = _Live(session, "")
+        text = await self._ids.make(Opened(session, self._ids.now(), params))
         await self._make_room(principal, scope)
 
         def change(message: Message) -> Message:
@@ -177,28 +171,19 @@ class Sessions:
             if not live.inner:
                 await self._ended(session)
 
-    async def _sealed(self, live: _Live, params: dict[str, Any]) -> str:
-        """The id for a session that was initialized with `params`."""
-        content = {"v": 1, "sid": live.session.sid, "at": live.issued, "params": params}
-        if len(packed := _packed(content)) > LONGEST_CONTENT:
-            await self._store.put(self._key("params", live.session.sid), _packed(params), ttl=LIFETIME)
-            packed = _packed({**content, "params": None})
-        return self._sealer.seal(packed, self._context(live.session.principal))
-
     # -- a session that there is
 
     async def _resume(self, scope: Scope, receive: Receive, send: Send, sealed: str, body: bytes) -> None:
-        principal = principal_of(scope)
-        content = self._unsealed(sealed, principal)
-        if content is None:
-            await _not_found(send)
+        opened = self._ids.open(sealed, principal_of(scope))
+        if opened is None:
+            await self._not_opened(scope, send)
             return
         if scope["method"] == "DELETE":
-            await self._delete(scope, send, content)
+            await self._delete(scope, send, opened)
             return
         # The SDK's server may have lost the session (it ends one that crashed): then it is opened again, once.
         for last in (False, True):
-            live = await self._find(scope, content, principal)
+            live = await self._find(scope, opened)
             if live is None:
                 await _not_found(send)
                 return
@@ -207,19 +192,19 @@ class Sessions:
             self._forget(live)
             await self._ended(live.session)
 
-    def _unsealed(self, sealed: str, principal: Principal) -> dict[str, Any] | None:
-        """What an id holds; None if it is not this principal's, or has expired."""
-        if len(sealed) > LONGEST_ID:
-            return None
-        try:
-            content: dict[str, Any] = json.loads(self._sealer.open(sealed, self._context(principal)))
-        except NotSealedHere:
-            return None
-        return content if self._wall() < content["at"] + LIFETIME else None
+    async def _not_opened(self, scope: Scope, send: Send) -> None:
+        if self._failures.exceeded((scope.get("client") or ("",))[0]):
+            await refuse(send, 429, "Too many unknown session ids", headers=(("retry-after", "1"),))
+        else:
+            await _not_found(send)
 
-    async def _find(self, scope: Scope, content: dict[str, Any], principal: Principal) -> _Live | None:
-        """The session, opened again if this process does not hold it. None if it was deleted."""
-        sid = content["sid"]
+    async def _find(self, scope: Scope, opened: Opened) -> _Live | None:
+        """The session, opened again if this process does not hold it. None if it was deleted.
+
+        Raises:
+            NoRoom: too many are open.
+        """
+        sid = opened.session.sid
         while (opening := self._opening.get(sid)) is not None:
             await opening.wait()
         live = self._live.get(sid)
@@ -227,35 +212,31 @@ class Sessions:
             return live
         self._opening[sid] = anyio.Event()
         try:
-            if await self._store.get(self._key("deleted", sid)) is not None:
-                return None
-            params = content["params"]
+            params = await self._ids.params(opened)
             if params is None:
-                record = await self._store.get(self._key("params", sid))
-                if record is None:
-                    return None
-                params = json.loads(record.value)
-            await self._make_room(principal, scope)
-            return await self._handshake(scope, Session(sid, principal, self._view), content["at"], params)
+                return None
+            await self._make_room(opened.session.principal, scope)
+            return await self._handshake(scope, opened.session, params)
         finally:
             self._opening.pop(sid).set()
 
-    async def _handshake(self, scope: Scope, session: Session, issued: float, params: Any) -> _Live | None:
+    async def _handshake(self, scope: Scope, session: Session, params: Any) -> _Live:
         """Initialize a session with the SDK's server, in the place of the client that did it once."""
-        live = _Live(session, "", issued)
+        live = _Live(session, "")
         inside = {**scope, SCOPE_KEY: session}
         headers = {b"content-type": "application/json", b"accept": "application/json, text/event-stream"}
         try:
-            asked = _packed({"jsonrpc": "2.0", "id": "mcpconn-reopen", "method": "initialize", "params": params})
+            asked = pack({"jsonrpc": "2.0", "id": "mcpconn-reopen", "method": "initialize", "params": params})
             status, answered = await request(self._app, inside, method="POST", headers=headers, body=asked)
             inner = answered.get(SESSION_HEADER)
             if status < 400 and inner is not None:
                 live.inner = inner
-                told = _packed({"jsonrpc": "2.0", "method": "notifications/initialized"})
+                told = pack({"jsonrpc": "2.0", "method": "notifications/initialized"})
                 await request(self._app, inside, method="POST", headers={**headers, SESSION_HEADER: inner}, body=told)
                 self._hold(live)
                 return live
-            return None
+            # The SDK's server has as many sessions as it may. The id stays good, so it must not be a 404.
+            raise NoRoom
         finally:
             if session.sid not in self._live:
                 await self._ended(session)
@@ -295,17 +276,13 @@ class Sessions:
         """End every event stream cleanly, now and from now on. The sessions go on."""
         self._draining.set()
 
-    async def _delete(self, scope: Scope, send: Send, content: dict[str, Any]) -> None:
-        sid = content["sid"]
-        if await self._store.get(self._key("deleted", sid)) is not None:
+    async def _delete(self, scope: Scope, send: Send, opened: Opened) -> None:
+        if await self._ids.deleted(opened):
             await _not_found(send)
             return
         # First in the store: a process that dies right after it must not bring the session back.
-        left = max(1.0, content["at"] + LIFETIME - self._wall())
-        await self._store.put(self._key("deleted", sid), b"", ttl=left)
-        for name in ("params", "extras"):
-            await self._store.delete(self._key(name, sid))
-        live = self._live.get(sid)
+        await self._ids.delete(opened)
+        live = self._live.get(opened.session.sid)
         if live is not None:
             await self._put_away(live, scope)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
@@ -321,13 +298,20 @@ class Sessions:
                 await self._put_away(live, _BARE)
 
     async def _make_room(self, principal: Principal, scope: Scope) -> None:
-        """Put away the principal's own session that was idle longest, if it has as many as it may."""
+        """Put away the principal's own session that was idle longest, if it has as many as it may.
+
+        Raises:
+            NoRoom: none of them is idle.
+        """
         if self._counts.get(principal, 0) < self._per_principal:
             return
         own = (live for live in self._live.values() if live.session.principal == principal)
         idle = next((live for live in own if live.requests == 0), None)
         if idle is not None:
             await self._put_away(idle, scope)
+        elif principal != ANONYMOUS:
+            # Anonymous clients are many behind one name: for them the SDK's own limit counts.
+            raise NoRoom
 
     async def _put_away(self, live: _Live, scope: Scope) -> None:
         """Close a session here. Its id stays good, unless it is marked as deleted in the store."""
@@ -350,15 +334,6 @@ class Sessions:
         self._counts[principal] -= 1
         if not self._counts[principal]:
             del self._counts[principal]
-
-    # -- texts
-
-    def _context(self, principal: Principal) -> str:
-        return f"{self._view}\n{principal.digest}"
-
-    @staticmethod
-    def _key(name: str, sid: str) -> Key:
-        return Key(f"session/{sid}", name)
 
 
 _BARE: Scope = {
@@ -397,10 +372,6 @@ def _named(body: bytes) -> tuple[Any, Any]:
     except (ValueError, RecursionError):
         return None, None
     return (message.get("id"), message.get("method")) if isinstance(message, dict) else (None, None)
-
-
-def _packed(content: Any) -> bytes:
-    return json.dumps(content, separators=(",", ":")).encode()
 
 
 async def _not_found(send: Send) -> None:

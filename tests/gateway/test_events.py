@@ -14,7 +14,7 @@ from mcpconn.gateway import FileStore, MemoryStore, endpoint
 from mcpconn.gateway.events import LONGEST, ORIGIN, Events, Origin
 from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.gateway.principals import ANONYMOUS
-from mcpconn.gateway.sessions import Session
+from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.testing import FaultProxy, Script
 from tests.gateway.conftest import Gateway, gateway
