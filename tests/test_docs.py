@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from mcpconn import diagram
-from mcpconn.cli.app import app
+from mcpconn.cli.more import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +11,18 @@ from typing import Annotated
 import typer
 
 from mcpconn import diagram as pictures
+from mcpconn.cli import completion
 from mcpconn.cli import config as configuration
-from mcpconn.cli.call import arguments_of
+from mcpconn.cli.arguments import arguments_of
 from mcpconn.cli.call import call as call_once
+from mcpconn.cli.connect import Checked
 from mcpconn.cli.connect import check as check_all
 from mcpconn.cli.failures import FAILED, USAGE, CliError
 from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
 from mcpconn.cli.output import clean, complain, print_json, say
 from mcpconn.cli.shell import Shell, run, show_version
-from mcpconn.cli.tables import print_checks, print_tools
+from mcpconn.cli.tables import CheckTable, print_tools
+from mcpconn.cli.targets import ad_hoc, server_of, servers_of, started
 from mcpconn.cli.watch import attached, own
 from mcpconn.cli.watch import watch as watch_all
 
@@ -76,7 +80,14 @@ def serve(
 
 @app.command()
 def check(
-    file: Annotated[Path | None, typer.Argument(help="The configuration file.  [default: as --config]")] = None,
+    servers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE] [SERVER]...",
+            help="A file, names of servers in it, or addresses; or a command after --.  [default: all of --config]",
+            autocompletion=completion.server,
+        ),
+    ] = None,
     config: Config = None,
     timeout: Timeout = None,
     wait: Wait = 0.0,
@@ -90,22 +101,50 @@ def check(
 
     Exit status: 0 all are ready; 1 one failed, or its entry cannot be used; 2 the file cannot be used.
     """
-    servers = configuration.load(file or config, strict=strict)
-    configuration.say_notes(servers)
-    results = run(check_all, servers, timeout=timeout, wait=wait)
-    failed = [result for result in results if not result.ok]
+    chosen = servers_of(servers or [], config, strict=strict)
+    configuration.say_notes(chosen)
+    table = CheckTable(chosen)
+    known = {name: Checked(name, each, "connecting") for name, each in chosen.items()}
+
+    def done(result: Checked) -> None:
+        known[result.name] = result
+        if not as_json:
+            table.add(result)
+
+    try:
+        run(check_all, chosen, timeout=timeout, wait=wait, done=done)
+    except KeyboardInterrupt:
+        # What is known already was worth waiting for.
+        if any(result.finished for result in known.values()):
+            _report_checks(known, table, as_json=as_json)
+        raise
+    completion.remember(known.values())
+    raise typer.Exit(_report_checks(known, table, as_json=as_json))
+
+
+def _report_checks(known: Mapping[str, Checked], table: CheckTable, *, as_json: bool) -> int:
+    failed = [result for result in known.values() if not result.ok]
+    whole = all(result.finished for result in known.values())
     if as_json:
-        print_json({"ok": not failed, "servers": {result.name: result.as_json() for result in results}})
-    else:
-        print_checks(results)
-    raise typer.Exit(FAILED if failed else 0)
+        results = {result.name: result.as_json() for result in known.values()}
+        print_json({"ok": whole and not failed, "servers": results})
+        return FAILED if failed else 0
+    for result in known.values():
+        if not result.finished:
+            table.add(result)
+    table.finish(known.values())
+    return FAILED if failed else 0
 
 
 @app.command()
 def tools(
     servers: Annotated[
         list[str] | None,
-        typer.Argument(help="Names of servers.  [default: all]", autocompletion=configuration.complete_server),
+        typer.Argument(
+            metavar="[SERVER]...",
+            help="Names of servers, or addresses; or a command after --.  [default: all]",
+            autocompletion=completion.server,
+        ),
     ] = None,
     config: Config = None,
     timeout: Timeout = None,
@@ -113,12 +152,13 @@ def tools(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List what tools the servers have.
+    """List what tools the servers have, with their arguments.
 
     Exit status: 0 all answered; 1 one failed.
     """
-    chosen = configuration.pick(configuration.load(config), servers or [])
+    chosen = servers_of(servers or [], config)
     results = run(check_all, chosen, timeout=timeout, wait=wait)
+    completion.remember(results)
     if as_json:
         dumped = {
             each.name: [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in each.tools or []]
@@ -136,9 +176,15 @@ def tools(
 
 @app.command()
 def call(
-    server: Annotated[str, typer.Argument(help="The server's name.", autocompletion=configuration.complete_server)],
-    tool: Annotated[str, typer.Argument(help="The tool's name.")],
-    arguments: Annotated[str, typer.Argument(help="A JSON object; - reads it from standard input.")] = "{}",
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SERVER TOOL [ARGUMENT]...",
+            help="KEY=VALUE, a JSON object, @FILE, or - for standard input. The server is a name or an address; it is"
+            " left out before a command after --.",
+            autocompletion=completion.call,
+        ),
+    ],
     config: Config = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long all of it may take.")
@@ -147,23 +193,32 @@ def call(
     idempotent: Annotated[
         bool, typer.Option("--idempotent", help="Running it twice is harmless: try again if no answer comes.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and nothing of the server's log.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Call a tool and print its answer.
+    """Call a tool and print its answer. What the server says meanwhile goes to standard error.
 
     Exit status: 0 it answered; 1 it failed; 3 no answer came, and the tool may have run.
     """
-    chosen = configuration.pick(configuration.load(config), [server])
+    if ad_hoc.command is not None:
+        name, chosen = started()
+        tool, *arguments = words
+    elif len(words) < 2:
+        raise CliError("give a server and a tool, such as: call shop buy item=pen", USAGE)
+    else:
+        name, chosen = server_of(words[0], config)
+        _, tool, *arguments = words
     status = run(
         call_once,
-        server,
-        chosen[server],
+        name,
+        chosen,
         tool,
         arguments_of(arguments),
         timeout=timeout,
         wait=wait,
         idempotent=True if idempotent else None,
+        quiet=quiet,
         as_json=as_json,
     )
     raise typer.Exit(status)
@@ -173,9 +228,7 @@ def call(
 def watch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[SERVER]...", help="Those to watch.  [default: all]", autocompletion=configuration.complete_server
-        ),
+        typer.Argument(metavar="[SERVER]...", help="Those to watch.  [default: all]", autocompletion=completion.server),
     ] = None,
     config: Config = None,
     attach: Annotated[

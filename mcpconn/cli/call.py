@@ -10,30 +10,14 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from mcpconn.cli.connect import managed, once
-from mcpconn.cli.failures import FAILED, UNKNOWN, USAGE, CliError, describe
+from mcpconn.cli.failures import FAILED, UNKNOWN, CliError, describe
+from mcpconn.cli.meanwhile import Meanwhile
 from mcpconn.cli.output import clean, complain, print_json
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed
 from mcpconn.handlers.wording import no_such_tool
 from mcpconn.redact.redactor import redacted
-
-
-def arguments_of(text: str) -> dict[str, Any]:
-    """The arguments of a tool from the command line; `-` reads them from standard input.
-
-    Raises:
-        CliError: they are no JSON object.
-    """
-    source = "ARGUMENTS" if text != "-" else "standard input"
-    example = """; write a JSON object, in single quotes: '{"a": 1}'"""
-    try:
-        value = json.loads(sys.stdin.read() if text == "-" else text)
-    except json.JSONDecodeError as error:
-        raise CliError(f"{source} is not JSON ({error.msg} at character {error.pos + 1}){example}", USAGE) from None
-    if not isinstance(value, dict):
-        raise CliError(f"{source} is JSON, but no object{example}", USAGE)
-    return value
 
 
 async def call(
@@ -46,12 +30,17 @@ async def call(
     wait: float,
     idempotent: bool | None,
     as_json: bool,
+    quiet: bool = True,
 ) -> int:
     """Call a tool and print what it answered; returns the exit status."""
-    async with managed({name: config}, once(timeout, wait)) as manager:
+    meanwhile = Meanwhile(quiet=quiet)
+    async with managed({name: config}, once(timeout, wait), logging_callback=meanwhile.log) as manager:
         connection = manager[name]
+        meanwhile.redact = connection.redact
         try:
-            result = await connection.call_tool(tool, arguments, timeout=timeout, idempotent=idempotent)
+            result = await connection.call_tool(
+                tool, arguments, progress_callback=meanwhile.progress, timeout=timeout, idempotent=idempotent
+            )
         except CallFailed as error:
             if not as_json:
                 raise
@@ -76,7 +65,7 @@ async def call(
     elif as_json:
         print_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
-        sys.stdout.write(_for_terminal(text_of(result)) + "\n")
+        sys.stdout.write(for_terminal(text_of(result)) + "\n")
     return FAILED if result.is_error else 0
 
 
@@ -99,25 +88,26 @@ async def _missing(connection: Connection, tool: str, timeout: float) -> str | N
 
 def text_of(result: types.CallToolResult) -> str:
     """What a tool answered, as text; what is no text is described."""
-    pieces = [_block(block) for block in result.content]
+    pieces = [block(each) for each in result.content]
     if not pieces and result.structured_content is not None:
         pieces = [json.dumps(result.structured_content, indent=2, ensure_ascii=False)]
     return "\n".join(pieces)
 
 
-def _block(block: types.ContentBlock) -> str:
-    if isinstance(block, types.TextContent):
-        return block.text
-    if isinstance(block, (types.ImageContent, types.AudioContent)):
-        return f"[{block.mime_type}, {len(block.data) * 3 // 4:,} bytes; --json shows the data]"
-    if isinstance(block, types.ResourceLink):
-        return f"[{block.name}: {block.uri}]"
-    resource = block.resource
+def block(piece: types.ContentBlock) -> str:
+    """A piece of content as text; what is no text is described."""
+    if isinstance(piece, types.TextContent):
+        return piece.text
+    if isinstance(piece, (types.ImageContent, types.AudioContent)):
+        return f"[{piece.mime_type}, {len(piece.data) * 3 // 4:,} bytes; --json shows the data]"
+    if isinstance(piece, types.ResourceLink):
+        return f"[{piece.name}: {piece.uri}]"
+    resource = piece.resource
     if isinstance(resource, types.TextResourceContents):
         return resource.text
     return f"[{resource.uri}, {len(resource.blob) * 3 // 4:,} bytes; --json shows the data]"
 
 
-def _for_terminal(text: str) -> str:
+def for_terminal(text: str) -> str:
     """A file gets what the tool said; a terminal gets nothing that would command it."""
     return clean(text) if sys.stdout.isatty() else text

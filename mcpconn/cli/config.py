@@ -76,12 +76,3 @@ def pick(servers: dict[str, ServerConfig], names: list[str]) -> dict[str, Server
         if servers[name].disabled:
             raise CliError(f"server {name!r} is disabled in the configuration; remove `disabled` to use it", USAGE)
     return {name: servers[name] for name in names} if names else servers
-
-
-def complete_server(ctx: object, incomplete: str) -> list[str]:
-    """Names of servers, for the shell's completion. Never an error: there is nobody to read it."""
-    given = getattr(ctx, "params", {}).get("config")
-    try:
-        return [name for name in mcpjson.load(path_of(given)) if name.startswith(incomplete)]
-    except Exception:
-        return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from rich.text import Text
 from mcpconn.catalog.listing import collect
 from mcpconn.cli.failures import fix
 from mcpconn.cli.hiding import know
-from mcpconn.cli.output import one_line, stderr
+from mcpconn.cli.output import live, one_line
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.states import Event, State
@@ -27,6 +27,8 @@ from mcpconn.runtime.journal import Change
 
 TIMEOUT = 20.0
 """Seconds for a dial, and for a listing: the library's own connect timeout."""
+SHOWN_LINES = 10
+"""Lines of stderr that are shown of a child that failed."""
 DRAIN = 1.0
 """Seconds for goodbyes. Nobody who has pressed Ctrl-C wants to wait for a server that is slow to end."""
 
@@ -49,6 +51,10 @@ class Checked:
     """Why it did not work, in words."""
     kind: str | None = None
     fix: str | None = None
+    stderr: Sequence[str] = ()
+    """The last lines that a child wrote there, if it failed."""
+    finished: bool = False
+    """False: nobody waited for the answer to the end."""
 
     @property
     def ok(self) -> bool:
@@ -68,6 +74,7 @@ class Checked:
             "connect_seconds": round(self.connected_in, 3) if self.connected_in is not None else None,
             "notes": list(self.config.notes),
             "failure": {"kind": self.kind, "summary": self.why, "fix": self.fix} if self.why else None,
+            "stderr": list(self.stderr),
         }
 
 
@@ -109,9 +116,11 @@ def progress(manager: Manager) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    shown: Any = _Waiting(manager)  # a str by its type; anything that can be rendered in fact
-    with stderr().status(shown):
+    with live(_Waiting(manager)):
         yield
+
+
+DECIDED = (State.READY, State.FAILED, State.CLOSED)
 
 
 class _Waiting:
@@ -122,7 +131,7 @@ class _Waiting:
 
     def __rich__(self) -> Text:
         connections = self._manager.items()
-        waiting = [(name, each) for name, each in connections if each.state not in (State.READY, State.FAILED)]
+        waiting = [(name, each) for name, each in connections if each.state not in DECIDED]
         done = len(connections) - len(waiting)
         shown = ", ".join(_named(name, connection) for name, connection in waiting[:3])
         more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
@@ -135,7 +144,11 @@ def _named(name: str, connection: Connection) -> str:
 
 
 async def check(
-    servers: Mapping[str, ServerConfig], *, timeout: float | None = None, wait: float = 0.0
+    servers: Mapping[str, ServerConfig],
+    *,
+    timeout: float | None = None,
+    wait: float = 0.0,
+    done: Callable[[Checked], None] = lambda result: None,
 ) -> list[Checked]:
     """Connect to all servers at once, and list their tools.
 
@@ -143,6 +156,7 @@ async def check(
         servers: By name.
         timeout: Seconds for a dial, and for the listing; None: as `once`.
         wait: Seconds to keep trying; 0 means one attempt.
+        done: Told of each as soon as it is known.
     """
     results = {
         name: Checked(name, config, "disabled" if config.disabled else "idle") for name, config in servers.items()
@@ -153,13 +167,20 @@ async def check(
         if change.event is Event.ESTABLISHED:
             connected.setdefault(change.server, change.elapsed)
 
+    async def one(connection: Connection, result: Checked) -> None:
+        await _check(connection, result)
+        result.connected_in, result.finished = connected.get(result.name), True
+        done(result)
+
+    for result in results.values():
+        if result.config.disabled:
+            result.finished = True
+            done(result)
     async with managed(servers, once(timeout, wait)) as manager:
         manager.subscribe(note)
         async with anyio.create_task_group() as group:
             for name, connection in manager.items():
-                group.start_soon(_check, connection, results[name])
-    for name, elapsed in connected.items():
-        results[name].connected_in = elapsed
+                group.start_soon(one, connection, results[name])
     return list(results.values())
 
 
@@ -173,7 +194,7 @@ async def _check(connection: Connection, result: Checked) -> None:
             result.tools = await list_tools(connection)
     except CallFailed as error:
         result.why, result.kind = one_line(error.failure.summary), error.failure.kind.value
-        result.fix = fix(error.failure)
+        result.fix, result.stderr = fix(error.failure, result.name), connection.stderr[-SHOWN_LINES:]
     except MCPError as error:
         result.why, result.kind = one_line(f"tools/list: {error}"), "application"
     result.state = connection.state.value

@@ -14,7 +14,7 @@ MISSING = (
 def main() -> int:
     """Run the command line; returns its exit status."""
     try:
-        from mcpconn.cli.app import app
+        from mcpconn.cli.more import app
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name not in NEEDED:

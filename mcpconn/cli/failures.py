@@ -19,12 +19,24 @@ class CliError(Exception):
         self.status = status
 
 
-def fix(failure: Failure) -> str:
-    """What a person at a terminal can do about a connection that failed."""
+def fix(failure: Failure, server: str = "NAME") -> str:
+    """What a person at a terminal can do about a connection that failed.
+
+    Args:
+        failure: Why it did.
+        server: The server's name, for a command that can be copied.
+    """
+    summary = failure.summary
     if failure.kind is FailureKind.TRANSPORT_LOST and failure.evidence.phase == "dial":
-        return "mend its entry in the configuration, or keep trying with --wait 30 if what it lacks will be there soon"
+        return "what it wrote says more; if what it lacks will be there soon, --wait 30 keeps trying"
+    if failure.kind is FailureKind.AUTH and "mcpconn login" in summary:
+        return f"mcpconn login {server}"
+    if failure.kind is FailureKind.CONFIG and "proxy" in summary:
+        return "change HTTPS_PROXY or HTTP_PROXY, or except this server with NO_PROXY"
+    if failure.kind is FailureKind.CONFIG and "certificate" in summary:
+        return "if you trust it, give its authority as ca_file in the entry, or with SSL_CERT_FILE"
     return {
-        FailureKind.AUTH: "log in again, or give it other credentials (headers, env) in the configuration",
+        FailureKind.AUTH: f"give it other credentials (headers, env, auth), or log in: mcpconn login {server}",
         FailureKind.CONFIG: "fix its entry in the configuration",
         FailureKind.PROTOCOL: "is this an MCP server, and of a version that is understood here?",
         FailureKind.UNAVAILABLE: "is it running? --wait 30 keeps trying for 30 s",
@@ -49,7 +61,7 @@ def describe(error: BaseException) -> tuple[str, int]:
         return str(error), error.status
     if isinstance(error, ConnectionFailed):
         # The command ends here, so the connection's own next try is of no interest.
-        return f"{error.server}: {error.failure.summary}; {fix(error.failure)}", FAILED
+        return f"{error.server}: {error.failure.summary}; {fix(error.failure, error.server)}", FAILED
     if isinstance(error, CallFailed):
         return str(error), UNKNOWN if error.outcome == "unknown" else FAILED
     if isinstance(error, McpConnError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 from mcpconn.cli.hiding import hide
@@ -22,6 +27,8 @@ STYLES = {
     State.IDLE: ("dim", "○"),
     State.CLOSED: ("dim", "○"),
 }
+PLAIN_SIGNS = {"●": "+", "◌": "~", "✖": "x", "○": "-"}
+"""For terminals that have ASCII alone."""
 UNLIMITED = 200
 """Columns of a table that goes to a file or a pipe, where no terminal says how many there are."""
 
@@ -38,6 +45,65 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
+def can_show(character: str) -> bool:
+    """Whether standard output has this character."""
+    try:
+        character.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return not (sys.stdout.isatty() and _is_ascii_terminal())
+
+
+def _is_ascii_terminal() -> bool:
+    """Whether the locale says that the terminal has ASCII alone. Python itself writes UTF-8 then (PEP 540)."""
+    locale = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "C.UTF-8")
+    return locale in ("C", "POSIX") or os.environ.get("TERM") == "dumb"
+
+
+def lenient() -> None:
+    """Replace what standard output and error cannot show, rather than fail at it: a server may say anything."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+_live: list[Live] = []
+"""What redraws a line of the terminal meanwhile; at most one."""
+
+
+@contextmanager
+def live(shown: Any) -> Iterator[None]:
+    """Show a line on standard error that changes, for as long as the block runs."""
+    spinner = Spinner("dots" if can_show("⠋") else "line", shown, style="status.spinner")
+    # Not redirected: rich's substitute for sys.stdout is no terminal and has no encoding.
+    line = Live(
+        spinner,
+        console=stderr(),
+        refresh_per_second=12.5,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with line:
+        _live.append(line)
+        try:
+            yield
+        finally:
+            _live.remove(line)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Take that line away while others are written."""
+    for line in _live:
+        line.stop()
+    try:
+        yield
+    finally:
+        for line in _live:
+            line.start()
+
+
 def stdout() -> Console:
     """Where results go."""
     return Console(width=None if sys.stdout.isatty() else UNLIMITED, highlight=False, soft_wrap=False)
@@ -50,7 +116,8 @@ def stderr() -> Console:
 
 def say(message: str) -> None:
     """A line on standard error, not cut or wrapped at any width."""
-    sys.stderr.write(f"{clean(hide(message))}\n")
+    with paused():
+        sys.stderr.write(f"{clean(hide(message))}\n")
 
 
 def complain(message: str) -> None:
@@ -63,31 +130,10 @@ def print_json(data: Any) -> None:
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
-def grid(*columns: str, right: tuple[str, ...] = (), fold: str = "", fill: str = "") -> Table:
-    """An empty table. Every cell is one line and as wide as it has to be, with two exceptions.
-
-    Args:
-        columns: Headings.
-        right: Those whose cells are set to the right.
-        fold: The column that is folded where there is no room for it.
-        fill: The column that takes the room there is, and is cut.
-    """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=bool(fill))
-    for column in columns:
-        table.add_column(
-            column,
-            justify="right" if column in right else "left",
-            no_wrap=column != fold,
-            overflow="fold" if column == fold else "ellipsis",
-            ratio=1 if column == fill else None,
-        )
-    return table
-
-
 def shown_state(state: State | str) -> Text:
     """A state with its colour and its sign: a terminal without colours shows the sign."""
     style, sign = STYLES[State(state)]
-    return Text(f"{sign} {State(state).value}", style=style)
+    return Text(f"{sign if can_show(sign) else PLAIN_SIGNS[sign]} {State(state).value}", style=style)
 
 
 def seconds(value: float | None) -> str:

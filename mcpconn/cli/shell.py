@@ -14,11 +14,12 @@ import anyio
 import typer
 import typer.core
 
+from mcpconn import __version__
 from mcpconn.cli.failures import INTERRUPTED, USAGE, describe
 from mcpconn.cli.hiding import HidingFormatter, forget, hide
-from mcpconn.cli.output import complain
+from mcpconn.cli.output import complain, lenient, paused
 from mcpconn.cli.signals import Ended, until_ended
-from mcpconn.version import __version__
+from mcpconn.cli.targets import ad_hoc
 
 T = TypeVar("T")
 
@@ -29,6 +30,11 @@ class Shell(typer.core.TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run a command. Completion and help are typer's."""
         _quiet()
+        lenient()
+        args = list(sys.argv[1:] if args is None else args)
+        # What follows `--` is a server's command line, with options of its own.
+        ad_hoc.command = args[args.index("--") + 1 :] if "--" in args else None
+        args = args[: args.index("--")] if "--" in args else args
         _Debug.on = False
         forget()
         options["standalone_mode"] = False
@@ -76,11 +82,19 @@ def _quiet() -> None:
         root.addHandler(logging.NullHandler())
 
 
+class _Handler(logging.StreamHandler[Any]):
+    """Writes log lines above the line that changes while a command waits."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with paused():
+            super().emit(record)
+
+
 def debugging(value: bool) -> bool:
     """`--debug`: log lines, and a traceback if something fails."""
     if value:
         _Debug.on = True
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _Handler(sys.stderr)
         handler.setFormatter(HidingFormatter("%(levelname)s %(name)s %(message)s"))
         logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
         logging.getLogger("mcpconn").setLevel(logging.DEBUG)

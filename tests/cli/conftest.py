@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mcpconn.cli.app import app
+from mcpconn.cli.more import app
 from mcpconn.testing import STDIO_SERVER
 
 Invoke = Callable[..., Any]

@@ -14,7 +14,7 @@ from rich.console import Console
 from trio.testing import MockClock
 
 from mcpconn import Manager, ServerConfig
-from mcpconn.cli import connect
+from mcpconn.cli import connect, output
 from mcpconn.cli import watch as watching
 from mcpconn.cli.entry import main
 from mcpconn.testing import Script, ScriptTransport
@@ -43,7 +43,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     def console() -> Console:
         return Console(file=file, force_terminal=True, width=100, height=24)
 
-    monkeypatch.setattr(connect, "stderr", console)
+    monkeypatch.setattr(output, "stderr", console)
     monkeypatch.setattr(watching, "stdout", console)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -174,14 +174,16 @@ def test_the_console_script_runs_a_command(monkeypatch: pytest.MonkeyPatch, caps
 def test_the_console_script_names_what_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "mcpconn.cli.app")
+    for module in ("app", "more"):
+        monkeypatch.delitem(sys.modules, f"mcpconn.cli.{module}")
     monkeypatch.setitem(sys.modules, "typer", None)
     assert main() == 1
     assert "pip install '.[cli]'" in capsys.readouterr().err
 
 
 def test_an_import_that_fails_for_another_reason_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "mcpconn.cli.app")
+    for module in ("app", "more"):
+        monkeypatch.delitem(sys.modules, f"mcpconn.cli.{module}")
     monkeypatch.setitem(sys.modules, "mcpconn.cli.watch", None)
     with pytest.raises(ModuleNotFoundError, match=r"mcpconn\.cli\.watch"):
         main()

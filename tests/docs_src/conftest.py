@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
-from mcpconn.cli.app import app
+from mcpconn.cli.more import app
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TUTORIAL = ROOT / "docs_src" / "tutorial"

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from mcpconn.cli.app import app
+from mcpconn.cli.more import app
 from tests.docs_src.conftest import HOWTO, SAFETY, TUTORIAL, Shop, follow, load, masked, quiet_port, transcript
 
 

@@ -1,0 +1,71 @@
+"""What a shell completes: names of servers, and of tools as they were listed last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mcpconn import mcpjson
+from mcpconn.cli.config import path_of
+from mcpconn.cli.connect import Checked
+from mcpconn.config import ServerConfig
+from mcpconn.login import state_directory
+
+LONGEST = 1024 * 1024
+"""Bytes of a file of names."""
+
+
+def server(ctx: object, incomplete: str) -> list[str]:
+    """Names of servers. Never an error: there is nobody to read it."""
+    return [name for name in _servers(ctx) if name.startswith(incomplete)]
+
+
+def call(ctx: object, args: list[str], incomplete: str) -> list[str]:
+    """The words of `call`: a server, then one of its tools, as `check` or `tools` found them last.
+
+    A server is not started for the sake of a key.
+    """
+    words = [str(each) for each in (getattr(ctx, "params", {}).get("words") or ())]
+    if not words:
+        return server(ctx, incomplete)
+    config = _servers(ctx).get(words[0])
+    if len(words) > 1 or config is None:
+        return []
+    return [tool for tool in _remembered(config) if tool.startswith(incomplete)]
+
+
+def remember(results: Iterable[Checked]) -> None:
+    """Keep the names of the tools that were listed. That it cannot be done is no error of the command."""
+    for each in results:
+        if each.tools:
+            with suppress(OSError):
+                path = _file(each.config)
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.write_text(json.dumps([tool.name for tool in each.tools]), "utf-8")
+
+
+def _remembered(config: ServerConfig) -> list[str]:
+    try:
+        path = _file(config)
+        names: Any = json.loads(path.read_text("utf-8")) if path.stat().st_size <= LONGEST else []
+    except (OSError, ValueError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _file(config: ServerConfig) -> Path:
+    """By what the server is, and not by what it is called. Nothing secret is in it: hashed or not."""
+    what = json.dumps([config.address, *(config.redactor(each) for each in config.args)])
+    return state_directory() / "tools" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
+
+
+def _servers(ctx: object) -> dict[str, ServerConfig]:
+    given = getattr(ctx, "params", {}).get("config")
+    try:
+        return dict(mcpjson.load(path_of(given)))
+    except Exception:
+        return {}

@@ -1,0 +1,172 @@
+"""The commands that ask for more than tools: resources, prompts, ping, login, discover."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mcpconn.cli import asking, completion
+from mcpconn.cli.app import app
+from mcpconn.cli.arguments import texts_of
+from mcpconn.cli.failures import FAILED, USAGE, CliError
+from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
+from mcpconn.cli.output import one_line, print_json, say
+from mcpconn.cli.rows import Column, Rows
+from mcpconn.cli.shell import run
+from mcpconn.cli.targets import ad_hoc, server_of, servers_of, started
+from mcpconn.config import ServerConfig
+
+__all__ = ["app"]
+
+Servers = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SERVER]...",
+        help="Names of servers, or addresses; or a command after --.  [default: all]",
+        autocompletion=completion.server,
+    ),
+]
+Words = Annotated[list[str], typer.Argument(metavar="SERVER WHAT...", autocompletion=completion.server)]
+
+
+def _one(words: list[str], config: Path | None, least: int, example: str) -> tuple[str, ServerConfig, list[str]]:
+    """The server that is meant, and the words after it."""
+    if ad_hoc.command is not None:
+        name, found = started()
+        rest = words
+    else:
+        name, found = server_of(words[0], config)
+        rest = words[1:]
+    if len(rest) < least:
+        raise CliError(f"give a server, and what is asked of it, such as: {example}", USAGE)
+    return name, found, rest
+
+
+@app.command()
+def resources(
+    servers: Servers = None,
+    config: Config = None,
+    timeout: Timeout = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the resources of servers, and the templates of resources."""
+    found, status = run(asking.of_each, servers_of(servers or [], config), asking.resources, timeout=timeout, wait=wait)
+    asking.print_resources(found, as_json=as_json)
+    raise typer.Exit(status)
+
+
+@app.command()
+def read(
+    words: Words,
+    config: Config = None,
+    timeout: Timeout = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Read a resource: SERVER URI."""
+    name, server, (uri, *_) = _one(words, config, 1, "read docs file:///readme.md")
+    found, status = run(
+        asking.of_each, {name: server}, lambda connection: connection.read_resource(uri), timeout=timeout, wait=wait
+    )
+    for result in found.values():
+        asking.print_contents(result, as_json=as_json)
+    raise typer.Exit(status)
+
+
+@app.command()
+def prompts(
+    servers: Servers = None,
+    config: Config = None,
+    timeout: Timeout = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the prompts of servers, with their arguments."""
+    found, status = run(asking.of_each, servers_of(servers or [], config), asking.prompts, timeout=timeout, wait=wait)
+    asking.print_prompts(found, as_json=as_json)
+    raise typer.Exit(status)
+
+
+@app.command()
+def prompt(
+    words: Words,
+    config: Config = None,
+    timeout: Timeout = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Get a prompt: SERVER NAME [KEY=VALUE]..."""
+    name, server, (asked, *arguments) = _one(words, config, 1, "prompt docs summary topic=tea")
+    given = texts_of(arguments)
+    found, status = run(
+        asking.of_each,
+        {name: server},
+        lambda connection: connection.get_prompt(asked, given or None),
+        timeout=timeout,
+        wait=wait,
+    )
+    for result in found.values():
+        asking.print_messages(result, as_json=as_json)
+    raise typer.Exit(status)
+
+
+@app.command()
+def ping(
+    servers: Servers = None,
+    config: Config = None,
+    timeout: Timeout = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Connect, and measure how long one answer takes."""
+    found, status = run(asking.of_each, servers_of(servers or [], config), asking.ping, timeout=timeout, wait=wait)
+    asking.print_pings(found, as_json=as_json)
+    raise typer.Exit(status)
+
+
+@app.command()
+def login(
+    server: Annotated[str, typer.Argument(help="A server's name, or its address.", autocompletion=completion.server)],
+    config: Config = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long you have to log in.")
+    ] = 300.0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget the login that is stored.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Log in at a server by OAuth, with a browser. Every program of yours that has its entry uses the login."""
+    from mcpconn.cli.login import log_in
+
+    name, chosen = server_of(server, config)
+    raise typer.Exit(run(log_in, name, chosen, timeout=timeout, browser=not no_browser, forget=forget))
+
+
+@app.command()
+def discover(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Find the configuration files of editors and other hosts on this machine. No server is started."""
+    from mcpconn.cli.discover import discover as find
+
+    found = find(Path.cwd(), Path.home())
+    if as_json:
+        print_json([each.as_json() for each in found])
+        raise typer.Exit
+    if not found:
+        say("no configuration files of known hosts are here, or in your home directory")
+        raise typer.Exit(FAILED)
+    names = [", ".join(each.servers) or "no servers" for each in found]
+    rows = Rows(
+        Column("host", max(len(each.host) for each in found), whole=True),
+        Column("file", max(len(str(each.path)) for each in found), whole=True),
+        Column("servers", 16),
+    )
+    for each, servers in zip(found, names, strict=True):
+        rows.add(each.host, str(each.path), one_line(each.why or servers))
