@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mcpconn.cli import asking, completion
-from mcpconn.cli.app import app
+from mcpconn.cli.app import app as app
 from mcpconn.cli.arguments import texts_of
 from mcpconn.cli.failures import FAILED, USAGE, CliError
 from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
@@ -17,8 +17,6 @@ from mcpconn.cli.rows import Column, Rows
 from mcpconn.cli.shell import run
 from mcpconn.cli.targets import ad_hoc, server_of, servers_of, started
 from mcpconn.config import ServerConfig
-
-__all__ = ["app"]
 
 Servers = Annotated[
     list[str] | None,

@@ -14,12 +14,12 @@ import anyio
 import typer
 import typer.core
 
-from mcpconn import __version__
 from mcpconn.cli.failures import INTERRUPTED, USAGE, describe
 from mcpconn.cli.hiding import HidingFormatter, forget, hide
 from mcpconn.cli.output import complain, lenient, paused
 from mcpconn.cli.signals import Ended, until_ended
 from mcpconn.cli.targets import ad_hoc
+from mcpconn.version import __version__
 
 T = TypeVar("T")
 
