@@ -61,6 +61,12 @@ def serve(
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Let everybody in who can reach the address.")
     ] = False,
+    public_url: Annotated[
+        str | None, typer.Option("--public-url", help="The address that clients use, such as https://mcp.example.com.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option("--allowed-host", help="A name that clients may call this host by.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Serve all servers of a file at one MCP endpoint that outlives them."""
@@ -75,7 +81,37 @@ def serve(
         state=state,
         show_config=print_config,
         allow_anonymous=allow_anonymous,
+        public_url=public_url,
+        allowed_hosts=tuple(allowed_host or ()),
     )
+
+
+key = typer.Typer(cls=Shell, no_args_is_help=True, rich_markup_mode=None, help="Keys for clients of the gateway.")
+app.add_typer(key, name="key")
+
+
+@key.command("add")
+def key_add(name: Annotated[str, typer.Argument(help="Whose key it is.")], config: Config = None) -> None:
+    """Make a key. It is printed once, and kept nowhere."""
+    from mcpconn.cli.keys import add
+
+    add(configuration.path_of(config), name)
+
+
+@key.command("list")
+def key_list(config: Config = None) -> None:
+    """Names of all keys."""
+    from mcpconn.cli.keys import names
+
+    names(configuration.path_of(config))
+
+
+@key.command("remove")
+def key_remove(name: Annotated[str, typer.Argument(help="Whose key it is.")], config: Config = None) -> None:
+    """Take a key back. A running gateway refuses it within a second, and ends its streams."""
+    from mcpconn.cli.keys import remove
+
+    remove(configuration.path_of(config), name)
 
 
 @app.command()

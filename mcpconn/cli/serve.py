@@ -12,7 +12,16 @@ from mcpconn.login import state_directory
 
 
 def serve(
-    path: Path, *, listen: str, stdio: bool, view: str, state: Path | None, show_config: bool, allow_anonymous: bool
+    path: Path,
+    *,
+    listen: str,
+    stdio: bool,
+    view: str,
+    state: Path | None,
+    show_config: bool,
+    allow_anonymous: bool,
+    public_url: str | None = None,
+    allowed_hosts: tuple[str, ...] = (),
 ) -> None:
     """Run the gateway until it is told to stop.
 
@@ -29,19 +38,22 @@ def serve(
     if show_config:
         say(gateway.print_config("gateway", gateway.own_command(path, view), where.url(where.port)))
         return
-    if not stdio and not where.is_loopback and not allow_anonymous:
-        raise CliError(
-            f"--listen {listen}: everybody who reaches it could use your servers. Listen on 127.0.0.1, or say "
-            "--allow-anonymous",
-            USAGE,
-        )
     notes: list[str] = []
     app = gateway.make_app(
         path,
         state=state or state_directory(),
         one_person=stdio or where.is_loopback,
         say=notes.append if stdio else say,
+        public_url=public_url,
+        allowed_hosts=allowed_hosts,
     )
+    asks = app.settings.access.asks
+    if not stdio and not where.is_loopback and not asks and not allow_anonymous:
+        raise CliError(
+            f"--listen {listen}: everybody who reaches it could use your servers. Ask for keys (`gateway.access` in "
+            "the file), listen on 127.0.0.1, or say --allow-anonymous",
+            USAGE,
+        )
     if view and view not in app.settings.views:
         known = ", ".join(sorted(name for name in app.settings.views if name)) or "none"
         raise CliError(f"there is no view {view!r} in {path}; known: {known}", USAGE)
@@ -55,7 +67,9 @@ def serve(
         say(f"serving {len(app.servers)} servers at {url}")
         for name in sorted(each for each in app.settings.views if each):
             say(f"  view {name}: {url}/{name}")
-        if where.is_loopback:
+        if asks:
+            say("clients need a key or a token")
+        elif where.is_loopback:
             say("anonymous clients are one person here: modern ones share what a server keeps per session")
         say("add it to your editor: mcpconn serve --print-config")
 

@@ -18,6 +18,7 @@ from mcpconn.catalog.entries import CatalogChange
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed
+from mcpconn.gateway.access import Gate
 from mcpconn.gateway.asgi import refuse
 from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.config import Settings, parse_settings, read_section
@@ -29,6 +30,7 @@ from mcpconn.gateway.ledger import Ledger
 from mcpconn.gateway.lists import Lists
 from mcpconn.gateway.names import Table
 from mcpconn.gateway.parked import ParkingLot
+from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
@@ -61,6 +63,7 @@ class App:
         security: TransportSecuritySettings | None = None,
         one_person: bool = True,
         owns_manager: bool | None = None,
+        public_url: str | None = None,
     ) -> None:
         """
         Args:
@@ -71,6 +74,7 @@ class App:
             security: Hosts and origins that are let in; the SDK's default for loopback if not given.
             one_person: All anonymous clients are one person, as on a loopback listener.
             owns_manager: The gateway enters and leaves the manager itself. None: unless a manager was given.
+            public_url: The address that clients use, without a path, if it is not what they say in `Host`.
 
         Raises:
             ConfigError: the file or the settings cannot be used.
@@ -83,7 +87,7 @@ class App:
         else:
             self.manager = Manager.from_file(servers)
             if settings is None:
-                settings = parse_settings(read_section(Path(servers)), tuple(self.manager))
+                settings = parse_settings(read_section(Path(servers)), tuple(self.manager), folder=Path(servers).parent)
         self.settings = settings or Settings()
         self.store = store or MemoryStore()
         self.ring = ring or KeyRing.ephemeral()
@@ -94,6 +98,9 @@ class App:
         self._endpoints: dict[str, Endpoint] = {}
         self._tables: dict[str, Table] = {}
         self._stack: AsyncExitStack | None = None
+        self._gate = Gate(
+            self._serve, self.settings.access, view=self._view_of, public_url=public_url, ended=self._principal_ended
+        )
 
     # -- life
 
@@ -116,6 +123,7 @@ class App:
                 self._endpoints[name] = endpoint = self._endpoint(view, relay, parking)
                 await stack.enter_async_context(endpoint.running())
                 group.start_soon(endpoint.sessions.sweep)
+            group.start_soon(self._gate.watch)
             group.start_soon(self.ledger.own)
             group.start_soon(self.ledger.obey)
             for server in self.servers:
@@ -149,9 +157,12 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        if scope["type"] != "http":
-            return
-        endpoint = self._endpoints.get(self._view_of(scope))
+        if scope["type"] == "http":
+            await self._gate(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        view = self._view_of(scope)
+        endpoint = self._endpoints.get(view) if view is not None else None
         if endpoint is None:
             await refuse(send, 404, "There is no MCP endpoint here")
             return
@@ -168,14 +179,19 @@ class App:
             raise
         await send({"type": "lifespan.shutdown.complete"})
 
+    def _principal_ended(self, principal: Principal) -> None:
+        """A principal was revoked: calls of its that wait for an answer must not go on."""
+        if self._stack is not None:
+            self.parking.end(principal)
+
     @staticmethod
-    def _view_of(scope: Scope) -> str:
-        """The view that a path names; a text that names none if it is another path."""
+    def _view_of(scope: Scope) -> str | None:
+        """The view that a path names; None if it is the path of no endpoint."""
         # A mounted application's path begins after the path that it is mounted at.
         path: str = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
         if path == PATH:
             return ""
-        return path.removeprefix(f"{PATH}/") if path.startswith(f"{PATH}/") else "/"
+        return path.removeprefix(f"{PATH}/") if path.startswith(f"{PATH}/") else None
 
     # -- what it is made of
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mcpconn.errors import ConfigError
+from mcpconn.gateway.access import AccessSettings, parse_access
 from mcpconn.gateway.upstreams import Scope
 from mcpconn.gateway.views import View, parse_views
 from mcpconn.mcpjson.reading import read
 
 SCOPES = get_args(Scope)
-KEYS = ("views", "servers", "name")
+KEYS = ("views", "servers", "name", "access")
 SERVER_KEYS = ("scope", "gateway")
 
 
@@ -29,14 +30,17 @@ class Settings:
     """Servers that are gateways of this kind, whose `mcpconn/` keys are passed on."""
     name: str = "mcpconn"
     """What the gateway calls itself."""
+    access: AccessSettings = field(default_factory=AccessSettings)
+    """Who is let in."""
 
 
-def parse_settings(section: Any, known: tuple[str, ...]) -> Settings:
+def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path()) -> Settings:
     """The settings in a `gateway` section.
 
     Args:
         section: Its value; None if there is none.
         known: Names of the configured servers.
+        folder: The file's folder; relative paths begin there.
 
     Raises:
         ConfigError: names the key and the fix.
@@ -69,7 +73,8 @@ def parse_settings(section: Any, known: tuple[str, ...]) -> Settings:
             raise ConfigError(f"{where}.gateway must be true or false", server=server, key="gateway")
         if entry.get("gateway"):
             trusted.add(server)
-    return Settings(parse_views(section.get("views"), known), scopes, frozenset(trusted), name)
+    access = parse_access(section.get("access"), folder=folder)
+    return Settings(parse_views(section.get("views"), known), scopes, frozenset(trusted), name, access)
 
 
 def read_section(path: Path) -> Any:

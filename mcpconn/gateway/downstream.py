@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mcp_types as types
@@ -12,6 +12,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from mcpconn.gateway.access.rights import EVERYTHING, Rights, rights_of
 from mcpconn.gateway.parked import Parked
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.session_ids import Session
@@ -32,6 +33,8 @@ class Downstream:
     """The downstream session; None for modern clients, which keep none."""
     abilities: frozenset[str]
     """Which of `ABILITIES` it has."""
+    rights: Rights = field(default=EVERYTHING, compare=False)
+    """What it may use."""
 
     @classmethod
     def of(cls, ctx: Context) -> Downstream:
@@ -42,10 +45,10 @@ class Downstream:
         declared = {name for name in ABILITIES if getattr(capabilities, name, None) is not None}
         principal = principal_of(scope) if scope else ANONYMOUS
         if session is not None:
-            return cls(session.principal, session.sid, frozenset(declared))
+            return cls(session.principal, session.sid, frozenset(declared), rights_of(scope))
         # Over stdio there is one client, for as long as the process runs: that is a session, too.
         sid = "stdio" if ctx.request is None and not is_modern(ctx) else None
-        return cls(principal, sid, frozenset(declared))
+        return cls(principal, sid, frozenset(declared), rights_of(scope))
 
 
 @dataclass(eq=False)

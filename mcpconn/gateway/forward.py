@@ -127,16 +127,21 @@ class Forwarder:
 
     # -- which server
 
-    def _named(self, params: Json, what: str) -> tuple[str, str]:
+    def _named(self, call: Call, params: Json, what: str) -> tuple[str, str]:
         name = str(params.get("name", ""))
         found = self._table.resolve(name)
-        if found is None or (what == "tool" and not self._view.shows(*found)):
+        # What a client may not use is to it as if it were not there.
+        if found is not None and what == "tool":
+            seen = self._view.shows(*found) and call.client.rights.tool(*found)
+        else:
+            seen = found is not None and call.client.rights.server(found[0])
+        if found is None or not seen:
             raise MCPError(INVALID_PARAMS, f"Unknown {what}: {name}")
         return found
 
-    def _located(self, uri: str) -> tuple[str, str]:
+    def _located(self, call: Call, uri: str) -> tuple[str, str]:
         found = self._table.resolve_uri(uri)
-        if found is None:
+        if found is None or not call.client.rights.server(found[0]):
             raise MCPError(INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri})
         return found
 
@@ -163,7 +168,7 @@ class Forwarder:
     # -- tools
 
     async def _call_tool(self, call: Call, params: Json) -> Json:
-        server, own = self._named(params, "tool")
+        server, own = self._named(call, params, "tool")
         meta = params.get("_meta") or {}
         rounds = Rounds.opened(params)
         own_key = meta.get(IDEMPOTENCY_KEY)
@@ -235,19 +240,19 @@ class Forwarder:
     # -- prompts and resources
 
     async def _get_prompt(self, call: Call, params: Json) -> Json:
-        server, own = self._named(params, "prompt")
+        server, own = self._named(call, params, "prompt")
         return await self._read_only(call, server, "prompts/get", {**to_server(params), "name": own}, params)
 
     async def _read(self, call: Call, params: Json) -> Json:
-        server, own = self._located(str(params.get("uri", "")))
+        server, own = self._located(call, str(params.get("uri", "")))
         return await self._read_only(call, server, "resources/read", {**to_server(params), "uri": own}, params)
 
     async def _complete(self, call: Call, params: Json) -> Json:
         ref = dict(params.get("ref") or {})
         if ref.get("type") == "ref/prompt":
-            server, ref["name"] = self._named(ref, "prompt")
+            server, ref["name"] = self._named(call, ref, "prompt")
         else:
-            server, ref["uri"] = self._located(str(ref.get("uri", "")))
+            server, ref["uri"] = self._located(call, str(ref.get("uri", "")))
         return await self._read_only(call, server, "completion/complete", {**to_server(params), "ref": ref}, params)
 
     async def _read_only(self, call: Call, server: str, method: str, sent: Json, params: Json) -> Json:
@@ -351,7 +356,7 @@ class Forwarder:
             await connection.watch_resource(uri)
 
     async def _subscribe(self, call: Call, params: Json) -> Json:
-        server, uri = self._located(str(params.get("uri", "")))
+        server, uri = self._located(call, str(params.get("uri", "")))
         try:
             await self._watch(call, server, uri)
         except MCPError as error:
@@ -361,7 +366,7 @@ class Forwarder:
         return {}
 
     async def _unsubscribe(self, call: Call, params: Json) -> Json:
-        server, uri = self._located(str(params.get("uri", "")))
+        server, uri = self._located(call, str(params.get("uri", "")))
         connection = await self._connection(call, server)
         if call.client.sid is not None:
             await self._extras.unsubscribe(call.client.sid, server, uri)

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed
+from mcpconn.gateway.access.rights import Rights
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.names import Table
 from mcpconn.gateway.rewrite import Json, from_server
@@ -90,7 +91,10 @@ class Lists:
         entries: list[Json] = []
         missing: Json = {}
         for server, connection in servers.items():
-            entries += self._entries(server, connection, kind)
+            if not client.rights.server(server):
+                continue
+            rendered = self._entries(server, connection, kind)
+            entries += self._permitted(rendered, client.rights) if kind == "tools" else rendered
             if (state := _condition(connection)) is not None:
                 missing[server] = state
         shown = entries[after : after + self._page]
@@ -119,6 +123,13 @@ class Lists:
         rendered = self._render(server, kind, known)
         self._rendered[server, kind] = (dict(known), rendered)
         return rendered
+
+    def _permitted(self, tools: list[Json], rights: Rights) -> list[Json]:
+        """The tools that a client may call."""
+        if rights.every_tool:
+            return tools
+        named = ((tool, self._table.resolve(tool["name"])) for tool in tools)
+        return [tool for tool, found in named if found is not None and rights.tool(*found)]
 
     def _render(self, server: str, kind: str, known: Mapping[str, BaseModel]) -> list[Json]:
         if kind in ("tools", "prompts"):

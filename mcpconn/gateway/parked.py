@@ -214,6 +214,12 @@ class ParkingLot:
             raise Ended("This question was answered before, with another answer. Only the first one counts.")
         return await self.outcome(asked.turn, detached=detached)
 
+    def end(self, principal: Principal) -> None:
+        """Cancel the calls of a principal that wait for an answer: it may not go on with them."""
+        for asked in tuple(self._asked.values()):
+            if asked.waits and asked.parked.principal == principal:
+                asked.parked.scope.cancel()
+
     def _turn(self, parked: Parked) -> Turn:
         turn = Turn(parked)
         # In a task of its own: the request that waits for it may be cut off, and another one come for the same.

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.app import App
+from mcpconn.gateway.app import App, loopback
 from mcpconn.gateway.config import parse_settings, read_section
 from mcpconn.gateway.seal import kept_ring
 from mcpconn.gateway.store import FileStore
@@ -64,7 +65,15 @@ class Listen:
         return f"http://{host}:{port}/mcp"
 
 
-def make_app(path: Path, *, state: Path, one_person: bool, say: Callable[[str], None]) -> App:
+def make_app(
+    path: Path,
+    *,
+    state: Path,
+    one_person: bool,
+    say: Callable[[str], None],
+    public_url: str | None = None,
+    allowed_hosts: tuple[str, ...] = (),
+) -> App:
     """The gateway of a configuration file, with a store and a key that outlive the process.
 
     Args:
@@ -72,6 +81,8 @@ def make_app(path: Path, *, state: Path, one_person: bool, say: Callable[[str], 
         state: Directory of the store and the key; made with mode 0700 if it is missing.
         one_person: All anonymous clients are one person.
         say: Told what a person should know, a line each.
+        public_url: The address that clients use, if it is not this machine's.
+        allowed_hosts: Names that clients may call the gateway by, besides this machine's own and `public_url`'s.
 
     Raises:
         ConfigError: the file, the key or the store cannot be used.
@@ -79,12 +90,23 @@ def make_app(path: Path, *, state: Path, one_person: bool, say: Callable[[str], 
     manager = Manager.from_file(path)
     if not len(manager):
         raise ConfigError(f"{path}: there are no servers in it")
-    settings = parse_settings(read_section(path), tuple(manager))
+    settings = parse_settings(read_section(path), tuple(manager), folder=path.parent)
     ring, made = kept_ring(state / "keys")
     if made:
         say(f"no sealing key was given: one was made and is kept in {state / 'keys'}")
     store = FileStore(state / "store.db")
-    return App(manager, settings=settings, store=store, ring=ring, one_person=one_person, owns_manager=True)
+    public_name = urlsplit(public_url).hostname if public_url else None
+    hosts = (*allowed_hosts, *([public_name] if public_name else []))
+    return App(
+        manager,
+        settings=settings,
+        store=store,
+        ring=ring,
+        security=loopback(hosts),
+        one_person=one_person,
+        owns_manager=True,
+        public_url=public_url,
+    )
 
 
 def listening_socket(listen: Listen) -> socket.socket:

@@ -1,0 +1,224 @@
+"""The layer before the endpoints: who a request is from, whether it may be made, and when its streams have to end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote, urlsplit
+
+import anyio
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mcpconn.errors import ConfigError
+from mcpconn.gateway.access.config import AccessSettings
+from mcpconn.gateway.access.credentials import Identity, NotNow, Refused
+from mcpconn.gateway.access.keys import PREFIX, principal_of_key
+from mcpconn.gateway.access.limits import Limits, TooMany
+from mcpconn.gateway.access.rights import RIGHTS_KEY, Rights
+from mcpconn.gateway.access.tokens import Tokens
+from mcpconn.gateway.asgi import BodyTooLarge, header, read_body, refuse, replay, until
+from mcpconn.gateway.principals import SCOPE_KEY, Principal
+from mcpconn.gateway.sessions import BODY_LIMIT
+from mcpconn.observe import log
+
+METADATA = "/.well-known/oauth-protected-resource"
+"""RFC 9728, section 3: the resource's path follows."""
+AGAIN = 5
+"""Seconds after which a client may try again while an issuer's keys are not loaded."""
+LOOK = 0.5
+"""Seconds between looks at the key file for the sake of open streams: a key that was removed ends them."""
+
+
+class Gate:
+    """Asks every request for a credential, and gives it a principal and rights."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: AccessSettings,
+        *,
+        view: Callable[[Scope], str | None],
+        public_url: str | None = None,
+        ended: Callable[[Principal], None] = lambda principal: None,
+        now: Callable[[], float] = anyio.current_time,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Args:
+            app: The endpoints.
+            settings: Who is let in.
+            view: The view that a request is for; None if it is for no endpoint.
+            public_url: The gateway's own address for clients, without a path: for metadata and challenges. None: what
+                a request says in its Host header.
+            ended: Told of a principal whose key was removed: what it left behind has to end.
+            now: Monotonic seconds.
+            wall: Seconds since 1970, as in the tokens.
+        """
+        self._app = app
+        self._settings = settings
+        self._view = view
+        self._public_url = public_url.rstrip("/") if public_url else None
+        self._ended = ended
+        self._wall = wall
+        self._tokens = Tokens(settings.issuers)
+        self._limits = Limits(now)
+        self._streams: defaultdict[Principal, set[anyio.Event]] = defaultdict(set)
+
+    async def watch(self) -> None:
+        """End what belongs to keys that are removed, for as long as the gateway runs."""
+        keys = self._settings.keys
+        known: set[Principal] = set()
+        while keys is not None:
+            try:
+                present = {principal_of_key(name) for name in keys.names()}
+            except ConfigError as error:
+                log.error("gateway.keys_unusable", error=str(error))
+                present = set()
+            for principal in known - present:
+                self.revoke(principal)
+            known = present
+            await anyio.sleep(LOOK)
+
+    def revoke(self, principal: Principal) -> None:
+        """End the streams of a principal that may not go on."""
+        for event in tuple(self._streams.get(principal, ())):
+            event.set()
+        self._ended(principal)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(METADATA) and self._settings.issuers:
+            await self._metadata(scope, send)
+            return
+        view = self._view(scope) if scope["type"] == "http" else None
+        if view is None or not self._settings.asks:
+            await self._app(scope, receive, send)
+            return
+        identity = await self._identity(scope, send)
+        if identity is None:
+            return
+        rights = next((each for each in self._settings.rules if each.fits(identity.principal, identity.scopes)), None)
+        if rights is None or not rights.view(view):
+            await refuse(send, 403, "Your credential does not open this endpoint")
+            return
+        leave = _nothing
+        try:
+            if rights.limited and scope["method"] == "POST":
+                body = await read_body(receive, BODY_LIMIT)
+                receive = replay(body, receive)
+                # An answer to a server's question, or a notification, is never held back: a call may wait for it.
+                if _is_request(body):
+                    leave = self._limits.enter(identity.principal, rights)
+        except BodyTooLarge:
+            await refuse(send, 413, f"The request is larger than {BODY_LIMIT} bytes")
+            return
+        except TooMany as error:
+            retry = (("retry-after", str(error.retry_after)),)
+            await refuse(send, 429, f"Too many requests: {error}", headers=retry)
+            return
+        try:
+            await self._pass(scope, receive, send, identity, rights)
+        finally:
+            leave()
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, identity: Identity, rights: Rights) -> None:
+        scope = {**scope, SCOPE_KEY: identity.principal, RIGHTS_KEY: rights}
+        if scope["method"] != "GET" and header(scope, b"mcp-method") != "subscriptions/listen":
+            # A call that was let in is finished: that its token expires meanwhile says nothing against it.
+            await self._app(scope, receive, send)
+            return
+        ending = anyio.Event()
+        streams = self._streams[identity.principal]
+        streams.add(ending)
+        try:
+            async with anyio.create_task_group() as group:
+                if identity.expires is not None:
+                    group.start_soon(_set_after, ending, identity.expires - self._wall())
+                await until(ending, self._app, scope, receive, send)
+                group.cancel_scope.cancel()
+        finally:
+            streams.discard(ending)
+            if not streams:
+                self._streams.pop(identity.principal, None)
+
+    async def _identity(self, scope: Scope, send: Send) -> Identity | None:
+        """Who sent the request; None if it was refused."""
+        scheme, _, credential = (header(scope, b"authorization") or "").partition(" ")
+        if scheme.lower() != "bearer" or not credential.strip():
+            await self._challenge(scope, send, None)
+            return None
+        try:
+            return await self._identify(credential.strip())
+        except Refused as error:
+            await self._challenge(scope, send, str(error))
+        except NotNow as error:
+            await refuse(send, 503, f"Tokens cannot be checked now: {error}", headers=(("retry-after", str(AGAIN)),))
+        except ConfigError as error:
+            log.error("gateway.keys_unusable", error=str(error))
+            await refuse(send, 503, "Keys cannot be checked now", headers=(("retry-after", str(AGAIN)),))
+        return None
+
+    def _identify(self, credential: str) -> Awaitable[Identity]:
+        if self._settings.keys is not None and (credential.startswith(PREFIX) or not self._settings.issuers):
+            return _at_once(self._settings.keys.identify, credential)
+        return self._tokens.identify(credential)
+
+    async def _challenge(self, scope: Scope, send: Send, reason: str | None) -> None:
+        """401 with what a client needs to get a credential (RFC 6750, section 3; RFC 9728, section 5.1)."""
+        fields = []
+        if reason is not None:
+            fields += ['error="invalid_token"', f'error_description="{reason}"']
+        if self._settings.issuers:
+            fields.append(f'resource_metadata="{self._origin(scope)}{METADATA}{quote(scope["path"])}"')
+        challenge = "Bearer" + (" " + ", ".join(fields) if fields else "")
+        text = f"The credential is refused: {reason}" if reason else "A bearer key or token is needed"
+        await refuse(send, 401, text, headers=(("www-authenticate", challenge),))
+
+    async def _metadata(self, scope: Scope, send: Send) -> None:
+        """Protected Resource Metadata (RFC 9728)."""
+        resource = scope["path"].removeprefix(METADATA)
+        content = {
+            "resource": self._settings.issuers[0].audience if not resource else f"{self._origin(scope)}{resource}",
+            "authorization_servers": [each.issuer for each in self._settings.issuers],
+            "bearer_methods_supported": ["header"],
+        }
+        body = json.dumps(content).encode()
+        fields = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            # Clients in browsers read it from other origins; nothing in it is secret.
+            (b"access-control-allow-origin", b"*"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+    def _origin(self, scope: Scope) -> str:
+        if self._public_url is not None:
+            return self._public_url
+        host = header(scope, b"host") or ""
+        # What is no host name must not get into a header.
+        host = host if urlsplit(f"//{host}").netloc == host and host.isprintable() and '"' not in host else "localhost"
+        return f"{scope.get('scheme', 'http')}://{host}"
+
+
+def _is_request(body: bytes) -> bool:
+    """Whether a message wants an answer. What cannot be read is counted as one; the endpoint will refuse it."""
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(message, dict) or ("method" in message and "id" in message)
+
+
+async def _at_once(identify: Callable[[str], Identity], credential: str) -> Identity:
+    return identify(credential)
+
+
+async def _set_after(event: anyio.Event, seconds: float) -> None:
+    await anyio.sleep(max(0.0, seconds))
+    event.set()
+
+
+def _nothing() -> None:
+    """Nothing was counted."""
