@@ -99,7 +99,12 @@ class App:
         self._tables: dict[str, Table] = {}
         self._stack: AsyncExitStack | None = None
         self._gate = Gate(
-            self._serve, self.settings.access, view=self._view_of, public_url=public_url, ended=self._principal_ended
+            self._serve,
+            self.settings.access,
+            view=self._view_of,
+            bodies=self._bodies,
+            public_url=public_url,
+            ended=self._principal_ended,
         )
 
     # -- life

@@ -18,9 +18,9 @@ from mcpconn.gateway.access.keys import PREFIX, principal_of_key
 from mcpconn.gateway.access.limits import Limits, TooMany
 from mcpconn.gateway.access.rights import RIGHTS_KEY, Rights
 from mcpconn.gateway.access.tokens import Tokens
-from mcpconn.gateway.asgi import BodyTooLarge, header, read_body, refuse, replay, until
+from mcpconn.gateway.asgi import header, refuse, replay, until
+from mcpconn.gateway.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import SCOPE_KEY, Principal
-from mcpconn.gateway.sessions import BODY_LIMIT
 from mcpconn.observe import log
 
 METADATA = "/.well-known/oauth-protected-resource"
@@ -40,6 +40,7 @@ class Gate:
         settings: AccessSettings,
         *,
         view: Callable[[Scope], str | None],
+        bodies: Bodies,
         public_url: str | None = None,
         ended: Callable[[Principal], None] = lambda principal: None,
         now: Callable[[], float] = anyio.current_time,
@@ -50,6 +51,7 @@ class Gate:
             app: The endpoints.
             settings: Who is let in.
             view: The view that a request is for; None if it is for no endpoint.
+            bodies: Reads the bodies of requests that are counted.
             public_url: The gateway's own address for clients, without a path: for metadata and challenges. None: what
                 a request says in its Host header.
             ended: Told of a principal whose key was removed: what it left behind has to end.
@@ -59,6 +61,7 @@ class Gate:
         self._app = app
         self._settings = settings
         self._view = view
+        self._bodies = bodies
         self._public_url = public_url.rstrip("/") if public_url else None
         self._ended = ended
         self._wall = wall
@@ -105,13 +108,13 @@ class Gate:
         leave = _nothing
         try:
             if rights.limited and scope["method"] == "POST":
-                body = await read_body(receive, BODY_LIMIT)
+                body = await self._bodies.read(scope, receive)
                 receive = replay(body, receive)
                 # An answer to a server's question, or a notification, is never held back: a call may wait for it.
                 if _is_request(body):
                     leave = self._limits.enter(identity.principal, rights)
-        except BodyTooLarge:
-            await refuse(send, 413, f"The request is larger than {BODY_LIMIT} bytes")
+        except BodyRefused as refusal:
+            await refuse(send, refusal.status, refusal.text, headers=(("connection", "close"),))
             return
         except TooMany as error:
             retry = (("retry-after", str(error.retry_after)),)
