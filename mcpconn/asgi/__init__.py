@@ -6,6 +6,6 @@ Starlette comes with mcp. `/metrics` needs the extra `metrics`.
 """
 
 from mcpconn.asgi.access import Access
-from mcpconn.asgi.app import StatusApp, status_app
+from mcpconn.asgi.app import status_app
 
-__all__ = ["Access", "StatusApp", "status_app"]
+__all__ = ["Access", "status_app"]

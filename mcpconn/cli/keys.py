@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mcpconn.cli.failures import USAGE, CliError
 from mcpconn.cli.output import say
-from mcpconn.gateway.access import KeyFile, parse_access
+from mcpconn.gateway.access.config import parse_access
+from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.config import read_section
 
 

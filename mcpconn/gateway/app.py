@@ -18,7 +18,7 @@ from mcpconn.catalog.entries import CatalogChange
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed
-from mcpconn.gateway.access import Gate
+from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.asgi import refuse
 from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.config import Settings, parse_settings, read_section

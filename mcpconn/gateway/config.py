@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.access import AccessSettings, parse_access
+from mcpconn.gateway.access.config import AccessSettings, parse_access
 from mcpconn.gateway.upstreams import Scope
 from mcpconn.gateway.views import View, parse_views
 from mcpconn.mcpjson.reading import read

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpconn.gateway.access import KeyFile
+from mcpconn.gateway.access.keys import KeyFile
 from tests.cli.conftest import Invoke
 
 

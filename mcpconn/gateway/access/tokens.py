@@ -9,7 +9,7 @@ import anyio
 import jwt
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.access.credentials import Identity, NotNow, Refused
+from mcpconn.gateway.access.credentials import Identity, Refused
 from mcpconn.gateway.access.jwks import Fetch, KeySet
 from mcpconn.gateway.principals import Principal
 
@@ -112,6 +112,3 @@ def _scopes(claims: dict[str, Any]) -> frozenset[str]:
     said = claims.get("scope", claims.get("scp", ""))
     words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
     return frozenset(each for each in words if isinstance(each, str))
-
-
-__all__ = ["ALGORITHMS", "Issuer", "NotNow", "Tokens"]

@@ -13,7 +13,9 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from mcpconn.gateway import Settings
-from mcpconn.gateway.access import AccessSettings, KeyFile, Rights
+from mcpconn.gateway.access.config import AccessSettings
+from mcpconn.gateway.access.keys import KeyFile
+from mcpconn.gateway.access.rights import Rights
 from mcpconn.gateway.access.tokens import Issuer
 from mcpconn.testing import Script, ScriptTransport
 from tests.gateway.access.issuer import AUDIENCE, ISSUER, JWKS, Authority

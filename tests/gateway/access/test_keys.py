@@ -8,8 +8,8 @@ import stat
 import pytest
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.access import KeyFile
 from mcpconn.gateway.access.credentials import Refused
+from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.principals import Principal
 
 

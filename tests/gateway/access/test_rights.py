@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.access import Rights, parse_access
+from mcpconn.gateway.access.config import parse_access
 from mcpconn.gateway.access.limits import KEPT, Limits, TooMany
+from mcpconn.gateway.access.rights import Rights
 from mcpconn.gateway.principals import Principal
 
 ALICE, CI = Principal("app", "https://i", "alice"), Principal("key:ci")
