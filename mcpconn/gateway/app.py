@@ -115,7 +115,7 @@ class App:
                 await stack.enter_async_context(self.manager)
             group = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(group.cancel_scope.cancel)
-            relay = Relay(listens=self._listens, uri=self._public_uri, group=group)
+            self.relay = relay = Relay(listens=self._listens, uri=self._public_uri, group=group)
             self.upstreams = Upstreams(
                 self.manager,
                 scopes=self.settings.scopes,

@@ -11,6 +11,11 @@ BODY_LIMIT = 4 * 1024 * 1024
 """Bytes of one body, the SDK's own default."""
 TOTAL_LIMIT = 256 * 1024 * 1024
 """Bytes of all bodies that are being received at once: 64 of the longest ones."""
+DISCARDED = 16 * 1024 * 1024
+"""Bytes of a refused body that are read and dropped. A client that is still sending when its connection is closed gets
+a reset, and the answer is lost with it."""
+DISCARDING = 5.0
+"""Seconds for that."""
 PATIENCE = 60.0
 """Seconds for a body to arrive; 4 MiB need 0.6 Mbit/s for that."""
 
@@ -48,6 +53,7 @@ class Bodies:
         """
         declared = header(scope, b"content-length") or ""
         if declared.isdigit() and (len(declared) > 12 or int(declared) > self._limit):
+            await self._discard(receive)
             raise self._too_long()
         chunks: list[bytes] = []
         size = 0
@@ -59,6 +65,8 @@ class Bodies:
                         raise BodyRefused(400, "The request ended before its body did")
                     chunk: bytes = message.get("body", b"")
                     if size + len(chunk) > self._limit:
+                        chunks.clear()
+                        await self._discard(receive)
                         raise self._too_long()
                     if self.held + len(chunk) > self._total:
                         raise BodyRefused(503, "Too many requests are being received")
@@ -71,6 +79,17 @@ class Bodies:
             raise BodyRefused(408, f"The request did not arrive within {self._patience:g} s") from None
         finally:
             self.held -= size
+
+    @staticmethod
+    async def _discard(receive: Receive) -> None:
+        """Read on, and keep nothing."""
+        dropped = 0
+        with anyio.move_on_after(DISCARDING):
+            while dropped < DISCARDED:
+                message = await receive()
+                dropped += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return
 
     def _too_long(self) -> BodyRefused:
         return BodyRefused(413, f"The request is larger than {self._limit} bytes")

@@ -120,20 +120,23 @@ class Sessions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        body = b""
         try:
-            body = await self._bodies.read(scope, receive) if scope["method"] == "POST" else b""
+            if scope["method"] == "POST":
+                body = await self._bodies.read(scope, receive)
+                receive = replay(body, receive)
         except BodyRefused as refusal:
-            # The rest of the body is not read, so the connection cannot be used again.
+            # The rest of the body may not have been read, so the connection cannot be used again.
             await refuse(send, refusal.status, refusal.text, headers=(("connection", "close"),))
             return
         version = header(scope, VERSION_HEADER)
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
-            await self._app(scope, replay(body, receive) if body else receive, send)
+            await self._app(scope, receive, send)
             return
         sealed = header(scope, SESSION_HEADER)
         try:
             if sealed is None:
-                await self._open(scope, replay(body, receive) if body else receive, send, body)
+                await self._open(scope, receive, send, body)
             else:
                 await self._resume({**scope, REQUEST_KEY: _named(body)}, receive, send, sealed, body)
         except NoRoom:
@@ -187,7 +190,8 @@ class Sessions:
             if live is None:
                 await _not_found(send)
                 return
-            if await self._serve(live, scope, replay(body, receive) if body else receive, send, pass_404=last):
+            again = replay(body, receive) if last else receive
+            if await self._serve(live, scope, again, send, pass_404=last):
                 return
             self._forget(live)
             await self._ended(live.session)
