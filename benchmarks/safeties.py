@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-import anyio
-
 from benchmarks.calls import ARGUMENTS, adder, warm
 from benchmarks.measure import Report
 from mcpconn import Connection
@@ -36,19 +34,6 @@ class OpenGate(Gate):
         pass
 
 
-class Nowhere:
-    """No deadlines."""
-
-    def __init__(self) -> None:
-        self._scope = anyio.CancelScope
-
-    def open(self, deadline: float, spawn: object) -> anyio.CancelScope:
-        return self._scope()
-
-    def close(self, scope: object) -> None:
-        pass
-
-
 def without_gate(connection: Connection) -> None:
     connection._supervisor.gate.__class__ = OpenGate
 
@@ -59,10 +44,6 @@ def without_record(connection: Connection) -> None:
     assert session.link is not None
     shared = Attempt("call", "modern")
     session.link.new_attempt = lambda phase: shared  # type: ignore[method-assign]
-
-
-def without_deadlines(connection: Connection) -> None:
-    connection._calls._deadlines = Nowhere()  # type: ignore[assignment]
 
 
 def without_journal(connection: Connection) -> None:
@@ -98,7 +79,6 @@ VARIANTS: dict[str, tuple[str, Callable[[Connection], None]]] = {
         without_gate,
     ),
     "without a record of what was sent": ("nothing can be proved, so nothing replayed", without_record),
-    "without a deadline": ("a server that is silent keeps its caller for ever", without_deadlines),
     "without counts, log and metrics": ("nobody can see what happens", without_journal),
     "without the replay budget": ("an outage is answered with twice the load", without_budget),
     "with a listener for every call": ("", with_a_listener),

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import anyio
 import mcp_types as types
 from mcp import Client
-from opentelemetry.trace import Span
 from typing_extensions import Unpack, deprecated
 
 from mcpconn.arguments import Arguments, argument_errors
@@ -139,7 +138,6 @@ class Connection(Owned, Known, Methods, Arguments):
             clock=self._shared.clock,
             journal=self.journal,
             budget=self._shared.budget,
-            deadlines=self._shared.deadlines,
         )
         self.journal.subscribe(Meter(self._supervisor), wants_answered=measuring)
         self._owner = Owner(f"connection {self.name!r}", begin=lambda: self.run_in(self._owner), finish=self.close)
@@ -274,7 +272,7 @@ class Connection(Owned, Known, Methods, Arguments):
         client: Client = session.link.client
         return client
 
-    def _call(
+    async def _call(
         self,
         method: str,
         issue: Callable[[Client, Attempt], Awaitable[T]],
@@ -285,8 +283,7 @@ class Connection(Owned, Known, Methods, Arguments):
         wait: bool = True,
         target: str | None = None,
         background: bool = False,
-    ) -> Awaitable[T]:
-        # Not a coroutine: each one on the way of a call costs it a microsecond or two.
+    ) -> T:
         self._check_here()
         if timeout is not DEFAULT:
             check_timeout(timeout)
@@ -297,7 +294,10 @@ class Connection(Owned, Known, Methods, Arguments):
         seconds = self.policy.call_timeout if timeout is DEFAULT else timeout
         span = start_span(self.name, method, target)
         call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait, background=background)
-        return call if span is None else _recorded(call, span)
+        if span is None:
+            return await call
+        with within(span):
+            return await call
 
     def _check_here(self) -> None:
         if self._home is None:
@@ -363,8 +363,3 @@ class Connection(Owned, Known, Methods, Arguments):
         if self._home is not None:
             self._check_here()
         return self._supervisor.spawn(task)
-
-
-async def _recorded(call: Awaitable[T], span: Span) -> T:
-    with within(span):
-        return await call

@@ -46,7 +46,7 @@ class Requests(Peer):
         """Return if this is the connection's event loop, and it was started."""
 
     @abstractmethod
-    def _call(
+    async def _call(
         self,
         method: str,
         issue: Callable[[Client, Attempt], Awaitable[T]],
@@ -57,7 +57,7 @@ class Requests(Peer):
         wait: bool = True,
         target: str | None = None,
         background: bool = False,
-    ) -> Awaitable[T]:
+    ) -> T:
         """Make a call, by the rules of the core. One in the `background` does not keep an idle session open."""
 
     def _safety_of(

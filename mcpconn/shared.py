@@ -9,7 +9,6 @@ from mcpconn.core.rule import Rule
 from mcpconn.core.rules import DEFAULT_RULES
 from mcpconn.policy import Policy
 from mcpconn.runtime.clock import Clock
-from mcpconn.runtime.deadlines import Deadlines
 from mcpconn.runtime.dials import Dials
 from mcpconn.wire.era import Eras
 from mcpconn.wire.network import Network
@@ -32,6 +31,5 @@ class Shared:
         self.network = Network()
         self.dials = Dials(policy)
         self.budget = ReplayBudget(policy.replay_ratio, policy.replay_reserve)
-        self.deadlines = Deadlines(self.clock.now)
         self.eras = Eras()
         self.watchdog = Watchdog()

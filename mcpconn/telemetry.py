@@ -66,11 +66,10 @@ _replays = _meter.create_counter("mcpconn.call.replays", description="calls made
 
 
 def measuring() -> bool:
-    """Whether calls are measured: a provider of metrics was set, or a call was recorded as a span.
-
-    The first of the two is not public. If the name is missing, calls are measured whether or not anybody looks.
-    """
-    return _traced or getattr(_calls, "_real_instrument", _calls) is not None
+    """Whether calls are measured: a provider of metrics was set, or a call was recorded as a span."""
+    # The classes of OpenTelemetry's API itself, which are there until a provider is set, record nothing.
+    provider = type(metrics.get_meter_provider())
+    return _traced or not provider.__module__.startswith("opentelemetry.metrics")
 
 
 class Meter:
@@ -151,10 +150,6 @@ class Meter:
 
 def start_span(server: str, method: str, target: str | None) -> Span | None:
     """A span for one call; None where nobody records any, so that nothing more need be done."""
-    # No provider was set. Not a public name, but the public ways to ask take longer than everything else that
-    # is done for a call here; where the name is missing, they are gone.
-    if getattr(trace, "_TRACER_PROVIDER", trace) is None:
-        return None
     name = f"mcpconn {method} {target}" if target else f"mcpconn {method}"
     span = _tracer.start_span(name, kind=SpanKind.CLIENT)
     if not span.is_recording():

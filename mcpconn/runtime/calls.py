@@ -20,7 +20,6 @@ from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
 from mcpconn.runtime.call import Call
 from mcpconn.runtime.clock import Clock
-from mcpconn.runtime.deadlines import Deadlines
 from mcpconn.runtime.journal import Finished, Journal, Replay
 from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
@@ -46,7 +45,6 @@ class Calls:
         clock: Clock,
         journal: Journal,
         budget: ReplayBudget,
-        deadlines: Deadlines | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._policy = policy
@@ -54,9 +52,6 @@ class Calls:
         self._clock = clock
         self._journal = journal
         self._budget = budget
-        self._deadlines = deadlines or Deadlines(clock.now)
-        self._now = clock.now
-        self._bound = False
 
     async def run(
         self,
@@ -85,13 +80,11 @@ class Calls:
         supervisor = self._supervisor
         if not wait and not supervisor.gate.is_open:
             raise refusals.not_ready(supervisor)
-        if not self._bound:
-            self._now, self._bound = self._clock.bound(), True
-        began = self._now()
+        began = self._clock.now()
         call = Call(method, began, math.inf if timeout is None else began + timeout, background=background)
         self._budget.deposit()
         outcome = "cancelled"
-        scope = self._deadlines.open(call.deadline, supervisor.spawn)
+        scope = anyio.CancelScope(deadline=call.deadline)
         try:
             with scope:
                 while True:
@@ -121,7 +114,6 @@ class Calls:
             outcome = self._outcome(error)
             raise
         finally:
-            self._deadlines.close(scope)
             if outcome != "answered" or not self._journal.answered():
                 self._journal.add(
                     Finished(
@@ -129,7 +121,7 @@ class Calls:
                         method,
                         outcome,
                         call.attempts,
-                        self._now() - began,
+                        self._clock.now() - began,
                         call.blocked,
                         supervisor.epoch,
                         call.failure if outcome != "answered" else None,
@@ -196,10 +188,10 @@ class Calls:
             self._supervisor.probe.answered.add(call.method)
             call.attempt = None
         if not call.background:
-            session.last_used = self._now()
+            session.last_used = self._clock.now()
         elif answered:
             # As good as a probe.
-            session.probed_at = self._now()
+            session.probed_at = self._clock.now()
         session.leave()
         self._supervisor.gate.release()
 

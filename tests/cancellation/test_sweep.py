@@ -63,7 +63,7 @@ class Stage:
         self.script.clear()
         await clock.settle()
         connection = self.connection
-        # The timer of the calls' deadlines outlives them, a probe of a server that hangs and an old session that
+        # A probe of a server that hangs and an old session that
         # drains take their time: what is still there after this is there for ever.
         await anyio.sleep(LONG)
         await clock.settle()
