@@ -8,31 +8,49 @@ USABLE := $(VENV)/.usable
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # More for pytest: make test PYTEST_ARGS="-k backoff"
 PYTEST_ARGS ?=
+# Which tests are in which suite is in tests/suites.py.
+PYTEST := $(BIN)/python -m pytest -n 2
+SUITES := hostile chaos processes docs browser conformance $(if $(wildcard tests/integrations),integrations)
+comma := ,
+space := $() $()
 # Where pyenv holds the other Pythons, all of them are made visible, and not the default one alone.
 NOX = $(if $(shell command -v pyenv),PYENV_VERSION="$$(pyenv versions --bare | grep -E '^3\.1[0-9]+\.[0-9]+$$' | paste -sd :)" )$(BIN)/nox --reuse-existing-virtualenvs
 # What make soak does: make soak SOAK_ARGS="--seeds 100 --backend trio"
 SOAK_ARGS ?= --seeds 1000
+# What make bench does: make bench BENCH_ARGS="--quick calls"
+BENCH_ARGS ?=
 
 TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint format cover test-all demo bench soak mutate conformance compat docs clean distclean
+.PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo bench soak mutate conformance \
+  compat canary docs dist clean distclean
 
 help:
-	@echo "make test      check style, types and imports, then run the tests"
-	@echo "make demo      watch connections break and mend"
-	@echo "make lint      style, types and imports alone"
-	@echo "make format    rewrite the files in the project's style"
-	@echo "make cover     the tests, with the lines they reach"
-	@echo "make test-all  the tests on Python 3.10 to 3.13, on asyncio, trio and uvloop"
-	@echo "make bench     measure"
-	@echo "make soak      a thousand simulated days of outages, from a thousand seeds"
-	@echo "make mutate    change the core line by line; does a test notice?"
+	@echo "make test         check style, types and imports, then run the quick tests: under 5 minutes on 2 cores"
+	@echo "make test-slow    all other tests, one suite after another:"
+	@echo "  test-hostile      servers that cannot be trusted, in every combination of case, engine and event loop"
+	@echo "  test-chaos        bad networks, cancellation at every point, simulated days, random histories, the model"
+	@echo "  test-processes    servers, gateways and commands that run as processes, and are killed"
+	@echo "  test-docs         the demo, the examples, the tutorial, the how-to pages and the site"
+	@echo "  test-browser      the status page in a headless Chromium"
+	@echo "  test-conformance  the official suite, with mcpconn"
+	@echo "  test-integrations agent frameworks, each in an environment of its own"
+	@echo "make test-all     the tests on Python 3.10 to 3.14, on asyncio, trio and uvloop"
+	@echo "make lint         style, types and imports alone"
+	@echo "make format       rewrite the files in the project's style"
+	@echo "make cover        the tests, with the lines they reach"
+	@echo "make canary       what the package needs of mcp's inner workings, in the newest mcp of the index"
+	@echo "make compat       the SDK's own test suite, with Connection in the place of mcp.Client"
 	@echo "make conformance  the official suite, for mcpconn and for the bare SDK; writes docs/conformance.md"
-	@echo "make compat    the SDK's own test suite, with Connection in the place of mcp.Client"
-	@echo "make docs      build the site into site/"
-	@echo "make clean     remove what runs leave behind; make distclean: the environments too"
+	@echo "make soak         a thousand simulated days of outages, from a thousand seeds"
+	@echo "make mutate       change the core line by line; does a test notice?"
+	@echo "make demo         watch connections break and recover"
+	@echo "make bench        measure; a short run: make bench BENCH_ARGS=--quick"
+	@echo "make docs         build the site into site/"
+	@echo "make dist         build the wheel and the sdist into dist/, and try both in a fresh environment"
+	@echo "make clean        remove what runs leave behind; make distclean: the environments too"
 
 setup: $(INSTALLED)
 
@@ -71,7 +89,14 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(PYTEST) --suite=quick $(PYTEST_ARGS)
+
+# Each with every test of its suite; SHORT=1 runs the short form of .ci/run.
+$(SUITES:%=test-%): test-%: $(INSTALLED)
+	$(PYTEST) --suite=$* $(if $(SHORT),--short) $(PYTEST_ARGS)
+
+test-slow: $(INSTALLED)
+	$(PYTEST) --suite=$(subst $(space),$(comma),$(strip $(SUITES))) $(if $(SHORT),--short) $(PYTEST_ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -88,7 +113,7 @@ demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(USABLE))
 	$(BIN)/python -m mcpconn.demo
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(SOAK_ARGS)
@@ -109,6 +134,28 @@ conformance: $(INSTALLED)
 compat: $(INSTALLED)
 	$(BIN)/python -m tests.sdk_suite
 
+# Whether what mcpconn/wire/sdk.py knows of the SDK is still so. Without constraints, and beyond the version that
+# pyproject.toml allows, so that a new release is met here first.
+canary: | $(BIN)/python
+	$(PYTHON) -m venv --clear .canary
+	.canary/bin/python -m pip --disable-pip-version-check --quiet install --editable . pytest hypothesis trio
+	.canary/bin/python -m pip --disable-pip-version-check --quiet install --upgrade mcp
+	@.canary/bin/python -c 'from importlib.metadata import version; print("mcp", version("mcp"))'
+	.canary/bin/python -m pytest tests/wire/test_sdk.py $(PYTEST_ARGS)
+
+# The tests of the sdist run against the package as the wheel has installed it.
+dist: $(VENV)/.installed-dist
+	rm -rf dist build/dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv --clear build/dist/env
+	build/dist/env/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
+	  "$$(echo dist/*.whl)[test]"
+	mkdir build/dist/sdist && tar -xzf dist/*.tar.gz --strip-components=1 -C build/dist/sdist
+	rm -r build/dist/sdist/mcpconn
+	ln -s "$$(build/dist/env/bin/python -I -c 'import mcpconn; print(mcpconn.__path__[0])')" build/dist/sdist/mcpconn
+	cd build/dist/sdist && ../env/bin/python -m pytest -n 2 --suite=quick $(PYTEST_ARGS)
+
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -116,8 +163,8 @@ clean:
 	rm -rf build dist site htmlcov mutants .coverage .coverage.* *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f benchmarks/results/*.tmp
-	find . \( -name '$(VENV)' -o -name .nox -o -name .node -o -name .compat -o -name .git \) -prune \
+	find . \( -name '$(VENV)' -o -name .nox -o -name .node -o -name .compat -o -name .canary -o -name .git \) -prune \
 	  -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) .node .nox .compat
+	rm -rf $(VENV) .node .nox .compat .canary

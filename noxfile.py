@@ -7,7 +7,7 @@ import sys
 
 import nox
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 # Not on 3.11: its tracer loses lines that follow the run of an event loop, which the others count.
 MEASURED = os.environ.get("MCPCONN_COVER_PYTHON", "3.13")
 

@@ -13,6 +13,8 @@ import mcp.client.stdio
 import pytest
 from hypothesis import settings
 
+from tests.suites import NAMES, choose, may_hold
+
 ROOT = Path(__file__).resolve().parent.parent
 EVERYTHING = "@modelcontextprotocol/server-everything"
 
@@ -60,7 +62,7 @@ def everything_server_js() -> Path:
 KNOWN = Path(__file__).with_name("known_failures.txt")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def mark_known(items: list[pytest.Item]) -> None:
     """Mark what is known to fail: see the file's first lines. Each line is the beginning of a test's id."""
     lines = KNOWN.read_text(encoding="utf-8").splitlines()
     known = [line.partition("  ") for line in lines if line.strip() and not line.startswith("#")]
@@ -69,6 +71,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.nodeid.startswith(beginning):
                 # Not strict: some of them fail on a busy machine only.
                 item.add_marker(pytest.mark.xfail(reason=reason.strip(), strict=False))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--suite` and `--short`, for the Makefile and .ci/run."""
+    parser.addoption(
+        "--suite", metavar="NAMES", help=f"run these suites alone, by commas: {', '.join(NAMES)}; see tests/suites.py"
+    )
+    parser.addoption("--short", action="store_true", help="of slow suites, run the short form")
+
+
+def suites_of(config: pytest.Config) -> list[str]:
+    """The suites that were asked for; none means every test."""
+    named = config.getoption("--suite")
+    suites = named.split(",") if named else []
+    if unknown := sorted(set(suites) - set(NAMES)):
+        raise pytest.UsageError(f"there is no suite called {', '.join(unknown)}; known are {', '.join(NAMES)}")
+    return suites
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files without a test of the suites are not imported: that is half a minute of processor time for `quick`."""
+    suites = suites_of(config)
+    if not suites or collection_path.suffix != ".py" or ROOT not in collection_path.parents:
+        return None
+    return None if may_hold(collection_path.relative_to(ROOT).as_posix(), suites) else True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Leave the tests of the suites."""
+    mark_known(items)
+    if suites := suites_of(config):
+        chosen = list(choose(items, suites, short=config.getoption("--short")))
+        left = {item.nodeid for item in chosen}
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in left])
+        items[:] = chosen
 
 
 def pytest_collection_finish() -> None:

@@ -1,0 +1,163 @@
+"""Which test belongs to which suite, and which tests of a suite are run.
+
+`make test` runs the suite `quick`. Every other suite has a make target, `make test-slow` runs all of them, and
+`.ci/run` runs `quick` and then a short form of each. `pytest` without `--suite` runs every test there is.
+
+What is not named in `SLOW` is quick. A test belongs elsewhere when it needs more than a second or a program that is
+started for it, and other quick tests look at the same code. The tests of `MATRICES` are in two suites: `quick` runs a
+cover of their combinations, and `hostile` runs each combination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from zlib import crc32
+
+import pytest
+
+QUICK = "quick"
+MATRIX = "hostile"
+FEW = 4
+"""A parameter with at most so many values is a dimension (the event loop, the engine, the era); one with more is a list
+of cases."""
+
+# Files, folders and functions, as they begin in a test's id. The longest one that fits decides.
+SLOW: dict[str, tuple[str, ...]] = {
+    # Servers that cannot be trusted: with MATRICES, in every combination of case, engine, era and event loop.
+    "hostile": (
+        "tests/test_hostile.py",
+        "tests/test_concurrency.py::test_five_hundred_calls_on_a_forgotten_session_cost_one_initialize",
+        "tests/test_convergence.py::test_a_refusal_in_other_words_is_met_by_handlers_of_all_kinds",
+        "tests/test_streams.py::test_a_stream_that_was_cut_holds_one_socket_and_leaves_none",
+    ),
+    # Bad networks, cancellation at every point, simulated days, random histories and the search through the model.
+    "chaos": (
+        "tests/cancellation",
+        "tests/core/test_model.py::test_the_model_keeps_every_invariant",
+        "tests/fire",
+        "tests/properties",
+        "tests/simulation",
+    ),
+    # Servers, gateways, commands and programs that run as processes, and are killed.
+    "processes": (
+        "tests/asgi/test_attached.py",
+        "tests/auth/test_processes.py",
+        "tests/cli/test_terminal.py",
+        "tests/gateway/test_killed.py",
+        "tests/gateway/test_store.py::test_of_several_processes_one_wins",
+        "tests/stdio/test_eras.py",
+        "tests/stdio/test_first_starts.py",
+        "tests/test_canaries.py::test_no_command_shows_a_canary",
+        "tests/test_everything_server.py",
+        "tests/test_real_servers.py",
+        "tests/test_stdio.py",
+        "tests/test_sync_processes.py",
+        "tests/testing/test_fixtures.py",
+    ),
+    # What readers are told to run: the demo, the examples, the tutorial, the how-to pages, the site.
+    "docs": (
+        "tests/docs_src",
+        "tests/test_demo.py",
+        "tests/test_docs.py::test_the_site_builds_without_a_warning_and_needs_no_network",
+        "tests/test_examples.py",
+    ),
+    "browser": ("tests/browser",),
+    "conformance": ("tests/conformance",),
+    "integrations": ("tests/integrations",),
+}
+# Not there in every checkout.
+OPTIONAL = frozenset({"tests/integrations", "tests/asgi/test_attached.py", "tests/gateway/test_killed.py"})
+
+MATRICES = (
+    "tests/auth/test_issuers.py",
+    "tests/auth/test_leaks.py",
+    "tests/auth/test_lifetimes.py",
+    "tests/auth/test_registrations.py",
+    "tests/test_canaries.py",
+    "tests/test_concurrency.py",
+    "tests/test_convergence.py",
+    "tests/test_convergence_timing.py",
+    "tests/test_faults.py",
+    "tests/test_handler_answers.py",
+    "tests/test_hidden_requests.py",
+    "tests/test_lifecycle.py",
+    "tests/test_timing.py",
+    "tests/test_untrusted_answers.py",
+    "tests/wire/test_engine_faults.py",
+    "tests/wire/test_malformed.py",
+)
+NAMES = (QUICK, *SLOW)
+
+
+def suite_of(test: str) -> str:
+    """The suite of a test, by its id, or of a file's tests that are not named, by the file's path."""
+    found = [(len(beginning), name) for name, all_ in SLOW.items() for beginning in all_ if begins(test, beginning)]
+    return max(found)[1] if found else QUICK
+
+
+def begins(test: str, beginning: str) -> bool:
+    """Whether a test's id begins with a folder, a file or a function, and not only with a part of its name."""
+    return test == beginning or test.startswith((f"{beginning}/", f"{beginning}::", f"{beginning}["))
+
+
+def may_hold(file: str, suites: Iterable[str]) -> bool:
+    """Whether a file has tests of these suites. If not, it need not be imported."""
+    if suite_of(file) in suites or (file in MATRICES and MATRIX in suites):
+        return True
+    return any(beginning.startswith(f"{file}::") for name in suites for beginning in SLOW.get(name, ()))
+
+
+def choose(items: Iterable[pytest.Item], suites: Iterable[str], *, short: bool) -> Iterator[pytest.Item]:
+    """The tests of these suites, in their order.
+
+    Args:
+        items: All that were collected.
+        suites: Names; see `NAMES`.
+        short: Of each function with parameters, only as many tests as show every pair of values of its dimensions.
+    """
+    every = list(items)
+    covers: dict[bool, set[str]] = {}
+    for cases in (True, False):
+        by_function: dict[str, list[pytest.Item]] = {}
+        for item in every:
+            by_function.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        covers[cases] = {item.nodeid for group in by_function.values() for item in cover(group, cases=cases)}
+    for item in every:
+        suite = suite_of(item.nodeid)
+        in_matrix = suite == QUICK and item.nodeid.partition("::")[0] in MATRICES
+        if in_matrix:
+            quick = QUICK in suites and item.nodeid in covers[True]
+            if quick or (MATRIX in suites and (not short or item.nodeid in covers[False])):
+                yield item
+        elif suite in suites and (suite == QUICK or not short or item.nodeid in covers[False]):
+            yield item
+
+
+def cover(items: list[pytest.Item], *, cases: bool) -> Iterator[pytest.Item]:
+    """Tests of one function that together show every pair of values of its dimensions and, if asked, each of its cases.
+
+    The order in which they are tried is mixed but always the same, so that the cases are spread over the dimensions.
+    """
+    # By identity, since many values have no hash: `parametrize` hands the same object to every test that has the value.
+    parameters = [named_values(item) for item in items]
+    known: dict[str, set[int]] = {}
+    for each in parameters:
+        for name, value in each.items():
+            known.setdefault(name, set()).add(value)
+    dimensions = {name for name, values in known.items() if len(values) <= FEW}
+    shown: set[object] = set()
+    mixed = sorted(zip(items, parameters, strict=True), key=lambda pair: crc32(pair[0].nodeid.encode()))
+    for item, each in mixed:
+        small = sorted(pair for pair in each.items() if pair[0] in dimensions)
+        case = tuple(sorted(pair for pair in each.items() if pair[0] not in dimensions))
+        shows: set[object] = {*small, *combinations(small, 2), ("case", case if cases else None)}
+        if not shows <= shown:
+            shown |= shows
+            yield item
+
+
+def named_values(item: pytest.Item) -> dict[str, int]:
+    """Which values a test has for its parameters."""
+    call = getattr(item, "callspec", None)
+    return {name: id(value) for name, value in call.params.items()} if call is not None else {}
