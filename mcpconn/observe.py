@@ -117,7 +117,13 @@ def _line(change: Change) -> tuple[int, str]:
     if change.event is Event.ESTABLISHED:
         recovered = change.source is State.RECONNECTING
         return logging.INFO, "connection.recovered" if recovered else "connection.ready"
-    if change.target is State.RECONNECTING or change.event is Event.ATTEMPT_FAILED:
+    if change.event is Event.ATTEMPT_FAILED:
+        # A server that is down for an hour while calls wait is dialled every second: the first attempts are told, and
+        # then each time their number has doubled.
+        rare = change.attempt & (change.attempt - 1) == 0
+        name = "connection.connecting" if change.source is State.CONNECTING else "connection.reconnecting"
+        return logging.WARNING if rare else logging.DEBUG, name
+    if change.target is State.RECONNECTING:
         return logging.WARNING, "connection.reconnecting"
     return logging.DEBUG, f"connection.{change.event.value}"
 

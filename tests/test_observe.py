@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from mcpconn import CallFailed, Connection, ConnectionFailed, Manager, OutcomeUnknown
+from mcpconn import CallFailed, Connection, ConnectionFailed, Manager, OutcomeUnknown, Policy
+from mcpconn.core import Backoff
 from mcpconn.testing import HttpServer, Script
 from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, quiet, served
@@ -73,6 +74,32 @@ async def test_a_failed_connection_is_an_error_that_says_what_to_do(caplog: pyte
     (failed,) = [record for record in caplog.records if record.levelno == logging.ERROR and record.name == "mcpconn"]
     assert "connection.failed" in failed.getMessage()
     assert "fix the server's configuration" in failed.getMessage()
+
+
+async def test_a_server_that_stays_down_is_told_less_and_less_often(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "mcpconn")
+    policy = Policy(patience=30, min_attempts=20, backoff=Backoff(initial=0.001, factor=1, maximum=0.001))
+    with anyio.fail_after(SAFETY):
+        async with Manager({"down": {"url": "http://127.0.0.1:9/mcp"}}, policy=policy) as manager:
+            while manager["down"]._supervisor.schedule.attempts < 9:
+                await manager["down"]._supervisor.changed()
+    lines = [each for each in caplog.records if each.getMessage().startswith("connection.connecting")]
+    told = [vars(each)["mcpconn"]["attempt"] for each in lines if each.levelno == logging.WARNING]
+    assert told[:4] == [1, 2, 4, 8]
+    assert len(lines) > len(told)
+    # It was never connected, so it does not reconnect.
+    assert not [each for each in caplog.records if "reconnecting" in each.getMessage()]
+
+
+async def test_the_wait_that_is_told_is_the_one_that_waiting_calls_have(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "mcpconn")
+    policy = Policy(backoff=Backoff(initial=50, factor=1, maximum=50), waiting_ceiling=0.01)
+    with anyio.fail_after(SAFETY):
+        async with Manager({"down": {"url": "http://127.0.0.1:9/mcp"}}, policy=policy) as manager:
+            with pytest.raises(CallFailed):
+                await manager.call_tool("down", "add", timeout=1)
+    (first, *_) = [each for each in caplog.records if each.getMessage().startswith("connection.connecting")]
+    assert vars(first)["mcpconn"]["wait"] < 1
 
 
 async def test_a_failed_call_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:

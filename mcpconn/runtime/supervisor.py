@@ -246,6 +246,9 @@ class Supervisor(Lifecycle):
             self._give_up(failure)
         else:
             self.schedule.set_due(failure.retry_after)
+            if self.schedule.due is not None:
+                # Before anybody is told when the next dial is.
+                self.schedule.due_for_waiters(failure, waiting=self.gate.waiting > 0)
             self.fire(event, failure)
 
     async def _attempt(self, slot: Slot) -> Failure | None:
