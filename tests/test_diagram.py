@@ -283,6 +283,21 @@ def test_what_the_table_says_of_events_is_what_is_decided() -> None:
 
 
 def test_the_table_of_rules_has_every_rule_in_the_order_they_are_tried() -> None:
-    assert [row[1:3] for row in rows(diagram.rules_table())] == [
+    assert [row[4:6] for row in rows(diagram.rules_table())] == [
         [rule.because, rule.kind.value] for rule in DEFAULT_RULES
     ]
+
+
+def test_the_table_of_rules_names_what_each_one_decides_by() -> None:
+    found = {(row[0], row[4]): row[1:4] for row in rows(diagram.rules_table())}
+    assert found["HTTP", "too many requests"] == ["429", "", ""]
+    assert found["HTTP", "the server cannot answer now"][0] == "5xx"
+    assert found["HTTP", "the server does not know this method"][:2] == ["404", "-32601"]
+    assert found["HTTP", "a proxy has no route to the server"][2] == '"page not found"'
+    assert "not `application/json`" in found["HTTP", "what answered is a web page, not an MCP server"][2]
+    assert found["JSON-RPC", "the versions do not fit"][1] == "-32020, -32021, -32022"
+    assert found["JSON-RPC", "the event stream ended before the answer"][1:] == ["-32000", '"sse stream"']
+    assert found["local", "the server's certificate is not trusted"][2] == "`SSLCertVerificationError`"
+    assert "EndOfStream" in found["local", "the transport ended"][2]
+    # A status that nobody decides by would be a hole in the rules.
+    assert all(status for (part, _), (status, *_) in found.items() if part == "HTTP")

@@ -13,7 +13,8 @@ from mcpconn.diagram.drawing import svg
 from mcpconn.diagram.markers import Drift, check, write
 from mcpconn.diagram.reading import Difference, compare, read_mermaid
 from mcpconn.diagram.render import dot, markdown_table, mermaid
-from mcpconn.diagram.tables import events_table, failures_table, rules_table
+from mcpconn.diagram.rule_table import rules_table
+from mcpconn.diagram.tables import events_table, failures_table
 
 __all__ = [
     "Difference",

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from mcpconn.diagram.drawing import svg
 from mcpconn.diagram.render import dot, markdown_table, mermaid
-from mcpconn.diagram.tables import events_table, failures_table, rules_table
+from mcpconn.diagram.rule_table import rules_table
+from mcpconn.diagram.tables import events_table, failures_table
 
 MAKERS: dict[str, Callable[[str | None], str]] = {
     "mermaid": lambda highlight: f"```mermaid\n{mermaid(highlight)}```\n",

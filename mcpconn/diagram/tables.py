@@ -11,7 +11,6 @@ from itertools import product
 
 from mcpconn.core.decide import MIN_ATTEMPTS, PATIENCE, decide, decide_dial, decide_probe, may_replay, needs_person
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
-from mcpconn.core.rules import CANCELLATION, HTTP, JSONRPC, LOCAL
 from mcpconn.core.states import Event, State
 from mcpconn.diagram.render import table
 from mcpconn.errors import unanswered
@@ -131,17 +130,3 @@ def _dial(failure: Failure) -> str:
 
     answer = _either(history(refreshable=True), history(refreshable=False))
     return f"{answer}; a person is needed" if needs_person(failure) and needs_person(failure, worked=True) else answer
-
-
-# -- the rules
-
-
-def rules_table() -> str:
-    """Every rule of `classify`, in the order in which they are tried."""
-    parts = (("cancellation", CANCELLATION), ("HTTP", HTTP), ("JSON-RPC", JSONRPC), ("local", LOCAL))
-    rows = [
-        [name, rule.because, f"`{rule.kind.value}`", f"`{rule.delivery.value}`", "proof" if rule.proof else "suspicion"]
-        for name, rules in parts
-        for rule in rules
-    ]
-    return table(["seen in", "it means", "kind", "delivery", "it is"], rows)
