@@ -17,6 +17,7 @@ from mcpconn.core import (
     State,
     classify,
 )
+from mcpconn.core.outcome import Outcome
 from mcpconn.errors import (
     ArgumentError,
     CallFailed,
@@ -62,6 +63,7 @@ __all__ = [
     "McpConnError",
     "NotReady",
     "NotRunning",
+    "Outcome",
     "OutcomeUnknown",
     "Overloaded",
     "Policy",

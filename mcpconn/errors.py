@@ -21,13 +21,14 @@ untouched. `CallFailed` is an `MCPError` too, so that code written for `mcp.Clie
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
 
 from mcpconn.core.failures import Delivery, Failure, FailureKind
 from mcpconn.core.machine import IllegalTransition as IllegalTransition
+from mcpconn.core.outcome import Outcome
 from mcpconn.core.states import State
 
 # JSON-RPC codes for code that looks at `MCPError.code`: the SDK's own for the same two conditions.
@@ -71,7 +72,7 @@ class UnknownServer(McpConnError, KeyError):
 class NotRunning(McpConnError, RuntimeError):
     """The manager or the connection has not been entered (`async with`), or has been left."""
 
-    outcome: Literal["not_run", "unknown"] = "not_run"
+    outcome: Outcome = Outcome.NOT_RUN
     """`unknown` where the loop of a `SyncManager` ended under the call: the tool may have run."""
 
 
@@ -109,11 +110,11 @@ class CallFailed(McpConnError, MCPError):
         self.retry_in = retry_in
 
     @property
-    def outcome(self) -> Literal["not_run", "unknown", "ran"]:
+    def outcome(self) -> Outcome:
         """Whether the tool can have run: `not_run` and `ran` are certain, `unknown` is all else."""
         if self.attempts == 0 or self.failure.delivery is not Delivery.UNKNOWN:
-            return "not_run"
-        return "unknown"
+            return Outcome.NOT_RUN
+        return Outcome.UNKNOWN
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
@@ -195,9 +196,9 @@ class InvalidResult(CallFailed):
     default_code = INTERNAL_ERROR
 
     @property
-    def outcome(self) -> Literal["not_run", "unknown", "ran"]:
+    def outcome(self) -> Outcome:
         """`ran`: there is an answer."""
-        return "ran"
+        return Outcome.RAN
 
 
 def unanswered(

@@ -16,6 +16,7 @@ from collections.abc import MutableMapping
 from functools import cache
 from typing import Any
 
+from mcpconn.core.outcome import Outcome
 from mcpconn.core.states import Event, State
 from mcpconn.runtime.journal import Change, Finished, Notice
 from mcpconn.runtime.refusals import advice
@@ -129,14 +130,14 @@ def _line(change: Change) -> tuple[int, str]:
 
 
 def _log_finished(call: Finished) -> None:
-    quiet = call.failure is None or call.outcome in ("answered", "error", "cancelled")
+    quiet = call.failure is None or call.outcome in (Outcome.ANSWERED, Outcome.ERROR, Outcome.CANCELLED)
     if quiet and not logs_answers():
         return
     fields: dict[str, Any] = {
         "connection": call.server,
         "method": call.method,
         "epoch": call.epoch,
-        "outcome": call.outcome,
+        "outcome": call.outcome.value,
         "attempt": call.attempts,
         "elapsed": round(call.elapsed, 3),
     }

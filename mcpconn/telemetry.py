@@ -25,6 +25,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from mcpconn.core.failures import FailureKind
+from mcpconn.core.outcome import Outcome
 from mcpconn.core.states import Event, State
 from mcpconn.runtime.journal import Change, Finished, Notice, Replay
 from mcpconn.runtime.supervisor import Supervisor
@@ -130,17 +131,17 @@ class Meter:
         if span.is_recording():
             span.set_attribute("mcpconn.epoch", call.epoch)
             span.set_attribute("mcpconn.attempts", call.attempts)
-            span.set_attribute("mcpconn.outcome", call.outcome)
+            span.set_attribute("mcpconn.outcome", call.outcome.value)
             if call.blocked:
                 span.add_event("mcpconn.waited", {"seconds": call.blocked})
-            if call.outcome not in ("answered", "cancelled") and call.failure is not None:
+            if call.outcome not in (Outcome.ANSWERED, Outcome.CANCELLED) and call.failure is not None:
                 span.set_status(Status(StatusCode.ERROR, call.failure.summary))
 
     def _count(self, call: Finished) -> None:
-        key = call.method, call.outcome
+        key = call.method, call.outcome.value
         if key not in self._attributes:
             attributes = {"connection": call.server, "method": call.method}
-            self._attributes[key] = attributes, {**attributes, "outcome": call.outcome}
+            self._attributes[key] = attributes, {**attributes, "outcome": call.outcome.value}
         attributes, with_outcome = self._attributes[key]
         _calls.add(1, with_outcome)
         _duration.record(call.elapsed, attributes)

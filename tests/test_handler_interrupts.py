@@ -14,6 +14,7 @@ import pytest
 from mcp import MCPError
 
 from mcpconn import Manager, NotRunning, State, SyncManager, handlers
+from mcpconn.core.outcome import Outcome
 from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import virtual_backend
 from mcpconn.testing.scripted import faults, hostile
@@ -176,7 +177,7 @@ async def test_whatever_a_call_raises_is_an_answer(error: Exception) -> None:
 
 async def test_a_loop_that_ends_under_a_call_leaves_its_outcome_unknown() -> None:
     error = NotRunning("the manager's event loop has ended")
-    error.outcome = "unknown"
+    error.outcome = Outcome.UNKNOWN
 
     class Ended(SyncManager):
         def call_tool(self, *args: Any, **options: Any) -> Any:

@@ -1,5 +1,3 @@
 """The command line: `mcpconn check`, `call`, `tools`, `watch`, `diagram`, `demo`. Needs the extra `cli`."""
 
-from mcpconn.cli.entry import main
-
-__all__ = ["main"]
+from mcpconn.cli.entry import main as main

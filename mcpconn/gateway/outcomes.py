@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from mcp import MCPError
 from mcp_types import INTERNAL_ERROR, ErrorData
@@ -18,7 +18,7 @@ CALL_ID = "mcpconn/call"
 """Key in a result's `_meta` for the ledger's id of a call with a key."""
 
 
-def tool_error(text: str, outcome: Literal["not_run", "unknown", "ran"], meta: Mapping[str, Any]) -> Json:
+def tool_error(text: str, outcome: str, meta: Mapping[str, Any]) -> Json:
     """A tool's result that is an error."""
     return {"content": [{"type": "text", "text": text}], "isError": True, "_meta": {**meta, OUTCOME: outcome}}
 

@@ -15,6 +15,7 @@ from mcp import MCPError
 from pydantic import BaseModel, ValidationError
 
 from mcpconn.core.failures import FailureKind
+from mcpconn.core.outcome import Outcome
 from mcpconn.errors import CallFailed, ConfigError, NotRunning
 from mcpconn.handlers.results import Payload, encode, resource_payload, tool_payload, whole_payload
 from mcpconn.handlers.wording import BadArguments, Problem, UnreadableResult, no_such_tool, problem, reported
@@ -130,7 +131,7 @@ class _Answer:
         except Exception:
             # An error whose own text cannot be made, or whose data has no end.
             what = f"The call to MCP server {self._server!r} failed, and the error cannot be shown."
-            said = Problem(f"{what} {type(error).__name__}.", FailureKind.APPLICATION, "unknown", state)
+            said = Problem(f"{what} {type(error).__name__}.", FailureKind.APPLICATION, Outcome.UNKNOWN, state)
         try:
             return encode(said.payload())
         except Exception:

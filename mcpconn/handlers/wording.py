@@ -17,17 +17,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 import mcp_types as types
 from mcp import MCPError
 
 from mcpconn.core.classify import classify
 from mcpconn.core.failures import Evidence, FailureKind
+from mcpconn.core.outcome import Outcome
 from mcpconn.errors import CallFailed, ConnectionClosed, ConnectionFailed, InvalidResult, NotRunning, UnknownServer
 from mcpconn.redact.redactor import redacted
 
-Outcome = Literal["not_run", "unknown", "ran"]
 Redact = Callable[[str], str]
 
 NO_SUCH_TOOL = "this server has no such tool"
@@ -62,7 +62,7 @@ class Problem:
             "error": self.text,
             "kind": self.kind.value,
             "state": self.state,
-            "outcome": self.outcome,
+            "outcome": self.outcome.value,
             "retry_in": None if self.retry_in is None else round(self.retry_in, 1),
         }
         return fields if self.data is None else {**fields, "data": self.data}
@@ -90,23 +90,25 @@ def problem(
         return _answered(error, server, state, runs, redact, missing)
     said = _sentence(redact(str(error).strip() or type(error).__name__))
     if isinstance(error, UnknownServer):
-        return Problem(_joined(said, "Do not try again under this name."), FailureKind.CONFIG, "not_run")
+        return Problem(_joined(said, "Do not try again under this name."), FailureKind.CONFIG, Outcome.NOT_RUN)
     if isinstance(error, NotRunning):
         text = _joined(f"MCP server {server!r} cannot be used: {said}", _fate(error.outcome, runs), _HOST)
         return Problem(text, FailureKind.UNAVAILABLE, error.outcome, state)
     if isinstance(error, BadArguments):
         text = _joined(said, f"Nothing was sent to MCP server {server!r}. Correct the arguments and try again.")
-        return Problem(text, FailureKind.APPLICATION, "not_run", state)
+        return Problem(text, FailureKind.APPLICATION, Outcome.NOT_RUN, state)
     if isinstance(error, UnreadableResult):
         advice = "The tool ran: do not run it again for its answer." if runs else _SAME_AGAIN
         text = _joined(f"MCP server {server!r} answered, and the answer cannot be shown: {said}", advice)
-        return Problem(text, FailureKind.APPLICATION, "ran", state)
+        return Problem(text, FailureKind.APPLICATION, Outcome.RAN, state)
     if classify(Evidence(exception=error, phase="call")).kind is FailureKind.CANCELLED:
         text = f"The call to MCP server {server!r} was interrupted on this side: {said}"
         advice = "Do not try again unless you are asked to."
-        return Problem(_joined(text, _fate("unknown", runs), advice), FailureKind.CANCELLED, "unknown", state)
-    text = _joined(f"The call to MCP server {server!r} failed: {said}", _fate("unknown", runs), _SAME_AGAIN)
-    return Problem(text, FailureKind.APPLICATION, "unknown", state)
+        return Problem(
+            _joined(text, _fate(Outcome.UNKNOWN, runs), advice), FailureKind.CANCELLED, Outcome.UNKNOWN, state
+        )
+    text = _joined(f"The call to MCP server {server!r} failed: {said}", _fate(Outcome.UNKNOWN, runs), _SAME_AGAIN)
+    return Problem(text, FailureKind.APPLICATION, Outcome.UNKNOWN, state)
 
 
 def reported(
@@ -124,9 +126,9 @@ def reported(
     """
     text = redact(text) or "The tool failed, and does not say why."
     if missing is None:
-        return Problem(text, FailureKind.APPLICATION, "ran", state, data=data)
+        return Problem(text, FailureKind.APPLICATION, Outcome.RAN, state, data=data)
     said = f"MCP server {server!r}: {missing} It answered: {_sentence(text)}"
-    return Problem(said, FailureKind.APPLICATION, "unknown", state, data=data)
+    return Problem(said, FailureKind.APPLICATION, Outcome.UNKNOWN, state, data=data)
 
 
 def no_such_tool(tool: str, known: Iterable[str]) -> str:
@@ -152,10 +154,10 @@ def _answered(
     data = redacted(error.error.data, redact)
     if missing is not None:
         text = _joined(f"MCP server {server!r}: {missing}", f"It answered: {_sentence(redact(error.message))}")
-        return Problem(text, FailureKind.APPLICATION, "unknown", state, data=data)
+        return Problem(text, FailureKind.APPLICATION, Outcome.UNKNOWN, state, data=data)
     advice = (_REFUSED_TOOL if runs else _REFUSED).get(error.code, _SAME_AGAIN)
-    text = _joined(said, _fate("unknown", runs), advice)
-    return Problem(text, FailureKind.APPLICATION, "unknown", state, data=data)
+    text = _joined(said, _fate(Outcome.UNKNOWN, runs), advice)
+    return Problem(text, FailureKind.APPLICATION, Outcome.UNKNOWN, state, data=data)
 
 
 def _advice(error: CallFailed, runs: bool) -> str:
@@ -171,7 +173,7 @@ def _advice(error: CallFailed, runs: bool) -> str:
         return "Do not try again: a person has to mend this server or its configuration. Tell the user."
     if isinstance(error, InvalidResult):
         return "Do not run it again for its answer." if runs else _SAME_AGAIN
-    if runs and error.outcome == "unknown":
+    if runs and error.outcome is Outcome.UNKNOWN:
         return (
             "Do not just try again, it could be done twice: find out first whether it took effect, with a tool that "
             "only reads, or ask the user."
@@ -204,12 +206,12 @@ def _joined(*sentences: str) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _fate(outcome: str, runs: bool) -> str:
+def _fate(outcome: Outcome, runs: bool) -> str:
     if not runs:
         return ""
     return {
-        "not_run": "The tool was not run.",
-        "ran": "The tool ran, and its answer cannot be used.",
+        Outcome.NOT_RUN: "The tool was not run.",
+        Outcome.RAN: "The tool ran, and its answer cannot be used.",
     }.get(outcome, "It is not known whether the tool ran.")
 
 

@@ -14,6 +14,7 @@ from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.decide import confirmed, is_lost_session, is_plain, is_refusal, may_replay
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
+from mcpconn.core.outcome import Outcome
 from mcpconn.core.seen import walk
 from mcpconn.errors import CallFailed, CallTimeout, InvalidResult, unanswered
 from mcpconn.policy import Policy
@@ -83,7 +84,7 @@ class Calls:
         began = self._clock.now()
         call = Call(method, began, math.inf if timeout is None else began + timeout, background=background)
         self._budget.deposit()
-        outcome = "cancelled"
+        outcome = Outcome.CANCELLED
         scope = anyio.CancelScope(deadline=call.deadline)
         try:
             with scope:
@@ -101,20 +102,20 @@ class Calls:
                     except Exception as error:
                         caught = error
                     else:
-                        outcome = "answered"
+                        outcome = Outcome.ANSWERED
                         return result
                     finally:
                         ATTEMPT.reset(token)
-                        self._leave(call, answered=outcome == "answered")
+                        self._leave(call, answered=outcome is Outcome.ANSWERED)
                     await self._consider(call, caught, safe)
             if not scope.cancelled_caught:  # pragma: no cover - the loop above is left by return, raise or cancel
                 raise AssertionError("unreachable")
             raise self._timed_out(call, timeout)
         except Exception as error:
-            outcome = self._outcome(error)
+            outcome = getattr(error, "outcome", Outcome.ERROR)
             raise
         finally:
-            if outcome != "answered" or not self._journal.answered():
+            if outcome is not Outcome.ANSWERED or not self._journal.answered():
                 self._journal.add(
                     Finished(
                         supervisor.name,
@@ -124,7 +125,7 @@ class Calls:
                         self._clock.now() - began,
                         call.blocked,
                         supervisor.epoch,
-                        call.failure if outcome != "answered" else None,
+                        call.failure if outcome is not Outcome.ANSWERED else None,
                     )
                 )
 
@@ -350,12 +351,6 @@ class Calls:
         call.failure = error.failure
         assert isinstance(error, CallTimeout)
         return error
-
-    @staticmethod
-    def _outcome(error: Exception) -> str:
-        if isinstance(error, CallTimeout):
-            return "timeout"
-        return {"unknown": "unknown", "not_run": "failed", "ran": "error"}.get(getattr(error, "outcome", ""), "error")
 
 
 def _detach(error: BaseException, handled: BaseException | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mcpconn.core.failures import Failure
+from mcpconn.core.outcome import Outcome
 from mcpconn.core.states import Event, State
 from mcpconn.runtime.listeners import Listeners, Report
 
@@ -60,8 +61,7 @@ class Finished(NamedTuple):
 
     server: str
     method: str
-    outcome: str
-    """`answered`, `error` (the application's), `failed`, `unknown`, `timeout`, `cancelled`."""
+    outcome: Outcome
     attempts: int
     elapsed: float
     """Seconds from the call to its end."""
@@ -124,7 +124,7 @@ class Journal:
         """Keep a notice and pass it on."""
         if isinstance(notice, Finished):
             self.counts["calls"] += 1
-            self.counts[f"outcome.{notice.outcome}"] += 1
+            self.counts[f"outcome.{notice.outcome.value}"] += 1
         elif isinstance(notice, Change):
             self.changes.append(notice)
             self.counts[f"event.{notice.event}"] += 1

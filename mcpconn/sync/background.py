@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from mcpconn.core.outcome import Outcome
 from mcpconn.errors import NotRunning
 from mcpconn.runtime.native import poster
 
@@ -72,7 +73,7 @@ class _Call(Generic[T]):
         if not self.future.done():
             error = NotRunning(why)
             if self._scope is not None:
-                error.outcome = "unknown"
+                error.outcome = Outcome.UNKNOWN
             self.future.set_exception(error)
 
 

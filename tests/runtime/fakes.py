@@ -33,7 +33,7 @@ REFUSED = Evidence(exception=ConnectionRefusedError("refused"), written=False, p
 """The server is down."""
 
 
-class CliError(Exception):
+class CallError(Exception):
     """An error with the evidence for it."""
 
     def __init__(self, evidence: Evidence) -> None:
@@ -76,7 +76,7 @@ class FakeLink:
         return Attempt(phase, self.era)
 
     def evidence(self, error: BaseException, attempt: Attempt) -> Evidence:
-        if isinstance(error, CliError):
+        if isinstance(error, CallError):
             return error.evidence
         if isinstance(error, MCPError):
             return Evidence(code=error.code, message=error.message, from_wire=True, phase=attempt.phase)
@@ -124,7 +124,7 @@ class FakeLink:
         if failure is not None:
             raise failure
         if not result:
-            raise CliError(Evidence(exception=anyio.EndOfStream()))
+            raise CallError(Evidence(exception=anyio.EndOfStream()))
         return result[0]
 
     def break_down(self, error: Exception) -> None:
@@ -192,7 +192,7 @@ def failing(evidence: Evidence) -> Callable[[FakeLink], Awaitable[None]]:
 
     async def plan(link: FakeLink) -> None:
         await checkpoint()
-        raise CliError(evidence)
+        raise CallError(evidence)
 
     return plan
 

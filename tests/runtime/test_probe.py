@@ -14,7 +14,7 @@ from mcp import MCPError
 from mcpconn import ConnectionFailed, Evidence, FailureKind, OutcomeUnknown, Policy, State, classify
 from mcpconn.core.decide import SUSPICION_INTERVAL
 from mcpconn.core.failures import Failure
-from tests.runtime.fakes import CUT, GONE, UNLISTED, CliError, FakeLink, Rig
+from tests.runtime.fakes import CUT, GONE, UNLISTED, CallError, FakeLink, Rig
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +33,7 @@ def refuses(evidence: Evidence) -> Callable[[], Awaitable[None]]:
 
     async def refuse() -> None:
         await checkpoint()
-        raise CliError(evidence)
+        raise CallError(evidence)
 
     return refuse
 
@@ -264,7 +264,7 @@ async def test_a_refusal_that_names_the_session_asks_for_a_listing_at_once() -> 
     async with rig.running():
         await rig.call("answer")
         rig.link.on_listing = refuses(UNLISTED)
-        assert await rig.call(CliError(refusal), "answer") == "answer"
+        assert await rig.call(CallError(refusal), "answer") == "answer"
         assert rig.supervisor.epoch == 2
 
 
@@ -328,8 +328,8 @@ async def test_within_3_s_of_an_answered_probe_an_error_is_passed_on_at_once() -
         await rig.ready()
         started = anyio.current_time()
         for _ in range(20):
-            with pytest.raises(CliError):
-                await rig.call(CliError(ODD), "never")
+            with pytest.raises(CallError):
+                await rig.call(CallError(ODD), "never")
         assert anyio.current_time() == started
         assert rig.link.asked == ["ping"]
 
@@ -339,11 +339,11 @@ async def test_after_a_lost_session_an_error_waits_for_the_probe_of_the_next_one
     async with rig.running():
         await rig.ready()
         rig.link.on_probe = refuses(UNLISTED)
-        assert await rig.call(CliError(UNLISTED), "answer") == "answer"
+        assert await rig.call(CallError(UNLISTED), "answer") == "answer"
         # The server restarts once more, a second later. The call can wait two seconds for the right answer.
         await anyio.sleep(1)
         rig.link.on_probe = refuses(UNLISTED)
-        assert await rig.call(CliError(UNLISTED), "answer") == "answer"
+        assert await rig.call(CallError(UNLISTED), "answer") == "answer"
         assert rig.supervisor.epoch == 3
 
 
@@ -352,10 +352,10 @@ async def test_two_errors_in_a_row_make_a_session_suspect() -> None:
     async with rig.running():
         assert await rig.call("answer") == "answer"
         rig.link.on_probe = refuses(OWN)
-        with pytest.raises(CliError):
-            await rig.call(CliError(OWN), "never", safe=True)
+        with pytest.raises(CallError):
+            await rig.call(CallError(OWN), "never", safe=True)
         assert rig.link.asked == []
-        assert await rig.call(CliError(OWN), "answer", safe=True) == "answer"
+        assert await rig.call(CallError(OWN), "answer", safe=True) == "answer"
         assert rig.supervisor.epoch == 2
 
 
@@ -364,8 +364,8 @@ async def test_errors_with_results_between_them_are_the_tools_own() -> None:
     async with rig.running():
         for _ in range(50):
             assert await rig.call("answer") == "answer"
-            with pytest.raises(CliError):
-                await rig.call(CliError(OWN), "never")
+            with pytest.raises(CallError):
+                await rig.call(CallError(OWN), "never")
             await anyio.sleep(1)
         assert rig.link.asked == []
 
@@ -377,10 +377,10 @@ async def test_a_lost_session_does_not_make_an_unknown_outcome_known(evidence: E
         assert await rig.call("answer") == "answer"
         rig.link.on_probe = refuses(UNLISTED)
         if evidence is OWN:
-            with pytest.raises(CliError):
-                await rig.call(CliError(evidence), "never", safe=safe)
+            with pytest.raises(CallError):
+                await rig.call(CallError(evidence), "never", safe=safe)
         with pytest.raises(OutcomeUnknown):
-            await rig.call(CliError(evidence), "never", safe=safe)
+            await rig.call(CallError(evidence), "never", safe=safe)
         await anyio.sleep(10)
         assert rig.supervisor.epoch == 2
 
@@ -403,7 +403,7 @@ async def test_sessions_on_which_no_call_succeeds_end_in_failed_and_it_says_so()
         while rig.supervisor.state is not State.FAILED:
             assert anyio.current_time() < started + 60
             with pytest.raises(MCPError) as caught:
-                await rig.call(CliError(UNLISTED), CliError(UNLISTED))
+                await rig.call(CallError(UNLISTED), CallError(UNLISTED))
             errors.append(caught.value)
             await anyio.sleep(1)
         assert anyio.current_time() - started >= 30
@@ -427,7 +427,7 @@ async def test_after_the_cool_down_one_session_in_vain_is_enough_and_a_good_one_
     async with rig.running():
         while rig.supervisor.state is not State.FAILED:
             with pytest.raises(MCPError):
-                await rig.call(CliError(UNLISTED), CliError(UNLISTED))
+                await rig.call(CallError(UNLISTED), CallError(UNLISTED))
             await anyio.sleep(1)
         waits = []
         for _ in range(3):
@@ -436,7 +436,7 @@ async def test_after_the_cool_down_one_session_in_vain_is_enough_and_a_good_one_
             await anyio.sleep(waits[-1] + 1)
             assert rig.supervisor.state is State.READY
             with pytest.raises(MCPError):
-                await rig.call(CliError(UNLISTED), CliError(UNLISTED))
+                await rig.call(CallError(UNLISTED), CallError(UNLISTED))
             assert (rig.supervisor.state, rig.dialer.dials) == (State.FAILED, before + 1)
         assert waits[0] < waits[1] < waits[2]
 
@@ -447,7 +447,7 @@ async def test_after_the_cool_down_one_session_in_vain_is_enough_and_a_good_one_
         await anyio.sleep(400)
         assert await rig.call("answer") == "answer"
         rig.link.on_probe = refuses(UNLISTED)
-        assert await rig.call(CliError(UNLISTED), "answer") == "answer"
+        assert await rig.call(CallError(UNLISTED), "answer") == "answer"
         assert rig.supervisor.state is State.READY
 
 

@@ -24,7 +24,7 @@ from mcpconn import (
 from mcpconn.core.decide import SUSPICION_INTERVAL
 from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
-from tests.runtime.fakes import CUT, GONE, REFUSED, CliError, FakeLink, Rig, answering, failing
+from tests.runtime.fakes import CUT, GONE, REFUSED, CallError, FakeLink, Rig, answering, failing
 
 pytestmark = pytest.mark.anyio
 
@@ -147,7 +147,7 @@ async def test_a_probe_under_way_when_the_connection_is_closed_changes_nothing(r
             going_on.set()
             await anyio.sleep(1 if result != "hangs" else 1000)
             if result == "fails":
-                raise CliError(GONE)
+                raise CallError(GONE)
 
         rig.link.on_probe = probe
         rig.supervisor.report(1, classify(CUT))
@@ -226,7 +226,7 @@ async def test_a_probe_of_an_old_session_that_ends_late_does_not_touch_the_new_o
 
         async def probe() -> None:
             await late.wait()
-            raise CliError(evidence)
+            raise CallError(evidence)
 
         rig.link.on_probe = probe
         rig.supervisor.report(1, classify(CUT))
@@ -457,7 +457,7 @@ async def test_a_probe_refused_with_retry_after_delays_the_next_dial_once() -> N
         await rig.ready()
 
         async def probe() -> None:
-            raise CliError(Evidence(http_status=503, content_type="", retry_after=5.0, phase="probe"))
+            raise CallError(Evidence(http_status=503, content_type="", retry_after=5.0, phase="probe"))
 
         rig.link.on_probe = probe
         rig.dialer.plans = [failing(REFUSED)]
@@ -538,21 +538,21 @@ async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_mo
     rig = Rig()
     async with rig.running():
         for _ in range(3):
-            await rig.call(CliError(GONE), "answer")
+            await rig.call(CallError(GONE), "answer")
         assert rig.supervisor.schedule.replicas_suspected
         epoch, answers = rig.supervisor.epoch, [True, False, True, True]
 
         async def probe() -> None:
             if answers.pop():
-                raise CliError(GONE)
+                raise CallError(GONE)
 
         rig.link.on_probe = probe
         rig.supervisor.probe.answered.add("ping")
         # One replica says that the session is gone, another knows it.
-        assert await rig.call(CliError(GONE), "answer") == "answer"
+        assert await rig.call(CallError(GONE), "answer") == "answer"
         assert (rig.supervisor.epoch, rig.link.asked, answers) == (epoch, ["ping"] * 3, [True])
         answers += [True, True, True, True]
         await anyio.sleep(SUSPICION_INTERVAL)
-        assert await rig.call(CliError(GONE), "answer") == "answer"
+        assert await rig.call(CallError(GONE), "answer") == "answer"
         assert rig.supervisor.epoch == epoch + 1
         assert failed_once(rig).summary.endswith("several replicas behind a balancer without sticky sessions")

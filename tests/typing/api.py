@@ -9,7 +9,7 @@ from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult, ListToo
 from typing_extensions import assert_type
 
 import mcpconn
-from mcpconn import Connection, ConnectionContext, Manager, Policy, SyncManager
+from mcpconn import Connection, ConnectionContext, Manager, Outcome, Policy, SyncManager
 from mcpconn.status import ConnectionStatus, ManagerStatus
 
 SERVERS = {"fs": {"command": "server"}}
@@ -76,3 +76,8 @@ async def handlers() -> None:
     handler = mcpconn.handlers.call_tool(manager, "fs", "read", timeout=30)
     assert_type(await handler({"path": "a"}), str)
     mcpconn.handlers.call_tool(manager, "fs", "read", timout=30)  # type: ignore[call-overload]
+
+
+def outcomes(error: mcpconn.CallFailed) -> bool:
+    assert_type(error.outcome, Outcome)
+    return error.outcome is Outcome.NOT_RUN or error.outcome == "unknown"
