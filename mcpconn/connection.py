@@ -291,13 +291,16 @@ class Connection(Owned, Known, Methods, Arguments):
             safe = harmful if idempotent is False else harmless
         if not background:
             self._calls_made += 1
-        seconds = self.policy.call_timeout if timeout is DEFAULT else timeout
+        seconds = self._seconds(timeout)
         span = start_span(self.name, method, target)
         call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait, background=background)
         if span is None:
             return await call
         with within(span):
             return await call
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        return self.policy.call_timeout if timeout is DEFAULT else timeout
 
     def _check_here(self) -> None:
         if self._home is None:

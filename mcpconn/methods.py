@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import mcp_types as types
 from mcp import Client
@@ -61,10 +61,9 @@ class Methods(Legacy):
 
         check_timeout(read_timeout_seconds, "read_timeout_seconds")
 
-        mark, safe = self._safety_of(name, idempotent)
-
-        def issue(client: Client, attempt: Attempt) -> Awaitable[types.CallToolResult]:
-            mark(attempt)
+        def send(
+            client: Client, attempt: Attempt, sent_meta: Mapping[str, Any] | None
+        ) -> Awaitable[types.CallToolResult]:
             return client.call_tool(
                 name,
                 arguments,
@@ -72,10 +71,10 @@ class Methods(Legacy):
                 progress_callback and noting(attempt, progress_callback),
                 input_responses=input_responses,
                 request_state=request_state,
-                meta=meta,
+                meta=cast("types.RequestParamsMeta | None", sent_meta),
             )
 
-        return await self._call("tools/call", issue, safe=safe, timeout=timeout, wait=wait, target=name)
+        return await self._tool_call(name, meta, send, timeout=timeout, idempotent=idempotent, wait=wait)
 
     async def list_tools(
         self,

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from anyio.lowlevel import checkpoint
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.shared.dispatcher import ProgressFnT
 
 from mcpconn import raw
 from mcpconn.catalog.catalog import Catalog
 from mcpconn.core.attempt import Attempt
+from mcpconn.keys import CANCEL, CallKey, ledger_of, repeated
 from mcpconn.peer import Peer
 from mcpconn.restore import Restore
 from mcpconn.runtime.session import Session
 
 T = TypeVar("T")
+
+CANCEL_PATIENCE = 5.0
+"""Seconds for telling a gateway of a cancelled call."""
 
 
 class _Default:
@@ -114,23 +119,98 @@ class Requests(Peer):
             MCPError: the server's application answered with an error.
             CallFailed: as the other methods.
         """
-        tool = str((params or {}).get("name", "")) if method == "tools/call" else None
-        mark, tool_safe = self._safety_of(tool or "", idempotent)
+        if method == "tools/call":
+            return await self._request_tool(
+                dict(params or {}), progress_callback, before, rounds, timeout=timeout, idempotent=idempotent, wait=wait
+            )
 
         async def issue(client: Client, attempt: Attempt) -> dict[str, Any]:
-            if tool is not None:
-                mark(attempt)
             if before is not None:
                 await before()
             told = progress_callback and noting(attempt, progress_callback)
             return await raw.send(client, method, params, progress_callback=told, rounds=rounds)
 
         async def safe() -> bool:
-            if tool is not None:
-                return await tool_safe()
             return method in raw.SAFE_METHODS if idempotent is None else idempotent
 
-        return await self._call(method, issue, safe=safe, timeout=timeout, wait=wait, target=tool)
+        return await self._call(method, issue, safe=safe, timeout=timeout, wait=wait)
+
+    async def _request_tool(
+        self,
+        params: dict[str, Any],
+        progress_callback: ProgressFnT | None,
+        before: Callable[[], Awaitable[None]] | None,
+        rounds: bool,
+        **options: Any,
+    ) -> dict[str, Any]:
+        async def send(client: Client, attempt: Attempt, meta: Mapping[str, Any] | None) -> dict[str, Any]:
+            if before is not None:
+                await before()
+            sent = params if meta is None else {**params, "_meta": dict(meta)}
+            told = progress_callback and noting(attempt, progress_callback)
+            return await raw.send(client, "tools/call", sent, progress_callback=told, rounds=rounds)
+
+        return await self._tool_call(str(params.get("name", "")), params.get("_meta"), send, **options)
+
+    async def _tool_call(
+        self,
+        tool: str,
+        meta: Mapping[str, Any] | None,
+        send: Callable[[Client, Attempt, Mapping[str, Any] | None], Awaitable[T]],
+        *,
+        timeout: float | None,
+        idempotent: bool | None,
+        wait: bool,
+    ) -> T:
+        """Call a tool, with a key if it may do harm and the server keeps a ledger.
+
+        Args:
+            tool: Its name.
+            meta: The call's `_meta`.
+            send: Makes one attempt, with this `_meta`.
+            timeout: Seconds for the whole call.
+            idempotent: What the caller says of it.
+            wait: False raises `NotReady` at once if the connection is not ready.
+        """
+        mark, safe = self._safety_of(tool, idempotent)
+        key = CallKey(meta, client=self._present_client)
+
+        def issue(client: Client, attempt: Attempt) -> Awaitable[T]:
+            mark(attempt)
+            return send(client, attempt, key.meta(client) if attempt.unsafe else meta)
+
+        async def repeatable() -> bool:
+            return key.repeatable() or await safe()
+
+        def call(seconds: float | None) -> Awaitable[T]:
+            return self._call("tools/call", issue, safe=repeatable, timeout=seconds, wait=wait, target=tool)
+
+        client = self._present_client()
+        if client is not None and ledger_of(client) is None:
+            # The usual server: nothing of this costs the call anything.
+            return await call(timeout)
+        return await repeated(key, call, self._seconds(timeout), self._cancel_key)
+
+    def _present_client(self) -> Client | None:
+        session = self.present()
+        return None if session is None or session.link is None else session.link.client
+
+    @abstractmethod
+    def _seconds(self, timeout: float | None) -> float | None:
+        """The timeout of a call, the default resolved."""
+
+    @abstractmethod
+    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
+
+    def _cancel_key(self, key: str) -> None:
+        """Have the gateway cancel a call that nobody waits for any longer."""
+
+        async def cancel() -> None:
+            with suppress(MCPError):
+                await self.request(CANCEL, {"key": key}, timeout=CANCEL_PATIENCE)
+
+        self.spawn(cancel)
 
 
 def noting(attempt: Attempt, callback: ProgressFnT) -> ProgressFnT:

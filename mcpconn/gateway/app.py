@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
-from mcpconn.gateway.store import MemoryStore, Store
+from mcpconn.gateway.store import MemoryStore, Store, StoreUnavailable
 from mcpconn.gateway.upstreams import MARK, Upstreams
 from mcpconn.gateway.views import View
 from mcpconn.manager import Manager
@@ -129,6 +129,8 @@ class App:
                 await stack.enter_async_context(endpoint.running())
                 group.start_soon(endpoint.sessions.sweep)
             group.start_soon(self._gate.watch)
+            with suppress(StoreUnavailable):
+                await self.ledger.identity()
             group.start_soon(self.ledger.own)
             group.start_soon(self.ledger.obey)
             for server in self.servers:
@@ -233,6 +235,7 @@ class App:
             name=self.settings.name,
             version=__version__,
             instructions=partial(self._instructions, chosen),
+            ledger=self.ledger.advertised,
             schema=lists.schema,
             forwarder=forwarder,
             relay=relay,

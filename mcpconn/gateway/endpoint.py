@@ -28,6 +28,7 @@ from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.sessions import REQUEST_KEY, SCOPE_KEY, Sessions
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.views import View
+from mcpconn.keys import LEDGER
 
 MAX_SESSIONS = 10_000
 """Legacy sessions of one view held open at once. The SDK's own figure, said explicitly."""
@@ -43,9 +44,18 @@ ROUND_TTL = 600.0
 class ViewServer(Server[Any]):
     """The SDK's server of one view. Its capabilities are those that the forwarding serves."""
 
-    def __init__(self, name: str, version: str, *, instructions: Callable[[], str | None], **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        *,
+        instructions: Callable[[], str | None],
+        ledger: Callable[[], dict[str, Any] | None],
+        **options: Any,
+    ) -> None:
         super().__init__(name, version=version, **options)
         self._instructions = instructions
+        self._ledger = ledger
 
     def get_capabilities(
         self,
@@ -56,6 +66,7 @@ class ViewServer(Server[Any]):
         protocol_version: str | None = None,
     ) -> types.ServerCapabilities:
         modern = protocol_version in MODERN_PROTOCOL_VERSIONS
+        said = self._ledger()
         return types.ServerCapabilities(
             tools=types.ToolsCapability(list_changed=True),
             prompts=types.PromptsCapability(list_changed=True),
@@ -63,7 +74,8 @@ class ViewServer(Server[Any]):
             completions=types.CompletionsCapability(),
             # The modern era has a level per request, and no capability for it.
             logging=None if modern else types.LoggingCapability(),
-            experimental=experimental_capabilities,
+            # A client that knows of the ledger sends keys with its calls, and may then send them again.
+            experimental={**(experimental_capabilities or {}), **({LEDGER: said} if said is not None else {})} or None,
         )
 
     def create_initialization_options(self, *args: Any, **options: Any) -> InitializationOptions:
@@ -82,6 +94,7 @@ class Endpoint:
         name: str,
         version: str,
         instructions: Callable[[], str | None],
+        ledger: Callable[[], dict[str, Any] | None],
         schema: Callable[[str], Any],
         forwarder: Forwarder,
         relay: Relay,
@@ -98,6 +111,7 @@ class Endpoint:
             name: What the gateway calls itself.
             version: Its version.
             instructions: How its servers want to be used, as far as it is known.
+            ledger: What is said of the ledger to clients; None if it cannot be used now.
             schema: A tool's input schema, by public name.
             forwarder: Answers requests.
             relay: Where the events of listening streams come from.
@@ -115,6 +129,7 @@ class Endpoint:
             name,
             version,
             instructions=instructions,
+            ledger=ledger,
             get_tool_input_schema=schema,
             on_subscriptions_listen=self._listen,
         )

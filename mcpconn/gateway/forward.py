@@ -22,7 +22,7 @@ from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed, McpConnError
 from mcpconn.gateway.downstream import CALL, Call, Context, Downstream, is_modern
 from mcpconn.gateway.extras import Extras
-from mcpconn.gateway.keyed import CANCEL, IDEMPOTENCY_KEY, LEDGER, Keyed
+from mcpconn.gateway.keyed import Keyed
 from mcpconn.gateway.ledger import Entry, Ledger, fingerprint_of
 from mcpconn.gateway.lists import KINDS, BadCursor, Lists
 from mcpconn.gateway.names import Table
@@ -33,6 +33,7 @@ from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
 from mcpconn.gateway.upstreams import NotShared, Upstreams, speaks_modern
 from mcpconn.gateway.views import View
+from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
 
 ERA_PATIENCE = 5.0
 """Seconds to wait for a server's era, which decides who may share a session with it."""

@@ -25,13 +25,7 @@ from mcpconn.gateway.parked import Parked, ParkingLot
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.rewrite import Json
 from mcpconn.gateway.store import StoreFull, StoreUnavailable
-
-IDEMPOTENCY_KEY = "mcpconn/idempotencyKey"
-"""Key in a call's `_meta` under which a client names the call, to be able to ask for it again."""
-LEDGER = "mcpconn/ledger"
-"""Key in `_meta` for the ledger's id. A client that repeats a call names the ledger that it sent the call under."""
-CANCEL = "mcpconn/cancel"
-"""The request that cancels a call with a key: closing its stream does not."""
+from mcpconn.keys import CANCEL
 
 
 class Keyed:

@@ -114,6 +114,9 @@ class Entry:
 class Ledger:
     """The ledger of one gateway process, on a store that it may share with others."""
 
+    NAME = Key("ledger", "id")
+    """Where the ledger's id is kept."""
+
     def __init__(
         self,
         store: Store,
@@ -135,6 +138,7 @@ class Ledger:
         self._sleep = sleep
         self.owner = secrets.token_hex(8)
         """This process, in the records of what it has sent."""
+        self._identity: str | None = None
         self._entries: dict[Key, Entry] = {}
         # Ends that the store did not take yet: the value to write, or None to delete the record.
         self._unwritten: dict[Key, tuple[Entry, bytes | None]] = {}
@@ -142,11 +146,16 @@ class Ledger:
 
     async def identity(self) -> str:
         """The ledger's id, which a client sees: the same as long as the store keeps its records."""
-        key = Key("ledger", "id")
+        key = self.NAME
         await self._store.add(key, secrets.token_hex(8).encode(), ttl=10 * 365 * 86_400.0)
         record = await self._store.get(key)
         assert record is not None
-        return record.value.decode("ascii")
+        self._identity = record.value.decode("ascii")
+        return self._identity
+
+    def advertised(self) -> dict[str, Any] | None:
+        """What clients are told of the ledger; None until the store has answered for the first time."""
+        return None if self._identity is None else {"id": self._identity, "ttl": self.ttl}
 
     async def own(self) -> None:
         """Keep this process's lease, for as long as it runs. Calls it has sent are `unknown` once the lease ends.
@@ -156,6 +165,8 @@ class Ledger:
         while True:
             try:
                 await self._store.put(self._lease(self.owner), b"", ttl=LEASE)
+                if self._identity is None:
+                    await self.identity()
                 for place in tuple(self._unwritten):
                     await self._write_end(place)
             except StoreUnavailable as error:

@@ -11,8 +11,8 @@ from mcp import Client, MCPError
 from mcp_types import CallToolResult, TextContent
 
 from mcpconn.gateway import Settings, View
-from mcpconn.gateway.keyed import IDEMPOTENCY_KEY
 from mcpconn.gateway.outcomes import OUTCOME
+from mcpconn.keys import IDEMPOTENCY_KEY
 from mcpconn.testing import Script, ScriptedTool
 from mcpconn.testing.scripted import faults
 from tests.gateway.conftest import gateway

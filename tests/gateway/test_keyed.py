@@ -13,9 +13,9 @@ from mcp_types import CallToolResult
 
 from mcpconn import raw
 from mcpconn.gateway import MemoryStore
-from mcpconn.gateway.keyed import CANCEL, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME
 from mcpconn.gateway.store import Key, Record, StoreUnavailable
+from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.testing import Script, ScriptedTool
 from mcpconn.testing.scripted import faults
 from mcpconn.testing.scripted.tools import RpcError

@@ -18,8 +18,8 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
-from mcpconn.gateway.keyed import IDEMPOTENCY_KEY
 from mcpconn.gateway.outcomes import OUTCOME
+from mcpconn.keys import IDEMPOTENCY_KEY
 from mcpconn.testing import HttpServer, Script, faults
 
 pytestmark = [pytest.mark.anyio, pytest.mark.gateway]

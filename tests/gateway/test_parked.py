@@ -13,8 +13,8 @@ import pytest
 from mcp import Client, MCPError
 
 from mcpconn.gateway import Settings
-from mcpconn.gateway.keyed import IDEMPOTENCY_KEY
 from mcpconn.gateway.outcomes import OUTCOME
+from mcpconn.keys import IDEMPOTENCY_KEY
 from tests.gateway.asking import Asking, asking
 from tests.gateway.conftest import Gateway, gateway
 

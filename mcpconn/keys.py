@@ -1,0 +1,131 @@
+"""Idempotency keys: calls that may not run twice, to a gateway that keeps a ledger of them (see `mcpconn.gateway`).
+
+Such a gateway advertises its ledger among its experimental capabilities. A call with a key runs once there, however
+often it is sent, so that a call whose answer was lost on the way can be sent again: with the same key, to the same
+ledger, within half the time for which the ledger keeps it. Everything else about it stays as for any other call.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio
+from mcp import Client
+
+from mcpconn.errors import CallTimeout, OutcomeUnknown
+
+T = TypeVar("T")
+
+LEDGER = "mcpconn/ledger"
+"""The experimental capability of a gateway with a ledger; in `_meta`, the ledger that a repeat was first sent under."""
+IDEMPOTENCY_KEY = "mcpconn/idempotencyKey"
+"""The key in `_meta` that names the call."""
+CANCEL = "mcpconn/cancel"
+"""The request that cancels a call by its key: the end of its stream does not."""
+REPEATS = 5
+"""Times that a call is sent again, beside the one retry that every call may have."""
+PAUSE = 0.2
+"""Seconds before the first of them; doubled each time. The connection's own waits come on top."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a gateway says of its ledger."""
+
+    id: str
+    ttl: float
+    """Seconds for which it keeps a call after its end."""
+
+
+def ledger_of(client: Client) -> Ledger | None:
+    """The ledger of the server that a session is with; None if it has none."""
+    said = (client.server_capabilities.experimental or {}).get(LEDGER)
+    if not isinstance(said, Mapping):
+        return None
+    name, ttl = said.get("id"), said.get("ttl")
+    return Ledger(name, float(ttl)) if isinstance(name, str) and isinstance(ttl, int | float) and ttl > 0 else None
+
+
+class CallKey:
+    """The key of one call, on all its attempts."""
+
+    def __init__(self, meta: Mapping[str, Any] | None, *, client: Callable[[], Client | None]) -> None:
+        """
+        Args:
+            meta: The call's `_meta`. A key that the caller gave is used as it is.
+            client: The client of the connection's present session.
+        """
+        self._meta = dict(meta or {})
+        own = self._meta.get(IDEMPOTENCY_KEY)
+        self.key: str = own if isinstance(own, str) else ""
+        self._client = client
+        self._ledger: Ledger | None = None
+        self._until = 0.0
+        self._repeat = False
+
+    def meta(self, client: Client) -> dict[str, Any] | None:
+        """The `_meta` for an attempt on a session."""
+        ledger = ledger_of(client)
+        if ledger is None:
+            return self._meta or None
+        if self._ledger is None:
+            self._ledger, self._until = ledger, anyio.current_time() + ledger.ttl / 2
+            self.key = self.key or secrets.token_hex(16)
+        sent = {**self._meta, IDEMPOTENCY_KEY: self.key}
+        # Only of what may have run: another ledger answers `unknown` to a repeat, and runs nothing.
+        return {**sent, LEDGER: self._ledger.id} if self._repeat else sent
+
+    def repeatable(self) -> bool:
+        """Whether sending the call again runs it no second time: the present session's server has its ledger."""
+        if self._ledger is None or anyio.current_time() >= self._until:
+            return False
+        client = self._client()
+        if client is not None and ledger_of(client) != self._ledger:
+            return False
+        self._repeat = True
+        return True
+
+    @property
+    def sent(self) -> bool:
+        """Whether it was sent with a key."""
+        return self._ledger is not None
+
+
+async def repeated(
+    key: CallKey,
+    call: Callable[[float | None], Awaitable[T]],
+    timeout: float | None,
+    cancel: Callable[[str], None],
+) -> T:
+    """Make a call, and make it again while its outcome is unknown and its key makes that harmless.
+
+    Args:
+        key: The call's.
+        call: Makes the call, within so many seconds.
+        timeout: Seconds for all of it; None: no limit.
+        cancel: Told of the key of a call that nobody waits for any longer.
+
+    Raises:
+        CallFailed: as `call`.
+    """
+    deadline = None if timeout is None else anyio.current_time() + timeout
+    pause = PAUSE
+    try:
+        for left in range(REPEATS, -1, -1):
+            remaining = None if deadline is None else max(0.0, deadline - anyio.current_time())
+            try:
+                return await call(remaining)
+            except OutcomeUnknown as error:
+                late = deadline is not None and anyio.current_time() + pause >= deadline
+                if not left or late or isinstance(error, CallTimeout) or not key.repeatable():
+                    raise
+            await anyio.sleep(pause)
+            pause *= 2
+        raise AssertionError("unreachable")  # pragma: no cover - the last pass returns or raises
+    except (anyio.get_cancelled_exc_class(), CallTimeout):
+        if key.sent:
+            cancel(key.key)
+        raise
