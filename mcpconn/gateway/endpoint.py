@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import mcp_types as types
+from mcp import MCPError
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
-from mcpconn.gateway.downstream import Context, Downstream
+from mcpconn.gateway.downstream import Context
 from mcpconn.gateway.events import ORIGIN, Events, Origin
 from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.principals import principal_of
@@ -124,7 +125,8 @@ class Endpoint:
         """
         self.view = view
         self._relay = relay
-        self._listeners: dict[Any, ListenHandler] = {}
+        self._standing = forwarder.standing
+        self._listeners: dict[str, ListenHandler] = {}
         self.server = ViewServer(
             name,
             version,
@@ -170,7 +172,7 @@ class Endpoint:
     def drain(self) -> None:
         """End every event stream with a clean last chunk."""
         self.sessions.end_streams()
-        for listener in self._listeners.values():
+        for listener in tuple(self._listeners.values()):
             listener.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,9 +200,13 @@ class Endpoint:
         return f"{self.view.name}\n{principal_of(scope).digest}"
 
     async def _listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
-        principal = Downstream.of(ctx).principal
-        listener = self._listeners.get(principal)
-        if listener is None:
-            bus = self._relay.bus(self.view.name, principal)
-            listener = self._listeners[principal] = ListenHandler(bus, max_subscriptions=MAX_LISTENERS)
-        return await listener(ctx, params)
+        if len(self._listeners) >= MAX_LISTENERS:
+            raise MCPError(types.INTERNAL_ERROR, "Too many streams of events are open")
+        with self._relay.listener(self.view.name) as (token, bus):
+            # Each stream has its own: an update reaches those who asked for it on their own connection.
+            listener = self._listeners[token] = ListenHandler(bus, max_subscriptions=1)
+            try:
+                self._standing.listen(ctx, token, list(params.notifications.resource_subscriptions or ()))
+                return await listener(ctx, params)
+            finally:
+                del self._listeners[token]

@@ -19,7 +19,7 @@ from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
 from mcp_types import methods as protocol
 
 from mcpconn.connection import Connection
-from mcpconn.errors import CallFailed, McpConnError
+from mcpconn.errors import CallFailed
 from mcpconn.gateway.downstream import CALL, Call, Context, Downstream, is_modern
 from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.keyed import Keyed
@@ -31,6 +31,7 @@ from mcpconn.gateway.parked import Ended, Parked, ParkingLot
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
+from mcpconn.gateway.standing import Standing
 from mcpconn.gateway.upstreams import NotShared, Upstreams, speaks_modern
 from mcpconn.gateway.views import View
 from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
@@ -77,7 +78,14 @@ class Forwarder:
         self._parking = parking
         self._ledger = ledger
         self._keyed = Keyed(ledger, parking)
-        self._extras = extras
+        self.standing = Standing(
+            view.name,
+            relay=relay,
+            upstreams=upstreams,
+            extras=extras,
+            located=self._located,
+            connection=self._connection,
+        )
         self._stamp = stamp
         self._trusted = trusted
         self._handlers: dict[str, Callable[[Call, Json], Awaitable[Json]]] = {
@@ -85,18 +93,18 @@ class Forwarder:
             "tools/call": self._call_tool,
             "prompts/get": self._get_prompt,
             "resources/read": self._read,
-            "resources/subscribe": self._subscribe,
-            "resources/unsubscribe": self._unsubscribe,
+            "resources/subscribe": self.standing.subscribe,
+            "resources/unsubscribe": self.standing.unsubscribe,
             "completion/complete": self._complete,
-            "logging/setLevel": self._set_level,
+            "logging/setLevel": self.standing.set_level,
             CANCEL: self._cancel,
         }
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         if ctx.method == "notifications/initialized":
-            await self._initialized(ctx)
+            await self.standing.initialized(ctx)
         elif ctx.method == "notifications/roots/list_changed":
-            await self._roots_changed(ctx)
+            await self.standing.roots_changed(ctx)
         handler = self._handlers.get(ctx.method)
         if handler is None:
             return await call_next(ctx)
@@ -330,69 +338,3 @@ class Forwarder:
             await call.ctx.session.report_progress(progress, total, message)
 
         return report
-
-    # -- a legacy session's own
-
-    async def _initialized(self, ctx: Context) -> None:
-        client = Downstream.of(ctx)
-        if client.sid is None:
-            return
-        channel = self._relay.attach(client.sid, ctx.session, client.principal, self._view.name)
-        kept = await self._extras.get(client.sid)
-        channel.level = kept.level
-        for server, uri in kept.subscriptions:
-            # Beside the client's request: its server may be away, and comes back without it.
-            self._relay.later(partial(self._restore_watch, ctx, client, server, uri))
-
-    async def _restore_watch(self, ctx: Context, client: Downstream, server: str, uri: str) -> None:
-        call = Call(ctx, client, server)
-        try:
-            await self._watch(call, server, uri)
-        except (McpConnError, MCPError):
-            return
-
-    async def _watch(self, call: Call, server: str, uri: str) -> None:
-        connection = await self._connection(call, server)
-        if self._relay.watch(connection.name, uri, call.client.sid or ""):
-            await connection.watch_resource(uri)
-
-    async def _subscribe(self, call: Call, params: Json) -> Json:
-        server, uri = self._located(call, str(params.get("uri", "")))
-        try:
-            await self._watch(call, server, uri)
-        except MCPError as error:
-            raise refused(error) from None
-        if call.client.sid is not None:
-            await self._extras.subscribe(call.client.sid, server, uri)
-        return {}
-
-    async def _unsubscribe(self, call: Call, params: Json) -> Json:
-        server, uri = self._located(call, str(params.get("uri", "")))
-        connection = await self._connection(call, server)
-        if call.client.sid is not None:
-            await self._extras.unsubscribe(call.client.sid, server, uri)
-        try:
-            if self._relay.unwatch(connection.name, uri, call.client.sid or ""):
-                await connection.unwatch_resource(uri)
-        except MCPError as error:
-            raise refused(error) from None
-        return {}
-
-    async def _set_level(self, call: Call, params: Json) -> Json:
-        level = str(params.get("level", ""))
-        sid = call.client.sid
-        if sid is not None and (channel := self._relay.channels.get(sid)) is not None:
-            channel.level = level
-            await self._extras.set_level(sid, level)
-            for connection in self._upstreams.of_session(sid):
-                self._relay.later(partial(self._upstreams.set_level, connection, level))
-        return {}
-
-    async def _roots_changed(self, ctx: Context) -> None:
-        sid = Downstream.of(ctx).sid
-        for connection in self._upstreams.of_session(sid or ""):
-            try:
-                await connection.tell_roots_changed()
-            except McpConnError:
-                # It has no session now; the next one asks for the roots itself.
-                continue

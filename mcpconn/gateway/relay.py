@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import mcp_types as types
@@ -62,6 +63,9 @@ class Channel:
         self.view = view
         self.level: str | None = None
         """The least level of log messages it asked for; None: it did not say."""
+        self.sending = False
+        """A task sends what is pending."""
+        self.count = 0
         self.pending: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
 
 
@@ -82,8 +86,8 @@ class Relay:
         self._group = group
         self.channels: dict[str, Channel] = {}
         """Of legacy sessions, by id."""
-        self._buses: dict[tuple[str, Principal], InMemorySubscriptionBus] = {}
-        # By connection and URI, the sessions that asked to be told.
+        self._listeners: dict[str, tuple[str, InMemorySubscriptionBus]] = {}
+        # By connection and URI, the sessions and listeners that asked to be told.
         self._watchers: dict[tuple[str, str], set[str]] = {}
 
     # -- what a connection is given
@@ -159,7 +163,7 @@ class Relay:
 
     async def _message(self, server: str, client: Downstream, notification: Any) -> None:
         if isinstance(notification, types.ResourceUpdatedNotification):
-            await self.updated(server, current_connection().name, str(notification.params.uri), client)
+            await self.updated(server, current_connection().name, str(notification.params.uri))
         elif isinstance(notification, types.ElicitCompleteNotification) and client.sid is not None:
             dumped = notification.model_dump(by_alias=True, mode="json", exclude_none=True)
             await self._send(client.sid, dumped["method"], dumped["params"])
@@ -182,32 +186,48 @@ class Relay:
     def detach(self, sid: str) -> None:
         """A session has ended here."""
         self.channels.pop(sid, None)
-        for key in [key for key, sids in self._watchers.items() if sid in sids]:
-            self._watchers[key].discard(sid)
+        self._forget(sid)
+
+    def _forget(self, token: str) -> None:
+        for key in [key for key, tokens in self._watchers.items() if token in tokens]:
+            self._watchers[key].discard(token)
             if not self._watchers[key]:
                 del self._watchers[key]
 
     async def flush(self, call: Call) -> None:
         """Send what has waited for this client, on the stream of its present request."""
         channel = self.channels.get(call.client.sid or "")
-        if channel is None or self._listens(call.client.sid or ""):
+        if channel is None or channel.sending or self._listens(call.client.sid or ""):
             return
         while channel.pending:
             (method, _), params = channel.pending.popitem(last=False)
             await call.notify(method, params)
 
     async def _send(self, sid: str, method: str, params: Mapping[str, Any]) -> None:
+        """Have a notification sent, and do not wait for it: a client that reads slowly must not hold up the others."""
         channel = self.channels.get(sid)
         if channel is None:
             return
-        if self._listens(sid):
-            await channel.session.send_notification(RawNotification(method=method, params=dict(params)))  # type: ignore[arg-type]
-            return
-        channel.pending[
-            method, str(params.get("uri", "")) or str(len(channel.pending) if "level" in params else "")
-        ] = {**params}
+        channel.count += 1
+        # Of log messages each one is kept; of everything else the latest says it all.
+        which = str(channel.count) if "level" in params else str(params.get("uri", ""))
+        channel.pending[method, which] = {**params}
         while len(channel.pending) > PENDING:
             channel.pending.popitem(last=False)
+        if self._listens(sid) and not channel.sending:
+            channel.sending = True
+            self._group.start_soon(self._send_pending, sid, channel)
+
+    async def _send_pending(self, sid: str, channel: Channel) -> None:
+        try:
+            while channel.pending and self._listens(sid):
+                (method, _), params = channel.pending.popitem(last=False)
+                notification = RawNotification(method=method, params=dict(params))
+                await channel.session.send_notification(notification)  # type: ignore[arg-type]
+        except Exception as error:  # its stream has ended in between; the client hears of it by its next request
+            log.debug("gateway.notify_failed", error=type(error).__name__)
+        finally:
+            channel.sending = False
 
     # -- changes
 
@@ -225,15 +245,18 @@ class Relay:
             self._watchers.pop((connection, uri), None)
         return not watchers
 
-    async def updated(self, server: str, connection: str, uri: str, client: Downstream) -> None:
+    def watched(self, connection: str, uri: str) -> bool:
+        """Whether anybody watches a resource on this connection."""
+        return bool(self._watchers.get((connection, uri)))
+
+    async def updated(self, server: str, connection: str, uri: str) -> None:
         """A resource has changed: tell those who asked on this connection."""
-        for sid in tuple(self._watchers.get((connection, uri), ())):
-            channel = self.channels.get(sid)
-            if channel is not None:
+        for token in tuple(self._watchers.get((connection, uri), ())):
+            if (channel := self.channels.get(token)) is not None:
                 public = self._uri(channel.view, server, uri)
-                await self._send(sid, "notifications/resources/updated", {"uri": public})
-        for (view, principal), bus in tuple(self._buses.items()):
-            if principal == client.principal:
+                await self._send(token, "notifications/resources/updated", {"uri": public})
+            elif (listener := self._listeners.get(token)) is not None:
+                view, bus = listener
                 await bus.publish(ResourceUpdated(uri=self._uri(view, server, uri)))
 
     def changed(self, kind: str, views: set[str]) -> None:
@@ -248,13 +271,20 @@ class Relay:
                     await self._send(sid, method, {})
                 except Exception as error:  # one client's stream must not keep the news from the others
                     log.debug("gateway.notify_failed", error=type(error).__name__)
-        for (view, _), bus in tuple(self._buses.items()):
-            if view in views:
+        for of_view, bus in tuple(self._listeners.values()):
+            if of_view in views:
                 await bus.publish(event)
 
-    def bus(self, view: str, principal: Principal) -> InMemorySubscriptionBus:
-        """Where the events of one principal's listening streams come from."""
-        return self._buses.setdefault((view, principal), InMemorySubscriptionBus())
+    @contextmanager
+    def listener(self, view: str) -> Iterator[tuple[str, InMemorySubscriptionBus]]:
+        """The token and the events of one listening stream, for as long as it lasts."""
+        token, bus = f"listener {secrets.token_hex(8)}", InMemorySubscriptionBus()
+        self._listeners[token] = (view, bus)
+        try:
+            yield token, bus
+        finally:
+            del self._listeners[token]
+            self._forget(token)
 
 
 def _ability(question: types.ServerRequest) -> str:
