@@ -19,6 +19,8 @@ from mcpconn import headers as fields
 from mcpconn.errors import ConfigError
 from mcpconn.login import Login
 from mcpconn.redact.forms import basic
+from mcpconn.redact.redactor import HIDDEN
+from mcpconn.redact.tokens import looks_like_token
 
 MODES = ("auto", "legacy", *MODERN_PROTOCOL_VERSIONS)
 """What `mcp.Client` takes as `mode`."""
@@ -80,7 +82,9 @@ def environment(env: Mapping[str, str]) -> dict[str, str]:
     """Variables that an operating system takes."""
     for name in env:
         if not name or "=" in name:
-            raise ValueError(f"{name.partition('=')[0]!r}: a variable's name must not be empty or contain =")
+            start = name.partition("=")[0]
+            shown = HIDDEN if looks_like_token(start) else repr(start)
+            raise ValueError(f"{shown}: a variable's name must not be empty or contain =")
     return dict(env)
 
 

@@ -89,6 +89,9 @@ class _Handler(logging.StreamHandler[Any]):
         with paused():
             super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nobody reads them any more. The base class would show the record's arguments, which may be secret."""
+
 
 def debugging(value: bool) -> bool:
     """`--debug`: log lines, and a traceback if something fails."""

@@ -173,8 +173,8 @@ def _closing(text: str, start: int) -> int:
 
 def _why_not(inside: str) -> str:
     kind, _, name = inside.partition(":")
-    if kind in _EDITORS and re.fullmatch(r"[\w.-]+", name):
+    if kind in _EDITORS and re.fullmatch(r"[\w.-]+", name) and not looks_like_token(name):
         variable = re.sub(r"\W", "_", name).upper()
         return f"${{{inside}}} is {_EDITORS[kind]}; use a variable here, as in ${{{variable}}}"
-    shown = inside if re.fullmatch(r"[\w:.-]{0,40}", inside) and not looks_like_token(inside) else "..."
+    shown = inside if re.fullmatch(r"[\w:.-]{0,40}", inside) and not looks_like_token(name or kind) else "..."
     return f"${{{shown}}} is not understood; write ${{NAME}} or ${{NAME:-default}}"

@@ -31,6 +31,7 @@ from mcpconn.wire.evidence_client import EvidenceClient
 from mcpconn.wire.given import GivenTransport
 from mcpconn.wire.link import GOODBYE, ClientLink
 from mcpconn.wire.messages import Limits
+from mcpconn.wire.misfits import unquoted
 from mcpconn.wire.network import Network
 from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.sse import http_sse
@@ -204,7 +205,11 @@ class Dialer:
 
     def _dial_evidence(self, error: BaseException, watch: Watch) -> Evidence:
         attempt = ATTEMPT.get() or Attempt("dial")
-        cause = next((each for each in walk(error) if isinstance(each, MCPError)), error)
+        found = list(walk(error))
+        cause = next((each for each in found if isinstance(each, MCPError)), error)
+        if cause is error:
+            # An answer of the wrong shape, in whatever groups it comes.
+            cause = next((misfit for each in found if (misfit := unquoted(each)) is not each), error)
         return evidence_of(cause, attempt, watch)
 
     async def fetch(self, request: httpx2.Request) -> httpx2.Response:

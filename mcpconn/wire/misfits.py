@@ -10,6 +10,17 @@ _OWN = ("Params", "Request", "Notification")
 """Ends of the names of what a client sends. Of these an error is the caller's."""
 
 
+class Misfit(ValueError):
+    """An answer to the handshake that does not have its shape. The text names fields, and quotes nothing of them."""
+
+
+def unquoted(error: BaseException) -> BaseException:
+    """`error`, or a `Misfit` if it is one of validation: its own text quotes what the server sent."""
+    if not isinstance(error, ValidationError):
+        return error
+    return Misfit(f"the result is no {error.title}: {_fault(error)}")
+
+
 def misfit(error: BaseException, attempt: Attempt, *, streams: bool, raises: bool) -> str | None:
     """What is wrong with the result of an attempt, if that is what `error` says. Nothing of the result is quoted.
 
@@ -23,7 +34,12 @@ def misfit(error: BaseException, attempt: Attempt, *, streams: bool, raises: boo
         return None
     if not (attempt.answered if streams else not raises):
         return None
+    return f"the result is no {error.title}: {_fault(error)}"
+
+
+def _fault(error: ValidationError) -> str:
+    """The first field that is wrong, and what is wrong with it."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     where = ".".join(str(part) for part in found[0]["loc"]) if found else ""
     what = found[0]["msg"] if found else "it cannot be read"
-    return f"the result is no {error.title}: {f'{where}: ' if where else ''}{what}"
+    return f"{where}: {what}" if where else what
