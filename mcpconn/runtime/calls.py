@@ -79,23 +79,32 @@ class Calls:
             CallFailed: One of its subclasses says why there is no answer, and whether the tool may have run.
         """
         supervisor = self._supervisor
+        # Checked before anything is counted: a call that would not wait costs neither budget nor notice.
         if not wait and not supervisor.gate.is_open:
             raise refusals.not_ready(supervisor)
         began = self._clock.now()
         call = Call(method, began, math.inf if timeout is None else began + timeout, background=background)
+        # Every call pays a fraction of a replay in. Replays of unknown outcome draw on it, so that an outage of many
+        # calls cannot double the load on a server that is coming back (gRPC A6, retry throttling).
         self._budget.deposit()
         outcome = Outcome.CANCELLED
+        # One scope for everything that follows: waiting, reconnecting, attempts and pauses share the caller's deadline.
         scope = anyio.CancelScope(deadline=call.deadline)
         try:
             with scope:
                 while True:
+                    # The gate is tried without a wait first: a ready connection with room costs no checkpoint.
                     if not supervisor.gate.try_acquire():
                         await self._wait(call)
+                    # The permit was granted on a newer session than the one that was asked whether the tool is safe.
+                    # Its server may be another version, so it is asked again before the attempt.
                     if call.safe_on not in (None, supervisor.epoch):
                         supervisor.gate.release()
                         await self._check_again(call, safe)
                         continue
                     client, attempt = self._enter(call)
+                    # The SDK runs the transport's sends in the context of their caller, so the HTTP client finds the
+                    # record there.
                     token = ATTEMPT.set(attempt)
                     try:
                         result = await issue(client, attempt)
@@ -108,10 +117,13 @@ class Calls:
                         ATTEMPT.reset(token)
                         self._leave(call, answered=outcome is Outcome.ANSWERED)
                     await self._consider(call, caught, safe)
+            # The scope ended the loop: the deadline has passed. A cancellation from outside would have left this
+            # function.
             if not scope.cancelled_caught:  # pragma: no cover - the loop above is left by return, raise or cancel
                 raise AssertionError("unreachable")
             raise self._timed_out(call, timeout)
         except Exception as error:
+            # What has no outcome of its own is the application's error, passed on as it came.
             outcome = getattr(error, "outcome", Outcome.ERROR)
             raise
         finally:
@@ -146,6 +158,8 @@ class Calls:
     async def _wait(self, call: Call) -> None:
         began = self._clock.now()
         try:
+            # A call that was let through before goes to the front, and is not turned away for the length of the queue:
+            # it has waited its turn already.
             await self._supervisor.gate.acquire(again=call.attempts > 0)
         except CallFailed as refusal:
             if call.uncertain is not None:
@@ -168,6 +182,7 @@ class Calls:
 
     def _enter(self, call: Call) -> tuple[Any, Attempt]:
         """The call is issued now, on the present session. The gate has let it through."""
+        # Nothing is awaited between the gate and this line, so the session is the one that the gate was opened for.
         session = call.session = self._supervisor.session
         assert session is not None
         link = session.enter()
@@ -182,6 +197,7 @@ class Calls:
         assert session is not None
         if answered:
             if not session.proven:
+                # An answer proves the session: from now on its loss costs no backoff (see `DialSchedule.lost`).
                 session.proven = True
                 session.answered.set()
             session.answers += 1
@@ -220,8 +236,10 @@ class Calls:
         if failure.kind is FailureKind.APPLICATION and failure.delivery is Delivery.NOT_SENT and spoken:
             # It could not be put into JSON. That says nothing about the session.
             raise error
+        # Counted before the report, which decides by it whether this failure makes the session suspect.
         session.errors_in_a_row += 1
         plain = is_plain(failure, errors_in_a_row=session.errors_in_a_row)
+        # Synchronous: when it returns, the state and the gate are what this failure makes of them.
         self._supervisor.report(session.epoch, failure)
         if failure.kind in SPOKEN and not is_lost_session(failure):
             # The answer may be a forgotten session's, or the call's own: that depends on what a probe finds.
@@ -232,11 +250,14 @@ class Calls:
                 raise error
         elif failure.kind is FailureKind.AUTH:
             await self._verdict(call, session, failure)
+        # Progress, or an earlier request of the same attempt, shows that the tool may have begun. A refusal that came
+        # later does not undo it.
         progressed = attempt.progressed or attempt.earlier > 0
         if progressed and failure.delivery is not Delivery.UNKNOWN:
             failure = call.failure = replace(failure, delivery=Delivery.UNKNOWN)
         if failure.delivery is Delivery.UNKNOWN:
             call.uncertain = failure
+        # Asked last and only if it matters: it may list the tools of the server.
         repeatable = failure.delivery is Delivery.UNKNOWN and call.replays == 0 and await safe()
         if repeatable:
             call.safe_on = self._supervisor.epoch
@@ -251,6 +272,7 @@ class Calls:
         if not allowed:
             raise self._unanswered(call, failure) from error
         pause = self._pause(call, failure, session)
+        # A pause that would outlast the deadline is not begun: the caller is told now what it would be told then.
         if pause and self._clock.now() + pause >= call.deadline:
             raise self._unanswered(call, failure) from error
         if failure.delivery is Delivery.NOT_SENT:
@@ -259,6 +281,7 @@ class Calls:
             call.replays += 1
             if failure.delivery is Delivery.UNKNOWN:
                 self._budget.withdraw()
+        # In the call's own context, so that the telemetry finds its span.
         self._journal.add(Replay(self._supervisor.name, call.method, session.epoch, failure, call.attempts))
         # A proof that the connection doubts, since replicas share no sessions: the one replay waits for the probe.
         await self._supervisor.wait_for_probe(session, deferred=is_lost_session(failure))
@@ -277,6 +300,7 @@ class Calls:
             # Until then nobody knows whether it ran, should the deadline pass.
             call.uncertain = failure
         await self._supervisor.wait_for_probe(session, deferred=session.cleared is None or is_refusal(failure))
+        # The probe is over: what the failure says of the delivery is judged by the caller of this function.
         call.uncertain = certain
         return session.lost
 
@@ -284,6 +308,7 @@ class Calls:
         """Seconds to wait before making the call again; the connection's own waits come on top."""
         if failure.retry_after is not None:
             return failure.retry_after
+        # The server named no time. One step of the backoff keeps this call from adding to what it complains of.
         if failure.kind is FailureKind.RATE_LIMITED:
             return self._policy.backoff.delay(1, self._clock.rng)
         if failure.delivery is Delivery.NOT_SENT and call.resent and session is self._supervisor.session:
@@ -294,6 +319,7 @@ class Calls:
     # -- endings
 
     def _unanswered(self, call: Call, failure: Failure) -> CallFailed:
+        # An earlier attempt may have run. What a later one met does not make that certain.
         if call.uncertain is not None and failure.delivery is not Delivery.UNKNOWN:
             failure = replace(failure, delivery=Delivery.UNKNOWN)
         return unanswered(
@@ -331,7 +357,9 @@ class Calls:
         seconds = f"{timeout:g} s" if timeout is not None else "the deadline"
         evidence = Evidence(exception=TimeoutError(), phase="call")
         if attempt is not None and session is not None:
+            # Read before the evidence is replaced: the deadline says nothing about what was written.
             written = attempt.written
+            # NOT_SENT only if the transport would have said so, and no earlier request of this attempt left.
             unsent = written is False and attempt.earlier == 0 and not attempt.progressed
             evidence = replace(
                 attempt.evidence(), exception=TimeoutError(), http_status=None, code=None, written=written
@@ -361,5 +389,6 @@ def _detach(error: BaseException, handled: BaseException | None) -> None:
     if handled is None:
         return
     for each in tuple(walk(error)):
+        # Only this link is cut: causes that the SDK set itself are evidence.
         if each.__context__ is handled:
             each.__context__ = None

@@ -63,7 +63,9 @@ class DialSchedule:
             tried: A call failed on it in a way that is not plainly the call's own.
         """
         now = self._clock.now()
+        # A session that lived long was of use, whether or not anybody called.
         young = age < self._policy.proven_after
+        # Probes do not count here: a server that answers `ping` and refuses every call is of no use.
         useless = tried and not served
         if served:
             self.useless_sessions = 0
@@ -75,8 +77,10 @@ class DialSchedule:
             self.cool_downs = 0
         else:
             self.attempts += 1
+        # Forgotten young, several times in a row, is what replicas without shared sessions look like from outside.
         forgotten = failure.kind is FailureKind.SESSION_EXPIRED and young
         self.short_lives = self.short_lives + 1 if forgotten else 0
+        # Patience is measured from the loss, not from the first dial after it.
         self.began = now
         self.due, self.floor = None, failure.retry_after
         if self.useless_sessions > 1:
@@ -127,8 +131,11 @@ class DialSchedule:
         """
         if self.due is not None:
             return
+        # The first reconnect has no delay: an expired session is answered at once. Only patterns and failures slow
+        # down.
         attempt = max(self.attempts, self.short_lives - FREE_SHORT_LIVES)
         delay = self._policy.backoff.delay(attempt, self._clock.rng, floor=floor or self.floor)
+        # The server's Retry-After counts once; the next delay is the backoff's own.
         self.floor = None
         self.dialled = self._clock.now()
         self.due = self.dialled + delay if delay > 0 else None
@@ -138,6 +145,7 @@ class DialSchedule:
         assert self.due is not None
         if not (waiting and _refused(failure)):
             return self.due
+        # Jittered, so that a thousand clients of a restarted server do not come back in the same moment.
         jitter = 1 + self._policy.backoff.jitter * (2 * self._clock.rng.random() - 1)
         self.due = min(self.due, self.dialled + self._policy.waiting_ceiling * jitter)
         return self.due
@@ -164,6 +172,7 @@ class DialSchedule:
             self.due = None
             return
         policy = self._policy
+        # The exponent is capped because 2 ** 10,000 is a number that takes time to make.
         base = min(policy.cool_down_maximum, policy.cool_down * 2 ** min(self.cool_downs, 16))
         jitter = 1 + policy.backoff.jitter * (2 * self._clock.rng.random() - 1)
         self.cool_downs += 1

@@ -20,6 +20,7 @@ class Slot:
     async def acquire(self) -> None:
         """Return when it is free, from all limiters in turn."""
         for limiter in self._limiters:
+            # On behalf of the slot and not of the task: another task may release it (see `Supervisor._make_room`).
             await limiter.acquire_on_behalf_of(self)
             self._held.append(limiter)
 
@@ -49,12 +50,14 @@ class Dials:
         limiter = self._origins.get(origin)
         if limiter is None:
             limiter = self._origins[origin] = anyio.CapacityLimiter(self._policy.dials_per_origin)
+        # Counted while it waits for a slot, too: `wait_until_idle` is about dials that somebody wants.
         self._under_way += 1
         slot = Slot(limiter, self._total)
         try:
             await slot.acquire()
             yield slot
         finally:
+            # May be the second time, and then does nothing.
             slot.release()
             self._under_way -= 1
             if self._under_way == 0 and self._idle is not None:
@@ -78,12 +81,14 @@ class Dials:
         Returns:
             A function that ends it.
         """
+        # Not the callback itself: the same function may be joined twice.
         key = object()
         members = self._members.setdefault(origin, {})
         members[key] = on_return
 
         def leave() -> None:
             members.pop(key, None)
+            # The last one out removes the entry, so that hosts which come and go do not add up.
             if not members and self._members.get(origin) is members:
                 del self._members[origin]
 
@@ -91,5 +96,6 @@ class Dials:
 
     def server_returned(self, origin: str) -> None:
         """A dial succeeded after others to the same origin had failed: whoever waits for it need not wait longer."""
+        # A copy: a listener may close its connection, which leaves.
         for on_return in tuple(self._members.get(origin, {}).values()):
             on_return()

@@ -93,6 +93,7 @@ class Gate:
 
     def try_acquire(self) -> bool:
         """Whether a call may be issued at once; if so, it is paid back by one `release`."""
+        # Not past those who wait: first come, first served, even if there is room.
         free = self.is_open and self.in_flight < self._max_in_flight and not self._queue
         if free:
             self.in_flight += 1
@@ -108,19 +109,24 @@ class Gate:
         Raises:
             Exception: the one that `refuse` or `overloaded` made.
         """
+        # Made anew for each caller: an exception that is raised twice carries the wrong traceback.
         if self._refusal is not None:
             raise self._refusal()
         if self.try_acquire():
             return
         if len(self._queue) >= self._max_waiting and not again:
             raise self._overloaded()
+        # From here to the wait nothing is awaited: either the caller is in the queue, or it was never here.
         waiter = _Waiter()
         (self._queue.appendleft if again else self._queue.append)(waiter)
         self._on_waiting()
         try:
+            # A loop: a permit that was granted and taken back (`_revoke`) leaves its waiter in the queue with a new
+            # event.
             while waiter not in self._granted and waiter.error is None:
                 await waiter.woken.wait()
         except BaseException:
+            # Cancelled after it was let through and before it ran: the permit goes to the next.
             if waiter in self._granted:
                 del self._granted[waiter]
                 self.release()
@@ -146,6 +152,7 @@ class Gate:
 
     def _revoke(self) -> None:
         """Take back what was granted to callers that have not run since: they would find the gate closed."""
+        # Reversed, so that the first one granted is the first in the queue again.
         for waiter in reversed(self._granted):
             waiter.woken = anyio.Event()
             self._queue.appendleft(waiter)

@@ -116,6 +116,7 @@ class Journal:
         for wants in self._wanting:
             if wants():
                 return False
+        # Counted although no notice is made: `status()` shows it.
         self.counts["calls"] += 1
         self.counts["outcome.answered"] += 1
         return True
@@ -126,8 +127,10 @@ class Journal:
             self.counts["calls"] += 1
             self.counts[f"outcome.{notice.outcome.value}"] += 1
         elif isinstance(notice, Change):
+            # A deque with a limit: a connection that flaps for days keeps its last transitions only.
             self.changes.append(notice)
             self.counts[f"event.{notice.event}"] += 1
         else:
             self.counts["replayed"] += 1
+        # Last: a listener may close the connection, and then finds this notice counted.
         self._listeners.tell(notice, self.report)

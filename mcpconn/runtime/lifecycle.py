@@ -122,12 +122,16 @@ class Lifecycle(ABC):
 
     def report(self, epoch: int, failure: Failure) -> None:
         """A call failed, or the wire noticed something, on the session of `epoch`. Stale reports change nothing."""
+        # A hundred calls that fail together report a hundred times. The first report ends the epoch; the others meet
+        # this line and cause nothing.
         if epoch != self.epoch or self.session is None:
             return
         session, errors = self.session, self.session.errors_in_a_row
+        # Where replicas share no sessions, a refusal by one of them proves nothing about the session.
         failure = self.schedule.weaken(failure)
         if not is_plain(failure, errors_in_a_row=errors):
             session.suspected = True
+        # The decision is the core's, and pure. What follows here is its execution.
         event = decide(self.state, failure, refreshable=self.renewal.likely(session), errors_in_a_row=errors)
         if event is Event.SUSPECTED:
             self._suspect(session, failure)
@@ -155,6 +159,7 @@ class Lifecycle(ABC):
 
         Calls in flight finish on the old one.
         """
+        # A person asked: no backoff of earlier failures stands in the way.
         self.schedule.reset()
         self._half_open = False
         if self.state is State.READY:
@@ -200,11 +205,13 @@ class Lifecycle(ABC):
         """Apply an event, and everything that follows from the new state without waiting."""
         now = self._clock.now()
         source, since = self.state, self.since
+        # Raises for an event that the table does not have, and then nothing below has happened.
         target = fire(self.cell, event)
         if failure is not None:
             self.last_failure = failure
         if target is not source:
             self.since, self.since_wall = now, self._clock.wall()
+        # The gate follows the state here and nowhere else, so the two cannot disagree.
         if target is State.READY:
             self.gate.open()
         elif target is State.FAILED:
@@ -215,6 +222,7 @@ class Lifecycle(ABC):
             self.gate.close()
         self._wake.set()
         if self._changed is not None:
+            # After the gate: whoever waited for the transition finds its consequences done.
             self._changed.set()
             self._changed = None
         # Last: a listener is host code, and may close the connection before this returns.
@@ -246,6 +254,7 @@ class Lifecycle(ABC):
     def _lose(self, session: Session, event: Event, failure: Failure) -> None:
         """The present session is over: by proof, or because only a person can mend what is wrong."""
         age = self._clock.now() - session.established_at
+        # Decides, too, whether attempts are forgotten: only a session that was of use forgives them.
         failure = self.schedule.lost(
             failure, proven=session.proven, age=age, served=session.answers > 0, tried=session.suspected
         )
@@ -255,6 +264,7 @@ class Lifecycle(ABC):
         session.retire(lost=failure)
         self.probe.end()
         self.session = None
+        # Losing one useless session after another is a failure of its own: then it is time to give up.
         if event is Event.LOST:
             event = self.schedule.after_loss(failure)
         if event is Event.GIVE_UP:
@@ -264,6 +274,7 @@ class Lifecycle(ABC):
 
     def _give_up(self, failure: Failure, *, forever: bool = False) -> None:
         self._half_open = False
+        # The next dial starts without the refusal: a person may have changed the credentials by then.
         self.renewal.refusal = None
         person = needs_person(failure, worked=self.epoch > 0)
         self.schedule.cool_down(forever=forever or person, floor=failure.retry_after)

@@ -19,6 +19,7 @@ import anyio
 def asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """The asyncio loop that the current task runs in; None on trio."""
     try:
+        # Not `get_running_loop`: that also succeeds where trio runs as a guest of asyncio.
         task = asyncio.current_task()
     except RuntimeError:
         return None
@@ -61,6 +62,7 @@ class Home:
             return None
         if self._thread != threading.get_ident():
             return "its event loop runs in another thread; use a SyncManager where threads call"
+        # Told apart from another running loop, because what to do about it differs.
         if self._loop is not None and self._loop.is_closed():
             return "its event loop has ended, and it with it; make a new one in this loop"
         return "it was started in another event loop than this one; make one for each loop"

@@ -136,6 +136,8 @@ class Owner:
         try:
             await self._open.wait()
             if self._group is not None:
+                # In the task of whoever starts it, after the group is open: listeners can subscribe before anything
+                # happens.
                 self._begin()
         except BaseException:
             await self.leave()
@@ -182,6 +184,7 @@ class Owner:
 
     async def _end(self) -> None:
         self.ask()
+        # The caller runs inside what is to end. Waiting here would be waiting for itself.
         if self in _inside.get():
             return
         try:
@@ -190,6 +193,7 @@ class Owner:
             # Whoever waits was cancelled. It still leaves nothing behind: what is under way is cut short, which takes
             # no longer than the drain timeout and the end of the children.
             if self._scope is not None:
+                # Cancelled and then awaited: what is cut short still closes its sockets and children.
                 self._scope.cancel()
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()

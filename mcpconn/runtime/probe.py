@@ -76,11 +76,13 @@ class Probe:
         if self.under_way:
             self._lenient = False
             return False
+        # A refusal that names the session is the better reason, whenever it comes.
         if self._cause is None or is_refusal(failure):
             self._cause = failure
         if self.due is None:
             self._ended = self._ended or anyio.Event()
             self.due, self._answers = self._earliest, session.answers
+        # The process behind it may be gone: such a suspicion does not wait for the interval.
         if probe_limit(failure) is not None:
             self.due = -math.inf
         return self.due <= self._clock.now()
@@ -89,6 +91,7 @@ class Probe:
         """Whether the probe that had to wait is to begin now. Not if a call was answered since: that settles it."""
         if self.due is None or self._clock.now() < self.due:
             return False
+        # An answer after the suspicion is as good as a probe, and costs nothing.
         if session.answers > self._answers:
             self.end()
             return False
@@ -99,6 +102,7 @@ class Probe:
         self.under_way, self._lenient, self.due = True, keepalive, None
         self._ended = self._ended or anyio.Event()
         if not keepalive:
+            # A rate limit, not a debounce: a server that fails every call is probed every 3 s and no more often.
             self._earliest = self._clock.now() + SUSPICION_INTERVAL
         return self._cause
 
@@ -135,12 +139,14 @@ class Probe:
         doubtful = cause is not None and (is_refusal(cause) or session.cleared == session.answers)
         thorough = doubtful and tries == 1
         limit = self._policy.probe_timeout if cause is None else probe_limit(cause) or self._policy.probe_timeout
+        # Each round may reach another replica. The first that knows the session ends it.
         for _ in range(tries):
             decisive = await self._inquire(session, limit=limit, thorough=thorough)
             verdict = None if decisive is None else self._judge(session, decisive, refreshable=refreshable())
             if verdict is None or verdict[1].kind is not FailureKind.SESSION_EXPIRED:
                 break
         if verdict is None:
+            # The session lives: what failed was the call's own matter.
             session.passed()
             if not self._lenient:
                 session.cleared = session.answers
@@ -160,6 +166,7 @@ class Probe:
         assert session.link is not None
         methods = [method for method in session.link.probes if method not in session.mute]
         async with anyio.create_task_group() as group:
+            # One deadline for all requests of a round, so that a round cannot take twice the probe timeout.
             inquiry = Inquiry(session.link, group, self._classify, until=anyio.current_time() + limit)
             first = inquiry.send(methods[0])
             second = None if len(methods) == 1 else methods[1]
@@ -181,6 +188,7 @@ class Probe:
             return None
         if listing is None or (first.failure is not None and not self._is_open(first.failure, first.method)):
             return None if first.answered else first
+        # Beside the first, which may still be answered: some servers know `ping` and never answer it.
         second = inquiry.send(listing)
         await inquiry.wait(lambda: second.over or lives())
         if second.answered:

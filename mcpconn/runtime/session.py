@@ -59,6 +59,7 @@ class Session:
         """`answers` when a probe last settled a suspicion in its favour; None before the first."""
         self.mute: set[str] = set()
         """Probe requests that it does not answer, though it answers others."""
+        # One answer forgives the keepalive probes that were missed.
         self.unanswered = 0
         """Keepalive probes in a row that were not answered."""
         self.in_flight = 0
@@ -74,12 +75,14 @@ class Session:
     def enter(self) -> Link:
         """A call is issued on it."""
         assert self.link is not None
+        # Counted here and not at the gate: a retired session drains while the gate lets calls through to its successor.
         self.in_flight += 1
         return self.link
 
     def leave(self) -> None:
         """A call on it is over."""
         self.in_flight -= 1
+        # The last call of a retired session ends it; a session in use has no end of this kind.
         if self.in_flight == 0 and self.retired.is_set():
             self.drained.set()
 
@@ -96,6 +99,7 @@ class Session:
             lost: Why it is known to be gone, if it is: then the server is not told goodbye.
         """
         if lost is not None and self.link is not None:
+            # The first reason stays: what fails after it is its consequence.
             self.lost = self.lost or lost
             self.link.mark_lost()
         self.retired.set()
@@ -131,11 +135,14 @@ class Session:
                 await prepare(link)
                 self.link = link
                 task_status.started(self)
+                # Two waits: a session may be retired with calls in flight, which finish on it.
                 await self.retired.wait()
                 await self.drained.wait()
         except Exception as error:
             if self.link is None:
                 raise
+            # The SDK raised out of an open session. To the caller of `start` this would be the failure of a dial.
             broke(self, error)
         finally:
+            # Whatever happened: `close` waits for this.
             self.gone.set()

@@ -103,8 +103,10 @@ class Supervisor(Lifecycle):
     async def run(self) -> None:
         """Own the connection until it is closed."""
         self.since = self._clock.now()
+        # Joined for the whole life: news of the server is of use in every state in which a dial is scheduled.
         leave = self._dials.join(self._origin, self._server_returned)
         try:
+            # Sessions, probes and listings are children of this group, so none outlives the connection.
             async with anyio.create_task_group() as self._group:
                 try:
                     while self.state is not State.CLOSED:
@@ -115,11 +117,14 @@ class Supervisor(Lifecycle):
                 finally:
                     if self.state is not State.CLOSED:
                         self.close()
+                    # Before the group is cancelled: calls in flight get the drain timeout.
                     await self._wind_up()
                     self._group.cancel_scope.cancel()
         finally:
             leave()
             self._group = None
+            # Shielded, since this also runs when the host cancels; bounded, since it may wait for sockets. One second
+            # is what closing idle sockets may take.
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._dialer.aclose()
 
@@ -152,9 +157,11 @@ class Supervisor(Lifecycle):
             self.schedule.began = self._clock.now()
             self.fire(Event.CONNECT)
             return
+        # The only wait of a connection that has nothing to do. `_wake` ends it early; nothing is polled.
         await self._sleep_until(self._alarm())
         now = self._clock.now()
         if self.state is State.FAILED and self.schedule.due is not None and now >= self.schedule.due:
+            # One probe dial: if it fails, the connection is `failed` again at once (see `decide_dial`).
             self._half_open = True
             self.schedule.reset(keep_cool_down=True)
             self.renewal.reset()
@@ -193,6 +200,8 @@ class Supervisor(Lifecycle):
     async def _sleep_until(self, deadline: float) -> None:
         with anyio.CancelScope(deadline=deadline):
             await self._wake.wait()
+        # Replaced and not cleared: an anyio event is set once. Whoever sets the old one meanwhile has been seen by this
+        # turn.
         if self._wake.is_set():
             self._wake = anyio.Event()
 
@@ -202,6 +211,7 @@ class Supervisor(Lifecycle):
         state = self.state
         if not self._half_open:
             self.schedule.set_due()
+        # A loop, because calls that begin to wait, or another connection to the same host, may bring the dial forward.
         while self.schedule.due is not None:
             due = self.schedule.due_for_waiters(self.last_failure, waiting=self.gate.waiting > 0)
             if due <= self._clock.now():
@@ -209,19 +219,23 @@ class Supervisor(Lifecycle):
             await self._sleep_until(due)
             if self.state is not state:
                 return
+        # From here on `retry_in` is None: the dial is under way.
         self.schedule.due = None
         failure: Failure | None = None
         with anyio.CancelScope() as self._dial_scope:
             # Before a slot is taken, and without the dial's timeout: a person may have to log in for it.
             failure = await self.renewal.run(self._classify)
             if failure is None:
+                # After the renewal: whoever waits for a login must not hold a slot that others could dial with.
                 async with self._dials.take(self._origin) as slot:
                     failure = await self._attempt(slot)
         self._dial_scope = None
+        # Closed, or ready: what the dial says has no consequences any more.
         if self.state not in DIALLING or failure is None:
             return
         if self._dialer.spent:
             self._away = True
+            # Counted only now: an attempt that ends in a renewal of credentials is no failure of the server.
             self.schedule.attempts += 1
             self._give_up(failure, forever=True)
             return
@@ -258,9 +272,12 @@ class Supervisor(Lifecycle):
         limit = self._dialer.patience or self._policy.connect_timeout
         if limit > self._policy.connect_timeout:
             self.spawn(partial(self._make_room, slot))
+        # The session is named in the callback, because a late report must not be taken for one about its successor.
         opening = self._dialer.open(lambda evidence: self._idle_failure(session, evidence))
         try:
             with anyio.fail_after(limit):
+                # In a task of its own: the SDK's transports raise into the group they run in, and would cancel whoever
+                # dials.
                 await self._group.start(self._hold, session, opening)
         except Exception as error:
             return self._dial_failure(error, limit)
@@ -269,15 +286,19 @@ class Supervisor(Lifecycle):
             # Closed in the very moment in which the dial succeeded.
             session.abandon()
             return None
+        # It ended between its handshake and this line. Established, it would be lost again at once.
         if session.link.ended is not None:
             session.abandon()
             return self._classify(Evidence(exception=session.link.ended, phase="idle"))
         now = self._clock.now()
+        # Everything up to `fire` is synchronous, so no call can meet a session that is half set up.
         self.epoch += 1
         session.epoch, session.established_at, session.last_used = self.epoch, now, now
+        # Before the gate opens: in the modern era the first call may need headers that only a listing names.
         session.link.restore_tools(self._tools())
         self.session = session
         self._half_open = False
+        # Only a server that had refused is news to the others; a first dial says nothing of an outage.
         away, self._away = self._away, False
         self.fire(Event.ESTABLISHED)
         if away:
@@ -297,6 +318,7 @@ class Supervisor(Lifecycle):
         slot.release()
 
     def _dial_failure(self, error: Exception, limit: float) -> Failure:
+        # The dialer attaches what the wire saw. Anything else is a local exception, and classified as one.
         evidence = getattr(error, "evidence", None)
         if isinstance(evidence, Evidence):
             return self._classify(evidence)
@@ -316,6 +338,7 @@ class Supervisor(Lifecycle):
 
     def _idle_failure(self, session: Session, evidence: Evidence) -> None:
         """The wire noticed something on a session while no call was there to fail."""
+        # A session that was given up may still report its end: that is not news.
         if session is self.session:
             self.report(session.epoch, self._classify(evidence))
 
@@ -329,6 +352,7 @@ class Supervisor(Lifecycle):
 
     def _start_probe(self, session: Session, *, keepalive: bool = False) -> None:
         assert self._group is not None
+        # Marked as under way before the event is fired, because a listener may report another failure from within.
         cause = self.probe.begin(keepalive=keepalive)
         if not keepalive:
             self.fire(Event.SUSPECTED, cause)

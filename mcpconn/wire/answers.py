@@ -77,6 +77,7 @@ class AnswerStream:
             Unreadable: what came in its place is no message, or too large.
         """
         while not await self._read_one(response):
+            # Only if the server gave an event id: without one nobody can say what was missed (`StreamCut`).
             response = await self._reopened()
 
     async def resume_from(self, event_id: str) -> None:
@@ -86,6 +87,7 @@ class AnswerStream:
 
     async def _read_one(self, response: httpx2.Response) -> bool:
         """Whether the answer was on this response."""
+        # A new one for each response: half an event of the last one must not be put together with this one.
         reader = EventReader(self._limits.size)
         answered = False
         try:
@@ -93,6 +95,7 @@ class AnswerStream:
                 async with aclosing(response.aiter_bytes()) as chunks:
                     while (chunk := await self._next(chunks)) is not None:
                         for event in reader.feed(chunk):
+                            # The first answer counts. What follows it on the same stream is read and dropped.
                             if not answered and await self._take(event):
                                 # Read to its end, the response leaves a socket that can be used again.
                                 answered = True
@@ -120,6 +123,7 @@ class AnswerStream:
     async def _take(self, event: Event) -> bool:
         """Whether `event` is the answer."""
         if event.retry is not None:
+            # `retry:` is in milliseconds (HTML, server-sent events, 9.2.6).
             self._delay = max(event.retry / 1000, RESUME_FLOOR)
         if event.id is not None:
             # The server keeps what it says for this request, so it has begun to work on it.
@@ -131,6 +135,8 @@ class AnswerStream:
         try:
             message = await parse(event.data, self._limits)
         except Unreadable as error:
+            # A message that cannot be read and is not a request of the server's may be the answer: then the call fails
+            # with it.
             if not error.asks:
                 raise
             self._drop(str(error))
@@ -140,6 +146,7 @@ class AnswerStream:
             self._attempt.progressed = True
             await self._deliver(SessionMessage(message))
             return False
+        # The one request on this stream is this one, so an error without an id is about it.
         if message.id is None:
             raise Unreadable("the server answered with an error that names no request")
         if not same_id(message.id, self._id):
@@ -164,5 +171,6 @@ class AnswerStream:
             except httpx2.HTTPError as error:
                 if resumption + 1 == RESUME_ATTEMPTS:
                     raise StreamCut(f", and cannot be resumed ({type(error).__name__})") from None
+            # A second attempt waits at least as long as the SDK would.
             self._delay = max(self._delay, RESUME_DELAY)
         raise AssertionError("unreachable")

@@ -75,6 +75,7 @@ class Stream(httpcore2.AsyncNetworkStream):
         """What was read while a request was being written."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        # What arrived during the write comes first, in order.
         if self._ahead:
             data, self._ahead = self._ahead[:max_bytes], self._ahead[max_bytes:]
             return data
@@ -92,13 +93,16 @@ class Stream(httpcore2.AsyncNetworkStream):
         """
         rest = memoryview(buffer)
         with _raised_as(httpcore2.WriteError, httpcore2.WriteTimeout):
+            # Cancelled before the first byte, the call is certain not to have run.
             await anyio.lowlevel.checkpoint_if_cancelled()
             while True:
                 rest = rest[self._channel.send_nowait(rest) :]
                 if self._channel.flush_nowait() and not rest:
                     return
+                # Looked at between two parts of a large request: its refusal would be lost in the reset that follows.
                 if self._refused():
                     raise httpcore2.WriteError("the server has refused the request before it has read it")
+                # Bounded: a server that sends while it is being written to must not fill the memory.
                 full = len(self._ahead) >= AHEAD
                 await _wait(self._channel.writable if full else self._something, timeout)
 

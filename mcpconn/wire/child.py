@@ -100,10 +100,13 @@ class Child:
     async def drain_stderr(self) -> None:
         """Keep the last lines, so that the pipe never fills and a failure can be explained."""
         rest = b""
+        # The pipe breaks or is closed when the child or the session ends: that is how this task ends.
         with suppress(*GONE):
             while True:
                 chunk = await self._stderr.receive()
                 self.spoke.set()
+                # What follows the last newline is kept for the next chunk, up to a limit: a progress bar may never send
+                # one.
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self.stderr.add(line)
@@ -128,6 +131,7 @@ class Child:
             if number and self.process.returncode is None:
                 self.process.kill()
             return False
+        # No such group: everybody is gone. No permission: macOS says so of a group of zombies.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
             return True
@@ -155,6 +159,7 @@ class Child:
         Each signal goes to the whole process group. A launcher that has ended already does not shorten the wait:
         what counts is whether somebody still holds the pipes.
         """
+        # How a stdio server is asked to end (specification, lifecycle). Most do.
         await self.stdin.aclose()
         await _until(self._idle, TERM_AFTER)
         if not self._gone():

@@ -106,6 +106,7 @@ class Dialer:
         self._transport: httpx2.AsyncBaseTransport | None = config.http_transport
         self._known = (eras or Eras()).of(config)
         self._watchdog = watchdog or Watchdog()
+        # First, so that a second `aclose` does not leave twice.
         self._joined = False
         self._starting: tuple[float, Watch] | None = None
         """Since when (`time.monotonic`) the child of the present opening is being started."""
@@ -159,14 +160,17 @@ class Dialer:
         """
         if self.config.problem is not None:
             raise DialFailed(unusable(self.config))
+        # One negotiation for both openings: the second knows why the first failed.
         negotiation = Negotiation(self._known, self.config.mode, self.patience or self._policy.connect_timeout)
         link: ClientLink | None = None
         while link is None:
+            # A new one for each opening: what the last transport reported is not about this one.
             watch = Watch(idle_failure, self._redact, self.config.name, self._chance, negotiation.discovery)
             try:
                 async with self._opened(watch, negotiation) as link:
                     yield link
             except Exception as error:
+                # The session was open: this error is its end and not a failed dial.
                 if link is not None:
                     raise
                 evidence = self._dial_evidence(error, watch)
@@ -179,6 +183,7 @@ class Dialer:
         """One opening of a session."""
         began, kind = time.monotonic(), self.config.kind
         if kind == "stdio":
+            # From here on `progress` and `stderr` tell of this start.
             self._starting = (began, watch)
         try:
             async with anyio.create_task_group() as group:
@@ -194,6 +199,7 @@ class Dialer:
                     watch.discovery.finish()
                     negotiation.opened(link.era)
                     yield link
+                # The sweeper has no end of its own. Sockets stay for the next session of this connection.
                 group.cancel_scope.cancel()
         finally:
             # A second opening for another era that wrote nothing does not hide why the first one failed.
@@ -201,6 +207,7 @@ class Dialer:
                 self._stderr = watch.stderr
             if not watch.discovery.shaken.is_set():
                 self._starting = None
+                # Seconds that came to nothing: the next start of this command gets more of them, up to its limit.
                 self._known.waited += time.monotonic() - began
 
     def _dial_evidence(self, error: BaseException, watch: Watch) -> Evidence:
@@ -218,6 +225,7 @@ class Dialer:
         # Its own TLS settings are for the server alone, and for an authorization server that is in the same place.
         own = _same_origin(str(request.url), self.config.endpoint)
         transport = self._transport_to(str(request.url), own=own) if given is None else Recorder(given)
+        # Token endpoints answer at once or not at all; a call waits for this.
         timeout = self._policy.connect_timeout
         async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
             return await send(client, request)
@@ -248,6 +256,7 @@ class Dialer:
             assert config.command is not None
             if not self._joined:
                 self._joined = True
+                # At the first child and not before: a connection without children needs no watchdog.
                 self._watchdog.join()
             child = stdio_transport(
                 config.command,
@@ -269,6 +278,7 @@ class Dialer:
                     http_sse(config.endpoint, self._evidence_client(), watch, self._limits), watch, final=False
                 )
             else:
+                # Who turns keepalive off wants no traffic of ours; then a silent stream cannot be told from a dead one.
                 silence = SILENCE if self._policy.keepalive is not None else None
                 streams = streamable_http(config.endpoint, self._evidence_client(), watch, self._limits, silence)
                 server = watched(streams, watch, final=False, shared=False)

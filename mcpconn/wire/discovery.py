@@ -69,6 +69,7 @@ class Discovery:
     def sent(self, message: JSONRPCMessage) -> None:
         """A message is handed to the transport."""
         if isinstance(message, JSONRPCRequest) and message.method == "server/discover":
+            # A dial may ask twice; the latest question counts.
             self._id, self.mute = message.id, False
             self.asked.set()
         elif isinstance(message, JSONRPCRequest) and message.method == "initialize":
@@ -79,11 +80,14 @@ class Discovery:
         """A message came from the server. Returns what the session should see of it."""
         if isinstance(message, (JSONRPCResponse, JSONRPCError)):
             if self._id is not None and same_id(message.id, self._id):
+                # Late or not: an answer decides the era, so the next dial need not ask.
                 self.answered = True
                 self.settled.set()
+                # The SDK has gone on to `initialize` by now. The versions are kept for the refusal of that.
                 if self.mute and isinstance(message, JSONRPCResponse):
                     self.modern = _modern(message.result.get("supportedVersions"))
             elif self.modern and isinstance(message, JSONRPCError) and same_id(message.id, self._initialize_id or ""):
+                # In the form in which the SDK learns that a server is modern, so that it opens the session in that era.
                 data = {"supported": list(self.modern), "requested": LATEST_MODERN_VERSION}
                 error = ErrorData(code=UNSUPPORTED_PROTOCOL_VERSION, message=message.error.message, data=data)
                 return JSONRPCError(jsonrpc="2.0", id=message.id, error=error)
@@ -95,6 +99,7 @@ class Discovery:
         Args:
             spoke: Set when the server has said anything at all, and so is running.
         """
+        # A dial of a known era never asks, and then this waits until `finish`.
         await self.asked.wait()
         with anyio.move_on_after(self.patience) as scope:
             async with anyio.create_task_group() as group:
@@ -102,6 +107,7 @@ class Discovery:
                     group.start_soon(self._shorten, spoke, scope)
                 await self.settled.wait()
                 group.cancel_scope.cancel()
+        # Asked of the event and not of the scope: the answer may have come in the moment of the deadline.
         if self.settled.is_set():
             return None
         self.give_up()

@@ -106,6 +106,7 @@ class Negotiation:
     def opened(self, era: Era) -> None:
         """The handshake is done."""
         known = self._known
+        # The next start of this command gets the usual time: what it needs has been fetched.
         known.started, known.waited = True, 0.0
         # One that is modern as well, and was late to say so, may be asked again the next time.
         if self.discovery.answered and not (self.discovery.modern and era == "legacy"):
@@ -117,12 +118,14 @@ class Negotiation:
 
     def again(self, error: BaseException, evidence: Evidence) -> bool:
         """Whether a failed opening is followed by another, at once: one as legacy, or one that asks again."""
+        # Read before it is dropped: whether this was a guess decides what may follow.
         known, unknown = self._known, self._known.era is None
         known.era = None
         following = None if self._second else self._following(error, evidence, unknown=unknown)
         if following is None:
             known.cuts = 0
             return False
+        # There is no third opening: the dial has one timeout for both.
         self._second = True
         self.mode, self.discovery = following, Discovery(self.discovery.allowed)
         return True

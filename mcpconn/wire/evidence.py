@@ -12,6 +12,7 @@ from mcpconn.wire.watch import Watch
 
 def evidence_of(error: BaseException, attempt: Attempt, watch: Watch) -> Evidence:
     """What the wire saw comes first; then the JSON-RPC error; then the exception itself."""
+    # The transport saw it fail. What the SDK made of that is only a stand-in.
     if attempt.failed:
         return attempt.evidence()
     if isinstance(error, MCPError):
@@ -21,6 +22,7 @@ def evidence_of(error: BaseException, attempt: Attempt, watch: Watch) -> Evidenc
             if not attempt.from_wire:
                 # It was made up here, for lack of an answer: what HTTP said so far is not its cause.
                 attempt.http_status = attempt.content_type = None
+        # The SDK says "Connection closed". Why it was closed is known to the watch.
         if watch.ended and attempt.from_wire is False and watch.reason is not None:
             attempt.code, attempt.message = None, None
             attempt.exception = watch.reason

@@ -42,6 +42,7 @@ class EvidenceClient(httpx2.AsyncClient):
             sse: Every request is part of a session, whatever its headers say.
             options: As for `httpx2.AsyncClient`.
         """
+        # Below the auth flow: each HTTP request is recorded, those that a flow adds included.
         super().__init__(transport=Recorder(transport, in_session=sse), **options)
         self.redact = redact
         self._sse = sse
@@ -59,6 +60,7 @@ class EvidenceClient(httpx2.AsyncClient):
 
     async def send_recorded(self, request: httpx2.Request, attempt: Attempt) -> httpx2.Response:
         """Send a request, and write down in `attempt` what comes of it. Returns and raises as `send_message`."""
+        # Over SSE the session is in the URL, so every request carries it.
         session_sent = self._sse or SESSION_HEADER in request.headers
         attempt.start_request(session_sent=session_sent, written=False)
         try:
@@ -73,6 +75,7 @@ class EvidenceClient(httpx2.AsyncClient):
         if session_id and is_secret_value("", session_id):
             # Whoever has it can speak in this session. A plain word or number is hidden from no text.
             self.redact.learn(session_id)
+        # The head first: if the body is cut off, status and headers are evidence all the same.
         note_response(attempt, response, self.redact)
         if response.status_code >= 400:
             try:
@@ -82,6 +85,7 @@ class EvidenceClient(httpx2.AsyncClient):
                 raise
             raise Refused(response.status_code, said)
         if response.status_code >= 300:
+            # A redirect's body is for browsers.
             await close(response)
             attempt.message = self.redact(f"to {target(response) or 'nowhere'}")
             raise Refused(response.status_code)

@@ -39,6 +39,7 @@ class Turns:
         self._left -= 1
         if self._left <= 0:
             self._left = STEPS
+            # A checkpoint, so that the deadline of this call is seen here as well.
             await anyio.lowlevel.checkpoint()
 
 
@@ -62,6 +63,7 @@ class TinyChunks:
         Raises:
             httpx2.DecodingError: There were too many tiny ones.
         """
+        # Chunks of a useful size cost nothing to count.
         if size >= TINY:
             return
         self._tiny += 1

@@ -59,7 +59,10 @@ class Library(httpx2.AsyncBaseTransport):
         self._released = anyio.Event()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        # Before the library writes: it reports the write first and finds bad headers afterwards.
         _check(request)
+        # An unsafe call gets a socket that nothing was ever sent on, since httpcore2 cannot say whether an idle one is
+        # clean.
         transport = self._fresh if request.extensions.get(UNSAFE_KEY) else self._keeping
         try:
             response = await transport.handle_async_request(request)
@@ -80,9 +83,11 @@ class Library(httpx2.AsyncBaseTransport):
         for connection in tuple(pool.connections) if pool is not None else ():
             if not connection.is_idle():
                 continue
+            # True, too, if the server has closed it: httpcore2 looks at the socket.
             if connection.has_expired():
                 await connection.aclose()
             else:
+                # The sweeper goes on only while there is something to sweep.
                 some = True
         return some
 

@@ -105,6 +105,7 @@ def encode(message: JSONRPCMessage) -> bytes:
         ValueError: it cannot be put into JSON. Nothing was written.
     """
     try:
+        # Only what was set: a null that nobody sent is not the same message to strict servers.
         return _dump(message.model_dump(by_alias=True, exclude_unset=True))
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(message, JSONRPCError):
@@ -145,6 +146,7 @@ async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRP
         MessageTooLarge: it is above a limit.
         Unreadable: it is no JSON-RPC message.
     """
+    # First, since it costs nothing: the checks below read all of it.
     if len(data) > limits.size:
         raise MessageTooLarge(f"the answer is larger than {limits.size} bytes")
     few = max(1, limits.values // MODELLED_SHARE)
@@ -152,6 +154,7 @@ async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRP
     bound = 0 if len(data) <= few else sum(data.count(each) for each in (b",", b"{", b"["))
     if bound > limits.values and await _count(data, limits.values) > limits.values:
         raise MessageTooLarge(f"the answer holds more than {limits.values} values")
+    # Parsed only now: the limits are what keeps a small message from filling the memory.
     message = read(data, refusal=refusal)
     if bound > few and not _modelled(message, few):
         raise MessageTooLarge(f"the answer holds more than {few} items")

@@ -64,6 +64,7 @@ class Outbox:
         self._lines: deque[_Line] = deque()
         self._current: _Line | None = None
         """The one that is being written."""
+        # Made before the wait and after the queue was found empty, with nothing awaited in between: no line is missed.
         self._more = anyio.Event()
         self._idle = anyio.Event()
         self.closed = False
@@ -76,16 +77,19 @@ class Outbox:
             ClosedResourceError: the session has ended.
             UnicodeEncodeError: the child's encoding cannot express it. Nothing was written.
         """
+        # Before the line is made: what is sent after the end was certainly not written.
         if self.closed:
             raise anyio.ClosedResourceError
         attempt = ATTEMPT.get() if isinstance(item.message, JSONRPCRequest) else None
         body = item.body + b"\n"
         line = _Line(body if self._encode is None else self._encode(body), attempt)
+        # In the order of the callers. One task writes, so two messages never mix in the pipe.
         self._lines.append(line)
         self._more.set()
         try:
             await line.done.wait()
         except BaseException:
+            # Still queued: it is taken back, and the call is certain not to have run.
             if line in self._lines:
                 self._lines.remove(line)
             else:
@@ -116,6 +120,7 @@ class Outbox:
         self._current = line
         with line.scope:
             await self._writer.send(line)
+            # A line whose scope was cancelled before its first byte ends the block, too, and was not written.
             line.written = line.begun
         self._current = None
         line.done.set()
@@ -132,6 +137,7 @@ class Outbox:
         self._more.set()
         self._drop()
         if self._current is not None:
+            # If its first byte has left, the rest is lost with the pipe; its sender is told that it is not known.
             self._current.withdraw()
             self._current.done.set()
 

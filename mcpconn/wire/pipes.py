@@ -79,11 +79,13 @@ class PipeReader:
             ClosedResourceError: this end is closed.
         """
         while self._fd >= 0:
+            # A wait and then a read that cannot block: no thread is needed for a pipe.
             await anyio.wait_readable(self._fd)
             try:
                 data = os.read(self._fd, max_bytes)
             except BlockingIOError:  # pragma: no cover - a wake-up for nothing, which the kernel allows itself
                 continue
+            # An empty read is the end: no process has the write end open any more.
             if not data:
                 raise anyio.EndOfStream
             return data
@@ -114,6 +116,7 @@ class PipeWriter:
             BrokenPipeError: no process has the other end open.
             ClosedResourceError: this end is closed.
         """
+        # Written in parts without copies: a pipe holds 64 KiB, a message may be larger.
         rest = memoryview(line.data)
         while rest:
             if self._fd < 0:
@@ -127,6 +130,7 @@ class PipeWriter:
             except BlockingIOError:
                 await anyio.wait_writable(self._fd)
             else:
+                # Set with the first bytes: from here on the child may have read the line.
                 self._used = True
                 line.begin()
 
@@ -139,6 +143,7 @@ class PipeWriter:
             return self._taken_in_the_end
         if sys.platform == "win32":
             return None
+        # FIONREAD counts what is in the pipe. Zero after a write means that the child has read it.
         unread = array.array("i", [0])
         try:
             # Linux answers for either end of a pipe, with or without a reader at the other.
@@ -150,6 +155,7 @@ class PipeWriter:
     async def aclose(self) -> None:
         """Close this end: the child reads the end of its stdin."""
         if self._fd >= 0:
+            # Asked while the descriptor is open: afterwards nobody can say.
             self._taken_in_the_end = self.taken
         self._fd = _close(self._fd)
 
@@ -177,6 +183,7 @@ class StreamWriter:  # pragma: no cover - for Windows, where pipes cannot be wai
 def _close(fd: int) -> int:
     """Close `fd`, unless it is closed already. Returns what stands for a closed one."""
     if fd >= 0:
+        # Tasks that wait for it are woken with ClosedResourceError; otherwise they would wait for ever.
         anyio.notify_closing(fd)
         os.close(fd)
     return -1
@@ -199,6 +206,7 @@ async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Excepti
             chunk = await reader.receive()
         except GONE:
             return
+        # Only new bytes are searched: a long line in small pieces would otherwise be read over and over.
         searched = len(buffer)
         buffer += chunk
         while (end := buffer.find(b"\n", searched)) >= 0:
@@ -213,6 +221,7 @@ async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Excepti
             elif line.strip():
                 yield line
             skipped = None
+        # Checked before the line has ended, so that memory stays bounded by the limit.
         if len(buffer) > limit or (skipped is not None and len(buffer) > ENDS):
             if skipped is None:
                 skipped = bytes(buffer[:ENDS])

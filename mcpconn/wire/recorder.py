@@ -48,8 +48,10 @@ class Recorder(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         attempt: Attempt | None = request.extensions.get(ATTEMPT_KEY)
+        # A request of the auth flow, which carries no message of the call.
         if attempt is None:
             return await self._inner.handle_async_request(request)
+        # Once for each HTTP request: a redirect or an auth flow may send the message again.
         attempt.start_request(
             session_sent=self._in_session or SESSION_HEADER in request.headers,
             written=False if self._reports else None,
@@ -65,10 +67,12 @@ class Recorder(httpx2.AsyncBaseTransport):
         try:
             response = await self._inner.handle_async_request(request)
         except Exception as error:
+            # The transport does not report. The type of its error is all that is known.
             if attempt.written is None:
                 attempt.written = not isinstance(error, NEVER_SENT)
             raise
         attempt.written = True
+        # Noted here as well, because the auth flow may consume this response and show another one above.
         attempt.http_status = response.status_code
         return response
 

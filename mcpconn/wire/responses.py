@@ -53,13 +53,16 @@ async def note_refusal(attempt: Attempt, response: httpx2.Response, redact: Reda
         body = await read_limited(response, ERROR_BODY_LIMIT, cut=True)
     finally:
         await close(response)
+    # nginx, Apache and Go say in words that http was spoken to an https port. It is worth more than the status.
     if response.status_code == 400 and any(phrase in body for phrase in PLAIN_ON_TLS):
         attempt.hint = USE_HTTPS
     media_type = (attempt.content_type or "").lower()
+    # A refusal without words: the content type of nothing is not evidence.
     if not body.strip():
         attempt.content_type = ""
         return None
     try:
+        # Errors at such a status often have no id; they are about the request that was refused.
         message = read(body, refusal=True)
     except Unreadable as unreadable:
         if unreadable.broken and media_type.startswith("application/json") and response.status_code not in BEFORE_TOOLS:

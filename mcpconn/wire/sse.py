@@ -61,6 +61,7 @@ class HttpSse:
             Exception: whatever the HTTP client or the auth flow raised.
         """
         headers = {"accept": "text/event-stream", "cache-control": "no-store"}
+        # The dial's own record: what this request meets is why the dial failed.
         attempt = ATTEMPT.get() or Attempt("dial")
         response = await self._http.send_recorded(self._http.build_request("GET", self._url, headers=headers), attempt)
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
@@ -73,11 +74,13 @@ class HttpSse:
 
     async def read(self, response: httpx2.Response) -> None:
         """Pass on what comes, until the stream ends."""
+        # An event that is too large is skipped and reported: the stream carries the answers of all other calls.
         reader = EventReader(self._limits.size, skip=True)
         try:
             async with aclosing(response.aiter_bytes()) as chunks:
                 async for chunk in chunks:
                     for event in reader.feed(chunk):
+                        # The first event of this transport (specification 2024-11-05, HTTP with SSE).
                         if event.type == "endpoint":
                             self._find(event.data)
                         elif event.error is not None:
@@ -98,8 +101,10 @@ class HttpSse:
             self.inbox.end()
 
     def _find(self, data: bytes) -> None:
+        # Only the first counts: a later one could send requests of an open session elsewhere.
         if self._endpoint is not None:
             return
+        # Usually a path. Resolved against the URL of the stream, as a browser would.
         url = self._url.join(data.decode("utf-8", "replace").strip())
         if (url.scheme, url.host, url.port) != (self._url.scheme, self._url.host, self._url.port):
             # It would be sent our credentials.
@@ -158,6 +163,7 @@ class HttpSse:
         # A message without a record is one that the caller sends on the SDK's own session: nobody calls it safe.
         attempt = ATTEMPT.get() or Attempt("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
+        # Cancelled when the caller leaves; the answer, if it comes, then has no caller on the event stream.
         with anyio.CancelScope() as self._posts[key]:
             try:
                 response = await self._http.send_recorded(self._post(item), attempt)

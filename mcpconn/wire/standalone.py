@@ -58,6 +58,7 @@ class StandaloneStream:
         """Seconds of the last `retry:` field: how long the server wants to be left alone after the stream's end."""
         self._asked: float | None = None
         """Seconds that the server asks to wait before the next attempt."""
+        # The stream is open: a refusal from now on is news again.
         self._suspected = False
         """A refusal has been reported since the stream was open last."""
         # Before `run` begins: the session's first listing waits for the stream.
@@ -65,22 +66,27 @@ class StandaloneStream:
 
     async def run(self) -> None:
         """Return if the server offers no such stream, or the session is known to be gone. Else it never returns."""
+        # What `status()` shows, and what the catalogue waits for.
         record = self._watch.stream
         while not self._watch.lost:
             record.opening()
             reason = await self._hold()
+            # 405: the server has no such stream (specification, transports). It is not asked again on this session.
             if reason is None:
                 record.refuse(f"HTTP {NOT_OFFERED}")
                 return
+            # The waits grow while the stream does not stay open, and are reset once it was.
             wait = record.lost(anyio.current_time(), reason, asked=self._asked)
             await anyio.sleep(wait)
 
     async def _hold(self) -> str | None:
         """Open the stream and read it to its end. Returns why it ended; None if the server offers none."""
         attempt = Attempt("idle")
+        # A Retry-After of an earlier refusal counts once; `retry:` of the stream stays.
         self._asked = self._retry
         try:
             with anyio.fail_after(self._silence):
+                # With the last event id, so that the server can send again what was missed.
                 response = await self._open(self._last_id, attempt)
             return await self._read(response)
         except Refused as refused:
@@ -117,6 +123,7 @@ class StandaloneStream:
             await close(response)
 
     async def _take(self, event: Event) -> None:
+        # An empty id resets it in the HTML standard; servers send empty ids by mistake.
         self._last_id = event.id or self._last_id
         if event.retry is not None:
             self._asked = self._retry = event.retry / 1000

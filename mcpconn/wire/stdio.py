@@ -88,19 +88,23 @@ async def stdio_transport(
     transport = _Transport(child, watch, limits=limits, launch=launch, text=Transcoder.needed(encoding, errors))
     try:
         async with anyio.create_task_group() as group:
+            # Before the watchdog, which may fail: the child's output is read whatever happens.
             transport.start(group)
             try:
                 try:
+                    # Its process id is the number of its group: it was started as the leader of one.
                     watchdog.guard(child.process.pid)
                 except OSError as error:
                     raise CannotStart(error) from error
                 yield transport.incoming, transport.outbox
             finally:
                 with anyio.CancelScope(shield=True):
+                    # What was sent is written before stdin is closed: servers finish what they have read.
                     await transport.outbox.flush()
                     await child.stop()
                 transport.close()
     finally:
+        # Last: until here the group may have members.
         watchdog.release(child.process.pid)
 
 
@@ -117,6 +121,7 @@ class _Transport:
         self._limits = limits
         self._launch = launch
         self.outbox = Outbox(child.stdin, encode=None if text is None else text.encode)
+        # No buffer: what the session has not taken is left in the pipe, where the child is slowed down by it.
         self._deliver, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self._stderr_read = anyio.Event()
         self._scopes: list[anyio.CancelScope] = []
@@ -135,6 +140,7 @@ class _Transport:
     def close(self) -> None:
         """End all tasks."""
         for scope in self._scopes:
+            # Through their scopes and not through the group, which does not reach what is shielded.
             scope.cancel()
         self._deliver.close()
         self.incoming.close()
@@ -162,16 +168,19 @@ class _Transport:
         # trio wants a generator closed that is left in the middle.
         async with aclosing(lines_of(self._output, self._limits.size)) as lines:
             async for line in lines:
+                # Anything counts, even a banner: a child that writes has started.
                 child.spoke.set()
                 try:
                     await self._deliver.send(line if isinstance(line, Exception) else await parse(line, self._limits))
                 except (anyio.ClosedResourceError, anyio.BrokenResourceError):
                     break
+        # The session is over for us. A child that is still writing must not block on a full pipe while it is ended.
         await child.drain_stdout()
         await self._conclude()
 
     async def _conclude(self) -> None:
         """End the session, with the status of the process and its last words if they can be had."""
+        # The pipes close a moment before the process can be collected, and its status says why it ended.
         await self._child.exited(STATUS)
         with anyio.move_on_after(LAST_WORDS):
             await self._stderr_read.wait()

@@ -89,9 +89,11 @@ class StreamableHttp:
     async def send(self, item: Outgoing) -> None:
         """Begin to send a request; send anything else. What the server makes of it is no error here."""
         message = item.message
+        # Made before the first wait: the version and session of this message, not of one that is sent meanwhile.
         headers = self._headers(item)
         if isinstance(message, JSONRPCRequest):
             modern = self._version in MODERN_PROTOCOL_VERSIONS
+            # Entered before its task runs, so that a cancellation that follows at once finds it.
             in_flight = self._in_flight[coerce_request_id(message.id)] = _InFlight(modern)
             if message.method == "server/discover" and not self._watch.discovery.shaken.is_set():
                 self._group.start_soon(self._bound_discovery)
@@ -108,6 +110,7 @@ class StreamableHttp:
 
     def _headers(self, item: Outgoing) -> dict[str, str]:
         metadata = item.metadata if isinstance(item.metadata, ClientMessageMetadata) else None
+        # The SDK names the version, and in the modern era arguments that the tool wants as headers (`x-mcp-header`).
         named = (metadata and metadata.headers) or {}
         if isinstance(item.message, JSONRPCRequest) and item.message.method == "initialize":
             # It negotiates the version, so it names none.
@@ -115,11 +118,13 @@ class StreamableHttp:
         else:
             self._version = named.get(VERSION_HEADER, self._version)
         headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+        # Last wins: what the SDK names for this message is newer than what the session has.
         return {**headers, **self._standing_headers(), **named}
 
     def _standing_headers(self) -> dict[str, str]:
         """What every request of the session carries."""
         headers = {}
+        # The standalone stream belongs to a session. Servers without one answer 405, and are not asked.
         if self._session_id is not None:
             headers[SESSION_HEADER] = self._session_id
         if self._version is not None:
@@ -136,6 +141,8 @@ class StreamableHttp:
         attempt = ATTEMPT.get() or Attempt("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
         try:
+            # Cancelled when the caller leaves. The request then ends here, with its socket, and no reader is left
+            # behind.
             with in_flight.scope:
                 try:
                     await self._answer(item, message, headers, attempt)
@@ -146,6 +153,7 @@ class StreamableHttp:
                     attempt.exception = error
                     await self._fail(message, attempt)
         finally:
+            # An id may have been used again meanwhile, by a session that counts anew.
             if self._in_flight.get(key) is in_flight:
                 del self._in_flight[key]
 
@@ -167,12 +175,15 @@ class StreamableHttp:
             attempt.written = True
             await answers.resume_from(metadata.resumption_token)
             return
+        # None for a call, whose deadline is the runtime's. Only a stream of server messages has a limit of its own.
         with anyio.fail_after(silence):
             response = await self._http.send_message(self._url, headers, item.body, attempt)
         try:
+            # Only here: a session id on any other answer is not the beginning of a session (specification, transports).
             if message.method == "initialize":
                 self._session_id = response.headers.get(SESSION_HEADER)
             kind = response.headers.get("content-type", "").lower()
+            # 202 says "accepted, nothing will follow". To a request that is an answer that will never come.
             if response.status_code == 202:
                 await self._fail(message, attempt)
             elif kind.startswith("application/json"):
@@ -186,6 +197,8 @@ class StreamableHttp:
 
     async def _read_json(self, response: httpx2.Response, message: JSONRPCRequest) -> None:
         length = response.headers.get("content-length", "")
+        # The declared length is only believed as a promise to stay small; compressed bodies grow and are counted as
+        # they come.
         if length.isdigit() and int(length) <= self._limits.size and "content-encoding" not in response.headers:
             body = await response.aread()
         else:
@@ -193,6 +206,7 @@ class StreamableHttp:
         answer = await parse(body, self._limits)
         if not isinstance(answer, (JSONRPCResponse, JSONRPCError)) or not same_id(answer.id, message.id):
             raise Unreadable("the answer is for another request")
+        # In the type that was sent: servers turn numbers into texts, and the SDK would not find its caller.
         answer.id = message.id
         await self.inbox.put(SessionMessage(answer))
 
@@ -215,6 +229,7 @@ class StreamableHttp:
         if request_id is not None:
             in_flight = self._in_flight.get(coerce_request_id(request_id))
             if in_flight is not None:
+                # Ends the request on the socket. In the modern era that is how the server learns of it.
                 in_flight.scope.cancel()
             await self.inbox.put(made(request_id, REQUEST_TIMEOUT, "server/discover was not answered"))
 
@@ -224,7 +239,9 @@ class StreamableHttp:
 
     async def _resume(self, event_id: bytes) -> httpx2.Response:
         """Open an answer's stream anew. Its own record: that the answer was being streamed stays true."""
+        # A record of its own: what a resumption meets is not evidence about the call that it resumes.
         response = await self._get(event_id, Attempt("idle"))
+        # A server that forgot the stream may answer with a page. Read as events it would be silence until the deadline.
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             await close(response)
             raise httpx2.RemoteProtocolError("not an event stream")
@@ -261,6 +278,7 @@ class StreamableHttp:
         evidence = await self._http.send_quietly(
             self._http.build_request("POST", self._url, headers=headers, content=item.body)
         )
+        # Nobody waits for this message, so its failure is reported as the session's.
         if evidence is not None:
             self._watch.idle_failure(evidence)
 
@@ -295,7 +313,10 @@ async def streamable_http(
                     yield transport.inbox, transport
                 finally:
                     group.cancel_scope.cancel()
+                    # After the requests: whoever still reads finds the end of the stream and no message of a dead
+                    # request.
                     transport.inbox.close()
         finally:
             if transport is not None:
+                # Outside of the group, which is cancelled by now; the client is still open.
                 await transport.goodbye()

@@ -40,6 +40,8 @@ class Inbox:
     async def put(self, item: Item) -> None:
         """Hand `item` to the session, when it is ready for it. Nothing happens if it has ended."""
         try:
+            # With the context of whoever delivers it: the SDK runs callbacks in it, and they find their call's record
+            # there.
             await self._send.send((copy_context(), item))
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             return
@@ -102,10 +104,12 @@ class WatchedRead(_Stream):
 
     async def __anext__(self) -> Item:
         try:
+            # Errors of the transport end the stream as well: to the session they are one thing.
             item: Item = await self._inner.__anext__()
         except (StopAsyncIteration, anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._watch.end()
             raise
+        # Before the session sees it, so that the record is complete when its caller wakes up.
         return self._watch.received(item, shared=self._shared)
 
     async def receive(self) -> Item:
@@ -149,7 +153,9 @@ class WatchedWrite(_Stream):
         if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             request_id = (message.params or {}).get("requestId")
             if request_id is not None:
+                # First: an answer that crosses the cancellation has no caller any more.
                 self._watch.waiting.give_up(request_id)
+            # A courtesy. A child that does not read must not hold up whoever has just given up on it.
             with anyio.move_on_after(CANCEL_PATIENCE):
                 await self._inner.send(item)
         else:
@@ -157,10 +163,12 @@ class WatchedWrite(_Stream):
 
     async def _send_request(self, item: Outgoing, message: JSONRPCRequest) -> None:
         attempt = ATTEMPT.get()
+        # A message of the SDK's own, such as the answer to a request of the server's.
         if attempt is None:
             self._watch.sent(message, None)
             await self._inner.send(item)
             return
+        # From here on the record is about this message: a call may take several.
         attempt.start()
         self._watch.sent(message, attempt)
         # Whatever interrupts the hand-over, the other side may have taken it; only a closed stream has not.

@@ -58,6 +58,7 @@ class Waiting:
             self._named.add(key)
         if message.method == "subscriptions/listen":
             self._listening.add(key)
+        # By the id as the SDK compares it: a text of digits is a number there.
         self._records[key] = attempt
 
     def note_other(self) -> None:
@@ -86,6 +87,7 @@ class Waiting:
         Returns:
             What the session should see: `item`, or the end of a request that `item` was a failed answer to.
         """
+        # On a stream of its own the transport knows whose answer it was. On a shared one only the message can say.
         if isinstance(item, Unreadable):
             return self._unreadable(item) if shared else item
         if not isinstance(item, SessionMessage):
@@ -98,9 +100,11 @@ class Waiting:
 
     def _answered(self, item: SessionMessage, message: JSONRPCResponse | JSONRPCError, shared: bool) -> Item:
         key = None if message.id is None else coerce_request_id(message.id)
+        # An id that was never sent cannot be a late answer. Ids that were answered before are not suspicious.
         if shared and (key is None or self._never_sent(key)):
             # JSON-RPC 2.0, 5: the id is null if the server could not make it out in the request.
             return self._anonymous(item)
+        # Struck off first: from here on a second answer with this id has no caller.
         attempt = self._strike(key) if key is not None else None
         if attempt is not None and not isinstance(item, Made):
             attempt.answered = True
@@ -111,6 +115,7 @@ class Waiting:
 
     def _anonymous(self, item: Item) -> Item:
         """An answer to no request that there is or was. If only one request waits, it was meant for that."""
+        # A subscription waits for as long as the session lives, and is not what a single answer is for.
         waiting = [key for key in self._records if key not in self._listening]
         alone = waiting[0] if len(waiting) == 1 else None
         if not isinstance(alone, int) or alone <= self._quiet_since:

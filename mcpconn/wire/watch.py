@@ -80,9 +80,11 @@ class Watch:
 
     def end(self) -> None:
         """The read stream has ended."""
+        # Both ends of a transport report their end; the session is told once.
         if self.ended:
             return
         self.ended = True
+        # The reason is set before the end by whoever knows it: an exit status, a reset.
         reason = self.reason or anyio.EndOfStream()
         self.idle_failure(Evidence(exception=reason, from_wire=False, phase="idle"))
 
@@ -95,6 +97,7 @@ class Watch:
         """
         self.doubt, self.proof = reason, proof
         for probe in self._probes:
+            # A process that has ended does not answer later. One second is for an answer that is in the pipe.
             probe.deadline = min(probe.deadline, anyio.current_time() + RETURNED_LIMIT)
         self.idle_failure(Evidence(exception=reason, from_wire=False, phase="idle"))
 
@@ -116,6 +119,7 @@ class Watch:
     def drop(self, why: str) -> None:
         """A message is not passed on. The first of a session is worth a line to whoever runs the server."""
         self.dropped += 1
+        # A server that prints to stdout does so for every request: one warning is enough.
         level = logging.WARNING if self.dropped == 1 else logging.DEBUG
         logger.log(level, "message.dropped connection=%s why=%r", self.name, why)
 
@@ -130,6 +134,7 @@ class Watch:
 
     def received(self, item: Item, *, shared: bool) -> Item:
         """Write down what `item` says. Takes and returns what `Waiting.received` does."""
+        # Any message shows that somebody is there.
         self.doubt = None
         if not self.discovery.shaken.is_set() and isinstance(item, SessionMessage) and not isinstance(item, Made):
             heard = self.discovery.heard(item.message)

@@ -64,11 +64,13 @@ class Watchdog:
 
     def join(self) -> None:
         """A connection that starts child processes uses it from now on."""
+        # Counted, because one watchdog serves all connections of a manager.
         self._users += 1
 
     def leave(self) -> None:
         """That connection is closed. The watchdog ends with the last of them."""
         self._users -= 1
+        # Not while a group is guarded: its child may still be ending.
         if self._users == 0 and not self._groups:
             self.close()
 
@@ -78,6 +80,7 @@ class Watchdog:
         Raises:
             OSError: no watchdog can be started now: too many open files, no memory.
         """
+        # Noted before it is told: a watchdog that is started anew is told of all of them.
         self._groups.add(group)
         if self._pipe is None:
             self._start()
@@ -105,6 +108,7 @@ class Watchdog:
             return
         read, write = os.pipe()
         try:
+            # A watchdog that was stopped must not stop this process at a full pipe.
             os.set_blocking(write, False)
             # Without this process's environment and directory: it outlives both. A session of its own keeps
             # the signals of a terminal, such as Ctrl-C and hanging up, away from it.
@@ -128,6 +132,7 @@ class Watchdog:
         finally:
             os.close(read)
         self._pipe = write
+        # A manager that is dropped without being closed closes the pipe as well, and with it the watchdog acts.
         self._close = weakref.finalize(self, os.close, write)
         _LIVING.add(self)
         for group in self._groups:
@@ -150,6 +155,7 @@ _LIVING: weakref.WeakSet[Watchdog] = weakref.WeakSet()
 def _forget() -> None:
     """In a forked child: its copy of the pipe must not keep the watchdog waiting for the parent's end."""
     for watchdog in tuple(_LIVING):
+        # They belong to the parent, whose watchdog lives on.
         watchdog._groups.clear()
         watchdog.close()
 

@@ -34,6 +34,7 @@ def _queue_meter() -> Callable[[socket.socket], int] | None:
     import termios
 
     def unacknowledged(sock: socket.socket) -> int:
+        # SIOCOUTQ (tcp(7)): bytes in the send queue that the other side has not acknowledged.
         count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
         return count
 
@@ -216,6 +217,8 @@ class SecureChannel:
     def send_nowait(self, data: memoryview) -> int:
         taken = 0
         while taken < len(data) and self.flush_nowait():
+            # A record at a time, and only while the last one has left: what is taken and not sent could not be taken
+            # back.
             taken += self.tls.write(data[taken : taken + RECORD_SIZE])
         return taken
 
@@ -224,6 +227,7 @@ class SecureChannel:
             if not self._unsent:
                 if not self._outgoing.pending:
                     return True
+                # Read out as a whole: a part that was read and not sent must not be lost.
                 self._unsent = memoryview(self._outgoing.read())
             sent = self._inner.send_nowait(self._unsent)
             if not sent:

@@ -69,6 +69,7 @@ async def open_socket(host: str, port: int, options: tuple[tuple[int, int, int],
         OSError: None does.
     """
     addresses = await _resolve(host, port)
+    # The usual case, and without a task group.
     if len(addresses) == 1:
         return await _open(addresses[0], options)
     return await _race(addresses, options)
@@ -97,12 +98,14 @@ async def _open(address: tuple[Any, ...], options: tuple[tuple[int, int, int], .
         for option in options:
             sock.setsockopt(*option)
         try:
+            # Non-blocking: it begins here, and the socket becomes writable when it is done or has failed.
             sock.connect(where)
         except BlockingIOError:
             await anyio.wait_writable(sock)
             if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(error, os.strerror(error)) from None
         else:
+            # Loopback may connect at once. Without a checkpoint a cancelled dial would go on.
             await anyio.lowlevel.checkpoint()
     except BaseException:
         sock.close()
@@ -123,6 +126,7 @@ async def _race(addresses: list[tuple[Any, ...]], options: tuple[tuple[int, int,
             over.set()
         else:
             winners.append(sock)
+            # The first one wins. The others are closed by their own `except`.
             group.cancel_scope.cancel()
 
     try:
@@ -136,6 +140,7 @@ async def _race(addresses: list[tuple[Any, ...]], options: tuple[tuple[int, int,
         _close(iter(winners))
         raise
     if not winners:
+        # All failed alike: one error says it better than a list of the same.
         if len({error.errno for error in errors}) == 1:
             raise errors[0]
         raise OSError("; ".join(dict.fromkeys(error.strerror or str(error) for error in errors)))

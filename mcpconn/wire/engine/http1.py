@@ -90,6 +90,7 @@ class HttpSocket:
         trailing, ended = http.trailing_data
         if self._spent or http.our_state is not h11.DONE or http.their_state is not h11.DONE or trailing or ended:
             return False
+        # h11 resets both sides. It keeps buffered bytes, which is why trailing data was refused above.
         http.start_next_cycle()
         self.used += 1
         self.idle_since = now
@@ -112,6 +113,7 @@ class HttpSocket:
             httpx2.LocalProtocolError: It cannot be sent. Nothing was written.
             httpx2.TransportError: There is no response that could be trusted. Something may have been written.
         """
+        # Head and body in one piece, before anything leaves: what cannot be sent is found out while that is certain.
         data = self._serialised(request, body)
         self.heard = self._premature = False
         self._response = self._failure = None
@@ -119,7 +121,9 @@ class HttpSocket:
         self._chunks = TinyChunks()
         # Cancelled before anything left, the call is certain not to have run.
         await anyio.lowlevel.checkpoint_if_cancelled()
+        # The record says "written" from here on. It is a moment too early rather than a moment too late.
         await writing()
+        # The position in the byte stream where this request begins (see `_hear`).
         self._mark = self.channel.sent
         # If not all was written, the parser does not know of it.
         self._spent = not await self._write(data, timeout.get("write"))
@@ -133,6 +137,7 @@ class HttpSocket:
             raise httpx2.RemoteProtocolError(
                 f"HTTP {response.status_code} was sent before the request had arrived: it is an earlier request's"
             )
+        # A success is believed, and the socket is still not used again.
         self._spent = self._spent or suspect
         return response
 
@@ -174,6 +179,7 @@ class HttpSocket:
         Returns:
             Whether everything was written.
         """
+        # No copies: a request may be as large as its arguments.
         rest = memoryview(data)
         try:
             while True:
@@ -232,6 +238,7 @@ class HttpSocket:
     async def _head(self) -> h11.Response:
         if self._response is not None:
             return self._response
+        # A server that sends 100 Continue for ever would otherwise keep the call until its deadline, at full load.
         for _ in range(INFORMATIONAL_LIMIT):
             event = await self._event()
             if isinstance(event, h11.Response):
@@ -242,6 +249,7 @@ class HttpSocket:
 
     async def piece(self) -> bytes | None:
         """The next bytes of the body: what has arrived already is put together. None at its end."""
+        # The bytes before the fault were handed over first: an answer may be complete without the rest.
         if self._failure is not None:
             raise self._failure
         if self._http.their_state is not h11.SEND_BODY:

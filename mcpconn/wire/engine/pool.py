@@ -66,10 +66,12 @@ class Engine(httpx2.AsyncBaseTransport):
         return f"<Engine sockets={len(self._sockets)} idle={len(self._idle)}>"
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        # All of it: MCP messages are in memory anyway, and a request is written in one piece.
         body = await request.aread()
         timeout: Timeouts = request.extensions.get("timeout", {})
         unsafe = bool(request.extensions.get(UNSAFE_KEY))
         socket = self._reuse(request, unsafe=unsafe, large=len(body) > LARGE)
+        # No pool of waiting requests: a connection opens as many sockets as it has calls, which the gate limits.
         if socket is None:
             socket = await self._open(request, timeout.get("connect"))
         trace = request.extensions.get("trace")
@@ -82,6 +84,8 @@ class Engine(httpx2.AsyncBaseTransport):
         try:
             head = await socket.exchange(request, body, timeout, writing)
         except BaseException as error:
+            # A used socket that dies without a word was closed by the server while idle. Its age is remembered, and
+            # sockets are given up sooner.
             if socket.used and not socket.heard and isinstance(error, (httpx2.NetworkError, httpx2.ProtocolError)):
                 self._lifetimes.died(idle)
             self._close(socket)
@@ -98,12 +102,14 @@ class Engine(httpx2.AsyncBaseTransport):
 
     def _reuse(self, request: httpx2.Request, *, unsafe: bool, large: bool) -> HttpSocket | None:
         """The socket used last of those that can be trusted. Those that are too old or not clean are closed."""
+        # A refusal of a large body ends in a reset. On a fresh socket the refusal can be read before it.
         if large:
             return None
         origin = origin_of(request.url)
         now = self._now()
         limit = self._lifetimes.limit
         wanted = self._lifetimes.limit_for_unsafe if unsafe else limit
+        # The one used last is the most likely to be alive.
         for socket in reversed(self._idle):
             age = now - socket.idle_since
             if socket.origin != origin:
@@ -147,6 +153,7 @@ class Engine(httpx2.AsyncBaseTransport):
 
     def release(self, socket: HttpSocket) -> None:
         """A response was read to its end, or given up."""
+        # Closed meanwhile, by the end of the engine.
         if socket not in self._sockets:
             return
         if socket.recycle(self._now()):
