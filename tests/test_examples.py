@@ -18,10 +18,9 @@ import pytest
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from mcpconn import Connection, State
 from mcpconn.testing import STDIO_SERVER, HttpServer, Script
 from mcpconn.testing.scripted import faults
-from tests.support import UNFINISHED_STREAMS, text_of
+from tests.support import UNFINISHED_STREAMS
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
@@ -94,37 +93,6 @@ def configure(folder: Path, **servers: Any) -> str:
     path = folder / "mcp.json"
     path.write_text(json.dumps({"mcpServers": servers}), encoding="utf-8")
     return str(path)
-
-
-async def test_the_gateway_offers_the_tools_of_all_servers_and_survives_with_them(tmp_path: Path) -> None:
-    script = Script()
-    async with HttpServer(script) as shop:
-        configure(tmp_path, shop={"url": shop.url}, child=STDIO, gone={"url": "http://127.0.0.1:1/mcp"})
-        async with application("gateway", tmp_path) as (url, _), Connection(f"{url}/mcp") as gateway:
-            listed = {tool.name: tool for tool in (await gateway.list_tools(timeout=SAFETY)).tools}
-            assert {name.partition("__")[0] for name in listed} == {"shop", "child"}
-            assert listed["shop__add"].annotations is not None
-            assert listed["shop__add"].annotations.read_only_hint
-            for server in ("shop", "child"):
-                assert text_of(await gateway.call_tool(f"{server}__add", {"a": 1, "b": 2})) == "3"
-
-            script.forget_sessions()
-            assert text_of(await gateway.call_tool("shop__charge", {"amount": 5})) == "charged 5"
-            assert script.executions["charge"] == 1
-
-            script.inject(faults.drop_after())
-            cut = await gateway.call_tool("shop__charge", {"amount": 6})
-            assert cut.is_error
-            assert "the tool may have run" in text_of(cut)
-            assert script.executions["charge"] == 2
-
-            unknown = await gateway.call_tool("zoo__feed")
-            assert unknown.is_error
-            assert "no server named 'zoo'; known servers: child, gone, shop" in text_of(unknown)
-            assert (gateway.state, gateway.epoch) == (State.READY, 1)
-
-            await shop.stop()
-            assert "shop__add" in {tool.name for tool in (await gateway.list_tools()).tools}
 
 
 async def test_the_agent_host_tells_its_model_what_became_of_each_call(tmp_path: Path) -> None:

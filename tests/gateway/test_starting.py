@@ -1,0 +1,78 @@
+"""`mcpconn serve` of something that cannot be served says so in one line; a key is made once and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from mcpconn.gateway import serve
+
+PROCESS = pytest.mark.gateway
+
+
+def run(*arguments: str, state: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mcpconn", "serve", *arguments, "--state", state]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {"a": {"url": "http://127.0.0.1:1/mcp"}}}), encoding="utf-8")
+    return path
+
+
+BROKEN = {
+    "missing": None,
+    "no JSON": "{",
+    "no servers": "{}",
+    "an empty file": "",
+    "a bad section": '{"mcpServers": {"a": {"url": "http://x/mcp"}}, "gateway": {"servrs": {}}}',
+    "a bad scope": '{"mcpServers": {"a": {"url": "http://x/mcp"}}, "gateway": {"servers": {"a": {"scope": "all"}}}}',
+}
+
+
+@PROCESS
+@pytest.mark.parametrize("case", BROKEN, ids=list(BROKEN))
+def test_a_file_that_cannot_be_served_is_one_line(tmp_path, case):
+    path = tmp_path / "mcp.json"
+    if (content := BROKEN[case]) is not None:
+        path.write_text(content, encoding="utf-8")
+    ended = run(str(path), "--listen", "127.0.0.1:0", state=str(tmp_path / "state"))
+    assert ended.returncode != 0
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, ended.stderr
+    assert "mcp.json" in lines[0] or "gateway" in lines[0]
+    assert "Traceback" not in ended.stderr
+
+
+@PROCESS
+def test_a_taken_port_is_one_line(tmp_path, file):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run(str(file), "--listen", f"127.0.0.1:{port}", state=str(tmp_path / "state"))
+    assert ended.returncode != 0
+    *_, line = [line for line in ended.stderr.splitlines() if line.strip()]
+    assert f"127.0.0.1:{port} is in use" in line
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+def test_a_key_is_made_once_and_kept_to_its_owner(tmp_path, file):
+    said: list[str] = []
+    state = tmp_path / "state"
+    serve.make_app(file, state=state, one_person=True, say=said.append)
+    assert said == [f"no sealing key was given: one was made and is kept in {state / 'keys'}"]
+    key = (state / "keys").read_text(encoding="ascii")
+    assert stat.S_IMODE((state / "keys").stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    serve.make_app(file, state=state, one_person=True, say=said.append)
+    assert len(said) == 1, "it is said once, when it is made"
+    assert (state / "keys").read_text(encoding="ascii") == key
+    assert key.strip() not in said[0]
