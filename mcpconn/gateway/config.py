@@ -11,6 +11,7 @@ from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.config import AccessSettings, parse_access
 from mcpconn.gateway.upstreams import Scope
 from mcpconn.gateway.views import View, parse_views
+from mcpconn.mcpjson.hosts import find
 from mcpconn.mcpjson.reading import read
 
 SCOPES = get_args(Scope)
@@ -80,11 +81,27 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
 def read_section(path: Path) -> Any:
     """The `gateway` section of a file, in any format that servers are read from; None if it has none.
 
+    A server's `scope` and `gateway` may stand in its own entry, too.
+
     Raises:
         ConfigError: the file cannot be read.
     """
     content = read(path)
-    return content.get("gateway") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping):
+        return None
+    section = content.get("gateway")
+    entries = find(content, path).entries
+    said = {
+        name: {key: entry[key] for key in SERVER_KEYS if key in entry}
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping) and not entry.keys().isdisjoint(SERVER_KEYS)
+    }
+    if not said or not (section is None or isinstance(section, Mapping)):
+        return section
+    servers = dict((section or {}).get("servers") or {})
+    # What the section says of a server counts for more: the entry may be another host's.
+    merged = {name: {**keys, **servers.get(name, {})} for name, keys in said.items()}
+    return {**(section or {}), "servers": {**servers, **merged}}
 
 
 def _check_keys(where: str, entry: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -1,7 +1,11 @@
 """The gateway's section is read from every file that the servers are read from."""
 
+import json
+
 import pytest
 
+from mcpconn import Manager
+from mcpconn.errors import ConfigError
 from mcpconn.gateway import parse_settings
 from mcpconn.gateway.config import read_section
 
@@ -21,3 +25,32 @@ def test_a_file_without_the_section_has_one_view(tmp_path):
     path = tmp_path / "mcp.json"
     path.write_text('{"mcpServers": {}}')
     assert list(parse_settings(read_section(path), ()).views) == [""]
+
+
+@pytest.mark.parametrize("scope", ["client", "user", "shared"])
+def test_a_scope_may_stand_in_the_servers_own_entry(tmp_path, scope):
+    path = tmp_path / "mcp.json"
+    entry = {"url": "http://127.0.0.1:1/mcp", "scope": scope, "gateway": True}
+    path.write_text(json.dumps({"mcpServers": {"fs": entry}}), encoding="utf-8")
+    settings = parse_settings(read_section(path), ("fs",))
+    assert settings.scopes == {"fs": scope}
+    assert settings.trusted == {"fs"}
+    assert Manager.from_file(path)["fs"].config.problem is None
+
+
+def test_the_section_counts_for_more_than_the_entry(tmp_path):
+    path = tmp_path / "mcp.json"
+    content = {
+        "mcpServers": {"fs": {"command": "fs", "scope": "shared"}},
+        "gateway": {"servers": {"fs": {"scope": "client"}}, "name": "g"},
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    settings = parse_settings(read_section(path), ("fs",))
+    assert (settings.scopes, settings.name) == ({"fs": "client"}, "g")
+
+
+def test_a_scope_that_is_none_is_named(tmp_path):
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {"fs": {"command": "fs", "scope": "all"}}}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"fs\.scope must be one of client, user, shared"):
+        parse_settings(read_section(path), ("fs",))
