@@ -73,4 +73,4 @@ def serve(
             say("anonymous clients are one person here: modern ones share what a server keeps per session")
         say("add it to your editor: mcpconn serve --print-config")
 
-    anyio.run(lambda: gateway.serve_http(app, accepting, ready=ready))
+    anyio.run(lambda: gateway.serve_http(app, accepting, path=path, ready=ready, say=say))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import Receive, Scope, Send
 from typing_extensions import Self
 
+from mcpconn import mcpjson
+from mcpconn.asgi.app import StatusApp
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed
 from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.asgi import refuse
+from mcpconn.gateway.audit import Auditing, AuditLog, note
 from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.config import Settings, parse_settings, read_section
 from mcpconn.gateway.endpoint import Endpoint
@@ -29,6 +33,7 @@ from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.ledger import Ledger
 from mcpconn.gateway.lists import Lists
 from mcpconn.gateway.names import Table
+from mcpconn.gateway.outside import Outside
 from mcpconn.gateway.parked import ParkingLot
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
@@ -38,6 +43,7 @@ from mcpconn.gateway.store import MemoryStore, Store, StoreUnavailable
 from mcpconn.gateway.upstreams import MARK, Upstreams
 from mcpconn.gateway.views import View
 from mcpconn.manager import Manager
+from mcpconn.observe import log
 from mcpconn.version import __version__
 
 PATH = "/mcp"
@@ -98,6 +104,10 @@ class App:
         self._endpoints: dict[str, Endpoint] = {}
         self._tables: dict[str, Table] = {}
         self._stack: AsyncExitStack | None = None
+        self._outside = Outside(StatusApp(self.manager, access=self.settings.dashboard))
+        self._audit: AuditLog | None = None
+        self.relay: Relay
+        self._catalogs: dict[str, Callable[[], None]] = {}
         self._gate = Gate(
             self._serve,
             self.settings.access,
@@ -115,6 +125,10 @@ class App:
                 await stack.enter_async_context(self.manager)
             group = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(group.cancel_scope.cancel)
+            if self.settings.audit is not None:
+                self._audit = AuditLog(self.settings.audit, arguments=self.settings.audit_arguments)
+                stack.callback(self._audit.close)
+                stack.callback(self.manager.observe(note))
             self.relay = relay = Relay(listens=self._listens, uri=self._public_uri, group=group)
             self.upstreams = Upstreams(
                 self.manager,
@@ -134,8 +148,7 @@ class App:
             group.start_soon(self.ledger.own)
             group.start_soon(self.ledger.obey)
             for server in self.servers:
-                end = self.manager[server].catalog.subscribe(partial(self._changed, relay))
-                stack.callback(end)
+                self._follow(server)
             self._stack = stack.pop_all()
         return self
 
@@ -147,8 +160,47 @@ class App:
 
     def drain(self) -> None:
         """Begin to end: event streams end cleanly now, so that what is in flight can finish."""
+        self._outside.status.drain()
         for endpoint in self._endpoints.values():
             endpoint.drain()
+
+    def reload(self, path: str | os.PathLike[str]) -> dict[str, list[str]]:
+        """Apply a changed configuration file while the gateway runs.
+
+        Servers whose entry has not changed keep their sessions, and so do their clients'. Rules and keys count from the
+        next request on. Views are those of the start.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The names of servers, under `added`, `removed`, `changed` and `unchanged`.
+
+        Raises:
+            ConfigError: the file cannot be used. Nothing has changed.
+        """
+        settings = parse_settings(read_section(Path(path)), tuple(mcpjson.load(path)), folder=Path(path).parent)
+        result = self.manager.reload(path)
+        for server in (*result["removed"], *result["changed"]):
+            self.upstreams.forget(server)
+            if (end := self._catalogs.pop(server, None)) is not None:
+                end()
+        for server in (*result["added"], *result["changed"]):
+            self._follow(server)
+        if settings.views != self.settings.views:
+            log.warning("gateway.views_changed", do="restart the gateway: views are those of its start")
+        self._gate.settings = settings.access
+        self.settings = replace(settings, views=self.settings.views)
+        for name, table in self._tables.items():
+            table.serve(self._chosen(self.settings.views[name]))
+        if any(result[what] for what in ("added", "removed", "changed")):
+            for kind in ("tools", "prompts", "resources"):
+                self.relay.changed(kind, set(self._tables))
+        return result
+
+    def _follow(self, server: str) -> None:
+        """Pass on what changes in a server's lists."""
+        self._catalogs[server] = self.manager[server].catalog.subscribe(partial(self._changed, self.relay))
 
     def endpoint(self, view: str) -> Endpoint:
         """The endpoint of a view; it exists while the gateway runs."""
@@ -164,7 +216,13 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        if scope["type"] == "http":
+        if scope["type"] != "http":
+            return
+        # A mounted application's path begins after the path that it is mounted at.
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        if self._outside.takes(path):
+            await self._outside(path, scope, receive, send)
+        else:
             await self._gate(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,14 +266,13 @@ class App:
         return [name for name in self.manager if MARK not in name]
 
     def _endpoint(self, view: View, relay: Relay, parking: ParkingLot) -> Endpoint:
-        chosen = view.servers if view.servers is not None else tuple(self.servers)
-        table = self._tables[view.name] = Table(chosen, limit=view.name_length, prefix=view.prefix)
+        table = self._tables[view.name] = Table(self._chosen(view), limit=view.name_length, prefix=view.prefix)
         lists = Lists(
-            partial(self._listers, chosen),
+            partial(self._listers, view),
             table,
             sealer=self.ring.sealer(f"cursor {view.name}"),
             allowed=view.shows,
-            trusted=self.settings.trusted.__contains__,
+            trusted=self._trusted,
         )
         endpoint: Endpoint
         forwarder = Forwarder(
@@ -228,13 +285,13 @@ class App:
             ledger=self.ledger,
             extras=Extras(self.store),
             stamp=lambda: endpoint.server.server_info_stamp,
-            trusted=self.settings.trusted.__contains__,
+            trusted=self._trusted,
         )
         endpoint = Endpoint(
             view,
             name=self.settings.name,
             version=__version__,
-            instructions=partial(self._instructions, chosen),
+            instructions=partial(self._instructions, view),
             ledger=self.ledger.advertised,
             schema=lists.schema,
             forwarder=forwarder,
@@ -245,23 +302,31 @@ class App:
             ended=self._session_ended,
             security=self._security,
             bodies=self._bodies,
+            auditing=Auditing(self._audit, view.name, table) if self._audit is not None else None,
         )
         return endpoint
 
-    def _listers(self, chosen: tuple[str, ...]) -> dict[str, Connection]:
-        return {name: self.manager[name] for name in chosen if name in self.manager}
+    def _chosen(self, view: View) -> tuple[str, ...]:
+        """Names of a view's servers."""
+        return view.servers if view.servers is not None else tuple(self.servers)
 
-    def _instructions(self, chosen: tuple[str, ...]) -> str | None:
+    def _trusted(self, server: str) -> bool:
+        return server in self.settings.trusted
+
+    def _listers(self, view: View) -> dict[str, Connection]:
+        return {name: self.manager[name] for name in self._chosen(view) if name in self.manager}
+
+    def _instructions(self, view: View) -> str | None:
         """What the servers that are connected say of their use."""
         said = {}
-        for name, connection in self._listers(chosen).items():
+        for name, connection in self._listers(view).items():
             try:
                 text = connection.instructions if connection.state is State.READY else None
             except CallFailed:
                 text = None
             if text:
                 said[name] = text
-        if len(chosen) == 1:
+        if len(self._chosen(view)) == 1:
             return next(iter(said.values()), None)
         return "\n\n".join(f"# {name}\n\n{text}" for name, text in said.items()) or None
 

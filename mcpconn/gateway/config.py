@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from mcpconn.asgi import Access
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.config import AccessSettings, parse_access
+from mcpconn.gateway.outside import parse_dashboard
 from mcpconn.gateway.upstreams import Scope
 from mcpconn.gateway.views import View, parse_views
 from mcpconn.mcpjson.hosts import find
 from mcpconn.mcpjson.reading import read
 
 SCOPES = get_args(Scope)
-KEYS = ("views", "servers", "name", "access")
+KEYS = ("views", "servers", "name", "access", "dashboard", "audit")
 SERVER_KEYS = ("scope", "gateway")
 
 
@@ -33,6 +35,12 @@ class Settings:
     """What the gateway calls itself."""
     access: AccessSettings = field(default_factory=AccessSettings)
     """Who is let in."""
+    dashboard: Access = field(default_factory=Access)
+    """Who may look at the dashboard and the metrics."""
+    audit: Path | None = None
+    """Where a line for each call is written; None: nowhere."""
+    audit_arguments: bool = False
+    """Whether the lines have the calls' arguments."""
 
 
 def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path()) -> Settings:
@@ -75,7 +83,26 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
         if entry.get("gateway"):
             trusted.add(server)
     access = parse_access(section.get("access"), folder=folder)
-    return Settings(parse_views(section.get("views"), known), scopes, frozenset(trusted), name, access)
+    dashboard = parse_dashboard(section.get("dashboard"), folder=folder)
+    audit, arguments = _audit(section.get("audit"), folder)
+    views = parse_views(section.get("views"), known)
+    return Settings(views, scopes, frozenset(trusted), name, access, dashboard, audit, arguments)
+
+
+def _audit(section: Any, folder: Path) -> tuple[Path | None, bool]:
+    """A path, or a mapping of `file` and `arguments`."""
+    if section is None:
+        return None, False
+    entry = {"file": section} if isinstance(section, str) else section
+    if not isinstance(entry, Mapping):
+        raise ConfigError("gateway.audit must be the path of a file, or a mapping", key="audit")
+    _check_keys("gateway.audit", entry, ("file", "arguments"))
+    path, arguments = entry.get("file"), entry.get("arguments", False)
+    if not isinstance(path, str) or not path:
+        raise ConfigError("gateway.audit.file must be the path of a file", key="file")
+    if not isinstance(arguments, bool):
+        raise ConfigError("gateway.audit.arguments must be true or false", key="arguments")
+    return folder / Path(path).expanduser(), arguments
 
 
 def read_section(path: Path) -> Any:

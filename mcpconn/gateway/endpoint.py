@@ -18,6 +18,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from mcpconn.gateway.audit import Auditing
 from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.downstream import Context
 from mcpconn.gateway.events import ORIGIN, Events, Origin
@@ -105,6 +106,7 @@ class Endpoint:
         ended: Callable[[Session], None],
         security: TransportSecuritySettings | None,
         bodies: Bodies | None = None,
+        auditing: Auditing | None = None,
     ) -> None:
         """
         Args:
@@ -122,6 +124,7 @@ class Endpoint:
             ended: Told of each session that has ended here.
             security: Hosts and origins that are let in.
             bodies: Reads requests' bodies, within limits that all views share.
+            auditing: Writes a line when a call begins and when it ends.
         """
         self.view = view
         self._relay = relay
@@ -140,6 +143,8 @@ class Endpoint:
             keys=ring.derived("request state"), ttl=ROUND_TTL, bind_principal=self._bound_to, audience="mcpconn"
         )
         self.server.middleware.append(RequestStateBoundary(states, default_audience="mcpconn"))
+        if auditing is not None:
+            self.server.middleware.append(auditing)
         self.server.middleware.append(forwarder)
         self.server.streamable_http_app(
             event_store=events,

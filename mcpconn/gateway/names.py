@@ -96,15 +96,19 @@ class Table:
         Raises:
             ValueError: `prefix` is False for several servers, or the limit is too small.
         """
-        self.servers = tuple(servers)
+        self.serve(servers)
         if not prefix and len(self.servers) != 1:
             raise ValueError("prefix: false needs a view of exactly one server")
         if limit < SHORTEST_LENGTH:
             raise ValueError(f"a name needs at least {SHORTEST_LENGTH} characters, not {limit}")
         self._limit = limit
         self._prefix = prefix
-        self._labels = {uri_label(server): server for server in self.servers}
         self._hashed: dict[str, tuple[str, str]] = {}
+
+    def serve(self, servers: Iterable[str]) -> None:
+        """The view has these servers from now on. The names of those that stay are the same as before."""
+        self.servers = tuple(servers)
+        self._labels = {uri_label(server): server for server in self.servers}
 
     def publish(self, server: str, names: Iterable[str]) -> Mapping[str, str]:
         """Public names, by own name, of what `server` lists now. A name that is taken by another tool is left out."""

@@ -28,6 +28,8 @@ KEEP_ALIVE = 120
 """Seconds for which an idle socket is kept. Clients keep theirs for 5 to 60 s: who closes second loses no request."""
 GRACE = 30
 """Seconds that calls in flight get to finish after SIGTERM."""
+FILE_LOOK = 1.0
+"""Seconds between two looks at the configuration file."""
 FIRST_PASSED = 3
 """The first file descriptor that systemd passes (sd_listen_fds(3))."""
 
@@ -130,8 +132,23 @@ def listening_socket(listen: Listen) -> socket.socket:
     return made
 
 
-async def serve_http(app: App, accepting: socket.socket, *, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGTERM or SIGINT; then let calls in flight finish, for `GRACE` seconds at most."""
+async def serve_http(
+    app: App,
+    accepting: socket.socket,
+    *,
+    path: Path | None = None,
+    ready: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then let calls in flight finish, for `GRACE` seconds at most.
+
+    Args:
+        app: The gateway.
+        accepting: The socket to accept on.
+        path: The configuration file; it is applied again at SIGHUP, and when it has changed.
+        ready: Called once the gateway accepts connections.
+        say: Told what a person should know, a line each.
+    """
     import uvicorn
 
     config = uvicorn.Config(
@@ -157,6 +174,20 @@ async def serve_http(app: App, accepting: socket.socket, *, ready: Callable[[], 
                     server.should_exit = True
                     return
 
+        async def follow() -> None:
+            """Apply the file again when it has changed."""
+            known = _stamp(path)
+            while True:
+                await anyio.sleep(FILE_LOOK)
+                if (found := _stamp(path)) not in (known, None):
+                    known = found
+                    _reload(app, path, say)
+
+        async def hang_up() -> None:
+            with anyio.open_signal_receiver(signal.SIGHUP) as signals:
+                async for _ in signals:
+                    _reload(app, path, say)
+
         async def announce() -> None:
             while not server.started and not server.should_exit:  # noqa: ASYNC110 - uvicorn has no event for it
                 await anyio.sleep(0.02)
@@ -164,8 +195,32 @@ async def serve_http(app: App, accepting: socket.socket, *, ready: Callable[[], 
 
         group.start_soon(stop)
         group.start_soon(announce)
+        if path is not None:
+            group.start_soon(follow)
+            if hasattr(signal, "SIGHUP"):
+                group.start_soon(hang_up)
         await server.serve(sockets=[accepting])
         group.cancel_scope.cancel()
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """What changes when a file is written or replaced; None while there is no file."""
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_ino, found.st_size) if found is not None else None
+
+
+def _reload(app: App, path: Path | None, say: Callable[[str], None]) -> None:
+    assert path is not None
+    try:
+        result = app.reload(path)
+    except ConfigError as error:
+        say(f"{path} was not applied, and nothing has changed: {error}")
+        return
+    what = ", ".join(f"{len(result[name])} {name}" for name in ("added", "changed", "removed", "unchanged"))
+    say(f"{path} was applied: {what}")
 
 
 async def serve_stdio(app: App, view: str) -> None:

@@ -172,6 +172,11 @@ class Upstreams:
         for name in self._of_session.pop(sid, ()):
             self._remove(name)
 
+    def forget(self, server: str) -> None:
+        """A server's entry has changed, or is gone: close what clients have open to it. It is opened anew when used."""
+        for name in [name for name in self._open if name.rpartition(MARK)[0] == server]:
+            self._remove(name)
+
     def _remove(self, name: str) -> None:
         self._open.pop(name, None)
         if name in self._manager:

@@ -59,23 +59,23 @@ class Gate:
             wall: Seconds since 1970, as in the tokens.
         """
         self._app = app
-        self._settings = settings
+        self.settings = settings
+        """May be replaced while the gateway runs; the next request is judged by the new ones."""
         self._view = view
         self._bodies = bodies
         self._public_url = public_url.rstrip("/") if public_url else None
         self._ended = ended
         self._wall = wall
-        self._tokens = Tokens(settings.issuers)
         self._limits = Limits(now)
         self._streams: defaultdict[Principal, set[anyio.Event]] = defaultdict(set)
 
     async def watch(self) -> None:
         """End what belongs to keys that are removed, for as long as the gateway runs."""
-        keys = self._settings.keys
         known: set[Principal] = set()
-        while keys is not None:
+        while True:
+            keys = self.settings.keys
             try:
-                present = {principal_of_key(name) for name in keys.names()}
+                present = {principal_of_key(name) for name in keys.names()} if keys is not None else set()
             except ConfigError as error:
                 log.error("gateway.keys_unusable", error=str(error))
                 present = set()
@@ -91,17 +91,17 @@ class Gate:
         self._ended(principal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(METADATA) and self._settings.issuers:
+        if scope["type"] == "http" and scope["path"].startswith(METADATA) and self.settings.issuers:
             await self._metadata(scope, send)
             return
         view = self._view(scope) if scope["type"] == "http" else None
-        if view is None or not self._settings.asks:
+        if view is None or not self.settings.asks:
             await self._app(scope, receive, send)
             return
         identity = await self._identity(scope, send)
         if identity is None:
             return
-        rights = next((each for each in self._settings.rules if each.fits(identity.principal, identity.scopes)), None)
+        rights = next((each for each in self.settings.rules if each.fits(identity.principal, identity.scopes)), None)
         if rights is None or not rights.view(view):
             await refuse(send, 403, "Your credential does not open this endpoint")
             return
@@ -163,16 +163,16 @@ class Gate:
         return None
 
     def _identify(self, credential: str) -> Awaitable[Identity]:
-        if self._settings.keys is not None and (credential.startswith(PREFIX) or not self._settings.issuers):
-            return _at_once(self._settings.keys.identify, credential)
-        return self._tokens.identify(credential)
+        if self.settings.keys is not None and (credential.startswith(PREFIX) or not self.settings.issuers):
+            return _at_once(self.settings.keys.identify, credential)
+        return Tokens(self.settings.issuers).identify(credential)
 
     async def _challenge(self, scope: Scope, send: Send, reason: str | None) -> None:
         """401 with what a client needs to get a credential (RFC 6750, section 3; RFC 9728, section 5.1)."""
         fields = []
         if reason is not None:
             fields += ['error="invalid_token"', f'error_description="{reason}"']
-        if self._settings.issuers:
+        if self.settings.issuers:
             fields.append(f'resource_metadata="{self._origin(scope)}{METADATA}{quote(scope["path"])}"')
         challenge = "Bearer" + (" " + ", ".join(fields) if fields else "")
         text = f"The credential is refused: {reason}" if reason else "A bearer key or token is needed"
@@ -182,8 +182,8 @@ class Gate:
         """Protected Resource Metadata (RFC 9728)."""
         resource = scope["path"].removeprefix(METADATA)
         content = {
-            "resource": self._settings.issuers[0].audience if not resource else f"{self._origin(scope)}{resource}",
-            "authorization_servers": [each.issuer for each in self._settings.issuers],
+            "resource": self.settings.issuers[0].audience if not resource else f"{self._origin(scope)}{resource}",
+            "authorization_servers": [each.issuer for each in self.settings.issuers],
             "bearer_methods_supported": ["header"],
         }
         body = json.dumps(content).encode()
