@@ -17,7 +17,7 @@ from mcpconn import ConfigError
 from mcpconn.asgi import Access
 from mcpconn.gateway import Settings
 from mcpconn.gateway.config import parse_settings
-from mcpconn.gateway.keyed import IDEMPOTENCY_KEY
+from mcpconn.keys import IDEMPOTENCY_KEY
 from mcpconn.testing import HttpServer, Script, faults
 from tests.gateway.conftest import gateway
 from tests.support import text_of
