@@ -41,9 +41,13 @@ SLOW: dict[str, tuple[str, ...]] = {
     ),
     # Servers, gateways, commands and programs that run as processes, and are killed.
     "processes": (
-        "tests/asgi/test_attached.py",
         "tests/auth/test_processes.py",
         "tests/cli/test_terminal.py",
+        "tests/cli/test_watch.py::test_a_host_that_is_not_there_is_one_line",
+        "tests/cli/test_watch.py::test_a_transition_of_a_host_is_a_line_and_the_end_of_the_pipe_the_end",
+        "tests/cli/test_watch.py::test_an_attached_source_follows_a_host_and_acts_on_it",
+        "tests/cli/test_watch.py::test_chosen_names_are_shown_alone",
+        "tests/cli/test_watch.py::test_without_the_right_key_it_says_where_to_put_it",
         "tests/gateway/test_killed.py",
         "tests/gateway/test_store.py::test_of_several_processes_one_wins",
         "tests/stdio/test_eras.py",
@@ -67,13 +71,14 @@ SLOW: dict[str, tuple[str, ...]] = {
     "integrations": ("tests/integrations",),
 }
 # Not there in every checkout.
-OPTIONAL = frozenset({"tests/integrations", "tests/asgi/test_attached.py", "tests/gateway/test_killed.py"})
+OPTIONAL = frozenset({"tests/integrations", "tests/gateway/test_killed.py"})
 
 MATRICES = (
     "tests/auth/test_issuers.py",
     "tests/auth/test_leaks.py",
     "tests/auth/test_lifetimes.py",
     "tests/auth/test_registrations.py",
+    "tests/gateway/test_keyed.py",
     "tests/test_canaries.py",
     "tests/test_concurrency.py",
     "tests/test_convergence.py",
