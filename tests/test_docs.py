@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 from typer.main import get_command
 
 from mcpconn import diagram
@@ -83,9 +85,17 @@ def test_no_example_is_left_over() -> None:
     assert files - snippets() - {"docs_src/howto/our-connections.md"} == set()
 
 
+def pages_in(navigation: Any) -> Iterator[str]:
+    if isinstance(navigation, str):
+        yield navigation
+    else:
+        for each in navigation.values() if isinstance(navigation, dict) else navigation:
+            yield from pages_in(each)
+
+
 def test_every_page_is_in_the_navigation() -> None:
-    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    listed = set(re.findall(r"([\w/-]+\.md)$", navigation, re.MULTILINE))
+    configuration = YAML().load(ROOT / "mkdocs.yml")
+    listed = set(pages_in(configuration["nav"]))
     # That each of these exists is what the build of the site says.
     assert {path.relative_to(DOCS).as_posix() for path in PAGES} <= listed
 
