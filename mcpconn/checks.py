@@ -75,7 +75,8 @@ def command(text: str) -> str:
     """A program's name or path."""
     if not text.strip():
         raise ValueError("the command is empty")
-    return text.strip()
+    # No shell starts it that would know what a tilde is.
+    return os.path.expanduser(text.strip())
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:

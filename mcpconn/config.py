@@ -235,7 +235,10 @@ class ServerConfig:
             return "unknown"
         if self.kind == "transport":
             return f"transport {_name_of(self.server)}"
-        return self.command or f"in-process {type(self.server).__name__}"
+        if self.command is not None:
+            # Some write the arguments with it, and secrets among them.
+            return Redactor(secrets_of_args(self.command.split()))(self.command)
+        return f"in-process {type(self.server).__name__}"
 
     @property
     def label(self) -> str:
@@ -244,14 +247,14 @@ class ServerConfig:
             return self.address.partition("://")[2].partition("/")[0]
         if self.kind == "transport":
             return _name_of(self.server)
-        return (self.command or "in-process").replace("\\", "/").rpartition("/")[2]
+        return (self.address if self.command is not None else "in-process").replace("\\", "/").rpartition("/")[2]
 
     # -- what is secret
 
     @property
     def redactor(self) -> Redactor:
         """A new redactor that knows everything in this configuration that may be secret."""
-        secrets = secrets_of_args(self.args)
+        secrets = secrets_of_args((*(self.command or "").split(), *self.args))
         if self.url is not None:
             secrets |= secrets_of_url(self.url)
             secrets |= secrets_of_headers(self.headers or {}) | secrets_of_headers(self.request_headers)

@@ -334,6 +334,12 @@ def test_a_secret_in_the_wrong_place_is_not_quoted(folder: Path, entry: Any) -> 
     assert_hidden([config.problem, repr(config), status, *commands(path)[:4]])
 
 
+async def test_arguments_in_the_command_are_arguments(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = written(folder, {"command": f"{sys.executable} -m x --token={CANARY} --api-key {CANARY}"})
+    config = mcpjson.load(path)["srv"]
+    assert_hidden([config.address, config.label, repr(config), *await shown(path, caplog), *commands(path)])
+
+
 def test_the_search_finds_what_it_looks_for() -> None:
     for shape in shapes(CANARY):
         if "%" not in shape and shape != base64.b64encode(f"user:{CANARY}".encode()).decode():

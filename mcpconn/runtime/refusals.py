@@ -40,7 +40,7 @@ def advice(failure: Failure | None, wait: float | None) -> str:
         return "log in again or give other credentials, then call update_credentials()"
     if failure.kind is FailureKind.CONFIG:
         return "fix the server's configuration, then reload it or call reconnect()"
-    return "call reconnect() once the server is mended"
+    return "call reconnect() once the server is fixed"
 
 
 def _no_call(summary: str, kind: FailureKind = FailureKind.UNAVAILABLE) -> Failure:

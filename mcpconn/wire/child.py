@@ -17,6 +17,8 @@ from anyio.abc import Process
 from mcp.client.stdio import get_default_environment
 from mcp.os.win32.utilities import get_windows_executable_command
 
+from mcpconn.redact.places import secrets_of_args
+from mcpconn.redact.redactor import Redactor
 from mcpconn.wire.pipes import CHUNK, GONE, PipeReader, PipeWriter, Reader, StreamWriter, Writer
 from mcpconn.wire.stderr import WIDTH, Stderr, reason_of
 
@@ -211,11 +213,21 @@ async def start_child(command: str, args: Sequence[str], *, env: Mapping[str, st
 def _advised(error: FileNotFoundError, command: str, cwd: str | None) -> FileNotFoundError:
     """The error for a command that does not exist, with what to change: files often hold the arguments with it."""
     program, _, arguments = command.strip().partition(" ")
-    missing_folder = cwd is not None and not os.path.isdir(cwd)
-    if missing_folder or not arguments or (shutil.which(program) is None and not os.path.exists(program)):
-        return error
-    text = f"no program is called {command!r}; if these are a program and its arguments, put {arguments.split()[0]!r} "
-    return FileNotFoundError(error.errno, f"{text}and what follows into args", command)
+    # This error is kept as a cause, and its arguments may be secret.
+    shown = Redactor(secrets_of_args(command.split()))(command)
+    if cwd is not None and not os.path.isdir(cwd):
+        words, shown = "the working directory does not exist", cwd
+    elif len(command) > 1 and command[0] in "\"'" and command[-1] == command[0]:
+        words = "no program has this name; remove the quotes that are part of it"
+    elif arguments and (shutil.which(program) is not None or os.path.exists(program)):
+        first = shown.split()[1]
+        words = f"no program is called {shown!r}; if these are a program and its arguments, put {first!r} "
+        words += "and what follows into args"
+    elif os.sep in command:
+        words = "there is no such program"
+    else:
+        words = "there is no such program; is it installed, and on the PATH of this process?"
+    return FileNotFoundError(error.errno, words, shown)
 
 
 async def _start(words: list[str], options: dict[str, Any]) -> Child:

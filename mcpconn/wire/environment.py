@@ -56,7 +56,8 @@ class Environment:
         if found is None:
             return None
         scheme, proxy = found
-        setting = ProxySetting(proxy, _variable(f"{scheme}_proxy"))
+        # Spaces around it are nobody's intention.
+        setting = ProxySetting(proxy.strip(), _variable(f"{scheme}_proxy"))
         _check(setting)
         return setting
 

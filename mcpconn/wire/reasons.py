@@ -108,6 +108,7 @@ def _system(error: OSError) -> str:
     """The system's words, without its number: `connection refused`."""
     if error.errno in (errno.ECONNRESET, errno.EPIPE):
         return "the connection was closed at once"
-    # asyncio writes addresses of its own into `strerror`.
-    text = (os.strerror(error.errno) if error.errno else "") or error.strerror or str(error)
+    # asyncio writes addresses of its own into `strerror`. The numbers of the resolver are none of the system's.
+    number = None if isinstance(error, socket.gaierror) else error.errno
+    text = (os.strerror(number) if number else "") or error.strerror or str(error)
     return text[:1].lower() + text[1:] if text else type(error).__name__

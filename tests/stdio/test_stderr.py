@@ -78,3 +78,23 @@ async def test_the_lines_of_a_running_child_are_in_status() -> None:
         async with Connection(config, name="child") as connection:
             assert connection.state is State.READY
             assert connection.status()["stderr"] == ["listening"]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"command": "no-such-program"}, "is it installed, and on the PATH of this process?"),
+        ({"command": "/no/such/program"}, "there is no such program"),
+        ({"command": "~/no/such/program"}, "there is no such program"),
+        ({"command": f'"{sys.executable}"'}, "remove the quotes that are part of it"),
+        ({"command": f"{sys.executable} -m x"}, "put '-m' and what follows into args"),
+        ({"command": sys.executable, "cwd": "/no/such/folder"}, "the working directory does not exist"),
+    ],
+)
+async def test_a_command_that_cannot_be_started_says_what_to_change(config: dict[str, Any], words: str) -> None:
+    with anyio.fail_after(SAFETY), pytest.raises(ConnectionFailed) as caught:
+        async with Connection(config, name="child", policy=IMPATIENT):
+            raise AssertionError("never ready")
+    assert caught.value.failure.kind is FailureKind.CONFIG
+    assert words in str(caught.value)
+    assert "~" not in str(caught.value)

@@ -42,6 +42,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Environmen
         ({"HTTP_PROXY": "http://p:3128"}, "http://server.example/mcp", "http://p:3128"),
         ({"HTTP_PROXY": "p:3128"}, "http://server.example/mcp", "http://p:3128"),
         ({"http_proxy": "p:3128"}, "http://server.example/mcp", "http://p:3128"),
+        ({"HTTP_PROXY": " http://p:3128 "}, "http://server.example/mcp", "http://p:3128"),
         ({"HTTP_PROXY": "p:3128"}, "https://server.example/mcp", None),
         ({"HTTPS_PROXY": "p:3128"}, "https://server.example/mcp", "http://p:3128"),
         ({"ALL_PROXY": "p:3128"}, "https://server.example/mcp", "http://p:3128"),
