@@ -49,6 +49,8 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/cli/test_watch.py::test_chosen_names_are_shown_alone",
         "tests/cli/test_watch.py::test_without_the_right_key_it_says_where_to_put_it",
         "tests/gateway/test_killed.py",
+        "tests/gateway/test_starting.py::test_a_file_that_cannot_be_served_is_one_line",
+        "tests/gateway/test_starting.py::test_a_taken_port_is_one_line",
         "tests/gateway/test_store.py::test_of_several_processes_one_wins",
         "tests/stdio/test_eras.py",
         "tests/stdio/test_first_starts.py",
@@ -71,7 +73,7 @@ SLOW: dict[str, tuple[str, ...]] = {
     "integrations": ("tests/integrations",),
 }
 # Not there in every checkout.
-OPTIONAL = frozenset({"tests/integrations", "tests/gateway/test_killed.py"})
+OPTIONAL = frozenset({"tests/integrations"})
 
 MATRICES = (
     "tests/auth/test_issuers.py",

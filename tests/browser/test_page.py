@@ -15,8 +15,6 @@ from tests.browser.driver import browser
 from tests.browser.host import HOSTILE, SECRET
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.browser
-
 ROWS = "document.querySelectorAll('#rows tr').length"
 BUTTON = "[...document.querySelectorAll('#rows button')].find(button => button.textContent === arguments[0])"
 OPEN = f"{BUTTON}.click()"

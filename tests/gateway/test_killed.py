@@ -22,7 +22,7 @@ from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.keys import IDEMPOTENCY_KEY
 from mcpconn.testing import HttpServer, Script, faults
 
-pytestmark = [pytest.mark.anyio, pytest.mark.gateway]
+pytestmark = pytest.mark.anyio
 
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
 META: Any = {IDEMPOTENCY_KEY: "k"}

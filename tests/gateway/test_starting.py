@@ -13,8 +13,6 @@ import pytest
 
 from mcpconn.gateway import serve
 
-PROCESS = pytest.mark.gateway
-
 
 def run(*arguments: str, state: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mcpconn", "serve", *arguments, "--state", state]
@@ -38,7 +36,6 @@ BROKEN = {
 }
 
 
-@PROCESS
 @pytest.mark.parametrize("case", BROKEN, ids=list(BROKEN))
 def test_a_file_that_cannot_be_served_is_one_line(tmp_path, case):
     path = tmp_path / "mcp.json"
@@ -52,7 +49,6 @@ def test_a_file_that_cannot_be_served_is_one_line(tmp_path, case):
     assert "Traceback" not in ended.stderr
 
 
-@PROCESS
 def test_a_taken_port_is_one_line(tmp_path, file):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
