@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -63,14 +64,14 @@ class Screen:
 
 
 @contextmanager
-def terminal(*arguments: object, stream: str) -> Iterator[Screen]:
-    """Run the command line with one of its streams, `stdout` or `stderr`, a terminal of 100 x 30."""
+def terminal(*arguments: object, stream: str, columns: int = 100, **variables: str) -> Iterator[Screen]:
+    """Run the command line with one of its streams, `stdout` or `stderr`, a terminal of 30 lines."""
     master, slave = pty.openpty()
     other = "stderr" if stream == "stdout" else "stdout"
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "30", **variables},
         text=True,
         **{stream: slave, other: subprocess.PIPE},  # type: ignore[call-overload]
     )
@@ -107,6 +108,45 @@ def test_ctrl_c_ends_a_command_without_a_traceback(config: Config, tmp_path: Pat
         out, _ = screen.process.communicate(timeout=SAFETY)
         assert (screen.process.returncode, out) == (130, "")
         assert "Traceback" not in screen.text
+
+
+def test_what_is_known_is_kept_at_ctrl_c(config: Config, tmp_path: Path) -> None:
+    path = config(quick=stdio(), bad={"url": "5"}, slow=gated(tmp_path / "gate"))
+    with terminal("check", path, stream="stderr") as screen:
+        assert screen.process.stdout is not None
+        # Rows come as their servers do.
+        begun = [screen.process.stdout.readline() for _ in range(3)]
+        assert {row.split("\t")[0] for row in begun} == {"server", "quick", "bad"}
+        screen.process.send_signal(signal.SIGINT)
+        out, _ = screen.process.communicate(timeout=SAFETY)
+    assert screen.process.returncode == 130
+    assert "slow\t- unfinished" in out
+    assert "bad: its configuration cannot be used" in out
+
+
+def test_what_is_known_is_json_at_ctrl_c(config: Config, tmp_path: Path) -> None:
+    path = config(bad={"url": "5"}, slow=gated(tmp_path / "gate"))
+    with terminal("check", path, "--json", stream="stderr") as screen:
+        screen.read_until("connecting: 1 of 2; waiting for slow")
+        screen.process.send_signal(signal.SIGINT)
+        out, _ = screen.process.communicate(timeout=SAFETY)
+    assert screen.process.returncode == 130
+    report = json.loads(out)
+    assert report["ok"] is False
+    assert (report["servers"]["bad"]["state"], report["servers"]["slow"]["state"]) == ("failed", "connecting")
+
+
+def test_a_narrow_terminal_shows_names_and_states_whole(config: Config) -> None:
+    name = "a-server-with-quite-a-long-name"
+    with terminal("check", config(**{name: stdio()}), stream="stdout", columns=60) as screen:
+        screen.read_until("ready")
+    assert name in screen.text
+    assert "…" not in screen.text
+
+
+def test_a_terminal_of_ascii_shows_plain_signs(config: Config) -> None:
+    with terminal("check", config(srv=stdio()), stream="stdout", LC_ALL="C") as screen:
+        screen.read_until("+ ready")
 
 
 def test_watch_shows_the_connections_until_ctrl_c(config: Config) -> None:
