@@ -107,6 +107,9 @@ class Forwarder:
             await self.standing.roots_changed(ctx)
         handler = self._handlers.get(ctx.method)
         if handler is None:
+            if ctx.method == "ping":
+                # A client that only asks whether we are there takes what waits for it as well.
+                await self._relay.flush(Call(ctx, Downstream.of(ctx), ""))
             return await call_next(ctx)
         try:
             # The SDK's server would do it after its middleware, which this is.

@@ -26,6 +26,8 @@ from mcpconn.manager import Manager
 DEFAULT_LISTEN = "127.0.0.1:9000"
 KEEP_ALIVE = 120
 """Seconds for which an idle socket is kept. Clients keep theirs for 5 to 60 s: who closes second loses no request."""
+CONNECTIONS = 20_000
+"""Connections at once; one more is answered by 503. A session has two: its stream and its calls."""
 GRACE = 30
 """Seconds that calls in flight get to finish after SIGTERM."""
 FILE_LOOK = 1.0
@@ -132,6 +134,18 @@ def listening_socket(listen: Listen) -> socket.socket:
     return made
 
 
+def allow_files() -> None:
+    """Let this process open as many files as the system grants it: each client is a socket, and 1,024 are usual."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, 2 * CONNECTIONS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def serve_http(
     app: App,
     accepting: socket.socket,
@@ -151,6 +165,7 @@ async def serve_http(
     """
     import uvicorn
 
+    allow_files()
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -158,6 +173,7 @@ async def serve_http(
         lifespan="on",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE,
+        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
         # Session ids are long, and clients add cookies and tokens of their own.
         h11_max_incomplete_event_size=64 * 1024,

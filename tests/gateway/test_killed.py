@@ -108,6 +108,18 @@ async def test_clients_outlive_their_gateway(tmp_path, mode):
                 result = await client.call_tool("a__add", {"a": 1, "b": number})
                 assert outcome(result) == "answered"
             assert client.server_capabilities == capabilities
+            if mode == "auto":
+                async with client.listen(resource_subscriptions=[uri]) as events, anyio.create_task_group() as group:
+
+                    async def updates() -> None:
+                        while True:
+                            script.notify("notifications/resources/updated", {"uri": uri.partition("+")[2]})
+                            await client.call_tool("a__add", {"a": 1, "b": 1})
+
+                    group.start_soon(updates)
+                    event: Any = await events.__anext__()
+                    assert event.uri == uri
+                    group.cancel_scope.cancel()
             if mode == "legacy":
                 with anyio.fail_after(20):
                     while not news:
