@@ -34,6 +34,7 @@ from mcpconn.errors import (
     Overloaded,
     UnknownServer,
 )
+from mcpconn.lazy import __getattr__  # noqa: F401 - `as_server` and `integrations`, when they are first used
 from mcpconn.manager import Manager
 from mcpconn.policy import Policy
 from mcpconn.runtime.journal import Change

@@ -25,6 +25,10 @@ IDEMPOTENCY_KEY = "mcpconn/idempotencyKey"
 """The key in `_meta` that names the call."""
 CANCEL = "mcpconn/cancel"
 """The request that cancels a call by its key: the end of its stream does not."""
+OUTCOME = "mcpconn/outcome"
+"""Key in the `_meta` of a failed result, and in an error's data: `not_run`, `unknown` or `ran`, an `Outcome`."""
+RETRY_IN = "mcpconn/retryIn"
+"""Key beside it: seconds until trying again makes sense."""
 REPEATS = 5
 """Times that a call is sent again, beside the one retry that every call may have."""
 PAUSE = 0.2

@@ -32,7 +32,6 @@ from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.ledger import Ledger
 from mcpconn.gateway.lists import Lists
-from mcpconn.gateway.names import Table
 from mcpconn.gateway.outside import Outside
 from mcpconn.gateway.parked import ParkingLot
 from mcpconn.gateway.principals import Principal
@@ -43,6 +42,7 @@ from mcpconn.gateway.store import MemoryStore, Store, StoreUnavailable
 from mcpconn.gateway.upstreams import MARK, Upstreams
 from mcpconn.gateway.views import View
 from mcpconn.manager import Manager
+from mcpconn.names import Table
 from mcpconn.observe import log
 from mcpconn.version import __version__
 

@@ -20,9 +20,9 @@ from mcp.server.context import CallNext, HandlerResult
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.downstream import Context, Downstream
-from mcpconn.gateway.names import Table
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME
 from mcpconn.keys import IDEMPOTENCY_KEY
+from mcpconn.names import Table
 from mcpconn.observe import log
 from mcpconn.runtime.journal import Finished, Notice
 

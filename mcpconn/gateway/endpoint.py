@@ -136,7 +136,7 @@ class Endpoint:
             instructions=instructions,
             ledger=ledger,
             get_tool_input_schema=schema,
-            on_subscriptions_listen=self._listen,
+            on_subscriptions_listen=self.listen,
         )
         # The state of a call's rounds is bound to whom it was given, and to the view it came through.
         states = RequestStateSecurity(
@@ -204,7 +204,8 @@ class Endpoint:
         scope = ctx.request.scope if ctx.request is not None else {"type": "stdio"}
         return f"{self.view.name}\n{principal_of(scope).digest}"
 
-    async def _listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+    async def listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        """Answer `subscriptions/listen` (modern era): a stream of events, until its client closes it."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise MCPError(types.INTERNAL_ERROR, "Too many streams of events are open")
         with self._relay.listener(self.view.name) as (token, bus):

@@ -29,9 +29,10 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 
-from mcpconn.gateway.outcomes import OUTCOME, tool_error
+from mcpconn.gateway.outcomes import tool_error
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import Key, MemoryStore, Store, StoreUnavailable
+from mcpconn.keys import OUTCOME
 from mcpconn.observe import log
 
 KEPT = 256

@@ -25,7 +25,6 @@ from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.keyed import Keyed
 from mcpconn.gateway.ledger import Entry, Ledger, fingerprint_of
 from mcpconn.gateway.lists import KINDS, BadCursor, Lists
-from mcpconn.gateway.names import Table
 from mcpconn.gateway.outcomes import CALL_ID, refused, tool_error, unanswered
 from mcpconn.gateway.parked import Ended, Parked, ParkingLot
 from mcpconn.gateway.relay import Relay
@@ -35,6 +34,7 @@ from mcpconn.gateway.standing import Standing
 from mcpconn.gateway.upstreams import NotShared, Upstreams, speaks_modern
 from mcpconn.gateway.views import View
 from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
+from mcpconn.names import Table
 
 ERA_PATIENCE = 5.0
 """Seconds to wait for a server's era, which decides who may share a session with it."""

@@ -18,9 +18,9 @@ from mcpconn.core.states import State
 from mcpconn.errors import CallFailed
 from mcpconn.gateway.access.rights import Rights
 from mcpconn.gateway.downstream import Downstream
-from mcpconn.gateway.names import Table
 from mcpconn.gateway.rewrite import Json, from_server
 from mcpconn.gateway.seal import NotSealedHere, Sealer
+from mcpconn.names import Table
 
 PAGE = 200
 """Entries of one page."""

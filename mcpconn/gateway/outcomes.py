@@ -11,9 +11,9 @@ from mcp_types import INTERNAL_ERROR, ErrorData
 from mcpconn.errors import CallFailed
 from mcpconn.gateway.rewrite import OURS, Json
 from mcpconn.handlers.wording import problem
+from mcpconn.keys import OUTCOME as OUTCOME
+from mcpconn.keys import RETRY_IN as RETRY_IN
 
-OUTCOME = "mcpconn/outcome"
-RETRY_IN = "mcpconn/retryIn"
 CALL_ID = "mcpconn/call"
 """Key in a result's `_meta` for the ledger's id of a call with a key."""
 

@@ -20,10 +20,10 @@ from anyio.abc import TaskGroup
 from mcp import MCPError
 from mcp_types import INVALID_PARAMS, INVALID_REQUEST
 
-from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.rewrite import Json
 from mcpconn.gateway.rounds import wrapped
+from mcpconn.keys import OUTCOME
 
 PER_PRINCIPAL = 16
 """Parked calls of one principal."""

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.names import DEFAULT_LENGTH, SHORTEST_LENGTH
+from mcpconn.names import DEFAULT_LENGTH, SHORTEST_LENGTH
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,16 +21,23 @@ from mcpconn.handlers.make import (
     list_tools,
     read_resource,
 )
+from mcpconn.handlers.tool_results import Tool, Tools, call_tool_result, connection_result, text_of, tools
 
 __all__ = [
     "AsyncHandler",
     "SyncHandler",
+    "Tool",
+    "Tools",
     "call_tool",
+    "call_tool_result",
     "complete",
+    "connection_result",
     "get_prompt",
     "list_prompts",
     "list_resource_templates",
     "list_resources",
     "list_tools",
     "read_resource",
+    "text_of",
+    "tools",
 ]

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 import anyio
 import mcp_types as types
-from mcp import MCPError
 from pydantic import BaseModel, ValidationError
 
-from mcpconn.core.failures import FailureKind
-from mcpconn.core.outcome import Outcome
-from mcpconn.errors import CallFailed, ConfigError, NotRunning
+from mcpconn.errors import ConfigError
+from mcpconn.handlers.failed_call import FailedCall, reports_error
 from mcpconn.handlers.results import Payload, encode, resource_payload, tool_payload, whole_payload
-from mcpconn.handlers.wording import BadArguments, Problem, UnreadableResult, no_such_tool, problem, reported
+from mcpconn.handlers.wording import BadArguments, UnreadableResult
 from mcpconn.redact.redactor import redacted
 from mcpconn.validate import check_timeout
 
@@ -33,8 +31,6 @@ SyncHandler = Callable[[dict[str, Any]], str]
 
 TIMEOUT = 60.0
 """Seconds for a call, waiting, reconnecting and replaying included."""
-LOOK_UP = 5.0
-"""Seconds, within the call's own, to find out whether a tool that failed exists: as long as a probe may take."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +62,10 @@ class _Answer:
         now: Callable[[], float],
     ) -> None:
         self._operation = operation
-        self._server = server
-        # Held, since the server may be removed while the call runs.
-        self._connection = manager.get(server)
-        self._now = now
-        self._ends_at = now() + timeout
+        self._failed = FailedCall(
+            manager.get(server), server, tool=operation.name, runs=operation.runs, now=now, timeout=timeout
+        )
+        self.to_look_up = self._failed.to_look_up
 
     def arguments(self, args: Any) -> dict[str, Any]:
         """What to call the manager's method with.
@@ -82,18 +77,6 @@ class _Answer:
             raise BadArguments(f"the arguments must be an object, not {type(args).__name__}")
         return self._operation.prepare(dict(args))
 
-    def to_look_up(self, outcome: Any) -> tuple[Any, float] | None:
-        """The catalogue that should say whether the server has the tool at all, and the seconds it has for that.
-
-        None if nobody needs to know. Servers answer a call of a tool that they do not have in the same ways as a call
-        of one that failed.
-        """
-        application = isinstance(outcome, MCPError) and not isinstance(outcome, CallFailed)
-        if not self._operation.runs or self._connection is None or not (application or _reports_error(outcome)):
-            return None
-        seconds = min(LOOK_UP, self._ends_at - self._now())
-        return (self._connection.catalog, seconds) if seconds > 0 else None
-
     def to(self, outcome: Any, found: bool | None = None) -> str:
         """The answer to a call's result, or to whatever was raised.
 
@@ -101,56 +84,25 @@ class _Answer:
             outcome: The result or the exception.
             found: Whether the server has the tool; None if nobody knows.
         """
-        missing = None
-        if found is False and self._connection is not None:
-            missing = self._redact(no_such_tool(self._operation.name, self._connection.catalog.tools))
+        missing = self._failed.missing(found)
         if isinstance(outcome, Exception):
             return self._to_error(outcome, missing)
         try:
             payload = self._operation.payload(outcome)
-            if _reports_error(outcome):
-                payload = redacted(payload, self._redact)
-                text, state = payload.pop("result"), self._state()
-                said = reported(text, server=self._server, state=state, redact=self._redact, missing=missing)
-                payload = said.payload() | payload
+            if reports_error(outcome):
+                payload = redacted(payload, self._failed.redact)
+                payload = self._failed.of_result(payload.pop("result"), missing).payload() | payload
             return encode(payload)
         except Exception as error:
             return self._to_error(UnreadableResult(str(error)), missing)
 
     def _to_error(self, error: Exception, missing: str | None) -> str:
-        state = self._state()
-        try:
-            said = problem(
-                error,
-                server=self._server,
-                state=state,
-                runs=self._operation.runs,
-                redact=self._redact,
-                missing=missing,
-            )
-        except Exception:
-            # An error whose own text cannot be made, or whose data has no end.
-            what = f"The call to MCP server {self._server!r} failed, and the error cannot be shown."
-            said = Problem(f"{what} {type(error).__name__}.", FailureKind.APPLICATION, Outcome.UNKNOWN, state)
+        said = self._failed.of_error(error, missing)
         try:
             return encode(said.payload())
         except Exception:
             # Only what the server added to its error can be beyond JSON.
             return encode(replace(said, data=None).payload())
-
-    def _state(self) -> str | None:
-        try:
-            return self._connection.state.value if self._connection is not None else None
-        except NotRunning:
-            return None
-
-    def _redact(self, text: str) -> str:
-        # The connection's own redactor: another one would not know what it has learned since, such as new tokens.
-        return self._connection.redact(text) if self._connection is not None else text
-
-
-def _reports_error(outcome: Any) -> bool:
-    return bool(getattr(outcome, "is_error", False))
 
 
 class _Maker:

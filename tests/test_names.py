@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpconn.gateway.names import (
+from mcpconn.names import (
     DEFAULT_LENGTH,
     SHORTEST_LENGTH,
     Table,
@@ -122,7 +122,7 @@ def test_a_limit_must_leave_room_for_a_hash():
 
 
 def test_a_colliding_name_is_left_out(monkeypatch):
-    monkeypatch.setattr("mcpconn.gateway.names._digest", lambda *_: "a" * 12)
+    monkeypatch.setattr("mcpconn.names._digest", lambda *_: "a" * 12)
     table = Table(["a b"])
     assert table.publish("a b", ["t", "t!"]) == {"t": "a_b__t-xaaaaaaaaaaaa"}
     assert table.resolve("a_b__t-xaaaaaaaaaaaa") == ("a b", "t")

@@ -1,0 +1,98 @@
+"""What is said of one call that failed: the words of `handlers.wording`, with what its connection knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mcp import MCPError
+
+from mcpconn.core.failures import FailureKind
+from mcpconn.core.outcome import Outcome
+from mcpconn.errors import CallFailed, NotRunning
+from mcpconn.handlers.wording import Problem, no_such_tool, problem, reported
+
+LOOK_UP = 5.0
+"""Seconds, within the call's own, to find out whether a tool that failed exists: as long as a probe may take."""
+
+
+class FailedCall:
+    """One call, and what to say when it fails. None of its methods raises."""
+
+    def __init__(
+        self, connection: Any, server: str, *, tool: str = "", runs: bool, now: Callable[[], float], timeout: float
+    ) -> None:
+        """
+        Args:
+            connection: The connection; None if there is none of this name. It is held, because the server may be
+                removed while the call runs.
+            server: Name of the server.
+            tool: Name of the tool, if one is run.
+            runs: Whether a tool is run. All else only reads.
+            now: The clock that `timeout` is measured on.
+            timeout: Seconds for the whole call.
+        """
+        self._connection = connection
+        self._server = server
+        self._tool = tool
+        self._runs = runs
+        self._now = now
+        self._ends_at = now() + timeout
+
+    def to_look_up(self, outcome: Any) -> tuple[Any, float] | None:
+        """The catalogue that should say whether the server has the tool at all, and the seconds it has for that.
+
+        None if nobody needs to know. Servers answer a call of a tool that they do not have in the same ways as a call
+        of one that failed.
+        """
+        application = isinstance(outcome, MCPError) and not isinstance(outcome, CallFailed)
+        if not self._runs or self._connection is None or not (application or reports_error(outcome)):
+            return None
+        seconds = min(LOOK_UP, self._ends_at - self._now())
+        return (self._connection.catalog, seconds) if seconds > 0 else None
+
+    def missing(self, found: bool | None) -> str | None:
+        """Says that the server has no such tool, if that is known.
+
+        Args:
+            found: Whether the server has the tool; None if nobody knows.
+        """
+        if found is not False or self._connection is None:
+            return None
+        return self.redact(no_such_tool(self._tool, self._connection.catalog.tools))
+
+    def of_error(self, error: Exception, missing: str | None) -> Problem:
+        """What to say of an exception."""
+        state = self._state()
+        try:
+            return problem(
+                error, server=self._server, state=state, runs=self._runs, redact=self.redact, missing=missing
+            )
+        except Exception:
+            # An error whose own text cannot be made, or whose data has no end.
+            what = f"The call to MCP server {self._server!r} failed, and the error cannot be shown."
+            return Problem(f"{what} {type(error).__name__}.", FailureKind.APPLICATION, Outcome.UNKNOWN, state)
+
+    def of_result(self, text: str, missing: str | None) -> Problem:
+        """What to say of a result that reports an error.
+
+        Args:
+            text: The result's own.
+            missing: As `missing` returned it.
+        """
+        return reported(text, server=self._server, state=self._state(), redact=self.redact, missing=missing)
+
+    def redact(self, text: str) -> str:
+        """Hide the connection's secrets. Its own redactor does it, which knows what was learned since it began."""
+        return str(self._connection.redact(text)) if self._connection is not None else text
+
+    def _state(self) -> str | None:
+        try:
+            return self._connection.state.value if self._connection is not None else None
+        except NotRunning:
+            return None
+
+
+def reports_error(outcome: Any) -> bool:
+    """Whether `outcome` is a tool's result that reports an error."""
+    return bool(getattr(outcome, "is_error", False))

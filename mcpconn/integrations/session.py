@@ -1,0 +1,205 @@
+"""A session that outlives sessions: the methods of the SDK's `ClientSession`, on a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import mcp_types as types
+from mcp.types import LATEST_PROTOCOL_VERSION
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from typing_extensions import Self
+
+from mcpconn.connection import Connection
+from mcpconn.errors import NotReady
+from mcpconn.handlers.tool_results import TIMEOUT, connection_result
+
+
+class Session:
+    """What code written for a `ClientSession` uses, on a `Connection` that the host owns and closes.
+
+        toolkit = SomeFramework(session=mcpconn.integrations.Session(manager["shop"]))
+
+    `call_tool` does not raise: a failure is a result with `is_error`, in words for a model, with `mcpconn/outcome` in
+    its `_meta`. Everything else raises as `Connection` does.
+    """
+
+    def __init__(self, connection: Connection, *, timeout: float = TIMEOUT) -> None:
+        """
+        Args:
+            connection: Must run for as long as the session is used.
+            timeout: Seconds for a tool call, unless the caller gives another; waiting and reconnecting included.
+        """
+        self.connection = connection
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """The host closes the connection."""
+
+    # -- the handshake, which the connection has done
+
+    async def initialize(self) -> types.InitializeResult:
+        """Wait until the connection is ready, and say what its server is.
+
+        Raises:
+            CallFailed: it cannot be connected now.
+        """
+        await self.connection.wait_ready(self._timeout)
+        result = self.initialize_result
+        if result is not None:
+            return result
+        return types.InitializeResult(
+            protocol_version=self.protocol_version or LATEST_PROTOCOL_VERSION,
+            capabilities=self.server_capabilities or types.ServerCapabilities(),
+            server_info=self.server_info or types.Implementation(name=self.connection.name, version=""),
+            instructions=self.instructions,
+        )
+
+    def _present(self, name: str) -> Any:
+        try:
+            return getattr(self.connection, name)
+        except NotReady:
+            return None
+
+    @property
+    def initialize_result(self) -> types.InitializeResult | None:
+        """What the present session's server said in its handshake; None without a session, and in the modern era."""
+        session = self._present("session")
+        return None if session is None else session.initialize_result
+
+    @property
+    def protocol_version(self) -> str | None:
+        """Of the present session; None without one."""
+        version = self._present("protocol_version")
+        return None if version is None else str(version)
+
+    @property
+    def server_info(self) -> types.Implementation | None:
+        """What the server calls itself; None without a session."""
+        return self._present("server_info")  # type: ignore[no-any-return]
+
+    @property
+    def server_capabilities(self) -> types.ServerCapabilities | None:
+        """What the server can do; None without a session."""
+        return self._present("server_capabilities")  # type: ignore[no-any-return]
+
+    @property
+    def instructions(self) -> str | None:
+        """How the server wants to be used; None without a session."""
+        return self._present("instructions")  # type: ignore[no-any-return]
+
+    # -- tools
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        read_timeout_seconds: float | timedelta | None = None,
+        progress_callback: Any = None,
+        *,
+        meta: Any = None,
+        **rounds: Any,
+    ) -> types.CallToolResult:
+        """Call a tool. It answers within the timeout and does not raise.
+
+        Args:
+            name: The tool, as the server calls it.
+            arguments: Its arguments.
+            read_timeout_seconds: Seconds for the whole call in place of the session's.
+            progress_callback: Told of progress.
+            meta: The request's `_meta`.
+            rounds: `input_responses` and `request_state` of the modern era.
+        """
+        rounds.pop("allow_input_required", None)  # The connection's own client drives the rounds.
+        if isinstance(read_timeout_seconds, timedelta):
+            read_timeout_seconds = read_timeout_seconds.total_seconds()
+        return await connection_result(
+            self.connection,
+            name,
+            arguments,
+            timeout=read_timeout_seconds or self._timeout,
+            progress_callback=progress_callback,
+            meta=meta,
+            **rounds,
+        )
+
+    async def list_tools(
+        self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
+    ) -> types.ListToolsResult:
+        """List a page of tools; raises as `Connection.list_tools`."""
+        return await self.connection.list_tools(**_page(cursor, params))
+
+    # -- prompts and resources
+
+    async def list_prompts(
+        self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
+    ) -> types.ListPromptsResult:
+        """List a page of prompts; raises as `Connection.list_prompts`."""
+        return await self.connection.list_prompts(**_page(cursor, params))
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, str] | None = None, **options: Any
+    ) -> types.GetPromptResult:
+        """Get a prompt; raises as `Connection.get_prompt`."""
+        options.pop("allow_input_required", None)
+        return await self.connection.get_prompt(name, arguments, **options)
+
+    async def list_resources(
+        self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
+    ) -> types.ListResourcesResult:
+        """List a page of resources; raises as `Connection.list_resources`."""
+        return await self.connection.list_resources(**_page(cursor, params))
+
+    async def list_resource_templates(
+        self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
+    ) -> types.ListResourceTemplatesResult:
+        """List a page of resource templates; raises as `Connection.list_resource_templates`."""
+        return await self.connection.list_resource_templates(**_page(cursor, params))
+
+    async def read_resource(self, uri: Any, **options: Any) -> types.ReadResourceResult:
+        """Read a resource; raises as `Connection.read_resource`."""
+        options.pop("allow_input_required", None)
+        return await self.connection.read_resource(str(uri), **options)
+
+    async def subscribe_resource(self, uri: Any, **options: Any) -> types.EmptyResult:
+        """Be told of a resource's changes (legacy era)."""
+        return await self.connection.subscribe_resource(str(uri), **options)
+
+    async def unsubscribe_resource(self, uri: Any, **options: Any) -> types.EmptyResult:
+        """End `subscribe_resource`."""
+        return await self.connection.unsubscribe_resource(str(uri), **options)
+
+    async def complete(self, *args: Any, **options: Any) -> types.CompleteResult:
+        """Complete an argument of a prompt or resource template."""
+        return await self.connection.complete(*args, **options)
+
+    # -- the rest
+
+    async def send_ping(self, **options: Any) -> types.EmptyResult:
+        """Ping the server. In the modern era, which has no ping, it waits until the connection is ready."""
+        await self.connection.wait_ready(self._timeout)
+        if self.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            return types.EmptyResult()
+        return await self.connection.send_ping(**options)
+
+    async def set_logging_level(self, level: types.LoggingLevel, **options: Any) -> types.EmptyResult:
+        """Set the least level of the server's log messages (legacy era)."""
+        return await self.connection.set_logging_level(level, **options)
+
+    async def send_roots_list_changed(self) -> None:
+        """Tell the server that the roots have changed (legacy era)."""
+        await self.connection.send_roots_list_changed()
+
+    async def send_progress_notification(self, *args: Any, **options: Any) -> None:
+        """Tell the server how far a request of its own has come (legacy era)."""
+        await self.connection.send_progress_notification(*args, **options)
+
+
+def _page(cursor: str | None, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
+    if params is None:
+        return {"cursor": cursor}
+    return {"cursor": cursor or params.cursor, "meta": params.meta}
