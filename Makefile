@@ -25,7 +25,7 @@ TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo bench soak mutate conformance \
-  compat canary docs dist clean distclean
+  compat canary frameworks docs dist clean distclean
 
 help:
 	@echo "make test         check style, types and imports, then run the quick tests: under 5 minutes on 2 cores"
@@ -156,6 +156,14 @@ dist: $(VENV)/.installed-dist
 	ln -s "$$(build/dist/env/bin/python -I -c 'import mcpconn; print(mcpconn.__path__[0])')" build/dist/sdist/mcpconn
 	cd build/dist/sdist && ../env/bin/python -m pytest -n 2 --suite=quick $(PYTEST_ARGS)
 
+# Agents of frameworks, each in an environment of its own in .integrations, whose servers die. It writes the table of
+# docs/frameworks.md when all were tried; FRAMEWORKS="--short", or names, choose some.
+frameworks: $(INSTALLED)
+	$(BIN)/python -m tests.integrations.frameworks $(FRAMEWORKS)
+
+# The suite runs the frameworks that are installed, so it needs them first.
+test-integrations: frameworks
+
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -163,8 +171,8 @@ clean:
 	rm -rf build dist site htmlcov mutants .coverage .coverage.* *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f benchmarks/results/*.tmp
-	find . \( -name '$(VENV)' -o -name .nox -o -name .node -o -name .compat -o -name .canary -o -name .git \) -prune \
+	find . \( -name '$(VENV)' -o -name .nox -o -name .integrations -o -name .node -o -name .compat -o -name .canary -o -name .git \) -prune \
 	  -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) .node .nox .compat .canary
+	rm -rf $(VENV) .node .nox .integrations .compat .canary

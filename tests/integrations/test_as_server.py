@@ -15,7 +15,7 @@ from mcp_types import CallToolResult, TextContent
 import mcpconn
 from mcpconn import Manager, State
 from mcpconn.integrations import Session
-from tests.integrations.conftest import Shop, until
+from tests.integrations.shop import Shop, until
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,29 @@
+"""agno: a toolkit on a `Connection`.
+
+    agent = Agent(model=..., tools=[toolkit(manager["shop"])])
+
+The tools are listed when the toolkit is connected, as agno does for every MCP server: a changed list is seen by the
+next agent's run after `await toolkit.build_tools()`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agno.tools.mcp import MCPTools
+
+from mcpconn.connection import Connection
+from mcpconn.handlers.tool_results import TIMEOUT
+from mcpconn.integrations.session import Session
+
+
+def toolkit(connection: Connection, *, timeout: float = TIMEOUT, **options: Any) -> MCPTools:
+    """agno's own toolkit, on a session that outlives sessions.
+
+    Args:
+        connection: Must run for as long as the agent does.
+        timeout: Seconds for a tool call, waiting and reconnecting included.
+        options: Arguments of `agno.tools.mcp.MCPTools`, such as `include_tools`.
+    """
+    options.setdefault("name", connection.name)
+    return MCPTools(session=Session(connection, timeout=timeout), **options)

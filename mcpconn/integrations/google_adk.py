@@ -1,0 +1,59 @@
+"""google-adk: the tools of a `Manager` as a toolset.
+
+    agent = LlmAgent(model=..., name="clerk", tools=[ManagedToolset(manager)])
+
+The toolset is asked at each step, so a changed list is seen at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.adk.tools.base_tool import BaseTool
+from google.adk.tools.base_toolset import BaseToolset
+from google.genai import types
+
+from mcpconn import handlers
+from mcpconn.handlers.tool_results import TIMEOUT, Tool
+from mcpconn.keys import OUTCOME
+from mcpconn.manager import Manager
+
+
+class _ManagedTool(BaseTool):
+    def __init__(self, tool: Tool) -> None:
+        super().__init__(name=tool.name, description=tool.description)
+        self._tool = tool
+
+    def _get_declaration(self) -> types.FunctionDeclaration:
+        return types.FunctionDeclaration(
+            name=self.name, description=self.description, parameters_json_schema=self._tool.schema
+        )
+
+    async def run_async(self, *, args: dict[str, Any], tool_context: Any) -> Any:
+        result = await self._tool.function(**args)
+        if result.is_error:
+            return {"error": handlers.text_of(result), "outcome": (result.meta or {}).get(OUTCOME)}
+        return result.structured_content or {"result": handlers.text_of(result)}
+
+
+class ManagedToolset(BaseToolset):
+    """Every tool of every server of a manager, called `SERVER__TOOL`."""
+
+    def __init__(self, manager: Manager, *, timeout: float = TIMEOUT, **options: Any) -> None:
+        """
+        Args:
+            manager: Must run for as long as the agent does.
+            timeout: Seconds for a tool call, waiting and reconnecting included.
+            options: Arguments of `BaseToolset`, such as `tool_filter`.
+        """
+        super().__init__(**options)
+        self._manager = manager
+        self._timeout = timeout
+
+    async def get_tools(self, readonly_context: Any = None) -> list[BaseTool]:
+        """The tools as they are now. A server that was never listed and is away has none."""
+        tools = [_ManagedTool(tool) for tool in await handlers.tools(self._manager, timeout=self._timeout)]
+        return [tool for tool in tools if self._is_tool_selected(tool, readonly_context)]
+
+    async def close(self) -> None:
+        """Nothing: the host closes its connections."""

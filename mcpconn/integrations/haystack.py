@@ -1,0 +1,51 @@
+"""haystack: tools of a `Manager`, for `Agent.run_async`, or of a `SyncManager`, for `Agent.run`.
+
+agent = Agent(chat_generator=..., tools=await tools(manager))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, overload
+
+from haystack.tools import Tool
+
+from mcpconn import handlers
+from mcpconn.handlers import tool_results
+from mcpconn.handlers.tool_results import TIMEOUT
+from mcpconn.manager import Manager
+from mcpconn.sync import SyncManager
+
+
+@overload
+def tools(manager: Manager, *, timeout: float = TIMEOUT) -> Coroutine[Any, Any, list[Tool]]: ...
+@overload
+def tools(manager: SyncManager, *, timeout: float = TIMEOUT) -> list[Tool]: ...
+def tools(manager: Any, *, timeout: float = TIMEOUT) -> Any:
+    """Every tool of every server of a manager, called `SERVER__TOOL`, as it is now. To be awaited for a `Manager`.
+
+    Args:
+        manager: Must run for as long as the agent does.
+        timeout: Seconds for a tool call, waiting and reconnecting included.
+    """
+    if isinstance(manager, SyncManager):
+        return [_plain(tool) for tool in handlers.tools(manager, timeout=timeout)]
+    return _asynchronous(manager, timeout)
+
+
+async def _asynchronous(manager: Manager, timeout: float) -> list[Tool]:
+    return [_awaited(tool) for tool in await handlers.tools(manager, timeout=timeout)]
+
+
+def _awaited(tool: tool_results.Tool) -> Tool:
+    async def call(**arguments: Any) -> str:
+        return handlers.text_of(await tool.function(**arguments))
+
+    return Tool(name=tool.name, description=tool.description or tool.name, parameters=tool.schema, async_function=call)
+
+
+def _plain(tool: tool_results.Tool) -> Tool:
+    def call(**arguments: Any) -> str:
+        return handlers.text_of(tool.function(**arguments))
+
+    return Tool(name=tool.name, description=tool.description or tool.name, parameters=tool.schema, function=call)

@@ -1,0 +1,90 @@
+"""openai-agents: a `Connection` as one of an agent's `mcp_servers`.
+
+    agent = Agent(name="clerk", mcp_servers=[ConnectedServer(manager["shop"])])
+
+Its tools are listed at the start of each turn, from what the connection knows, so a changed list is seen at once. A
+failed call reaches the model in words: the framework's own text for an exception ends in "Please try again".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents.mcp import MCPServer
+from mcp_types import (
+    CallToolResult,
+    GetPromptResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ReadResourceResult,
+    Tool,
+)
+
+from mcpconn.connection import Connection
+from mcpconn.handlers.tool_results import TIMEOUT, connection_result
+
+
+class ConnectedServer(MCPServer):
+    """An MCP server of an agent, on a connection that the host owns."""
+
+    def __init__(self, connection: Connection, *, timeout: float = TIMEOUT, **options: Any) -> None:
+        """
+        Args:
+            connection: Must run for as long as the agent does.
+            timeout: Seconds for a tool call, waiting and reconnecting included.
+            options: Arguments of `agents.mcp.MCPServer`, such as `require_approval`.
+        """
+        super().__init__(**options)
+        self._connection = connection
+        self._timeout = timeout
+
+    @property
+    def name(self) -> str:
+        """The connection's name."""
+        return self._connection.name
+
+    async def connect(self) -> None:
+        """Nothing: the host has connected. `list_tools` waits for a connection that is not ready yet."""
+
+    async def cleanup(self) -> None:
+        """Nothing: the host closes the connection."""
+
+    async def list_tools(self, run_context: Any = None, agent: Any = None) -> list[Tool]:
+        """The server's tools; raises `CallFailed` if they were never listed and the server is away."""
+        catalog = self._connection.catalog
+        if "tools" not in catalog.listed:
+            await self._connection.wait_ready(self._timeout)
+            await catalog.ensure(("tools",))
+        return list(catalog.tools.values())
+
+    @property
+    def cached_tools(self) -> list[Tool] | None:
+        """The tools as they are known now."""
+        return list(self._connection.catalog.tools.values()) or None
+
+    async def call_tool(
+        self, tool_name: str, arguments: dict[str, Any] | None, meta: dict[str, Any] | None = None
+    ) -> CallToolResult:
+        """Call a tool; a failure is a result, in words."""
+        return await connection_result(self._connection, tool_name, arguments, timeout=self._timeout, meta=meta)
+
+    async def list_prompts(self) -> ListPromptsResult:
+        """As `Connection.list_prompts`."""
+        return await self._connection.list_prompts()
+
+    async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None) -> GetPromptResult:
+        """As `Connection.get_prompt`."""
+        return await self._connection.get_prompt(name, arguments)
+
+    async def list_resources(self, cursor: str | None = None) -> ListResourcesResult:
+        """As `Connection.list_resources`."""
+        return await self._connection.list_resources(cursor=cursor)
+
+    async def list_resource_templates(self, cursor: str | None = None) -> ListResourceTemplatesResult:
+        """As `Connection.list_resource_templates`."""
+        return await self._connection.list_resource_templates(cursor=cursor)
+
+    async def read_resource(self, uri: str) -> ReadResourceResult:
+        """As `Connection.read_resource`."""
+        return await self._connection.read_resource(uri)
