@@ -18,7 +18,7 @@ PACKAGE = ROOT / "mcpconn"
 TESTS = ROOT / "tests"
 
 MAX_LINES = 400
-MAX_NAMES = 150
+MAX_NAMES = 160
 """Public names of the whole package: what is public is documented."""
 KEPT_OUT_OF_THE_CORE = {"anyio", "asyncio", "httpx2", "mcp", "structlog", "trio"}
 

@@ -21,7 +21,7 @@ from mcpconn.handlers.make import (
     list_tools,
     read_resource,
 )
-from mcpconn.handlers.tool_results import Tool, Tools, call_tool_result, connection_result, text_of, tools
+from mcpconn.handlers.tool_results import Tool, Tools, call_tool_result, text_of, tools
 
 __all__ = [
     "AsyncHandler",
@@ -31,7 +31,6 @@ __all__ = [
     "call_tool",
     "call_tool_result",
     "complete",
-    "connection_result",
     "get_prompt",
     "list_prompts",
     "list_resource_templates",
