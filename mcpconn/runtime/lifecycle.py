@@ -252,7 +252,9 @@ class Lifecycle(ABC):
             self._wake.set()
 
     def _lose(self, session: Session, event: Event, failure: Failure) -> None:
-        """The present session is over: by proof, or because only a person can mend what is wrong."""
+        """The present session is over: by proof, or because only a person can fix what is wrong."""
+        # First: its transport, which `retire` may end, reports that end, and a session is lost once.
+        self.session = None
         age = self._clock.now() - session.established_at
         # Decides, too, whether attempts are forgotten: only a session that was of use forgives them.
         failure = self.schedule.lost(
@@ -263,7 +265,6 @@ class Lifecycle(ABC):
         self.renewal.over(session, worked=age >= self._policy.proven_after, refusal=refusal)
         session.retire(lost=failure)
         self.probe.end()
-        self.session = None
         # Losing one useless session after another is a failure of its own: then it is time to give up.
         if event is Event.LOST:
             event = self.schedule.after_loss(failure)

@@ -128,14 +128,16 @@ class SandboxMachine(RuleBasedStateMachine):
 
     def abandon(self) -> None:
         """End everything as it is, unchecked."""
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        # A task that is cancelled may start others.
+        while tasks := asyncio.all_tasks(self._loop):
+            # Each runs once before: one that never ran has a coroutine that was never awaited, which is a warning.
+            self._loop.run_until_complete(asyncio.sleep(0))
+            for task in tasks:
+                task.cancel()
             self._loop.run_until_complete(asyncio.wait(tasks))
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 

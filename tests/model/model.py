@@ -66,6 +66,8 @@ class Model(Behaviour):
                 yield from self.probe_ends(world, epoch)
         if world.deferred:
             yield Step("the probe that had to wait begins", self.begin_probe(world))
+            dropped = self.settle(world._replace(deferred=False), "")
+            yield Step("the suspicion that had to wait is dropped, because a call was answered", dropped)
         if world.state is not State.CLOSED:
             yield Step("the connection is closed", self.close(world))
         for i, caller in enumerate(world.callers):

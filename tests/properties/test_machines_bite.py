@@ -137,7 +137,18 @@ SHORTEST: list[tuple[Mistake, type[SandboxMachine], tuple[Rule, ...]]] = [
         Conformance,
         (on("call_outlives_its_session", number=0, tool="add"), on("advance", seconds=45.0)),
     ),
-    (a_tools_words_are_believed, Conformance, (met_by("application error", "charge"),)),
+    (
+        a_tools_words_are_believed,
+        Conformance,
+        # The session is forgotten while the probe asks whether that is what the tool's error meant.
+        (
+            PROVEN,
+            on("fail_probes", fault="hang", times=1),
+            met_by("application error", "charge"),
+            on("forget"),
+            on("advance", seconds=6.0),
+        ),
+    ),
     (
         waiters_are_forgotten,
         TwoServers,
