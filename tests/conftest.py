@@ -59,20 +59,6 @@ def everything_server_js() -> Path:
     return entry
 
 
-KNOWN = Path(__file__).with_name("known_failures.txt")
-
-
-def mark_known(items: list[pytest.Item]) -> None:
-    """Mark what is known to fail: see the file's first lines. Each line is the beginning of a test's id."""
-    lines = KNOWN.read_text(encoding="utf-8").splitlines()
-    known = [line.partition("  ") for line in lines if line.strip() and not line.startswith("#")]
-    for item in items:
-        for beginning, _, reason in known:
-            if item.nodeid.startswith(beginning):
-                # Not strict: some of them fail on a busy machine only.
-                item.add_marker(pytest.mark.xfail(reason=reason.strip(), strict=False))
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--suite` and `--short`, for the Makefile and .ci/run."""
     parser.addoption(
@@ -101,7 +87,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     """Leave the tests of the suites."""
-    mark_known(items)
     if suites := suites_of(config):
         chosen = list(choose(items, suites, short=config.getoption("--short")))
         left = {item.nodeid for item in chosen}

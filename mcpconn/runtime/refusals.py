@@ -32,6 +32,9 @@ def advice(failure: Failure | None, wait: float | None) -> str:
         failure: Why it did.
         wait: Seconds until it tries again by itself; None where it does not.
     """
+    if wait is not None and failure is not None and _child_exited(failure):
+        # What it lacked may be there by then, or never: that is known to whoever wrote its configuration.
+        return f"it tries again in {wait:.0f} s; if it goes on, check its command, or call reconnect()"
     if wait is not None:
         return f"nothing: it tries again in {wait:.0f} s; or call reconnect()"
     if failure is None:
@@ -41,6 +44,11 @@ def advice(failure: Failure | None, wait: float | None) -> str:
     if failure.kind is FailureKind.CONFIG:
         return "fix the server's configuration, then reload it or call reconnect()"
     return "call reconnect() once the server is fixed"
+
+
+def _child_exited(failure: Failure) -> bool:
+    """Whether a process was started and has ended before it was of any use."""
+    return failure.kind is FailureKind.TRANSPORT_LOST and failure.evidence.phase == "dial"
 
 
 def _no_call(summary: str, kind: FailureKind = FailureKind.UNAVAILABLE) -> Failure:

@@ -556,3 +556,18 @@ async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_mo
         assert await rig.call(CallError(GONE), "answer") == "answer"
         assert rig.supervisor.epoch == epoch + 1
         assert failed_once(rig).summary.endswith("several replicas behind a balancer without sticky sessions")
+
+
+async def test_a_transport_that_reports_its_own_end_when_its_session_is_given_up_is_lost_once() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.ready()
+        link = rig.dialer.links[0]
+        # What a child does whose process is gone, and whose pipes are held open by another one.
+        link.mark_lost = lambda: link.idle_failure(Evidence(exception=anyio.EndOfStream()))  # type: ignore[method-assign]
+        link.on_probe = failing(GONE)
+        rig.supervisor.report(1, classify(CUT))
+        await reached(rig.supervisor, State.RECONNECTING)
+        await rig.ready()
+        assert rig.events == ["connect", "established", "suspected", "lost", "established"]
+        assert rig.supervisor.epoch == 2
