@@ -565,7 +565,11 @@ async def test_a_transport_that_reports_its_own_end_when_its_session_is_given_up
         link = rig.dialer.links[0]
         # What a child does whose process is gone, and whose pipes are held open by another one.
         link.mark_lost = lambda: link.idle_failure(Evidence(exception=anyio.EndOfStream()))  # type: ignore[method-assign]
-        link.on_probe = failing(GONE)
+
+        async def refused() -> None:
+            raise CliError(GONE)
+
+        link.on_probe = refused
         rig.supervisor.report(1, classify(CUT))
         await reached(rig.supervisor, State.RECONNECTING)
         await rig.ready()
