@@ -18,7 +18,9 @@ from anyio.abc import TaskGroup
 from mcp import MCPError
 
 from mcpconn.core.states import TRANSITIONS, Event, State
+from mcpconn.errors import CallTimeout, Overloaded
 from mcpconn.testing.clock import settle, virtual_clock
+from mcpconn.testing.convergence import FAILING_LIMIT, Convergence, Standing
 from mcpconn.testing.history import Call, History
 from mcpconn.testing.memory import MemoryTransport
 from mcpconn.testing.named_faults import FAULTS, SOCKET_FAULTS
@@ -85,6 +87,7 @@ class Sandbox:
         self._epochs = dict.fromkeys(self.scripts, 0)
         self._states = dict.fromkeys(self.scripts, State.IDLE)
         self._losses: dict[tuple[str, int], int] = {}
+        self._convergence = {name: Convergence() for name in self.scripts}
         self._complaints: list[str] = []
         self._stack = AsyncExitStack()
         self._group: TaskGroup | None = None
@@ -152,7 +155,8 @@ class Sandbox:
         return begun
 
     async def _make(self, caller: Caller, options: dict[str, Any]) -> None:
-        call = caller.call
+        call, server = caller.call, caller.server
+        before, began = self._standing(server), anyio.current_time()
         with caller.scope:
             try:
                 with call:
@@ -162,8 +166,22 @@ class Sandbox:
                         call.answer = await self.manager.call_tool(caller.server, call.tool, call.arguments, **options)
             except AssertionError:
                 raise
-            except Exception:  # recorded, and whose it is, `check` says
-                return
+            except Exception as error:  # recorded, and whose it is, `check` says
+                # A deadline says nothing: the tool may just be slow.
+                if isinstance(error, MCPError) and not isinstance(error, (CallTimeout, Overloaded)):
+                    after, now = self._standing(server), anyio.current_time()
+                    if late := self._convergence[server].ended(before, after, began=began, now=now):
+                        self._complaints.append(f"{server}: {late}")
+
+    def _standing(self, server: str) -> Standing | None:
+        """How a connection stands that is ready and has no trouble but that its session may be forgotten."""
+        transport = self.transports[server]
+        connection = self.manager.get(server)
+        if connection is None or connection.state is not State.READY:
+            return None
+        if transport.down or transport.refusing or self.scripts[server].troubled:
+            return None
+        return Standing(connection.epoch, self._convergence[server].troubles)
 
     def cancel(self, index: int) -> None:
         """Cancel one of the calls under way: the one with this number, counted round and round."""
@@ -180,15 +198,19 @@ class Sandbox:
 
     def inject(self, server: str, fault: str, **options: Any) -> None:
         """Arm a fault of `FAULTS` or `SOCKET_FAULTS` by its name; options as for `Script.inject`."""
+        self._convergence[server].troubles += 1
         make = FAULTS.get(fault) or SOCKET_FAULTS[fault]
         self.scripts[server].inject(make(), **options)
 
     def forget(self, server: str) -> None:
         """The server forgets its sessions."""
+        if self.scripts[server].has_sessions:
+            self._convergence[server].forget(self._epochs[server])
         self.scripts[server].forget_sessions()
 
     def restart(self, server: str) -> None:
         """The server drops whatever it is doing, and forgets its sessions."""
+        self._convergence[server].troubles += 1
         self.scripts[server].streams.close()
         self.transports[server].drop()
         self.forget(server)
@@ -204,6 +226,7 @@ class Sandbox:
 
     def refuse(self, server: str, times: int = 1) -> None:
         """The next requests find no connection: they are dropped before they are written."""
+        self._convergence[server].troubles += 1
         self.transports[server].refusing += times
 
     def heal(self) -> None:
@@ -229,6 +252,7 @@ class Sandbox:
     def replace(self, server: str) -> None:
         """Take the server out of the manager, and add it again."""
         self.manager.remove(server)
+        self._convergence[server] = Convergence()
         self._epochs[server] = 0
         self._states[server] = State.IDLE
         self._losses = {key: count for key, count in self._losses.items() if key[0] != server}
@@ -305,10 +329,23 @@ class Sandbox:
             if connection.state is State.FAILED and connection.status()["retry_in"] is None:
                 await connection.reconnect(60)
             if connection.state is not State.CLOSED:
-                await connection.list_tools(cache_mode="refresh", timeout=60)
+                await self._answered(connection)
             if len(connection._supervisor._sessions) > 1:
                 self._complaints.append(f"{connection.name}: an old session has not ended")
         self.check()
+
+    async def _answered(self, connection: Any) -> None:
+        """Ask for the tools until they are there: the server may have forgotten the session, in any words."""
+        until = anyio.current_time() + FAILING_LIMIT
+        while True:
+            try:
+                await connection.list_tools(cache_mode="refresh", timeout=60)
+            except MCPError as error:
+                if anyio.current_time() >= until:
+                    raise Broken(f"{connection.name}: calls still fail after {FAILING_LIMIT:g} s: {error}") from error
+                await anyio.sleep(1)
+            else:
+                return
 
 
 _ROWS = frozenset((row.source, row.event, row.target) for row in TRANSITIONS)

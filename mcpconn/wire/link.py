@@ -105,6 +105,7 @@ class ClientLink:
     def mark_lost(self) -> None:
         """The session is known to be gone: leave it without a word."""
         self._watch.lost = True
+        self._watch.recall()
         if self._watch.doubt is not None:
             # The process has ended, and nobody answered. Calls in flight must not wait for their deadlines.
             self._watch.sever(self._watch.proof)

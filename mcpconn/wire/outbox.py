@@ -135,13 +135,14 @@ class Outbox:
         """Take no more messages. Those that wait are not sent, and their senders are told."""
         self.closed = True
         self._more.set()
-        self._drop()
+        self.recall()
         if self._current is not None:
             # If its first byte has left, the rest is lost with the pipe; its sender is told that it is not known.
             self._current.withdraw()
             self._current.done.set()
 
-    def _drop(self) -> None:
+    def recall(self) -> None:
+        """Take back the messages that wait behind another one. None of them was begun, so their calls were not sent."""
         while self._lines:
             self._lines.popleft().done.set()
 

@@ -125,7 +125,7 @@ class _Transport:
         self._deliver, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self._stderr_read = anyio.Event()
         self._scopes: list[anyio.CancelScope] = []
-        watch.sever = self.end
+        watch.sever, watch.recall = self.end, self.outbox.recall
         # Made here: who it is and what is secret is known to the session's watch.
         watch.stderr = child.stderr = Stderr(watch.redact, watch.name)
 

@@ -72,6 +72,8 @@ class Watch:
         """What the child wrote to stderr."""
         self.sever: Callable[[BaseException], None] = lambda _: None
         """Ends the transport for this reason: its session and the calls on it are told at once."""
+        self.recall: Callable[[], None] = lambda: None
+        """Takes back what was not handed over yet: it can be sent to the next session."""
         self._probes: set[anyio.CancelScope] = set()
         self.passes = False
         """All messages pass these streams, so that what was not seen here was not received."""

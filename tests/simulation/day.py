@@ -23,6 +23,7 @@ from mcpconn import Change, Policy
 from mcpconn.testing import Script, ScriptedTool, clock, default_tools
 from mcpconn.testing.named_faults import FAULTS, SOCKET_FAULTS
 from mcpconn.testing.sandbox import Sandbox
+from mcpconn.testing.scripted.expiries import LISTED, UNLISTED
 
 SERVERS = 50
 DAY = 86_400.0
@@ -141,7 +142,8 @@ class _Simulation:
             sessions=self.random.random() < 0.8,
             event_ids=self.random.random() < 0.3,
             page_size=choose([None, None, 2]),
-            expiry=choose(["404", "404-empty", "404-text", "200", "400", "400-no-id"]),
+            # Half of them in words that nobody can know beforehand.
+            expiry=choose([choose(list(LISTED)), choose(list(UNLISTED))]),
             get_stream=choose(["open", "405"]),
             tools=map(_telling, default_tools()),
         )

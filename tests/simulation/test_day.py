@@ -7,9 +7,10 @@ from typing import Any
 import h11
 import pytest
 
+from mcpconn import Event, Failure, FailureKind, State
 from mcpconn.core.attempt import Attempt
-from mcpconn.core.decide import may_replay
-from mcpconn.runtime import calls
+from mcpconn.core.decide import decide, may_replay
+from mcpconn.runtime import calls, lifecycle
 from mcpconn.wire.engine.http1 import HttpSocket
 from tests.simulation import day
 from tests.simulation.day import DayFailed, live_through
@@ -27,6 +28,18 @@ def test_on_a_day_of_outages_nobody_is_told_anything_untrue(backend: str, seed: 
     assert min(lived.troubles[kind] for kind in ("outage", "restart", "expiry", "brownout")) > 0
     assert min(lived.transitions[event] for event in ("lost", "suspected", "attempt_failed", "established")) > 0
     assert lived.outcomes["answered"] > lived.calls / 2
+
+
+def test_a_connection_that_probes_nothing_it_has_no_name_for_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    unnamed = (FailureKind.PROTOCOL, FailureKind.CONFIG, FailureKind.APPLICATION)
+
+    def only_known_words(state: State, failure: Failure, **facts: Any) -> Event | None:
+        return None if failure.kind in unnamed else decide(state, failure, **facts)
+
+    monkeypatch.setattr(lifecycle, "decide", only_known_words)
+    with pytest.raises(DayFailed, match="still ready on session|calls still fail after 10 s"):
+        for seed in range(10):
+            live_through(seed, "asyncio")
 
 
 def careless_recycle(self: HttpSocket, now: float) -> bool:

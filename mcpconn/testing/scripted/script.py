@@ -147,6 +147,11 @@ class Script:
         self._armed.append(armed)
         return armed
 
+    @property
+    def troubled(self) -> bool:
+        """Whether a fault is armed that some request will still meet."""
+        return any(armed.left != 0 for armed in self._armed)
+
     def clear(self) -> None:
         """Disarm every fault."""
         self._armed.clear()
