@@ -37,7 +37,7 @@ def test_a_connection_that_probes_nothing_it_has_no_name_for_is_found_out(monkey
         return None if failure.kind in unnamed else decide(state, failure, **facts)
 
     monkeypatch.setattr(lifecycle, "decide", only_known_words)
-    with pytest.raises(DayFailed, match="still ready on session|calls still fail after 10 s"):
+    with pytest.raises(DayFailed, match=r"still ready on session|calls still fail after 10 s"):
         for seed in range(10):
             live_through(seed, "asyncio")
 

@@ -1,4 +1,4 @@
-"""No child is left behind: when its host is killed, when `watch` is ended by a signal, when it will not end by itself."""
+"""No child is left behind: when its host is killed, when `watch` is ended by a signal, when it ignores all requests."""
 
 from __future__ import annotations
 
