@@ -108,7 +108,7 @@ def what_was_written_is_called_not_sent(patch: Patch) -> None:
 
 
 def a_404_is_believed_where_replicas_share_no_sessions(patch: Patch) -> None:
-    patch.setattr(DialSchedule, "doubt", lambda self, failure: failure)
+    patch.setattr(DialSchedule, "weaken", lambda self, failure: failure)
 
 
 def _proven(failure: Failure) -> Failure:
