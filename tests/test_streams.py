@@ -13,6 +13,7 @@ import pytest
 from mcpconn import Connection, OutcomeUnknown, State
 from mcpconn.testing import HttpServer, Script
 from mcpconn.testing.scripted import faults
+from mcpconn.testing.scripted.steps import Reply, Send
 from tests.support import (
     SAFETY,
     UNFINISHED_STREAMS,
@@ -166,3 +167,19 @@ async def test_the_system_watches_the_socket_of_a_stream(engine: str) -> None:
                 assert copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
                 # Milliseconds. A peer that has vanished is noticed within a minute.
                 assert copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+@pytest.mark.parametrize("engine", ["direct", "httpx"])
+async def test_an_event_stream_in_crumbs_is_refused_and_not_resumed(engine: str) -> None:
+    script = Script(answer="sse", event_ids=True)
+
+    def crumbs(exchange: faults.Exchange) -> Reply:
+        body = exchange.opening + b"data: " + b"x" * 20_000
+        return Reply(200, faults.SSE_HEADERS, [Send(body[at : at + 1]) for at in range(len(body))])
+
+    async with served(script, config={"engine": engine}) as (connection, _):
+        opened = script.count("GET")
+        script.inject(faults.Fault("crumbs", crumbs), tool="charge")
+        with pytest.raises(OutcomeUnknown, match="chunks of less than 16 bytes"):
+            await connection.call_tool("charge")
+        assert script.count("GET") == opened

@@ -103,6 +103,10 @@ class AnswerStream:
         except Unreadable:
             if not answered:
                 raise
+        except httpx2.DecodingError as error:
+            # Not a cut: what came cannot be read, and would come again on a resumed stream.
+            if not answered:
+                raise Unreadable(str(error)) from None
         except httpx2.HTTPError:
             # Cut off. Whether that matters is seen from what came before.
             pass
