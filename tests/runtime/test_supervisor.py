@@ -567,7 +567,7 @@ async def test_a_transport_that_reports_its_own_end_when_its_session_is_given_up
         link.mark_lost = lambda: link.idle_failure(Evidence(exception=anyio.EndOfStream()))  # type: ignore[method-assign]
 
         async def refused() -> None:
-            raise CliError(GONE)
+            raise CallError(GONE)
 
         link.on_probe = refused
         rig.supervisor.report(1, classify(CUT))
