@@ -294,6 +294,7 @@ class App:
             instructions=partial(self._instructions, view),
             ledger=self.ledger.advertised,
             schema=lists.schema,
+            settled=lists.first_look,
             forwarder=forwarder,
             relay=relay,
             ring=self.ring,

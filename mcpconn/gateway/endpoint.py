@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import mcp_types as types
 from mcp import MCPError
 from mcp.server.lowlevel import NotificationOptions, Server
-from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.subscriptions import ListenHandler
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
@@ -18,6 +17,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from mcpconn.gateway.asgi import header
 from mcpconn.gateway.audit import Auditing
 from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.downstream import Context
@@ -27,7 +27,7 @@ from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
-from mcpconn.gateway.sessions import REQUEST_KEY, SCOPE_KEY, Sessions
+from mcpconn.gateway.sessions import REQUEST_KEY, SCOPE_KEY, SESSION_HEADER, Sessions
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.views import View
 from mcpconn.keys import LEDGER
@@ -55,9 +55,9 @@ class ViewServer(Server[Any]):
         ledger: Callable[[], dict[str, Any] | None],
         **options: Any,
     ) -> None:
-        super().__init__(name, version=version, **options)
-        self._instructions = instructions
+        self._said = instructions
         self._ledger = ledger
+        super().__init__(name, version=version, **options)
 
     def get_capabilities(
         self,
@@ -80,10 +80,14 @@ class ViewServer(Server[Any]):
             experimental={**(experimental_capabilities or {}), **({LEDGER: said} if said is not None else {})} or None,
         )
 
-    def create_initialization_options(self, *args: Any, **options: Any) -> InitializationOptions:
-        # What the servers say of themselves is known only once they are connected, so it is asked for each time.
-        self.instructions = self._instructions()
-        return super().create_initialization_options(*args, **options)
+    @property
+    def instructions(self) -> str | None:
+        """What the servers say of their use. It is known only once they are connected, so it is asked for each time."""
+        return self._said()
+
+    @instructions.setter
+    def instructions(self, text: str | None) -> None:
+        """The SDK's server sets what it was made with: nothing."""
 
 
 class Endpoint:
@@ -98,6 +102,7 @@ class Endpoint:
         instructions: Callable[[], str | None],
         ledger: Callable[[], dict[str, Any] | None],
         schema: Callable[[str], Any],
+        settled: Callable[[], Awaitable[None]],
         forwarder: Forwarder,
         relay: Relay,
         ring: KeyRing,
@@ -116,6 +121,7 @@ class Endpoint:
             instructions: How its servers want to be used, as far as it is known.
             ledger: What is said of the ledger to clients; None if it cannot be used now.
             schema: A tool's input schema, by public name.
+            settled: Waits a moment for servers that are being connected for the first time.
             forwarder: Answers requests.
             relay: Where the events of listening streams come from.
             ring: Seals session ids and states.
@@ -130,6 +136,7 @@ class Endpoint:
         self._relay = relay
         self._standing = forwarder.standing
         self._listeners: dict[str, ListenHandler] = {}
+        self.settled = settled
         self.server = ViewServer(
             name,
             version,
@@ -190,6 +197,9 @@ class Endpoint:
             await self.sessions(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if SCOPE_KEY in scope and header(scope, SESSION_HEADER) is None:
+            # A session begins, and its answer has the servers' instructions in it.
+            await self.settled()
         token = ORIGIN.set(Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None))))
         try:
             await self.server.session_manager.handle_request(scope, receive, send)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult
-from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
+from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
 from mcp_types import methods as protocol
 
 from mcpconn.connection import Connection
@@ -31,13 +31,10 @@ from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
 from mcpconn.gateway.standing import Standing
-from mcpconn.gateway.upstreams import NotShared, Upstreams, speaks_modern
+from mcpconn.gateway.upstreams import ERA_PATIENCE, NotShared, Upstreams, speaks_modern
 from mcpconn.gateway.views import View
 from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.names import Table
-
-ERA_PATIENCE = 5.0
-"""Seconds to wait for a server's era, which decides who may share a session with it."""
 
 
 class Forwarder:
@@ -105,6 +102,9 @@ class Forwarder:
             await self.standing.initialized(ctx)
         elif ctx.method == "notifications/roots/list_changed":
             await self.standing.roots_changed(ctx)
+        elif ctx.method == "server/discover":
+            # Its answer has the servers' instructions in it.
+            await self._lists.first_look()
         handler = self._handlers.get(ctx.method)
         if handler is None:
             if ctx.method == "ping":
@@ -164,10 +164,16 @@ class Forwarder:
             connection = self._upstreams.connection(server, call.client)
         except NotShared as error:
             raise MCPError(INVALID_PARAMS, str(error), {"mcpconn/outcome": "not_run"}) from None
-        channel = self._relay.channels.get(call.client.sid or "")
-        if channel is not None and channel.level is not None:
-            await self._upstreams.set_level(connection, channel.level)
+        if (level := self._level_of(call)) is not None:
+            await self._upstreams.set_level(connection, level)
         return connection
+
+    def _level_of(self, call: Call) -> str | None:
+        """The least level of log messages that the client wants; None: it did not say."""
+        if is_modern(call.ctx):
+            return cast("str | None", (call.ctx.meta or {}).get(LOG_LEVEL_META_KEY))
+        channel = self._relay.channels.get(call.client.sid or "")
+        return channel.level if channel is not None else None
 
     # -- lists
 
@@ -300,13 +306,23 @@ class Forwarder:
             parked: The task it runs in, if it is one of the gateway's own.
         """
 
+        level = self._level_of(call) or ("debug" if not is_modern(call.ctx) else None)
+
+        async def prepare() -> None:
+            # The era is known for certain only now. A modern server is told the level of log messages with each
+            # request; a legacy client that did not say takes what there is.
+            if level is not None and speaks_modern(connection):
+                sent["_meta"] = {**(sent.get("_meta") or {}), LOG_LEVEL_META_KEY: level}
+            if before is not None:
+                await before()
+
         async def run(parked: Parked | None = None) -> Json:
             call.parked = parked
             answer = await connection.request(
                 method,
                 sent,
                 progress_callback=self._progress(call),
-                before=before,
+                before=prepare,
                 idempotent=self._idempotent(call.server, method, sent),
                 rounds=not is_modern(call.ctx),
             )

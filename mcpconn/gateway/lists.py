@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import anyio
+from mcp import MCPError
 from pydantic import BaseModel
 
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
-from mcpconn.errors import CallFailed
 from mcpconn.gateway.access.rights import Rights
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.rewrite import Json, from_server
@@ -25,7 +25,7 @@ from mcpconn.names import Table
 PAGE = 200
 """Entries of one page."""
 FIRST_LOOK = 1.0
-"""Seconds that a list waits for servers that were never listed and are being connected. It is one wait for all."""
+"""Seconds that a list waits for what is not known yet. It is one wait for all servers."""
 SERVERS_META = "mcpconn/servers"
 """Key in a list's `_meta` that names the servers whose entries are missing or may be out of date."""
 
@@ -73,6 +73,8 @@ class Lists:
         # What was made from a listing is kept until the next: 300 tools need not be rendered for each client.
         self._rendered: dict[tuple[str, str], tuple[Mapping[str, Any], list[Json]]] = {}
         self._schemas: dict[str, Mapping[str, Any]] = {}
+        # By server, the time until which somebody may wait for it to be connected for the first time.
+        self._patience: dict[str, float] = {}
 
     def schema(self, public: str) -> Mapping[str, Any] | None:
         """A listed tool's input schema, by public name: what the SDK's server compares headers with."""
@@ -87,7 +89,7 @@ class Lists:
         kind, member = KINDS[method]
         after = self._opened(cursor, method, client) if cursor is not None else 0
         servers = self._servers()
-        await self._first_look(servers.values())
+        await self.first_look((kind,))
         entries: list[Json] = []
         missing: Json = {}
         for server, connection in servers.items():
@@ -95,7 +97,7 @@ class Lists:
                 continue
             rendered = self._entries(server, connection, kind)
             entries += self._permitted(rendered, client.rights) if kind == "tools" else rendered
-            if (state := _condition(connection)) is not None:
+            if (state := _condition(connection, kind)) is not None:
                 missing[server] = state
         shown = entries[after : after + self._page]
         result: Json = {member: shown}
@@ -105,15 +107,33 @@ class Lists:
             result["_meta"] = {SERVERS_META: missing}
         return result
 
-    async def _first_look(self, connections: Iterable[Connection]) -> None:
-        """List what was never listed, for as long as one short wait allows."""
-        unlisted = [each for each in connections if each.catalog.epoch == 0 and each.state is not State.FAILED]
-        if not unlisted:
+    async def first_look(self, kinds: Iterable[str] = ()) -> None:
+        """Wait a moment for what is not known yet.
+
+        A server that was never connected is waited for once, whoever asks: one that hangs must not hold up every list.
+        A list of a connected server that its present session has not read yet is waited for each time.
+
+        Args:
+            kinds: The catalogue's names of the lists that are needed; none: that the servers are connected is enough.
+        """
+        now = anyio.current_time()
+        unknown = []
+        for server, connection in self._servers().items():
+            if connection.state is State.READY:
+                if not connection.catalog.listed.issuperset(kinds):
+                    unknown.append(connection)
+            elif (
+                connection.catalog.epoch == 0
+                and connection.state is not State.FAILED
+                and now < self._patience.setdefault(server, now + FIRST_LOOK)
+            ):
+                unknown.append(connection)
+        if not unknown:
             return
         with anyio.move_on_after(FIRST_LOOK):
             async with anyio.create_task_group() as group:
-                for connection in unlisted:
-                    group.start_soon(_list_once, connection)
+                for connection in unknown:
+                    group.start_soon(_known, connection, tuple(kinds))
 
     def _entries(self, server: str, connection: Connection, kind: str) -> list[Json]:
         known: Mapping[str, BaseModel] = getattr(connection.catalog, kind)
@@ -163,19 +183,23 @@ class Lists:
             raise BadCursor("the cursor is not one of this list") from None
 
 
-async def _list_once(connection: Connection) -> None:
+async def _known(connection: Connection, kinds: tuple[str, ...]) -> None:
     try:
         await connection.wait_ready()
-        await connection.catalog.refresh()
-    except CallFailed:
-        # It is away; the list's `_meta` says so.
+        if kinds:
+            await connection.catalog.ensure(kinds)
+    except MCPError:
+        # It is away, or cannot list; the list's `_meta` says so.
         return
 
 
-def _condition(connection: Connection) -> Json | None:
-    """What is wrong with a server's entries; None if nothing is."""
-    if connection.catalog.epoch and connection.state is State.READY:
+def _condition(connection: Connection, kind: str) -> Json | None:
+    """What is wrong with a server's entries of one kind; None if nothing is."""
+    if kind in connection.catalog.listed:
         return None
+    if connection.state is State.READY:
+        what = "its last known entries are listed" if getattr(connection.catalog, kind) else "its entries are missing"
+        return {"state": connection.state.value, "reason": f"its {kind} could not be listed", "note": what}
     failure = connection.last_failure
     listed = "its last known entries are listed" if connection.catalog.epoch else "its entries are missing"
     reason = failure.summary if failure is not None else f"it is {connection.state}"

@@ -35,12 +35,11 @@ from pydantic import BaseModel
 from mcpconn.callbacks import current_connection
 from mcpconn.gateway.downstream import ABILITIES, CALL, Call, Downstream, RawNotification, is_modern
 from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.upstreams import LEVELS
 from mcpconn.observe import log
 
 PENDING = 256
 """Notifications kept for a client that does not listen; the oldest are dropped."""
-LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-"""Of log messages, the least severe first (RFC 5424)."""
 
 _CHANGED: dict[str, tuple[str, ServerEvent]] = {
     "tools": ("notifications/tools/list_changed", ToolsListChanged()),

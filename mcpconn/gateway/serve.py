@@ -245,6 +245,7 @@ async def serve_stdio(app: App, view: str) -> None:
 
     async with app:
         endpoint = app.endpoint(view)
+        await endpoint.settled()
         async with stdio_server() as (read, write):
             await endpoint.server.run(read, write, endpoint.server.create_initialization_options())
 

@@ -20,7 +20,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
-from mcpconn.errors import McpConnError, NotReady
+from mcpconn.errors import CallFailed, McpConnError, NotReady
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.manager import Manager
 
@@ -30,6 +30,12 @@ IDLE = 15 * 60.0
 """Seconds after which a connection that nobody uses is closed. The next request opens another."""
 AT_MOST = 1000
 """Connections for clients and users at once; above it the one used longest ago is closed."""
+ERA_PATIENCE = 5.0
+"""Seconds to wait for a server's era, which decides who may share a session with it."""
+LEVEL_PATIENCE = 5.0
+"""Seconds that a call waits for the log level to be set."""
+LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+"""Of log messages, the least severe first (RFC 5424)."""
 MARK = "#"
 """Between a server's name and the client's part in a connection's name. No server's own name has it."""
 
@@ -155,14 +161,23 @@ class Upstreams:
         return [self._open[name] for name in self._of_session.get(sid, ()) if name in self._open]
 
     async def set_level(self, connection: Connection, level: str) -> None:
-        """Have a legacy server send log messages from this level on, if it sends any."""
-        if self._levels.get(connection) == level:
+        """Have a legacy server send log messages from this level on, if it sends any.
+
+        A connection that several clients share is set to the least level that one of them asked for; `Relay` holds back
+        from each what is below its own.
+        """
+        owned = any(connection.name in names for names in self._of_session.values())
+        before = self._levels.get(connection)
+        if before is not None and (before == level or (not owned and LEVELS.index(before) <= LEVELS.index(level))):
             return
         self._levels[connection] = level
         try:
-            await connection.wait_ready()
+            await connection.wait_ready(LEVEL_PATIENCE)
             if connection.server_capabilities.logging is not None and not speaks_modern(connection):
-                await connection.set_level(level)  # type: ignore[arg-type]
+                await connection.set_level(level, timeout=LEVEL_PATIENCE)  # type: ignore[arg-type]
+        except CallFailed:
+            # It is away: it is told at the next call.
+            self._levels.pop(connection, None)
         except MCPError:
             # A server that refuses its own capability sends what it likes; `Relay` holds back what is below the level.
             return

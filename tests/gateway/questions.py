@@ -6,7 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -108,8 +108,12 @@ def _text(text: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(type="text", text=text)])
 
 
+class _Serves(Protocol):
+    def server(self) -> Server[Any]: ...
+
+
 @asynccontextmanager
-async def serving(asking: Asking) -> AsyncIterator[str]:
+async def serving(asking: _Serves) -> AsyncIterator[str]:
     """The URL of the server."""
     listening = socket.create_server(("127.0.0.1", 0))
     app = asking.server().streamable_http_app()
