@@ -23,6 +23,7 @@ from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.downstream import Context
 from mcpconn.gateway.events import ORIGIN, Events, Origin
 from mcpconn.gateway.forward import Forwarder
+from mcpconn.gateway.large import whole_if_large
 from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
@@ -202,7 +203,10 @@ class Endpoint:
             await self.settled()
         token = ORIGIN.set(Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None))))
         try:
-            await self.server.session_manager.handle_request(scope, receive, send)
+            if SCOPE_KEY in scope and scope["method"] == "POST":
+                await whole_if_large(self.server.session_manager.handle_request, scope, receive, send)
+            else:
+                await self.server.session_manager.handle_request(scope, receive, send)
         finally:
             ORIGIN.reset(token)
 

@@ -20,6 +20,7 @@ from mcp_types import methods as protocol
 
 from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed
+from mcpconn.gateway import large
 from mcpconn.gateway.downstream import CALL, Call, Context, Downstream, is_modern
 from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.keyed import Keyed
@@ -117,6 +118,8 @@ class Forwarder:
                 protocol.validate_client_request(ctx.method, ctx.protocol_version, ctx.params)
         except KeyError:
             raise MCPError(METHOD_NOT_FOUND, "Method not found", ctx.method) from None
+        if ctx.request is not None and ctx.method != "tools/call":
+            await large.decide(ctx.request.scope, None, safe=True)
         call = Call(ctx, Downstream.of(ctx), "")
         await self._relay.flush(call)
         token = CALL.set(call)
@@ -187,6 +190,12 @@ class Forwarder:
 
     async def _call_tool(self, call: Call, params: Json) -> Json:
         server, own = self._named(call, params, "tool")
+        # Its annotations say whether it may run twice, so they are waited for if the server has just been connected.
+        await self._lists.first_look(("tools",), server=server)
+        if call.ctx.request is not None:
+            await large.decide(
+                call.ctx.request.scope, (server, own), safe=bool(self._idempotent(server, "tools/call", {"name": own}))
+            )
         meta = params.get("_meta") or {}
         rounds = Rounds.opened(params)
         own_key = meta.get(IDEMPOTENCY_KEY)

@@ -107,7 +107,7 @@ class Lists:
             result["_meta"] = {SERVERS_META: missing}
         return result
 
-    async def first_look(self, kinds: Iterable[str] = ()) -> None:
+    async def first_look(self, kinds: Iterable[str] = (), *, server: str | None = None) -> None:
         """Wait a moment for what is not known yet.
 
         A server that was never connected is waited for once, whoever asks: one that hangs must not hold up every list.
@@ -115,17 +115,19 @@ class Lists:
 
         Args:
             kinds: The catalogue's names of the lists that are needed; none: that the servers are connected is enough.
+            server: The only server that is needed.
         """
         now = anyio.current_time()
+        servers = {name: each for name, each in self._servers().items() if server in (None, name)}
         unknown = []
-        for server, connection in self._servers().items():
+        for name, connection in servers.items():
             if connection.state is State.READY:
                 if not connection.catalog.listed.issuperset(kinds):
                     unknown.append(connection)
             elif (
                 connection.catalog.epoch == 0
                 and connection.state is not State.FAILED
-                and now < self._patience.setdefault(server, now + FIRST_LOOK)
+                and now < self._patience.setdefault(name, now + FIRST_LOOK)
             ):
                 unknown.append(connection)
         if not unknown:
