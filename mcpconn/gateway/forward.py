@@ -317,11 +317,14 @@ class Forwarder:
 
         level = self._level_of(call) or ("debug" if not is_modern(call.ctx) else None)
 
+        # The connection copies the parameters, but not what is inside them: so this can still be changed.
+        meta = sent["_meta"] = dict(sent.get("_meta") or {})
+
         async def prepare() -> None:
             # The era is known for certain only now. A modern server is told the level of log messages with each
             # request; a legacy client that did not say takes what there is.
             if level is not None and speaks_modern(connection):
-                sent["_meta"] = {**(sent.get("_meta") or {}), LOG_LEVEL_META_KEY: level}
+                meta[LOG_LEVEL_META_KEY] = level
             if before is not None:
                 await before()
 

@@ -18,7 +18,7 @@ LARGE = 1024 * 1024
 """Bytes of an event; `max_sse_event_size` of the SDK's client."""
 DECISION = 0.05
 """Seconds for which every head is held back: until the tool of a call is known."""
-SAFE_HOLD = 1.0
+SAFE_HOLD = 2.0
 """Seconds for a tool that changes nothing."""
 LARGE_HOLD = 30.0
 """Seconds for a tool that gave a large answer before."""
