@@ -222,34 +222,9 @@ class Calls:
             # The answer is there and cannot be used: it does not fit its tool's schema.
             raise error
         if (words := session.link.misfit(error, attempt)) is not None:
-            raise self._invalid(call, session, words) from None
-        _detach(error, sys.exc_info()[1])
-        failure = call.failure = self._classify(session.link.evidence(error, attempt))
-        call.attempt = None
-        # If the wire caught an exception, `error` is only its stand-in, and no application said it.
-        spoken = attempt.exception is None or attempt.exception is error
-        if failure.kind is FailureKind.CANCELLED and not spoken and isinstance(attempt.exception, Exception):
-            # The caller's own interrupt, not what the wire made of it.
-            raise attempt.exception
-        if failure.kind is FailureKind.CANCELLED:
-            raise error
-        if failure.kind is FailureKind.APPLICATION and failure.delivery is Delivery.NOT_SENT and spoken:
-            # It could not be put into JSON. That says nothing about the session.
-            raise error
-        # Counted before the report, which decides by it whether this failure makes the session suspect.
-        session.errors_in_a_row += 1
-        plain = is_plain(failure, errors_in_a_row=session.errors_in_a_row)
-        # Synchronous: when it returns, the state and the gate are what this failure makes of them.
-        self._supervisor.report(session.epoch, failure)
-        if failure.kind in SPOKEN and not is_lost_session(failure):
-            # The answer may be a forgotten session's, or the call's own: that depends on what a probe finds.
-            lost = None if plain else await self._verdict(call, session, failure)
-            failure = call.failure = confirmed(failure, lost)
-            answer = failure.kind is FailureKind.APPLICATION or failure.evidence.from_wire
-            if lost is None and answer and spoken:
-                raise error
-        elif failure.kind is FailureKind.AUTH:
-            await self._verdict(call, session, failure)
+            failure = await self._misfitting(call, session, words)
+        else:
+            failure = await self._failed(call, session, attempt, error)
         # Progress, or an earlier request of the same attempt, shows that the tool may have begun. A refusal that came
         # later does not undo it.
         progressed = attempt.progressed or attempt.earlier > 0
@@ -287,6 +262,56 @@ class Calls:
         await self._supervisor.wait_for_probe(session, deferred=is_lost_session(failure))
         if pause:
             await anyio.sleep(pause)
+
+    async def _misfitting(self, call: Call, session: Session, words: str) -> Failure:
+        """The failure of an attempt whose result has the wrong shape, if its session was forgotten.
+
+        Some gateways answer every request on such a session with an empty result. Then no tool gave it.
+
+        Raises:
+            InvalidResult: the session is known to the server.
+        """
+        invalid = self._invalid(call, session, words)
+        lost = await self._verdict(call, session, invalid.failure)
+        if lost is None or lost.kind is not FailureKind.SESSION_EXPIRED:
+            raise invalid from None
+        return invalid.failure
+
+    async def _failed(self, call: Call, session: Session, attempt: Attempt, error: Exception) -> Failure:
+        """What an attempt failed of, once it is known what its error says of the session.
+
+        Raises:
+            Exception: `error`, if that is the call's own answer.
+        """
+        assert session.link is not None
+        _detach(error, sys.exc_info()[1])
+        failure = call.failure = self._classify(session.link.evidence(error, attempt))
+        call.attempt = None
+        # If the wire caught an exception, `error` is only its stand-in, and no application said it.
+        spoken = attempt.exception is None or attempt.exception is error
+        if failure.kind is FailureKind.CANCELLED and not spoken and isinstance(attempt.exception, Exception):
+            # The caller's own interrupt, not what the wire made of it.
+            raise attempt.exception
+        if failure.kind is FailureKind.CANCELLED:
+            raise error
+        if failure.kind is FailureKind.APPLICATION and failure.delivery is Delivery.NOT_SENT and spoken:
+            # It could not be put into JSON. That says nothing about the session.
+            raise error
+        # Counted before the report, which decides by it whether this failure makes the session suspect.
+        session.errors_in_a_row += 1
+        plain = is_plain(failure, errors_in_a_row=session.errors_in_a_row)
+        # Synchronous: when it returns, the state and the gate are what this failure makes of them.
+        self._supervisor.report(session.epoch, failure)
+        if failure.kind in SPOKEN and not is_lost_session(failure):
+            # The answer may be a forgotten session's, or the call's own: that depends on what a probe finds.
+            lost = None if plain else await self._verdict(call, session, failure)
+            failure = call.failure = confirmed(failure, lost)
+            answer = failure.kind is FailureKind.APPLICATION or failure.evidence.from_wire
+            if lost is None and answer and spoken:
+                raise error
+        elif failure.kind is FailureKind.AUTH:
+            await self._verdict(call, session, failure)
+        return failure
 
     async def _verdict(self, call: Call, session: Session, failure: Failure) -> Failure | None:
         """Why the session is lost, if it is, once a probe that is under way has ended.

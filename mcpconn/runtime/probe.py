@@ -133,10 +133,15 @@ class Probe:
                 sessions: the one that knows this session may be the next to be asked.
         """
         cause, verdict, decisive = self._cause, None, None
-        # After an error that is a session's refusal and nothing else, and after nothing but errors since the last
-        # probe, an answer to `ping` is not enough: something in front of the server may have given it.
+        # After an error that is a session's refusal and nothing else, after a result of the wrong shape, and after
+        # nothing but errors since the last probe, an answer to `ping` is not enough: something in front of the server
+        # may have given it.
         # (Not where replicas know different sessions: there the second request may just meet another one.)
-        doubtful = cause is not None and (is_refusal(cause) or session.cleared == session.answers)
+        doubtful = cause is not None and (
+            is_refusal(cause)
+            or (cause.kind is FailureKind.PROTOCOL and cause.evidence.from_wire is True)
+            or session.cleared == session.answers
+        )
         thorough = doubtful and tries == 1
         limit = self._policy.probe_timeout if cause is None else probe_limit(cause) or self._policy.probe_timeout
         # Each round may reach another replica. The first that knows the session ends it.

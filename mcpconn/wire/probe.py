@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 from mcp import ClientSession
 from mcp_types import (
     ClientRequest,
@@ -10,12 +13,14 @@ from mcp_types import (
     ListResourcesRequest,
     ListToolsRequest,
     PingRequest,
+    Result,
     ServerCapabilities,
     ToolsCapability,
 )
 from pydantic import ValidationError
 
 from mcpconn.core.failures import Era
+from mcpconn.wire.messages import Unreadable
 
 DISCOVER = "server/discover"
 PING = "ping"
@@ -25,6 +30,14 @@ REQUESTS: dict[str, ClientRequest] = {
     "prompts/list": ListPromptsRequest(),
     "resources/list": ListResourcesRequest(),
 }
+
+
+class Listed(Result):
+    """What has to be there of a listing, whatever is in it."""
+
+    tools: list[Any] | None = None
+    prompts: list[Any] | None = None
+    resources: list[Any] | None = None
 
 
 def probe_methods(era: Era, capabilities: ServerCapabilities | None) -> tuple[str, ...]:
@@ -46,7 +59,9 @@ def probe_methods(era: Era, capabilities: ServerCapabilities | None) -> tuple[st
 
 
 async def send_probe(session: ClientSession, method: str, version: str) -> None:
-    """Send one of `probe_methods`. Any result will do, even one that does not have the shape it should.
+    """Send one of `probe_methods`. Any result will do for a `ping`; a listing has to have its list.
+
+    Some gateways answer every request on a session that they have forgotten with an empty result.
 
     Raises:
         Exception: it was refused, or nobody can say.
@@ -54,8 +69,14 @@ async def send_probe(session: ClientSession, method: str, version: str) -> None:
     if method == DISCOVER:
         await session.send_discover(version)
         return
-    try:
-        # Not `session.list_tools`: the first page of a listing is not the list of tools that the session keeps.
-        await session.send_request(REQUESTS[method], EmptyResult)
-    except ValidationError:
+    if method == PING:
+        with suppress(ValidationError):
+            await session.send_request(REQUESTS[method], EmptyResult)
         return
+    # Not `session.list_tools`: the first page of a listing is not the list of tools that the session keeps.
+    try:
+        found = await session.send_request(REQUESTS[method], Listed)
+    except ValidationError:
+        found = Listed()
+    if getattr(found, method.partition("/")[0]) is None:
+        raise Unreadable(f"{method} was answered with a result that holds no list")

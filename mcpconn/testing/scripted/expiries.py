@@ -37,6 +37,13 @@ def _error(status: int, code: int, message: str, *, with_id: bool = True) -> Ref
     return lambda request_id: error_reply(status, request_id if with_id else None, code, message)
 
 
+def _result(value: object) -> Refuse:
+    """A result that has nothing to do with the request."""
+    return lambda request_id: body_reply(
+        200, encode({"jsonrpc": "2.0", "id": request_id, "result": value}), "application/json"
+    )
+
+
 def _events(data: bytes) -> Refuse:
     """An event stream that ends after `data`."""
     return lambda request_id: body_reply(200, data, "text/event-stream")
@@ -125,6 +132,10 @@ UNLISTED: Mapping[str, Refuse] = {
     "200 in JSON of its own": _json(200, {"status": "error", "message": "stale"}),
     "200 a web page": _body(200, HTML, "text/html"),
     "200 in plain text": _body(200, "OK", "text/plain"),
+    # 2xx: a result, and not that of the request
+    "200 an empty result": _result({}),
+    "200 a result in text": _result("expired"),
+    "200 a handshake": _result({"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "a gate"}}),
     "202 and nothing": _body(202),
     "204": _body(204),
     "an empty event stream": _events(b""),
