@@ -139,7 +139,7 @@ class Probe:
         # (Not where replicas know different sessions: there the second request may just meet another one.)
         doubtful = cause is not None and (
             is_refusal(cause)
-            or (cause.kind is FailureKind.PROTOCOL and cause.evidence.from_wire is True)
+            or (cause.kind is FailureKind.PROTOCOL and cause.evidence.from_wire is True and cause.evidence.code is None)
             or session.cleared == session.answers
         )
         thorough = doubtful and tries == 1
