@@ -113,3 +113,16 @@ class Seen:
     def is_a(self, *names: str) -> bool:
         """Whether any exception is of a type so named, or of a subtype."""
         return not self.names.isdisjoint(names)
+
+
+def detach(error: BaseException, handled: BaseException | None) -> None:
+    """Take what the caller was handling when it called out of the chain of `error`: it is no cause of it.
+
+    Python puts it there, and a call made while a cancellation is being handled would look cancelled.
+    """
+    if handled is None:
+        return
+    for each in tuple(walk(error)):
+        # Only this link is cut: causes that the SDK set itself are evidence.
+        if each.__context__ is handled:
+            each.__context__ = None

@@ -15,7 +15,7 @@ from mcpconn.core.backoff import ReplayBudget
 from mcpconn.core.decide import confirmed, is_lost_session, is_plain, is_refusal, may_replay
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.outcome import Outcome
-from mcpconn.core.seen import walk
+from mcpconn.core.seen import detach
 from mcpconn.errors import CallFailed, CallTimeout, InvalidResult, unanswered
 from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
@@ -266,16 +266,28 @@ class Calls:
     async def _misfitting(self, call: Call, session: Session, words: str) -> Failure:
         """The failure of an attempt whose result has the wrong shape, if its session was forgotten.
 
-        Some gateways answer every request on such a session with an empty result. Then no tool gave it.
-
-        Raises:
-            InvalidResult: the session is known to the server.
+        Some gateways answer every request on such a session with an empty result. Then no tool gave it. Otherwise the
+        result is the server's answer, and `InvalidResult` is raised.
         """
-        invalid = self._invalid(call, session, words)
-        lost = await self._verdict(call, session, invalid.failure)
-        if lost is None or lost.kind is not FailureKind.SESSION_EXPIRED:
-            raise invalid from None
-        return invalid.failure
+        supervisor = self._supervisor
+        evidence = replace(call.attempt.evidence(), written=True, from_wire=True) if call.attempt else Evidence()
+        kind, unknown = FailureKind.PROTOCOL, Delivery.UNKNOWN
+        failure = Failure(kind=kind, delivery=unknown, proof=False, summary=words, evidence=evidence)
+        call.failure, call.attempt = failure, None
+        session.errors_in_a_row += 1
+        supervisor.report(session.epoch, failure)
+        lost = await self._verdict(call, session, failure)
+        if lost is not None and lost.kind is FailureKind.SESSION_EXPIRED:
+            return failure
+        runs = "; the tool ran. Do not call it again for its answer" if call.method == "tools/call" else ""
+        raise InvalidResult(
+            f"{supervisor.name}: {words}{runs}",
+            server=supervisor.name,
+            failure=failure,
+            state=supervisor.state,
+            attempts=call.attempts,
+            retry_in=supervisor.retry_in,
+        ) from None
 
     async def _failed(self, call: Call, session: Session, attempt: Attempt, error: Exception) -> Failure:
         """What an attempt failed of, once it is known what its error says of the session.
@@ -284,7 +296,7 @@ class Calls:
             Exception: `error`, if that is the call's own answer.
         """
         assert session.link is not None
-        _detach(error, sys.exc_info()[1])
+        detach(error, sys.exc_info()[1])
         failure = call.failure = self._classify(session.link.evidence(error, attempt))
         call.attempt = None
         # If the wire caught an exception, `error` is only its stand-in, and no application said it.
@@ -356,26 +368,6 @@ class Calls:
             method=call.method,
         )
 
-    def _invalid(self, call: Call, session: Session, words: str) -> InvalidResult:
-        """The server has answered, and the result has the wrong shape. Not the session's fault, as far as is known."""
-        evidence = replace(call.attempt.evidence(), written=True, from_wire=True) if call.attempt else Evidence()
-        failure = Failure(
-            kind=FailureKind.PROTOCOL, delivery=Delivery.UNKNOWN, proof=False, summary=words, evidence=evidence
-        )
-        call.failure, call.attempt = failure, None
-        session.errors_in_a_row += 1
-        supervisor = self._supervisor
-        supervisor.report(session.epoch, failure)
-        runs = "; the tool ran. Do not call it again for its answer" if call.method == "tools/call" else ""
-        return InvalidResult(
-            f"{supervisor.name}: {words}{runs}",
-            server=supervisor.name,
-            failure=failure,
-            state=supervisor.state,
-            attempts=call.attempts,
-            retry_in=supervisor.retry_in,
-        )
-
     def _timed_out(self, call: Call, timeout: float | None) -> CallTimeout:
         """The deadline passed: in flight, or while waiting for a connection."""
         supervisor, session, attempt = self._supervisor, call.session, call.attempt
@@ -404,16 +396,3 @@ class Calls:
         call.failure = error.failure
         assert isinstance(error, CallTimeout)
         return error
-
-
-def _detach(error: BaseException, handled: BaseException | None) -> None:
-    """Take what the caller was handling when it called out of the chain of `error`: it is no cause of it.
-
-    Python puts it there, and a call made while a cancellation is being handled would look cancelled.
-    """
-    if handled is None:
-        return
-    for each in tuple(walk(error)):
-        # Only this link is cut: causes that the SDK set itself are evidence.
-        if each.__context__ is handled:
-            each.__context__ = None
