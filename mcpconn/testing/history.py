@@ -16,6 +16,8 @@ The rules that `check` applies, by name:
     unknown, at once      a call whose answer was none (unreadable, another's) has an unknown outcome, and did not
                           wait for its deadline
     no call forgotten     every call has ended
+    no run invented       a call of which its handler said that it ran did run
+    no bug in the handler a handler raised nothing but an `MCPError` or `Said`
 """
 
 from __future__ import annotations
@@ -74,6 +76,29 @@ class HistoryError(AssertionError):
         super().__init__("\n".join(map(str, self.violations)))
 
 
+class Said(Exception):
+    """What a handler said of a failed call, in its own words: raise it in `HandlerMachine.handle`.
+
+    answer = json.loads(await my_handler(arguments))
+    if "error" in answer:
+        raise Said(answer["outcome"], answer["error"])
+    """
+
+    def __init__(self, outcome: str, text: str = "") -> None:
+        """
+        Args:
+            outcome: `not_run`, `unknown`, or `ran` for a tool that ran and failed.
+            text: What it said, for whoever reads the report.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        if outcome not in ("not_run", "unknown", "ran"):
+            raise ValueError(f"a handler says not_run, unknown or ran of a failed call, not {outcome!r}")
+        super().__init__(str(outcome), text)
+        self.outcome = str(outcome)
+
+
 @dataclass(eq=False)
 class Call:
     """One call, from its caller's side."""
@@ -89,6 +114,8 @@ class Call:
     error: BaseException | None = None
     """What was raised instead."""
     ended: bool = False
+    bug: bool = False
+    """Its handler raised what is neither an `MCPError` nor `Said`: a fault of its own."""
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +133,7 @@ class Call:
             return "pending"
         if self.error is None:
             return "answered" if self.answer is not PENDING else "unknown"
-        if isinstance(self.error, CallFailed):
+        if isinstance(self.error, (CallFailed, Said)):
             return self.error.outcome
         if isinstance(self.error, MCPError):
             return "error"
@@ -186,6 +213,10 @@ class History:
 
 def _broken(call: Call, ran: int, answered: int, spoiled: int, *, pending: bool, key: str) -> Iterator[str]:
     outcome = call.outcome
+    if call.bug:
+        yield "no bug in the handler"
+    if outcome == "ran" and not ran:
+        yield "no run invented"
     if ran > 1 and not call.safe:
         yield "ran at most once"
     if ran and (outcome == "not_run" or call.delivery in (Delivery.NOT_SENT, Delivery.REJECTED)):

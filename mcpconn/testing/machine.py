@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar
 
 from mcpconn.policy import Policy
 from mcpconn.testing.clock import VirtualLoop
+from mcpconn.testing.history import Said as Said
 from mcpconn.testing.named_faults import FAULTS
 from mcpconn.testing.sandbox import Handler, Sandbox
 from mcpconn.testing.scripted.script import Script
@@ -154,9 +155,10 @@ class HandlerMachine(SandboxMachine):
     async def handle(self, manager: Any, server: str, tool: str, arguments: dict[str, Any]) -> Any:
         """Make one call, as your program does.
 
-        Return what came of it. Raise a `CallFailed` (or let it pass) where the call failed: what it says about
-        whether the tool ran is held against the truth. Where your handler reports failures in what it returns,
-        raise here what it says, so that it can be checked.
+        Return what came of it. Raise a `CallFailed` (or let it pass) when the call failed: what it says about
+        whether the tool ran is held against the truth. If your handler reports failures in what it returns, raise
+        `Said` with what it says, so that it can be checked. Any other exception than an `MCPError` is a bug of the
+        handler, and fails the test.
         """
         return await manager.call_tool(server, tool, arguments)
 

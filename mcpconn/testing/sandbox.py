@@ -21,7 +21,7 @@ from mcpconn.core.states import TRANSITIONS, Event, State
 from mcpconn.errors import CallTimeout, Overloaded
 from mcpconn.testing.clock import settle, virtual_clock
 from mcpconn.testing.convergence import FAILING_LIMIT, Convergence, Standing
-from mcpconn.testing.history import Call, History
+from mcpconn.testing.history import Call, History, Said
 from mcpconn.testing.memory import MemoryTransport
 from mcpconn.testing.named_faults import FAULTS, SOCKET_FAULTS
 from mcpconn.testing.scripted.inproc import ScriptTransport
@@ -167,6 +167,7 @@ class Sandbox:
             except AssertionError:
                 raise
             except Exception as error:  # recorded, and whose it is, `check` says
+                call.bug = self._handler is not None and not isinstance(error, (MCPError, Said))
                 # A deadline says nothing: the tool may just be slow.
                 if isinstance(error, MCPError) and not isinstance(error, (CallTimeout, Overloaded)):
                     after, now = self._standing(server), anyio.current_time()
@@ -333,6 +334,10 @@ class Sandbox:
             if len(connection._supervisor._sessions) > 1:
                 self._complaints.append(f"{connection.name}: an old session has not ended")
         self.check()
+        if self.pending and self._handler is not None:
+            # A handler may try several times, each for as long as a deadline. One that never answers is found here.
+            await self.advance(HANDLER_PATIENCE)
+            self.history.check(*self.scripts.values())
 
     async def _answered(self, connection: Any) -> None:
         """Ask for the tools until they are there: the server may have forgotten the session, in any words."""
@@ -348,4 +353,6 @@ class Sandbox:
                 return
 
 
+HANDLER_PATIENCE = 3600.0
+"""Virtual seconds, with every server well, after which a handler has answered; sixty deadlines of a call."""
 _ROWS = frozenset((row.source, row.event, row.target) for row in TRANSITIONS)
