@@ -37,6 +37,19 @@ def test_a_sync_host_registers_every_tool() -> None:
 
 
 @pytest.mark.anyio
+async def test_each_user_has_a_connection_until_the_logout() -> None:
+    page = load(HOWTO / "per_user.py")
+    alice, bob = Script(), Script()
+    async with Manager({}) as manager:
+        for user, script in (("u1", alice), ("u2", bob), ("u1", alice)):
+            await page.inbox(manager, user, scripted(script))
+        assert (len(alice.calls), len(bob.calls)) == (2, 1)
+        await page.log_out(manager, "u1")
+        await page.log_out(manager, "nobody")
+        assert list(manager) == ["u2"]
+
+
+@pytest.mark.anyio
 async def test_a_toolbox_follows_the_catalogue() -> None:
     script = Script()
     assert await load(HOWTO / "catalogue.py").main(scripted(script)) == set(script.tools)
