@@ -48,6 +48,8 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/cli/test_watch.py::test_an_attached_source_follows_a_host_and_acts_on_it",
         "tests/cli/test_watch.py::test_chosen_names_are_shown_alone",
         "tests/cli/test_watch.py::test_without_the_right_key_it_says_where_to_put_it",
+        "tests/gateway/test_embedding.py",
+        "tests/gateway/test_idle.py",
         "tests/gateway/test_killed.py",
         "tests/gateway/test_starting.py::test_a_file_that_cannot_be_served_is_one_line",
         "tests/gateway/test_starting.py::test_a_taken_port_is_one_line",

@@ -14,7 +14,7 @@ from mcp import Client
 from mcpconn.testing import Script
 from tests.gateway.test_killed import serving
 
-pytestmark = [pytest.mark.anyio, pytest.mark.gateway]
+pytestmark = pytest.mark.anyio
 
 CLIENTS = 300
 EACH = 250_000

@@ -140,7 +140,6 @@ anyio.run(main)
 """
 
 
-@pytest.mark.gateway
 async def test_of_several_processes_one_wins(tmp_path):
     command = [sys.executable, "-c", ADDER, str(tmp_path / "store.db")]
 
