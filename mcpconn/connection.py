@@ -283,6 +283,7 @@ class Connection(Owned, Known, Methods, Arguments):
         wait: bool = True,
         target: str | None = None,
         background: bool = False,
+        total: float | None = None,
     ) -> T:
         self._check_here()
         if timeout is not DEFAULT:
@@ -293,7 +294,8 @@ class Connection(Owned, Known, Methods, Arguments):
             self._calls_made += 1
         seconds = self._seconds(timeout)
         span = start_span(self.name, method, target)
-        call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait, background=background)
+        limits: dict[str, Any] = {"timeout": seconds, "total": total}
+        call = self._calls.run(method, issue, safe=safe, wait=wait, background=background, **limits)
         if span is None:
             return await call
         with within(span):

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar, cast
 
 import mcp_types as types
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.caching import CacheMode
 from mcp.client.subscriptions import Subscription
 from mcp.shared.dispatcher import ProgressFnT
@@ -15,15 +15,15 @@ from typing_extensions import Unpack
 
 from mcpconn.catalog.listing import LISTS
 from mcpconn.core.attempt import Attempt
-from mcpconn.legacy import Legacy
 from mcpconn.options import CallOptions
 from mcpconn.requests import DEFAULT, noting
+from mcpconn.tasks import Tasks
 from mcpconn.validate import check_timeout
 
 T = TypeVar("T")
 
 
-class Methods(Legacy):
+class Methods(Tasks):
     """`mcp.Client`'s methods, with the same arguments and results, on top of one `_call`.
 
     Each takes three arguments more:
@@ -45,10 +45,14 @@ class Methods(Legacy):
         request_state: str | None = None,
         meta: types.RequestParamsMeta | None = None,
         timeout: float | None = DEFAULT,
+        max_total_timeout: float | None = None,
         idempotent: bool | None = None,
         wait: bool = True,
     ) -> types.CallToolResult:
         """Call a tool; arguments and result as `mcp.Client.call_tool`.
+
+        With `max_total_timeout`, each progress that the server reports gives the call another `timeout` seconds, until
+        it has taken that many in all (specification 2025-11-25, lifecycle, timeouts).
 
         Raises:
             MCPError: the server's application answered with an error.
@@ -60,6 +64,8 @@ class Methods(Legacy):
         """
 
         check_timeout(read_timeout_seconds, "read_timeout_seconds")
+        check_timeout(max_total_timeout, "max_total_timeout")
+        limits: dict[str, Any] = {"timeout": timeout, "idempotent": idempotent, "wait": wait}
 
         def send(
             client: Client, attempt: Attempt, sent_meta: Mapping[str, Any] | None
@@ -68,13 +74,25 @@ class Methods(Legacy):
                 name,
                 arguments,
                 read_timeout_seconds,
-                progress_callback and noting(attempt, progress_callback),
+                noting(attempt, progress_callback),
                 input_responses=input_responses,
                 request_state=request_state,
                 meta=cast("types.RequestParamsMeta | None", sent_meta),
             )
 
-        return await self._tool_call(name, meta, send, timeout=timeout, idempotent=idempotent, wait=wait)
+        def as_task() -> Awaitable[types.CallToolResult]:
+            # Whoever asks how it is going has progress.
+            seconds = self._seconds(timeout) if max_total_timeout is None else max_total_timeout
+            return self._call_as_task(name, arguments, meta, **{**limits, "timeout": seconds})
+
+        if self._needs_task(name):
+            return await as_task()
+        try:
+            return await self._tool_call(name, meta, send, total=max_total_timeout, **limits)
+        except MCPError as refusal:
+            if not await self._learns_that_it_needs_a_task(name, refusal):
+                raise
+        return await as_task()
 
     async def list_tools(
         self,

@@ -74,6 +74,8 @@ class ReadOptions(RoundOptions, total=False):
 class ToolOptions(RoundOptions, total=False):
     """What `call_tool` takes, too."""
 
+    max_total_timeout: float | None
+    """Each progress gives the call another `timeout` seconds, until it has taken so many in all. None: it does not."""
     read_timeout_seconds: float | None
     """Seconds that the SDK waits for the answer to one attempt."""
     progress_callback: ProgressFnT | None
@@ -83,6 +85,8 @@ class ToolOptions(RoundOptions, total=False):
 class SyncToolOptions(RoundOptions, total=False):
     """As `ToolOptions`, for plain functions."""
 
+    max_total_timeout: float | None
+    """Each progress gives the call another `timeout` seconds, until it has taken so many in all. None: it does not."""
     read_timeout_seconds: float | None
     """Seconds that the SDK waits for the answer to one attempt."""
     progress_callback: ProgressFnT | PlainProgress | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
@@ -74,8 +74,9 @@ class Policy:
     max_message_values: Count = 500_000
     """JSON values of one answer, event or line of output; a 25th of it in places that the protocol describes (items
     of a list, blocks of content). Checking so many takes some 0.3 s, in which nothing else in the program moves."""
-    keepalive: Seconds | None = None
-    """Probe a session that nobody used for so long. None: never."""
+    keepalive: Seconds | Literal["auto"] | None = "auto"
+    """Probe a session that nobody used for so long. None: never. `auto`: after about 60 s if it is a session over HTTP
+    that the server can forget without anybody noticing (legacy era, with a session id), and otherwise never."""
     idle_timeout: Seconds | None = None
     """Close a session that nobody used for so long; the next call opens another. None: never."""
     max_lifetime: Seconds | None = None

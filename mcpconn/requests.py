@@ -62,6 +62,7 @@ class Requests(Peer):
         wait: bool = True,
         target: str | None = None,
         background: bool = False,
+        total: float | None = None,
     ) -> T:
         """Make a call, by the rules of the core. One in the `background` does not keep an idle session open."""
 
@@ -127,7 +128,7 @@ class Requests(Peer):
         async def issue(client: Client, attempt: Attempt) -> dict[str, Any]:
             if before is not None:
                 await before()
-            told = progress_callback and noting(attempt, progress_callback)
+            told = noting(attempt, progress_callback)
             return await raw.send(client, method, params, progress_callback=told, rounds=rounds)
 
         async def safe() -> bool:
@@ -147,7 +148,7 @@ class Requests(Peer):
             if before is not None:
                 await before()
             sent = params if meta is None else {**params, "_meta": dict(meta)}
-            told = progress_callback and noting(attempt, progress_callback)
+            told = noting(attempt, progress_callback)
             return await raw.send(client, "tools/call", sent, progress_callback=told, rounds=rounds)
 
         return await self._tool_call(str(params.get("name", "")), params.get("_meta"), send, **options)
@@ -161,6 +162,7 @@ class Requests(Peer):
         timeout: float | None,
         idempotent: bool | None,
         wait: bool,
+        total: float | None = None,
     ) -> T:
         """Call a tool, with a key if it may do harm and the server keeps a ledger.
 
@@ -171,6 +173,7 @@ class Requests(Peer):
             timeout: Seconds for the whole call.
             idempotent: What the caller says of it.
             wait: False raises `NotReady` at once if the connection is not ready.
+            total: Seconds that it may take in all, if each progress gives it another `timeout` seconds.
         """
         mark, safe = self._safety_of(tool, idempotent)
         key = CallKey(meta, client=self._present_client)
@@ -183,7 +186,9 @@ class Requests(Peer):
             return key.repeatable() or await safe()
 
         def call(seconds: float | None) -> Awaitable[T]:
-            return self._call("tools/call", issue, safe=repeatable, timeout=seconds, wait=wait, target=tool)
+            return self._call(
+                "tools/call", issue, safe=repeatable, timeout=seconds, wait=wait, target=tool, total=total
+            )
 
         client = self._present_client()
         if client is not None and ledger_of(client) is None:
@@ -213,12 +218,17 @@ class Requests(Peer):
         self.spawn(cancel)
 
 
-def noting(attempt: Attempt, callback: ProgressFnT) -> ProgressFnT:
-    """`callback`, and a note that the call was running."""
+def noting(attempt: Attempt, callback: ProgressFnT | None) -> ProgressFnT | None:
+    """`callback`, and a note that the call was running. None: nobody wants to be told."""
+    if callback is None and attempt.extend is None:
+        return None
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
         attempt.progressed = True
-        await callback(progress, total, message)
+        if attempt.extend is not None:
+            attempt.extend()
+        if callback is not None:
+            await callback(progress, total, message)
         # In process the server awaits this in the caller's task, which could not be cancelled without.
         await checkpoint()
 

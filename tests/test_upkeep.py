@@ -196,3 +196,76 @@ def test_one_call_at_a_time_for_a_server_that_cannot_take_more() -> None:
         assert anyio.current_time() - began >= 5
 
     play(script, act, max_in_flight=1)
+
+
+# -- keepalive, if nothing is said of it
+
+
+def pings_in(script: Script, seconds: float, **more: Any) -> int:
+    async def act(connection: Connection) -> None:
+        await connection.call_tool("add", {"a": 1, "b": 1})
+        await anyio.sleep(seconds)
+        assert connection.epoch == 1
+
+    play(script, act, **more)
+    # One question for the era is asked at each dial.
+    return script.count("ping") + script.count("server/discover") - 1
+
+
+def test_a_session_that_can_be_forgotten_is_asked_about_once_a_minute() -> None:
+    assert 8 <= pings_in(Script(get_stream="405"), 600) <= 13
+
+
+@pytest.mark.parametrize("script", [Script(era="modern"), Script(sessions=False)], ids=["modern", "no session id"])
+def test_what_cannot_be_forgotten_is_not_asked_about(script: Script) -> None:
+    assert pings_in(script, 600) == 0
+
+
+def test_keepalive_can_be_turned_off() -> None:
+    assert pings_in(Script(get_stream="405"), 600, keepalive=False) == 0
+
+
+def test_a_forgotten_session_is_replaced_before_a_call_meets_it() -> None:
+    script = Script(get_stream="405")
+
+    async def act(connection: Connection) -> None:
+        await connection.call_tool("charge", {"amount": 1})
+        script.forget_sessions()
+        await anyio.sleep(75)
+        assert connection.epoch == 2
+        script.clear()
+        await connection.call_tool("charge", {"amount": 1})
+        assert connection.status()["counts"].get("replays", 0) == 0
+
+    play(script, act)
+    assert script.executions["charge"] == 2
+
+
+@pytest.mark.parametrize("fault", [faults.hang(), faults.unavailable(), faults.drop_before()])
+def test_two_checks_that_nobody_answers_end_no_session_and_three_do(fault: Any) -> None:
+    script = Script(get_stream="405")
+
+    async def act(connection: Connection) -> None:
+        await connection.call_tool("add", {"a": 1, "b": 1})
+        for method in ("ping", "tools/list"):
+            script.inject(fault, method=method, times=None)
+        await anyio.sleep(1.95 * 72)
+        assert connection.epoch == 1
+        await anyio.sleep(2 * 72)
+        assert connection.epoch >= 2 or connection.state is not State.READY
+
+    play(script, act)
+
+
+def test_keepalive_does_not_hold_a_session_that_should_rest() -> None:
+    script = Script(get_stream="405")
+
+    async def act(connection: Connection) -> None:
+        await connection.call_tool("add", {"a": 1, "b": 1})
+        await anyio.sleep(200)
+        assert connection.state is State.IDLE
+        asked = script.count("ping")
+        await anyio.sleep(600)
+        assert (connection.state, script.count("ping")) == (State.IDLE, asked)
+
+    play(script, act, idle_timeout=150)

@@ -7,6 +7,7 @@ cannot forge it: evidence does not travel in messages.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from mcpconn.core.failures import Era, Evidence, Phase
@@ -32,6 +33,7 @@ class Attempt:
         "earlier",
         "era",
         "exception",
+        "extend",
         "from_wire",
         "has_result",
         "hint",
@@ -62,6 +64,8 @@ class Attempt:
         self.progressed = False
         """Something came for the call before its answer (progress, a log message, an event id, a question of the
         server's), or may have: the call was running."""
+        self.extend: Callable[[], None] | None = None
+        """Gives the call more time, if progress does."""
         self.unsafe = unsafe
         """A tool is called that neither its caller nor its annotations declare idempotent. Its request needs a socket
         on which no other response can be waiting: one that is fresh, or was in use a moment ago."""

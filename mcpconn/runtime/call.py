@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Failure
 from mcpconn.runtime.session import Session
@@ -47,3 +49,8 @@ class Call:
         """Of the last attempt."""
         self.uncertain: Failure | None = None
         """Of the last attempt that may have run. What a later one says does not undo it."""
+
+
+def seconds_of(timeout: float | None) -> float:
+    """A time limit as a number: None is no limit."""
+    return math.inf if timeout is None else timeout

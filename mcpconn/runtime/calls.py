@@ -19,7 +19,7 @@ from mcpconn.core.seen import detach
 from mcpconn.errors import CallFailed, CallTimeout, InvalidResult, unanswered
 from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
-from mcpconn.runtime.call import Call
+from mcpconn.runtime.call import Call, seconds_of
 from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.journal import Finished, Journal, Replay
 from mcpconn.runtime.session import Session
@@ -63,6 +63,7 @@ class Calls:
         timeout: float | None,
         wait: bool = True,
         background: bool = False,
+        total: float | None = None,
     ) -> T:
         """Make a call.
 
@@ -73,6 +74,8 @@ class Calls:
             timeout: Seconds for all of it: waiting, reconnecting and replaying included. None: no deadline.
             wait: False raises at once where the connection is not ready.
             background: It is the connection's own, and does not keep an idle session open.
+            total: Seconds that it may take in all, if each progress gives it another `timeout` seconds; None: progress
+                gives it none.
 
         Raises:
             MCPError: The server's application answered with an error. Untouched.
@@ -83,13 +86,18 @@ class Calls:
         if not wait and not supervisor.gate.is_open:
             raise refusals.not_ready(supervisor)
         began = self._clock.now()
-        call = Call(method, began, math.inf if timeout is None else began + timeout, background=background)
+        latest = math.inf if total is None else began + total
+        call = Call(method, began, min(began + seconds_of(timeout), latest), background=background)
         # Every call pays a fraction of a replay in. Replays of unknown outcome draw on it, so that an outage of many
         # calls cannot double the load on a server that is coming back (gRPC A6, retry throttling).
         self._budget.deposit()
         outcome = Outcome.CANCELLED
         # One scope for everything that follows: waiting, reconnecting, attempts and pauses share the caller's deadline.
         scope = anyio.CancelScope(deadline=call.deadline)
+
+        def extend() -> None:
+            scope.deadline = call.deadline = min(self._clock.now() + seconds_of(timeout), latest)
+
         try:
             with scope:
                 while True:
@@ -103,6 +111,8 @@ class Calls:
                         await self._check_again(call, safe)
                         continue
                     client, attempt = self._enter(call)
+                    if total is not None:
+                        attempt.extend = extend
                     # The SDK runs the transport's sends in the context of their caller, so the HTTP client finds the
                     # record there.
                     token = ATTEMPT.set(attempt)

@@ -25,6 +25,8 @@ from mcpconn.runtime.session import Session
 
 HEDGE = 0.4
 """Share of the probe timeout after which a first request without an answer is joined by the second: 2 s of 5."""
+UNANSWERED = (FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.TRANSPORT_LOST)
+"""Kinds of failure that say nothing of a session: no server answered."""
 KEEPALIVE_PATIENCE = 3
 """Keepalive probes in a row that must be unanswered to prove that a session is gone."""
 
@@ -155,8 +157,8 @@ class Probe:
             session.passed()
             if not self._lenient:
                 session.cleared = session.answers
-        elif self._lenient and verdict[1].kind is FailureKind.TIMEOUT and session.unanswered + 1 < KEEPALIVE_PATIENCE:
-            # A server that is merely busy gets more than one chance.
+        elif self._lenient and _unanswered(session, verdict[1]) and session.unanswered + 1 < KEEPALIVE_PATIENCE:
+            # A server that is merely busy, or away for a moment, gets more than one chance: nobody has complained.
             session.unanswered += 1
             return None
         elif decisive is not None and verdict[1].kind is FailureKind.SESSION_EXPIRED:
@@ -244,3 +246,9 @@ class Probe:
     def _note(self, method: str) -> None:
         self.answered.add(method)
         self._broken.discard(method)
+
+
+def _unanswered(session: Session, failure: Failure) -> bool:
+    """Whether a probe that failed so says nothing of the session: there was no answer by the server."""
+    gone = session.link is None or session.link.ended is not None
+    return not gone and failure.kind in UNANSWERED

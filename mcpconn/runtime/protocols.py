@@ -26,6 +26,10 @@ class Link(Protocol):
     """Seconds that its end has once its calls are over, beside what is left of the drain timeout."""
 
     @property
+    def forgettable(self) -> bool:
+        """The server gave a session id over HTTP: it can forget the session, and nothing here would tell."""
+
+    @property
     def ended(self) -> BaseException | None:
         """Why the transport has ended; None while it has not."""
 

@@ -29,6 +29,7 @@ class Session:
         "established_at",
         "gone",
         "in_flight",
+        "keepalive",
         "last_used",
         "link",
         "lost",
@@ -47,6 +48,8 @@ class Session:
         self.last_used = 0.0
         self.probed_at = 0.0
         """When it was last asked whether it lives, because nobody used it."""
+        self.keepalive: float | None = None
+        """Seconds without use after which it is asked the next time; None: never."""
         self.proven = False
         """A call or a probe succeeded on it."""
         self.answers = 0

@@ -193,9 +193,15 @@ class Supervisor(Lifecycle):
             self._recycle()
         elif task is upkeep.Task.PROBE:
             session.probed_at = now
+            session.keepalive = self._keepalive(session)
             # One that is under way already, because something smelled, will tell as well.
             if not self.probe.under_way:
                 self._start_probe(session, keepalive=True)
+
+    def _keepalive(self, session: Session) -> float | None:
+        assert session.link is not None
+        forgettable = session.link.forgettable
+        return upkeep.keepalive(self._policy, forgettable=forgettable, chance=self._clock.rng.random)
 
     async def _sleep_until(self, deadline: float) -> None:
         with anyio.CancelScope(deadline=deadline):
@@ -294,6 +300,7 @@ class Supervisor(Lifecycle):
         # Everything up to `fire` is synchronous, so no call can meet a session that is half set up.
         self.epoch += 1
         session.epoch, session.established_at, session.last_used = self.epoch, now, now
+        session.keepalive = self._keepalive(session)
         # Before the gate opens: in the modern era the first call may need headers that only a listing names.
         session.link.restore_tools(self._tools())
         self.session = session

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import Enum
 
 from mcpconn.policy import Policy
 from mcpconn.runtime.session import Session
+
+KEEPALIVE = 60.0
+"""Seconds. Load balancers and serverless platforms drop what is idle after one to ten minutes."""
+KEEPALIVE_JITTER = 0.2
+"""The share by which each interval may be longer or shorter."""
 
 
 class Task(Enum):
@@ -17,6 +23,20 @@ class Task(Enum):
     PROBE = "nobody used it for the keepalive interval"
 
 
+def keepalive(policy: Policy, *, forgettable: bool, chance: Callable[[], float]) -> float | None:
+    """Seconds without use after which a session is probed; None: never.
+
+    Args:
+        policy: Says it, or leaves it to this.
+        forgettable: The server can forget the session without a sign of it: there is no child that ends, no stream
+            that all answers come on.
+        chance: A random number from 0 to 1. The sessions of a program are not all probed at once.
+    """
+    if policy.keepalive != "auto":
+        return policy.keepalive
+    return KEEPALIVE * (1 + KEEPALIVE_JITTER * (2 * chance() - 1)) if forgettable else None
+
+
 def alarm(session: Session, policy: Policy, now: float) -> float:
     """When to look again. Infinity where nothing is to be kept up.
 
@@ -24,9 +44,9 @@ def alarm(session: Session, policy: Policy, now: float) -> float:
     again one interval from now. That is cheaper than telling the supervisor of the end of every call.
     """
     if session.in_flight:
-        alarms = [now + limit for limit in (policy.keepalive, policy.idle_timeout) if limit is not None]
+        alarms = [now + limit for limit in (session.keepalive, policy.idle_timeout) if limit is not None]
     else:
-        alarms = [_rests_at(session, policy), _probed_at(session, policy)]
+        alarms = [_rests_at(session, policy), _probed_at(session)]
     alarms.append(_replaced_at(session, policy))
     return min(alarms)
 
@@ -39,7 +59,7 @@ def due(session: Session, policy: Policy, now: float) -> Task | None:
         return None
     if now >= _rests_at(session, policy):
         return Task.REST
-    if now >= _probed_at(session, policy):
+    if now >= _probed_at(session):
         return Task.PROBE
     return None
 
@@ -56,6 +76,6 @@ def _rests_at(session: Session, policy: Policy) -> float:
     return math.inf if policy.idle_timeout is None else session.last_used + policy.idle_timeout
 
 
-def _probed_at(session: Session, policy: Policy) -> float:
+def _probed_at(session: Session) -> float:
     quiet_since = max(session.last_used, session.probed_at)
-    return math.inf if policy.keepalive is None else quiet_since + policy.keepalive
+    return math.inf if session.keepalive is None else quiet_since + session.keepalive

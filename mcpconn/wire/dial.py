@@ -161,7 +161,12 @@ class Dialer:
         if self.config.problem is not None:
             raise DialFailed(unusable(self.config))
         # One negotiation for both openings: the second knows why the first failed.
-        negotiation = Negotiation(self._known, self.config.mode, self.patience or self._policy.connect_timeout)
+        negotiation = Negotiation(
+            self._known,
+            self.config.mode,
+            self.patience or self._policy.connect_timeout,
+            open_transport=self.config.url is not None and self.config.transport is None,
+        )
         link: ClientLink | None = None
         while link is None:
             # A new one for each opening: what the last transport reported is not about this one.
@@ -190,7 +195,7 @@ class Dialer:
                 if self.config.url is not None and (tend := getattr(self._http_transport(), "tend", None)) is not None:
                     # Closes idle sockets that the server has closed.
                     group.start_soon(tend)
-                async with self._client(watch, negotiation.mode) as client:
+                async with self._client(watch, negotiation.mode, sse=negotiation.sse) as client:
                     link = ClientLink(
                         client, watch, ending=ENDING if kind == "stdio" else GOODBYE, local=kind == "memory"
                     )
@@ -240,7 +245,7 @@ class Dialer:
             await transport.aclose()
 
     @asynccontextmanager
-    async def _client(self, watch: Watch, mode: str) -> AsyncIterator[Client]:
+    async def _client(self, watch: Watch, mode: str, *, sse: bool = False) -> AsyncIterator[Client]:
         config, options = self.config, self._options
         server: Any
         if config.kind == "memory" and mode == "legacy":
@@ -273,14 +278,13 @@ class Dialer:
             # Its write stream says in the record what was written.
             server = watched(child, watch, final=False)
         else:
-            if config.kind == "sse":
-                server = watched(
-                    http_sse(config.endpoint, self._evidence_client(), watch, self._limits), watch, final=False
-                )
+            http = self._evidence_client(sse=sse or config.kind == "sse")
+            if sse or config.kind == "sse":
+                server = watched(http_sse(config.endpoint, http, watch, self._limits), watch, final=False)
             else:
-                # Who turns keepalive off wants no traffic of ours; then a silent stream cannot be told from a dead one.
-                silence = SILENCE if self._policy.keepalive is not None else None
-                streams = streamable_http(config.endpoint, self._evidence_client(), watch, self._limits, silence)
+                # Not by default: a server may have nothing to say for hours.
+                silence = SILENCE if self._policy.keepalive not in (None, "auto") else None
+                streams = streamable_http(config.endpoint, http, watch, self._limits, silence)
                 server = watched(streams, watch, final=False, shared=False)
         async with self.clients.open(server, mode) as client:
             yield client
@@ -302,10 +306,10 @@ class Dialer:
         tls = self._tls if own else None
         return self._network.transport(url, self.config.engine, tls=tls, learn=self._redact.learn)
 
-    def _evidence_client(self) -> EvidenceClient:
+    def _evidence_client(self, *, sse: bool) -> EvidenceClient:
         return EvidenceClient(
             redact=self._redact,
-            sse=self.config.kind == "sse",
+            sse=sse,
             transport=self._http_transport(),
             headers=self.config.request_headers,
             auth=self.auth,

@@ -12,6 +12,11 @@ A dial asks `server/discover`. The SDK takes every JSON-RPC error for the answer
 An opening as legacy after a cut is a guess. It is remembered once it has worked twice; an answer is remembered at
 once. Whatever is remembered is dropped when a dial with it fails, and in doubt the next dial asks again: a modern
 server that is dialled in the middle of a restart must not be taken for an old one for ever.
+
+The transport of 2024-11-05 (HTTP+SSE) is found as the specification says (2025-11-25, transports, backwards
+compatibility): the POST of `initialize` is answered with 400, 404 or 405, and a GET opens an event stream that
+begins with an `endpoint`. It is tried only if nothing is known of the server, no session id was sent, and nobody
+has said which transport it is; if it is none, the dial fails of what the POST was answered with.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from mcpconn.wire.messages import Unreadable
 
 CUTS = 2
 """Times that a legacy opening must have worked after a cut before the era is remembered."""
+NO_POST = (400, 404, 405)
+"""HTTP statuses of `initialize` after which a server may be one of 2024-11-05."""
 NOT_NOW = (502, 503, 504)
 """HTTP statuses of a gateway whose server dropped the request, or is away."""
 
@@ -38,6 +45,10 @@ class EraUnknown(Exception):
     Without this the SDK's negotiation takes any error for "an old server", and an outage at the wrong
     moment would make a modern server a legacy one.
     """
+
+
+class NoEndpoint(Exception):
+    """The event stream did not begin with a usable `endpoint`: it is no HTTP+SSE server's."""
 
 
 def tells_era(attempt: Attempt) -> bool:
@@ -65,6 +76,8 @@ class Known:
     """Times in a row that it was cut at `server/discover` and then shook hands as legacy."""
     started: bool = False
     """A child has shaken hands: what it needs is on this machine."""
+    sse: bool = False
+    """It speaks the transport of 2024-11-05, though nobody said so."""
     waited: float = 0.0
     """Seconds that starts have taken which came to nothing, until one did not."""
 
@@ -82,20 +95,31 @@ class Eras:
         return Known() if config.kind in ("memory", "transport") else self._known.setdefault(key, Known())
 
 
+def _no_stream(error: BaseException) -> bool:
+    return any(isinstance(each, NoEndpoint) for each in walk(error))
+
+
 class Negotiation:
     """One dial: one opening, or two where the first was cut at `server/discover`."""
 
-    def __init__(self, known: Known, mode: str, allowed: float) -> None:
+    def __init__(self, known: Known, mode: str, allowed: float, *, open_transport: bool = False) -> None:
         """
         Args:
             known: What is known of the server.
             mode: The configured one.
             allowed: Seconds that the dial may take.
+            open_transport: It has a URL, and nobody has said which transport it speaks.
         """
         self._known = known
+        self._mode = mode
+        self._open_transport = open_transport
+        self.sse = open_transport and known.sse
+        """The next opening is over the transport of 2024-11-05."""
+        self._refused: Evidence | None = None
+        """What the POST was answered with, before that was tried."""
         self._remembered = mode == "auto" and known.era == "legacy"
         """The next opening relies on what is remembered."""
-        self.mode = "legacy" if self._remembered else mode
+        self.mode = "legacy" if self._remembered or self.sse else mode
         """The SDK's connect mode of the next opening."""
         self.discovery = Discovery(allowed)
         self._second = False
@@ -107,7 +131,7 @@ class Negotiation:
         """The handshake is done."""
         known = self._known
         # The next start of this command gets the usual time: what it needs has been fetched.
-        known.started, known.waited = True, 0.0
+        known.started, known.waited, known.sse = True, 0.0, self.sse
         # One that is modern as well, and was late to say so, may be asked again the next time.
         if self.discovery.answered and not (self.discovery.modern and era == "legacy"):
             known.era, known.cuts = era, 0
@@ -120,6 +144,15 @@ class Negotiation:
         """Whether a failed opening is followed by another, at once: one as legacy, or one that asks again."""
         # Read before it is dropped: whether this was a guess decides what may follow.
         known, unknown = self._known, self._known.era is None
+        if self._older(evidence):
+            self._refused, self.sse, self._second = evidence, True, True
+            self.mode, self.discovery = "legacy", Discovery(self.discovery.allowed)
+            return True
+        if self.sse and not self._second and (400 <= (evidence.http_status or 0) < 500 or _no_stream(error)):
+            # It may have been replaced by a server that speaks the present transport.
+            self.sse, self._second = False, True
+            self.mode, self.discovery = self._mode, Discovery(self.discovery.allowed)
+            return True
         known.era = None
         following = None if self._second else self._following(error, evidence, unknown=unknown)
         if following is None:
@@ -146,7 +179,17 @@ class Negotiation:
         A guess that is refused was a wrong one. It says nothing about the server, which may be a modern one
         that was away for a moment: then what counts is how it was away.
         """
+        if self._refused is not None:
+            return self._refused
         return self._guessed if self._guessed is not None and is_refusal(evidence) else evidence
+
+    def _older(self, evidence: Evidence) -> bool:
+        """Whether the server may be one of 2024-11-05."""
+        known = self._known
+        asked = self._open_transport and not self.sse and self._mode in ("auto", "legacy")
+        unknown = known.sse or not known.started
+        refused = evidence.http_status in NO_POST and not evidence.session_sent
+        return asked and unknown and refused and self.discovery.initializing.is_set()
 
     def _cut(self, error: BaseException, evidence: Evidence) -> bool:
         if self.discovery.cut:

@@ -53,6 +53,11 @@ class ClientLink:
         sdk.validate_known(client.session, listing=local)
 
     @property
+    def forgettable(self) -> bool:
+        """The server gave a session id over HTTP: it can forget the session, and nothing here would tell."""
+        return self._watch.has_session_id
+
+    @property
     def ended(self) -> BaseException | None:
         """Why the transport has ended; None while it has not."""
         return (self._watch.reason or anyio.EndOfStream()) if self._watch.ended else None

@@ -10,6 +10,7 @@ a canary in `tests/wire/test_sdk.py`, which fails when the SDK changes.
 | `ClientSession._absorb_tool_listing` | a new session knows the tools' headers | HEADER_MISMATCH costs a listing |
 | `Client._response_cache`, `Client._session` | one cache for all sessions | each session begins with an empty one |
 | `Client._folded_extensions` | extensions are asked once, not at each session | they are asked at each session |
+| `ClientSession._dispatcher`, `_stamp` | it refuses the receipt of a task as no result | tools that need tasks fail |
 | `Client._relist_tool` | its request must not touch the call's record | a failed listing hides the refusal |
 | `mcp.client._memory.InMemoryTransport` | its streams are wrapped | an ImportError: legacy servers in process are out |
 | `mcp.shared.direct_dispatcher` raising by itself | tells its own timeout from a server's word | see below |
@@ -146,6 +147,18 @@ def _without_userinfo(url: str) -> str:
     before, slashes, rest = url.partition("//")
     end = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
     return f"{before}{slashes}{rest[:end].rpartition('@')[2]}{rest[end:]}"
+
+
+async def send_unchecked(session: ClientSession, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a request, and return its result whatever its shape.
+
+    `ClientSession.send_request` checks the results of the methods that it knows, and for `tools/call` it knows only
+    the result of a tool: not the receipt that a server of 2025-11-25 gives for a task.
+    """
+    data: dict[str, Any] = {"method": method, "params": dict(params)}
+    options: Any = {}
+    session._stamp(data, options)
+    return dict(await session._dispatcher.send_raw_request(method, data["params"], options))
 
 
 def validate_known(session: ClientSession, *, listing: bool = False) -> None:

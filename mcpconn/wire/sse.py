@@ -14,6 +14,7 @@ from mcp_types import CONNECTION_CLOSED, JSONRPCError, JSONRPCNotification, JSON
 
 from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.redact.places import secrets_of_url
+from mcpconn.wire.era import NoEndpoint
 from mcpconn.wire.events import EventReader
 from mcpconn.wire.evidence_client import EvidenceClient, Refused
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse
@@ -21,10 +22,6 @@ from mcpconn.wire.responses import close, discard
 from mcpconn.wire.streamable import GOODBYE_TIMEOUT
 from mcpconn.wire.streams import Inbox
 from mcpconn.wire.watch import Watch
-
-
-class NoEndpoint(Exception):
-    """The event stream did not begin with a usable `endpoint`: it is no HTTP+SSE server's."""
 
 
 class HttpSse:

@@ -63,6 +63,7 @@ class FakeLink:
         self.lost = False
         self.doubt: Evidence | None = None
         self.ending = 0.0
+        self.forgettable = False
         self.asked: list[str] = []
         """The requests of probes, in order."""
         self.on_listing: Callable[[], Awaitable[None]] | None = None
