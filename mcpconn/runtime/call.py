@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from mcpconn.core.attempt import Attempt
-from mcpconn.core.failures import Failure
+from mcpconn.core.failures import Failure, FailureKind
 from mcpconn.runtime.session import Session
+
+T = TypeVar("T")
+Issue = Callable[[Any, Attempt], Awaitable[T]]
+"""Makes the call on a client, noting in the attempt what only it can see (progress)."""
+SPOKEN = frozenset({FailureKind.APPLICATION, FailureKind.PROTOCOL, FailureKind.CONFIG, FailureKind.SESSION_EXPIRED})
+"""Kinds of failure that are an answer, of whatever sort."""
+Safe = Callable[[], Awaitable[bool]]
+"""Whether running the call twice does no harm. Asked only when that matters."""
 
 
 class Call:

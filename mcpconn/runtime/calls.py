@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -19,19 +19,13 @@ from mcpconn.core.seen import detach
 from mcpconn.errors import CallFailed, CallTimeout, InvalidResult, unanswered
 from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
-from mcpconn.runtime.call import Call, seconds_of
+from mcpconn.runtime.call import SPOKEN, Call, Issue, Safe, seconds_of
 from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.journal import Finished, Journal, Replay
 from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
 
 T = TypeVar("T")
-Issue = Callable[[Any, Attempt], Awaitable[T]]
-"""Makes the call on a client, noting in the attempt what only it can see (progress)."""
-SPOKEN = frozenset({FailureKind.APPLICATION, FailureKind.PROTOCOL, FailureKind.CONFIG, FailureKind.SESSION_EXPIRED})
-"""Kinds of failure that are an answer, of whatever sort."""
-Safe = Callable[[], Awaitable[bool]]
-"""Whether running the call twice does no harm. Asked only when that matters."""
 
 
 class Calls:
@@ -74,8 +68,7 @@ class Calls:
             timeout: Seconds for all of it: waiting, reconnecting and replaying included. None: no deadline.
             wait: False raises at once where the connection is not ready.
             background: It is the connection's own, and does not keep an idle session open.
-            total: Seconds that it may take in all, if each progress gives it another `timeout` seconds; None: progress
-                gives it none.
+            total: Seconds in all, if each progress gives it another `timeout` seconds. None: it does not.
 
         Raises:
             MCPError: The server's application answered with an error. Untouched.
@@ -86,7 +79,7 @@ class Calls:
         if not wait and not supervisor.gate.is_open:
             raise refusals.not_ready(supervisor)
         began = self._clock.now()
-        latest = math.inf if total is None else began + total
+        latest = began + seconds_of(total)
         call = Call(method, began, min(began + seconds_of(timeout), latest), background=background)
         # Every call pays a fraction of a replay in. Replays of unknown outcome draw on it, so that an outage of many
         # calls cannot double the load on a server that is coming back (gRPC A6, retry throttling).
@@ -127,8 +120,7 @@ class Calls:
                         ATTEMPT.reset(token)
                         self._leave(call, answered=outcome is Outcome.ANSWERED)
                     await self._consider(call, caught, safe)
-            # The scope ended the loop: the deadline has passed. A cancellation from outside would have left this
-            # function.
+            # The scope ended the loop: the deadline has passed. A cancellation from outside leaves this function.
             if not scope.cancelled_caught:  # pragma: no cover - the loop above is left by return, raise or cancel
                 raise AssertionError("unreachable")
             raise self._timed_out(call, timeout)
