@@ -165,9 +165,13 @@ async def serve_http(
     """
     import uvicorn
 
+    from mcpconn.gateway.draining import Drain
+
     allow_files()
+    drain = Drain()
     config = uvicorn.Config(
-        app,
+        drain.says_close(app),
+        http=drain.protocol(),
         log_config=None,
         log_level="warning",
         lifespan="on",
@@ -185,10 +189,14 @@ async def serve_http(
 
         async def stop() -> None:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for _ in signals:
+                async for received in signals:
+                    if drain.begun:
+                        server.force_exit = True
+                        return
+                    # At a keyboard there is no other process that takes over, and nobody wants to wait.
+                    drain.begin(idle=0.0 if received == signal.SIGINT else None)
                     app.drain()
                     server.should_exit = True
-                    return
 
         async def follow() -> None:
             """Apply the file again when it has changed."""
@@ -217,6 +225,8 @@ async def serve_http(
                 group.start_soon(hang_up)
         await server.serve(sockets=[accepting])
         group.cancel_scope.cancel()
+    if drain.late:
+        say(f"{drain.late} requests came after their connection had been closed; they did not run")
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
