@@ -198,7 +198,12 @@ class Requests(Peer):
 
     def _present_client(self) -> Client | None:
         session = self.present()
-        return None if session is None or session.link is None else session.link.client
+        client = None if session is None or session.link is None else session.link.client
+        try:
+            # A client that has been left raises here, until its session is replaced: nothing can be asked of it.
+            return client if client is not None and client.session is not None else None
+        except RuntimeError:
+            return None
 
     @abstractmethod
     def _seconds(self, timeout: float | None) -> float | None:
