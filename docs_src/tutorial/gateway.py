@@ -34,8 +34,12 @@ async def call(request: Request) -> Response:
     """Call a tool. The handler waits, replays where that is right, never raises."""
     server, tool = request.path_params["server"], request.path_params["tool"]
     manager: mcpconn.Manager = request.state.manager
+    try:
+        arguments = await request.json()
+    except ValueError as error:
+        return JSONResponse({"error": f"the body is no JSON: {error}"}, status_code=400)
     handler = handlers.call_tool(manager, server, tool, timeout=30)
-    return Response(await handler(await request.json()), media_type="application/json")
+    return Response(await handler(arguments), media_type="application/json")
 
 
 async def health(request: Request) -> JSONResponse:

@@ -33,7 +33,14 @@ except ImportError as error:  # pragma: no cover - seen in a process without it:
     raise ImportError("mcpconn.testing.fixtures needs pytest: pip install pytest") from error
 
 
-BACKENDS = ["asyncio", *(["trio"] if importlib.util.find_spec("trio") else [])]
+HAS_TRIO = importlib.util.find_spec("trio") is not None
+BACKENDS = ["asyncio", *(["trio"] if HAS_TRIO else [])]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that half of the event loops was not tried, at the end, where it is read."""
+    if not HAS_TRIO:
+        terminalreporter.write_line("mcpconn: trio is not installed, so only asyncio was tried (pip install trio)")
 
 
 @pytest.fixture

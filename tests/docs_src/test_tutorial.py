@@ -7,11 +7,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import httpx2
 import pytest
+from starlette.requests import Request
 from typer.testing import CliRunner
 
 from mcpconn.cli.more import app
@@ -94,3 +96,14 @@ def test_the_gateway_serves_and_survives(folder: Path, shop: Shop) -> None:
     finally:
         gateway.terminate()
         gateway.communicate(timeout=SAFETY)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff"])
+async def test_the_gateway_answers_400_to_what_is_no_json(body: bytes) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    path = {"server": "shop", "tool": "price"}
+    scope = {"type": "http", "headers": [], "path_params": path, "state": {"manager": None}}
+    assert (await load(TUTORIAL / "gateway.py").call(Request(scope, receive))).status_code == 400
