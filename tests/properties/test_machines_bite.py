@@ -19,6 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from mcpconn import CallFailed, Delivery, Event, Failure, FailureKind
 from mcpconn.core.decide import decide, decide_dial, may_replay
+from mcpconn.core.outcome import Outcome
 from mcpconn.runtime import calls, lifecycle, supervisor
 from mcpconn.runtime.dial_schedule import DialSchedule
 from mcpconn.runtime.gate import Gate
@@ -104,7 +105,7 @@ def sessions_are_never_told_that_a_call_is_over(patch: Patch) -> None:
 
 
 def what_was_written_is_called_not_sent(patch: Patch) -> None:
-    patch.setattr(CallFailed, "outcome", "not_run")
+    patch.setattr(CallFailed, "outcome", Outcome.NOT_RUN)
 
 
 def a_404_is_believed_where_replicas_share_no_sessions(patch: Patch) -> None:
