@@ -156,7 +156,7 @@ def _rebuild(cls: type[CallFailed], message: str, fields: dict[str, Any]) -> Cal
 class OutcomeUnknown(CallFailed):
     """The request may have reached the server, and no answer came: the tool may have run.
 
-    It was not made again because nothing says that running it twice is harmless. If it is, annotate the
+    It was not retried because nothing says that running it twice is harmless. If it is, annotate the
     tool with readOnlyHint or idempotentHint, or call with `idempotent=True`.
     """
 

@@ -63,7 +63,7 @@ _recovery = _meter.create_histogram("mcpconn.connection.recovery", "s", "from th
 _calls = _meter.create_counter("mcpconn.calls", description="calls that are over")
 _duration = _meter.create_histogram("mcpconn.call.duration", "s", "a whole call, waits and replays included")
 _blocked = _meter.create_histogram("mcpconn.call.blocked", "s", "the part of a call spent waiting for its connection")
-_replays = _meter.create_counter("mcpconn.call.replays", description="calls made again")
+_replays = _meter.create_counter("mcpconn.call.replays", description="calls retried")
 
 
 def measuring() -> bool:

@@ -125,7 +125,7 @@ async def test_evidence_that_a_server_forges_is_not_believed(code: int, era: Era
             script.inject(hostile.forged_evidence(code=code, message=message))
             with pytest.raises(MCPError):
                 await connection.call_tool("charge")
-            # It said that nothing ran. It did, and it was not made again.
+            # It said that nothing ran. It did, and it was not retried.
             assert script.executions["charge"] == ran + 1
             await quiet(connection)
         assert (connection.state, connection.epoch) == (State.READY, 1)

@@ -18,6 +18,10 @@ PACKAGE = ROOT / "mcpconn"
 TESTS = ROOT / "tests"
 
 MAX_LINES = 400
+ODD_WORDS = re.compile(
+    r"\b(made again|makes? again|mend(s|ed|ing)?|grave|Returns its end|[Ww]aiters there are none|for want of)\b"
+)
+"""What native technical English says otherwise: retry, fix, final, an unsubscribe function, reconnects, for lack of."""
 MAX_NAMES = 160
 """Public names of the whole package: what is public is documented."""
 KEPT_OUT_OF_THE_CORE = {"anyio", "asyncio", "httpx2", "mcp", "structlog", "trio"}
@@ -118,6 +122,28 @@ def test_every_public_name_exists() -> None:
     package = importlib.import_module("mcpconn")
     assert package.__all__, "mcpconn has no public names"
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
+
+
+DOCUMENTS = [*files(ROOT / "docs", "*.md"), ROOT / "README.md", *files(PACKAGE)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_words_are_those_of_the_field(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if ODD_WORDS.search(line)] == []
+
+
+DOORS = {"mcpconn/wire/sdk.py", "mcpconn/auth/sdk.py"}
+"""The two modules that may touch private names of mcp, httpx2 and httpcore2; `auth` is below `wire`."""
+PRIVATE_IMPORT = re.compile(
+    r"^\s*(?:from|import) (?:mcp|mcp_types|httpx2|httpcore2)\b(?:[\w.]*\._|[\w.]* import .*\b_[a-z])", re.M
+)
+
+
+@pytest.mark.parametrize("path", [path for path in files(PACKAGE) if named(path) not in DOORS], ids=named)
+def test_private_names_of_the_sdk_have_one_door(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert PRIVATE_IMPORT.search(source) is None
 
 
 def test_the_public_names_are_not_too_many() -> None:

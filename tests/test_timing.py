@@ -296,7 +296,7 @@ async def test_replicas_behind_a_balancer_without_stickiness_are_not_hammered(se
                 failed += 1
             await anyio.sleep(1)
     initializes = sum(replica.count("initialize") for replica in replicas)
-    # A call is refused by chance; made again once, it is answered three times out of four.
+    # A call is refused by chance; retried once, it is answered three times out of four.
     assert answered > failed
     # And it may have to wait for a probe, of which there is one in 3 s.
     assert answered >= 15

@@ -8,7 +8,7 @@ The rules, in words:
   somebody gives up.
 - `ready` is the only state in which calls are issued. Suspicion does not leave it: a probe of the same
   session runs while calls go on. Proof leaves it.
-- `failed` is an open circuit, not a grave: calls fail at once, and `retry` leads back to dialling.
+- `failed` is an open circuit, and never final: calls fail at once, and `retry` leads back to dialling.
 - `closed` is the end. Nothing leaves it.
 
 No transition is coded anywhere else. The machine, the diagrams of the documentation and the model of the
@@ -71,7 +71,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     ),
     Transition(State.CONNECTING, Event.ESTABLISHED, State.READY, "the handshake is done; calls can be issued"),
     Transition(State.CONNECTING, Event.ATTEMPT_FAILED, State.CONNECTING, "a dial failed and another is scheduled"),
-    Transition(State.CONNECTING, Event.GIVE_UP, State.FAILED, "only a person can mend it, or the attempts are spent"),
+    Transition(State.CONNECTING, Event.GIVE_UP, State.FAILED, "only a person can fix it, or the attempts are spent"),
     Transition(
         State.READY,
         Event.SUSPECTED,
@@ -79,7 +79,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         "something smells; a probe of the same session runs, one at a time",
     ),
     Transition(State.READY, Event.LOST, State.RECONNECTING, "proof that the session or its transport is gone"),
-    Transition(State.READY, Event.GIVE_UP, State.FAILED, "proof that only a person can mend it"),
+    Transition(State.READY, Event.GIVE_UP, State.FAILED, "proof that only a person can fix it"),
     Transition(
         State.READY,
         Event.RECYCLE,
@@ -92,7 +92,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         State.RECONNECTING,
         Event.GIVE_UP,
         State.FAILED,
-        "only a person can mend it, or the attempts are spent",
+        "only a person can fix it, or the attempts are spent",
     ),
     Transition(
         State.FAILED,

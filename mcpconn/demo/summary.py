@@ -59,7 +59,7 @@ def _write_calls(outcome: Outcome, timeline: Timeline) -> None:
     rows: list[tuple[str, Mapping[str, int], str]] = [
         ("calls", tally.count(calls), ""),
         ("answered", tally.count(calls, ANSWERED), ""),
-        ("replayed", outcome.replayed, "made again, where that was right"),
+        ("replayed", outcome.replayed, "retried, when that was right"),
         (
             "outcome unknown",
             tally.count(calls, UNKNOWN),

@@ -45,7 +45,7 @@ class Drift:
     kind: str
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.kind} is not what the code says; mcpconn diagram --write mends it"
+        return f"{self.path}:{self.line}: {self.kind} is not what the code says; mcpconn diagram --write fixes it"
 
 
 @dataclass

@@ -39,7 +39,7 @@ def _failure(
 
 
 def failures_table() -> str:
-    """Kind x delivery: is the call made again, and what does its caller get if not?"""
+    """Kind x delivery: is the call retried, and what does its caller get if not?"""
     rows = []
     for label, kind, evidence in _cases():
         for delivery in Delivery:
@@ -53,7 +53,7 @@ def failures_table() -> str:
                     _caller_gets(failure),
                 ]
             )
-    return table(["kind", "delivery", "a safe call is made again", "any other call is", "else its caller gets"], rows)
+    return table(["kind", "delivery", "a safe call is retried", "any other call is", "else its caller gets"], rows)
 
 
 def _replay(failure: Failure, *, safe: bool) -> str:

@@ -2,7 +2,7 @@
 
 The SDK's server keeps a session in memory, and a client whose server forgot it gets "Session not found" for ever. So a
 layer in front of it hands out session ids of its own: what the client said in `initialize`, whom it is for and when,
-sealed (see `seal`). An id that this process does not know is opened, checked, and the handshake is made again with the
+sealed (see `seal`). An id that this process does not know is opened, checked, and the handshake is retried with the
 SDK's server in the client's place. What came after the handshake (log level, subscriptions) is in the store.
 
 Every refusal is the same 404, as if the session had never been: a forged id, another principal's, an expired or a

@@ -170,7 +170,7 @@ def _advice(error: CallFailed, runs: bool) -> str:
             return "Do not try again: the credentials do not allow this. Use another tool, or ask the user for access."
         return "Do not try again: a person has to log in again or give other credentials. Tell the user."
     if isinstance(error, ConnectionFailed) and when is None:
-        return "Do not try again: a person has to mend this server or its configuration. Tell the user."
+        return "Do not try again: a person has to fix this server or its configuration. Tell the user."
     if isinstance(error, InvalidResult):
         return "Do not run it again for its answer." if runs else _SAME_AGAIN
     if runs and error.outcome is Outcome.UNKNOWN:
@@ -187,7 +187,7 @@ def _advice(error: CallFailed, runs: bool) -> str:
     return f"You may try again{soon}. If it fails again, go on without this server."
 
 
-_HOST = "Do not try again: only the program that you run in can mend this. Go on without this server."
+_HOST = "Do not try again: only the program that you run in can fix this. Go on without this server."
 _SAME_AGAIN = "The same call will most likely fail again: change the arguments, or use another tool."
 _REFUSED = {
     types.METHOD_NOT_FOUND: "This server cannot do that: do not try again.",

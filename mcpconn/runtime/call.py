@@ -47,9 +47,9 @@ class Call:
         self.blocked = 0.0
         """Seconds spent waiting for the connection."""
         self.replays = 0
-        """Times it was made again after a refusal or an unknown outcome."""
+        """Times it was retried after a refusal or an unknown outcome."""
         self.resent = 0
-        """Times it was made again because it had never left."""
+        """Times it was retried because it had never left."""
         self.safe_on: int | None = None
         """The epoch on which the next attempt was found harmless, if the last one may have run."""
         self.attempt: Attempt | None = None

@@ -215,7 +215,7 @@ class Calls:
         self._supervisor.gate.release()
 
     async def _consider(self, call: Call, error: Exception, safe: Safe) -> None:
-        """Return when the call may be made again; raise what its caller should see otherwise."""
+        """Return when the call may be retried; raise what its caller should see otherwise."""
         session, attempt = call.session, call.attempt
         assert session is not None
         assert session.link is not None
@@ -344,7 +344,7 @@ class Calls:
         return session.lost
 
     def _pause(self, call: Call, failure: Failure, session: Session) -> float:
-        """Seconds to wait before making the call again; the connection's own waits come on top."""
+        """Seconds to wait before retrying the call; the connection's own waits come on top."""
         if failure.retry_after is not None:
             return failure.retry_after
         # The server named no time. One step of the backoff keeps this call from adding to what it complains of.

@@ -45,7 +45,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Replay:
-    """A call about to be made again."""
+    """A call about to be retried."""
 
     server: str
     method: str

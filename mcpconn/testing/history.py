@@ -227,7 +227,7 @@ def _broken(call: Call, ran: int, answered: int, spoiled: int, *, pending: bool,
         yield "no answer mixed up"
     if answered and isinstance(call.error, CallFailed) and not isinstance(call.error, CallTimeout):
         yield NO_ANSWER_LOST
-    # One that may be made again is, and then what became of that is what it is told.
+    # One that may be retried is, and then what became of that is what it is told.
     given_up = outcome == "unknown" and not isinstance(call.error, CallTimeout)
     if spoiled and not call.safe and not given_up and outcome not in ("pending", "cancelled"):
         yield "unknown, at once"

@@ -218,7 +218,7 @@ def in_process(server: Any, *, raise_exceptions: bool) -> AbstractAsyncContextMa
 
 
 def made_by_dispatcher(error: MCPError) -> bool:
-    """Whether the SDK's dispatcher for servers in process made `error` up, for want of an answer.
+    """Whether the SDK's dispatcher for servers in process made `error` up, for lack of an answer.
 
     Server and client share one stack there, and a server may raise an error of the same code and text. The place
     where it was raised tells them apart: the dispatcher's own is raised in its module, a server's deeper down.

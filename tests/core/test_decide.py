@@ -1,4 +1,4 @@
-"""Which event follows from a failure, and whether a call may be made again: every combination there is.
+"""Which event follows from a failure, and whether a call may be retried: every combination there is.
 
 The tables are written down here as the design has them (section 4), independently of the code.
 """

@@ -1,6 +1,6 @@
 """What real servers and clients were seen to say (tests/data/errors_seen.jsonl), and what we make of it.
 
-Each line has the class that it belongs to and whether the call behind it may be made again. A line is turned
+Each line has the class that it belongs to and whether the call behind it may be retried. A line is turned
 into the evidence that this client would have: as it stands where a server says it, and as what is seen here
 instead where it is the text of another client. No line is left out, and we disagree with none of them; where
 the reading takes a word of explanation, it stands beside it.
@@ -116,7 +116,7 @@ SEEN_HERE: dict[int, tuple[str, Evidence]] = {
         Evidence(exception=httpx2.ConnectError("All connection attempts failed"), written=False, phase="call"),
     ),
     39: (
-        # A dial can be made again: no call was sent.
+        # A dial can be retried: no call was sent.
         "the Rust client, whose handshake met an empty stream; a handshake that fails here raises while dialling",
         Evidence(exception=RuntimeError("empty sse stream"), written=False, phase="dial"),
     ),

@@ -202,7 +202,7 @@ def test_budget_never_negative() -> None:
 
 
 class FearsForEveryCall(Model):
-    """Whatever is not made again is said to have an unknown outcome."""
+    """Whatever is not retried is said to have an unknown outcome."""
 
     def end(self, world: World, i: int, outcome: Any) -> World:
         return super().end(world, i, "unknown" if outcome == "not run" else outcome)

@@ -98,7 +98,7 @@ async def visit(manager: Manager) -> None:
 
 
 async def recovered(here: Fire) -> None:
-    """With the network mended, calls are answered again."""
+    """With the network restored, calls are answered again."""
     assert (await here.call("charge", timeout=10)).outcome == "answered"
     await quiet(here.manager["bad"])
     assert here.manager["bad"].state is State.READY

@@ -68,7 +68,7 @@ class Behaviour:
             decide_dial: Says what follows from a failed dial.
             decide_loss: Says what follows from a lost session.
             confirmed: Says what a call's failure is when it is known what became of its session.
-            may_replay: Says whether a call may be made again.
+            may_replay: Says whether a call may be retried.
         """
         self.start = World(tuple(Caller(each) for each in safe), budget, renewals)
         self.renewable = renewals > 0
@@ -291,7 +291,7 @@ class Behaviour:
         return self.ask(world, i)
 
     def count(self, caller: Caller) -> int:
-        """The replays of a call that is made again."""
+        """The replays of a call that is retried."""
         return caller.replays + 1
 
     def withdraw(self, balance: float) -> float:

@@ -83,7 +83,7 @@ def not_run_is_the_truth(before: World, step: Step) -> bool:
 
 
 def one_replay_per_call(before: World, step: Step) -> bool:
-    """A call is made again at most once after it was refused or its outcome was unknown."""
+    """A call is retried at most once after it was refused or its outcome was unknown."""
     return all(caller.again <= 1 for caller in step.after.callers)
 
 

@@ -2,7 +2,7 @@
 
 It states what the runtime promises without its tasks, clocks and sockets: a `World` is a value, and
 `Model.steps` lists everything that can happen next. Which event follows, where it leads and whether a call
-may be made again is asked of the real `TRANSITIONS`, `decide`, `decide_probe`, `decide_dial` and `may_replay`,
+may be retried is asked of the real `TRANSITIONS`, `decide`, `decide_probe`, `decide_dial` and `may_replay`,
 which are arguments, so that wrong ones can be tried. `tests.model.search` goes through every world there
 is, and `tests.model.invariants` says what must hold in each.
 

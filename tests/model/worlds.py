@@ -30,7 +30,7 @@ class Caller(NamedTuple):
     fault: str = ""
     """While confirming: the fault that the probe is to explain."""
     replays: int = 0
-    """Times it was made again after a refusal or an unknown outcome, as the client counts."""
+    """Times it was retried after a refusal or an unknown outcome, as the client counts."""
     doubt: bool = False
     """The client knows of an attempt that may have run."""
     outcome: Outcome = ""
@@ -65,7 +65,7 @@ class World(NamedTuple):
     """Dials that failed in a row. (The runtime keeps them until the session is proven; here any session is.)"""
     half_open: bool = False
     person: bool = False
-    """It failed, and only a person can mend it."""
+    """It failed, and only a person can fix it."""
     ends: int = 0
     """Times that the session of this epoch was given up."""
 

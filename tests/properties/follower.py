@@ -65,7 +65,7 @@ class Observation:
     events: tuple[Event, ...]
     """Its transitions since the last one."""
     replays: int
-    """Calls made again since the last one, after a refusal or an unknown outcome."""
+    """Calls retried since the last one, after a refusal or an unknown outcome."""
     state: State
     open: bool
     in_flight: int

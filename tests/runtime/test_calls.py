@@ -1,4 +1,4 @@
-"""The path of a call: what is made again, what its caller is told, and what is left behind."""
+"""The path of a call: what is retried, what its caller is told, and what is left behind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def checkpoints(count: int) -> None:
         await checkpoint()
 
 
-# -- what is made again
+# -- what is retried
 
 
 async def test_a_call_that_never_left_is_made_again_until_its_deadline() -> None:

@@ -153,7 +153,7 @@ async def test_a_start_that_goes_on_failing_ends_in_a_cool_down_that_is_told() -
             with pytest.raises(ConnectionFailed, match="exited with 1: registry out of reach") as caught:
                 await connection.call_tool("add")
             assert caught.value.retry_in is not None
-            # No grave: it is tried again.
+            # Not final: it is tried again.
             await until(connection, lambda: "retry" in seen.events)
 
 

@@ -207,7 +207,7 @@ async def test_an_unsafe_call_gets_a_socket_used_a_moment_ago_or_a_fresh_one() -
         await unsafe(engine, server)
         assert server.accepted == 2
         clock.now += 3
-        # Both are idle still, and good enough for a call that can be made again.
+        # Both are idle still, and good enough for a call that can be retried.
         await ask(engine, server)
         assert server.accepted == 2
 
