@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGE = 1024 * 1024
 """Bytes of an event; `max_sse_event_size` of the SDK's client."""
-DECISION = 0.05
-"""Seconds for which every head is held back: until the tool of a call is known."""
+DECISION = 1.5
+"""Seconds for which every head is held back at most: until the tool of a call is known, and its annotations, which may
+have to be listed first. Nothing is sent to a server before that."""
 SAFE_HOLD = 2.0
 """Seconds for a tool that changes nothing."""
 LARGE_HOLD = 30.0
