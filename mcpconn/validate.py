@@ -84,7 +84,13 @@ def settings(cls: C) -> C:
 def explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> ConfigError:
     """The `ConfigError` for what pydantic found."""
     found: list[tuple[str | None, str]] = []
-    for each in error.errors(include_url=False, include_context=True):
+    errors = error.errors(include_url=False, include_context=True)
+    for each in errors:
+        if each["type"] == "literal_error" and any(
+            other is not each and other["loc"][:1] == each["loc"][:1] for other in errors
+        ):
+            # One arm of a union. The other one, a number, says what is usual.
+            continue
         cause = each.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):
             return cause
@@ -103,7 +109,7 @@ def _words(error: Any, cls: type) -> str:
     kind, location = error["type"], error["loc"]
     if kind == "unexpected_keyword_argument":
         return unknown_key(str(location[0]), [item.name for item in fields(cls)])
-    where = ".".join(str(part) for part in location if part != "[key]")
+    where = ".".join(str(part) for part in location if part not in ("[key]", *_ARMS))
     if "[key]" in location:
         return f"{location[0]}: a name must be a string, not {type(error['input']).__name__}"
     if kind == "value_error":
@@ -122,6 +128,8 @@ def _words(error: Any, cls: type) -> str:
     return f"{where} {what or 'cannot be used'}"
 
 
+_ARMS = ("constrained-float", "float")
+"""What pydantic adds to the place of an error to say which arm of a union it means."""
 _VERBS = ("must ", "is ", "contains ", "needs ")
 _MUST = {
     "string_type": "must be a string",

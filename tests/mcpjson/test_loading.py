@@ -81,7 +81,7 @@ WRONG = [
     ({"a": {"url": "https://a", "timeout": 0}}, ["timeout", "greater"]),
     ({"a": {"url": "https://a", "max_in_flight": 0}}, ["max_in_flight", "greater"]),
     ({"a": {"url": "https://a", "lazy": "yes"}}, ["lazy", "true or false"]),
-    ({"a": {"url": "https://a", "mode": "2024-11-05"}}, ["mode", "must be one of"]),
+    ({"a": {"url": "https://a", "mode": "2024-11-05"}}, ["mode must be", "one of"]),
     ({"a": {"url": "https://a", "headers": {"X Y": "1"}}}, ["headers", "name of a header"]),
     ({"a": {"url": "https://a", "headers": {"X": None}}}, ["headers.X", "must be a string"]),
     ({"a": {"command": "a\0"}}, ["command", "NUL"]),
