@@ -25,6 +25,8 @@ from mcpconn.core import (
 )
 from mcpconn.core.machine import Cell, fire
 from mcpconn.diagram import drawing, markers
+from mcpconn.diagram.rule_table import rules_table
+from mcpconn.diagram.tables import events_table, failures_table
 
 ROOT = Path(__file__).resolve().parent.parent
 EDGES = {(row.source.value, row.event.value, row.target.value) for row in TRANSITIONS}
@@ -239,12 +241,12 @@ def evidence_of(label: str) -> Evidence:
 
 
 def test_the_table_of_failures_has_a_row_for_every_kind_and_delivery() -> None:
-    cells = [(label.partition(",")[0], delivery) for label, delivery, *_ in rows(diagram.failures_table())]
+    cells = [(label.partition(",")[0], delivery) for label, delivery, *_ in rows(failures_table())]
     assert set(cells) == {(kind.value, delivery.value) for kind in FailureKind for delivery in Delivery}
     assert len(cells) == (len(FailureKind) + 1) * len(Delivery), "auth has two rows a delivery: 401 and 403"
 
 
-@pytest.mark.parametrize("row", rows(diagram.failures_table()), ids=lambda row: " ".join(row[:2]))
+@pytest.mark.parametrize("row", rows(failures_table()), ids=lambda row: " ".join(row[:2]))
 def test_what_the_table_says_of_a_replay_is_what_is_decided(row: list[str]) -> None:
     label, delivery, *answers, _ = row
     failure = Failure(
@@ -264,7 +266,7 @@ def test_what_the_table_says_of_a_replay_is_what_is_decided(row: list[str]) -> N
 
 
 def test_what_the_table_says_of_events_is_what_is_decided() -> None:
-    for label, as_proof, as_suspicion, *_ in rows(diagram.events_table()):
+    for label, as_proof, as_suspicion, *_ in rows(events_table()):
         for proof, answer in ((True, as_proof), (False, as_suspicion)):
             failure = Failure(
                 kind=FailureKind(label.partition(",")[0]),
@@ -283,13 +285,11 @@ def test_what_the_table_says_of_events_is_what_is_decided() -> None:
 
 
 def test_the_table_of_rules_has_every_rule_in_the_order_they_are_tried() -> None:
-    assert [row[4:6] for row in rows(diagram.rules_table())] == [
-        [rule.because, rule.kind.value] for rule in DEFAULT_RULES
-    ]
+    assert [row[4:6] for row in rows(rules_table())] == [[rule.because, rule.kind.value] for rule in DEFAULT_RULES]
 
 
 def test_the_table_of_rules_names_what_each_one_decides_by() -> None:
-    found = {(row[0], row[4]): row[1:4] for row in rows(diagram.rules_table())}
+    found = {(row[0], row[4]): row[1:4] for row in rows(rules_table())}
     assert found["HTTP", "too many requests"] == ["429", "", ""]
     assert found["HTTP", "the server cannot answer now"][0] == "5xx"
     assert found["HTTP", "the server does not know this method"][:2] == ["404", "-32601"]

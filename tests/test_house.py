@@ -22,7 +22,7 @@ ODD_WORDS = re.compile(
     r"\b(made again|makes? again|mend(s|ed|ing)?|grave|Returns its end|[Ww]aiters there are none|for want of)\b"
 )
 """What native technical English says otherwise: retry, fix, final, an unsubscribe function, reconnects, for lack of."""
-MAX_NAMES = 160
+MAX_NAMES = 150
 """Public names of the whole package: what is public is documented."""
 KEPT_OUT_OF_THE_CORE = {"anyio", "asyncio", "httpx2", "mcp", "structlog", "trio"}
 

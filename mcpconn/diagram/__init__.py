@@ -13,8 +13,6 @@ from mcpconn.diagram.drawing import svg
 from mcpconn.diagram.markers import Drift, check, write
 from mcpconn.diagram.reading import Difference, compare, read_mermaid
 from mcpconn.diagram.render import dot, markdown_table, mermaid
-from mcpconn.diagram.rule_table import rules_table
-from mcpconn.diagram.tables import events_table, failures_table
 
 __all__ = [
     "Difference",
@@ -22,12 +20,9 @@ __all__ = [
     "check",
     "compare",
     "dot",
-    "events_table",
-    "failures_table",
     "markdown_table",
     "mermaid",
     "read_mermaid",
-    "rules_table",
     "svg",
     "write",
 ]

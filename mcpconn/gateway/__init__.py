@@ -4,9 +4,9 @@ Needs the extra `gateway` to be served by `mcpconn serve`; `App` itself mounts i
 """
 
 from mcpconn.gateway.app import App, loopback
-from mcpconn.gateway.config import Settings, parse_settings
-from mcpconn.gateway.seal import KeyRing, kept_ring
+from mcpconn.gateway.config import Settings
+from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.store import FileStore, MemoryStore
 from mcpconn.gateway.views import View
 
-__all__ = ["App", "FileStore", "KeyRing", "MemoryStore", "Settings", "View", "kept_ring", "loopback", "parse_settings"]
+__all__ = ["App", "FileStore", "KeyRing", "MemoryStore", "Settings", "View", "loopback"]

@@ -42,8 +42,18 @@ def advice(failure: Failure | None, wait: float | None) -> str:
     if failure.kind is FailureKind.AUTH:
         return "log in again or give other credentials, then call update_credentials()"
     if failure.kind is FailureKind.CONFIG:
-        return "fix the server's configuration, then reload it or call reconnect()"
+        return f"fix {_at_fault(failure)}, then call reconnect()"
     return "call reconnect() once the server is fixed"
+
+
+def _at_fault(failure: Failure) -> str:
+    """What a person has to look at. Not everything that only a person can fix is in the server's entry."""
+    found = {type(error).__name__ for error in Seen(failure.evidence).errors}
+    if failure.evidence.http_status == 407 or found & {"ProxyError", "ProxyRefused"}:
+        return "the proxy or its settings"
+    if "SSLCertVerificationError" in found:
+        return "the server's certificate, or what is trusted here"
+    return "the server's configuration"
 
 
 def _child_exited(failure: Failure) -> bool:

@@ -6,8 +6,7 @@ import pytest
 
 from mcpconn import Manager
 from mcpconn.errors import ConfigError
-from mcpconn.gateway import parse_settings
-from mcpconn.gateway.config import read_section
+from mcpconn.gateway.config import parse_settings, read_section
 
 JSON = '{"mcpServers": {"fs": {"command": "x"}}, "gateway": {"views": {"calm": {"deny": ["fs/*"]}}}}'
 COMMENTED = '{ // ours\n"mcpServers": {"fs": {"command": "x"}},\n"gateway": {"views": {"calm": {"deny": ["fs/*"],}}}}'
