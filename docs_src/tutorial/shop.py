@@ -1,5 +1,6 @@
 """A shop: one tool that only reads, one that must not run twice."""
 
+import os
 import sys
 
 import anyio
@@ -26,4 +27,5 @@ async def order(item: str) -> str:
 
 
 if __name__ == "__main__":
+    print(f"shop: process {os.getpid()}", flush=True)
     shop.run("streamable-http", port=int(sys.argv[1]) if len(sys.argv) > 1 else 8000)

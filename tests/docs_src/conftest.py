@@ -81,10 +81,11 @@ class Shop:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def said(self) -> str:
-        """Its next line."""
+        """Its next line, after the one that names its process."""
         assert self._process is not None
         assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        line = self._process.stdout.readline()
+        return self._process.stdout.readline() if line.startswith("shop: process ") else line
 
     @property
     def down(self) -> bool:
