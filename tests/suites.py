@@ -26,7 +26,9 @@ of cases."""
 SLOW: dict[str, tuple[str, ...]] = {
     # Servers that cannot be trusted: with MATRICES, in every combination of case, engine, era and event loop.
     "hostile": (
+        "tests/gateway/test_bad_input.py",
         "tests/test_hostile.py",
+        "tests/test_untrusted_answers.py",
         "tests/test_concurrency.py::test_five_hundred_calls_on_a_forgotten_session_cost_one_initialize",
         "tests/test_convergence.py::test_a_refusal_in_other_words_is_met_by_handlers_of_all_kinds",
         "tests/test_streams.py::test_a_stream_that_was_cut_holds_one_socket_and_leaves_none",
@@ -51,6 +53,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/gateway/test_embedding.py",
         "tests/gateway/test_idle.py",
         "tests/gateway/test_handing_on.py",
+        "tests/gateway/test_everything.py",
         "tests/gateway/test_killed.py",
         "tests/gateway/test_starting.py::test_a_file_that_cannot_be_served_is_one_line",
         "tests/gateway/test_starting.py::test_a_taken_port_is_one_line",
@@ -86,7 +89,6 @@ MATRICES = (
     "tests/auth/test_leaks.py",
     "tests/auth/test_lifetimes.py",
     "tests/auth/test_registrations.py",
-    "tests/gateway/test_everything.py",
     "tests/gateway/test_keyed.py",
     "tests/test_canaries.py",
     "tests/test_concurrency.py",
@@ -97,7 +99,6 @@ MATRICES = (
     "tests/test_hidden_requests.py",
     "tests/test_lifecycle.py",
     "tests/test_timing.py",
-    "tests/test_untrusted_answers.py",
     "tests/wire/test_engine_faults.py",
     "tests/wire/test_malformed.py",
 )
