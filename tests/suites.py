@@ -84,6 +84,12 @@ SLOW: dict[str, tuple[str, ...]] = {
 # Not there in every checkout.
 OPTIONAL = frozenset({"tests/integrations"})
 
+# Of these, the short form runs one test: each takes half a minute or more.
+ONCE = (
+    "tests/fire/test_bad_network.py::test_an_answer_cut_after_any_number_of_bytes_is_never_taken_for_another",
+    "tests/gateway/test_killed.py::test_killed_at_each_write_a_call_runs_at_most_once",
+)
+
 MATRICES = (
     "tests/auth/test_issuers.py",
     "tests/auth/test_leaks.py",
@@ -132,6 +138,7 @@ def choose(items: Iterable[pytest.Item], suites: Iterable[str], *, short: bool) 
         short: Of each function with parameters, only as many tests as show every pair of values of its dimensions.
     """
     every = list(items)
+    once: set[str] = set()
     covers: dict[bool, set[str]] = {}
     for cases in (True, False):
         by_function: dict[str, list[pytest.Item]] = {}
@@ -146,6 +153,10 @@ def choose(items: Iterable[pytest.Item], suites: Iterable[str], *, short: bool) 
             if quick or (MATRIX in suites and (not short or item.nodeid in covers[False])):
                 yield item
         elif suite in suites and (suite == QUICK or not short or item.nodeid in covers[False]):
+            function = item.nodeid.partition("[")[0]
+            if short and function in ONCE and function in once:
+                continue
+            once.add(function)
             yield item
 
 
