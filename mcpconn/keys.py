@@ -110,7 +110,7 @@ async def repeated(
         key: The call's.
         call: Makes the call, within so many seconds.
         timeout: Seconds for all of it; None: no limit.
-        cancel: Told of the key of a call that nobody waits for any longer.
+        cancel: Called with the key of a call whose caller has stopped waiting.
 
     Raises:
         CallFailed: as `call`.

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
+from mcpconn.loopback import LOOPBACK
 from mcpconn.validate import Text, settings
 
 
@@ -44,7 +45,7 @@ def _scopes(given: Sequence[str]) -> tuple[str, ...]:
 def _redirect(text: str) -> str:
     parts = urlsplit(text.strip())
     try:
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1") and parts.port != 0
+        local = parts.hostname in LOOPBACK and parts.port != 0
     except ValueError:
         local = False
     if parts.scheme != "http" or not local:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +18,8 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
+
+from mcpconn.loopback import is_loopback
 
 COOKIE = "__Host-mcpconn"
 """The prefix makes browsers insist on `Secure`, on `Path=/` and on no `Domain` (RFC 6265bis, 4.1.3.2). They take
@@ -126,14 +127,7 @@ def _from_this_machine(request: Request) -> bool:
     if any(name in request.headers for name in FORWARDED):
         return False
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    return _loopback(host) and request.client is not None and _loopback(request.client.host)
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(host) and request.client is not None and is_loopback(request.client.host)
 
 
 def _digest(text: str) -> str:

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
+    HTMLResponse,
     JSONResponse,
     PlainTextResponse,
     RedirectResponse,
@@ -26,7 +27,7 @@ from mcpconn import diagram
 from mcpconn.asgi.access import COOKIE, Access, Guard, own_page, set_cookie
 from mcpconn.asgi.feed import Feed, TooManyReaders
 from mcpconn.asgi.metrics import MetricsUnavailable, render
-from mcpconn.asgi.rows import History, detail, summary
+from mcpconn.asgi.rows import History, summary
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, McpConnError, UnknownServer
@@ -47,6 +48,9 @@ HEADERS = {
 }
 SOON = 0.1
 """Seconds that an action waits for its effect."""
+ASKS = "<p>Log in with the key of this page.</p>"
+REFUSES = '<p class="refused" role="alert">This key opens nothing here.</p>'
+"""What stands in place of `ASKS` once a key was refused."""
 LOGIN_BODY = 4096
 """Bytes of a login's form."""
 
@@ -149,7 +153,8 @@ class StatusApp:
         key = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0]
         token = self._guard.log_in(key.strip())
         if token is None:
-            return FileResponse(PAGE / "refused.html", media_type="text/html", status_code=401)
+            page = (PAGE / "login.html").read_text(encoding="utf-8").replace(ASKS, REFUSES)
+            return HTMLResponse(page, 401)
         answer = _to(request, "")
         set_cookie(answer, token)
         return answer
@@ -180,7 +185,7 @@ class StatusApp:
         except UnknownServer as error:
             return PlainTextResponse(f"{error}\n", 404)
         return JSONResponse(
-            {**detail(connection), "may_act": self._guard.right(request) == "act", "disabled": _disabled(connection)}
+            {**connection.status(), "may_act": self._guard.right(request) == "act", "disabled": _disabled(connection)}
         )
 
     async def _events(self, request: Request) -> Response:

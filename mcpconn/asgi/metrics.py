@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from mcpconn.core.states import State
 from mcpconn.manager import Manager
@@ -28,7 +29,7 @@ def render(manager: Manager) -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-def _collector(manager: Manager):  # type: ignore[no-untyped-def]
+def _collector(manager: Manager) -> Any:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
 

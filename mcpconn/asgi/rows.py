@@ -10,7 +10,7 @@ from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.manager import Manager
 from mcpconn.runtime.journal import Change, Notice
-from mcpconn.status import ConnectionStatus, change_status
+from mcpconn.status import change_status
 
 HOUR = 3600.0
 """Seconds of history that the strip of a row shows."""
@@ -85,11 +85,6 @@ def row(connection: Connection, now: float) -> dict[str, Any]:
         "progress": status["progress"],
         "retry_at": None if retry_in is None else round(now + retry_in),
     }
-
-
-def detail(connection: Connection) -> ConnectionStatus:
-    """Everything about one connection, for the page that shows it alone."""
-    return connection.status()
 
 
 def news(notice: Notice) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from mcpconn.asgi.rows import news, row
 from mcpconn.cli.failures import USAGE, CliError
 from mcpconn.core.seen import walk
 from mcpconn.errors import CallFailed
+from mcpconn.loopback import LOOPBACK
 from mcpconn.manager import Manager
 from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.journal import Change
@@ -113,7 +114,7 @@ class Attached:
         self._client = httpx2.AsyncClient(
             headers={} if key is None else {"authorization": f"Bearer {key}"},
             timeout=httpx2.Timeout(10, read=SILENCE),
-            trust_env=parts.hostname not in ("127.0.0.1", "localhost", "::1"),
+            trust_env=parts.hostname not in LOOPBACK,
         )
 
     def rows(self) -> Mapping[str, Row]:

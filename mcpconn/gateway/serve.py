@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from mcpconn.gateway.app import App, loopback
 from mcpconn.gateway.config import parse_settings, read_section
 from mcpconn.gateway.seal import kept_ring
 from mcpconn.gateway.store import FileStore
+from mcpconn.loopback import is_loopback
 from mcpconn.manager import Manager
 
 DEFAULT_LISTEN = "127.0.0.1:9000"
@@ -58,10 +58,7 @@ class Listen:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     def url(self, port: int) -> str:
         """Its address for a client on this machine."""

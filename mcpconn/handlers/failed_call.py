@@ -42,7 +42,7 @@ class FailedCall:
     def to_look_up(self, outcome: Any) -> tuple[Any, float] | None:
         """The catalogue that should say whether the server has the tool at all, and the seconds it has for that.
 
-        None if nobody needs to know. Servers answer a call of a tool that they do not have in the same ways as a call
+        None if that need not be known. Servers answer a call of a tool that they do not have in the same ways as a call
         of one that failed.
         """
         application = isinstance(outcome, MCPError) and not isinstance(outcome, CallFailed)
@@ -55,7 +55,7 @@ class FailedCall:
         """Says that the server has no such tool, if that is known.
 
         Args:
-            found: Whether the server has the tool; None if nobody knows.
+            found: Whether the server has the tool; None if that is unknown.
         """
         if found is not False or self._connection is None:
             return None

@@ -82,7 +82,7 @@ class _Answer:
 
         Args:
             outcome: The result or the exception.
-            found: Whether the server has the tool; None if nobody knows.
+            found: Whether the server has the tool; None if that is unknown.
         """
         missing = self._failed.missing(found)
         if isinstance(outcome, Exception):

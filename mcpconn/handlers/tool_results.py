@@ -116,7 +116,7 @@ def call_tool_result(
         try:
             found = catalog.look_up(tool, timeout=seconds)
         except Exception:
-            found = None  # Nobody knows whether the server has the tool; the failure itself is still told.
+            found = None  # Whether the server has the tool is unknown; the failure itself is still reported.
     return failed_or_not(failed, outcome, found)
 
 
@@ -138,7 +138,7 @@ def failed_or_not(failed: FailedCall, outcome: Any, found: bool | None) -> types
     Args:
         failed: Words for it.
         outcome: The result or the exception.
-        found: Whether the server has the tool; None if nobody knows.
+        found: Whether the server has the tool; None if that is unknown.
     """
     missing = failed.missing(found)
     if isinstance(outcome, Exception):
@@ -300,7 +300,7 @@ async def _found(failed: FailedCall, tool: str, outcome: Any) -> bool | None:
     try:
         return await catalog.look_up(tool, timeout=seconds)  # type: ignore[no-any-return]
     except Exception:
-        return None  # Nobody knows whether the server has the tool; the failure itself is still told.
+        return None  # Whether the server has the tool is unknown; the failure itself is still reported.
 
 
 def _text(result: types.CallToolResult) -> str:

@@ -15,6 +15,7 @@ from langchain_core.tools import StructuredTool
 
 from mcpconn import handlers
 from mcpconn.handlers.tool_results import TIMEOUT, Tool
+from mcpconn.integrations.each import each
 from mcpconn.manager import Manager
 from mcpconn.sync import SyncManager
 
@@ -30,13 +31,7 @@ def tools(manager: Any, *, timeout: float = TIMEOUT) -> Any:
         manager: Must run for as long as the agent does.
         timeout: Seconds for a tool call, waiting and reconnecting included.
     """
-    if isinstance(manager, SyncManager):
-        return [_plain(tool) for tool in handlers.tools(manager, timeout=timeout)]
-    return _asynchronous(manager, timeout)
-
-
-async def _asynchronous(manager: Manager, timeout: float) -> list[StructuredTool]:
-    return [_awaited(tool) for tool in await handlers.tools(manager, timeout=timeout)]
+    return each(manager, plain=_plain, awaited=_awaited, timeout=timeout)
 
 
 def _awaited(tool: Tool) -> StructuredTool:

@@ -227,6 +227,13 @@ def test_a_holder_killed_between_spending_and_writing_ends_in_a_login(tmp_path: 
         assert (server.counts["refresh_token"], server.counts["reused"]) == (1, 0)
 
 
+def waits_for(connection: Connection) -> str | None:
+    """What the connection's credentials wait for."""
+    credentials = connection.status()["credentials"]
+    assert credentials is not None
+    return credentials["waiting"]
+
+
 def test_a_holder_that_is_stopped_keeps_the_others_waiting_and_is_named(tmp_path: Path, children: Start) -> None:
     server, path, held = AuthServer(), tmp_path / "tokens.json", Held()
     with ServedAuth(server, Script(get_stream="405"), sending=held.sending):
@@ -248,7 +255,7 @@ def test_a_holder_that_is_stopped_keeps_the_others_waiting_and_is_named(tmp_path
                 async with anyio.create_task_group() as group:
                     group.start_soon(connection.call_tool, "add", {"a": 1, "b": 1})
                     # Asked again and again, as by an operator. Real time has to pass: another process holds it up.
-                    while (waiting := connection.status()["credentials"]["waiting"]) is None:  # type: ignore[index]  # noqa: ASYNC110
+                    while (waiting := waits_for(connection)) is None:  # noqa: ASYNC110 - see above
                         await anyio.sleep(FIRST_LOOK)
                     holder.process.send_signal(signal.SIGCONT)
             return str(waiting)

@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import anyio.lowlevel
-import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
@@ -24,6 +22,8 @@ from mcp_types import (
     TextContent,
 )
 from pydantic import BaseModel
+
+from tests.gateway.conftest import served
 
 
 class Answer(BaseModel):
@@ -89,13 +89,6 @@ async def asking() -> AsyncIterator[Asking]:
                 texts.append(result.content.text)
             return " ".join(texts)
 
-    serving = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), log_config=None, lifespan="off"))
-    with accepting:
-        async with server.session_manager.run(), anyio.create_task_group() as group:
-            group.start_soon(serving._serve, [accepting])
-            while not serving.started:
-                await anyio.lowlevel.checkpoint()
-            try:
-                yield seen
-            finally:
-                serving.should_exit = serving.force_exit = True
+    app = server.streamable_http_app()
+    async with server.session_manager.run(), served(app, accepting):
+        yield seen

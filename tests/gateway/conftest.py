@@ -27,6 +27,21 @@ def anyio_backend():
     return "asyncio"
 
 
+@asynccontextmanager
+async def served(app: Any, accepting: socket.socket) -> AsyncIterator[None]:
+    """An application, served on a socket for as long as the block runs; its streams are cut at the end."""
+    serving = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    with accepting:
+        async with anyio.create_task_group() as group:
+            group.start_soon(serving._serve, [accepting])
+            while not serving.started:
+                await anyio.lowlevel.checkpoint()
+            try:
+                yield
+            finally:
+                serving.should_exit = serving.force_exit = True
+
+
 class Gateway:
     """A gateway that can be replaced by another with the same key, store and port, as after SIGKILL."""
 

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import anyio
-import anyio.lowlevel
 import mcp_types as types
-import uvicorn
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from tests.gateway.conftest import served
 
 Context = ServerRequestContext[Any, Any]
 
@@ -116,15 +116,10 @@ class _Serves(Protocol):
 async def serving(asking: _Serves) -> AsyncIterator[str]:
     """The URL of the server."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = asking.server().streamable_http_app()
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
-    with listening:
-        async with anyio.create_task_group() as group:
-            group.start_soon(server._serve, [listening])
-            while not server.started:
-                await anyio.lowlevel.checkpoint()
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
-            server.should_exit = True
+    server = asking.server()
+    app = server.streamable_http_app()
+    async with server.session_manager.run(), served(app, listening):
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
 
 
 def answers(name: str) -> dict[str, Any]:

@@ -8,11 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import httpx2
 import pytest
-import uvicorn
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import Context, MCPServer
@@ -21,7 +18,7 @@ from mcpconn.gateway import Settings
 from mcpconn.gateway.access.config import AccessSettings
 from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.access.rights import Rights
-from tests.gateway.conftest import Gateway, gateway
+from tests.gateway.conftest import Gateway, gateway, served
 from tests.support import text_of
 
 pytestmark = pytest.mark.anyio
@@ -54,16 +51,9 @@ async def counting() -> AsyncIterator[Counting]:
         return await call_next(ctx)
 
     server._lowlevel_server.middleware.append(noting)
-    serving = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), log_config=None, lifespan="off"))
-    with accepting:
-        async with server.session_manager.run(), anyio.create_task_group() as group:
-            group.start_soon(serving._serve, [accepting])
-            while not serving.started:
-                await anyio.lowlevel.checkpoint()
-            try:
-                yield seen
-            finally:
-                serving.should_exit = serving.force_exit = True
+    app = server.streamable_http_app()
+    async with server.session_manager.run(), served(app, accepting):
+        yield seen
 
 
 @asynccontextmanager

@@ -65,7 +65,7 @@ def lives(pid: int) -> bool:
 async def gone(pids: Iterable[int]) -> None:
     """Wait until none of them runs."""
     # Nothing tells of the end of a process that is not a child of this one.
-    while any(lives(pid) for pid in pids):  # noqa: ASYNC110
+    while any(lives(pid) for pid in pids):  # noqa: ASYNC110 - see above
         await anyio.sleep(0.01)
 
 

@@ -7,7 +7,6 @@ import { Table } from "./table.js";
 const part = (id) => document.getElementById(id);
 const detail = new Detail(part("detail"));
 const table = new Table(part("rows"), (name) => detail.open(name));
-let known = null;
 
 function show() {
   const shown = table.filter(part("words").value);
@@ -46,8 +45,7 @@ function connect() {
 
 async function begin() {
   const answer = await fetch("status");
-  if (answer.ok) known = await answer.json();
-  part("logout").hidden = !known?.login;
+  part("logout").hidden = !(answer.ok && (await answer.json()).login);
 }
 
 part("words").addEventListener("input", show);

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.access.rights import EVERYTHING, Rights
-from mcpconn.gateway.access.tokens import ALGORITHMS, Issuer
+from mcpconn.gateway.access.tokens import ALGORITHMS, Issuer, Tokens
 
 KEYS = ("keys", "issuers", "rules")
 ISSUER_KEYS = ("issuer", "audience", "jwks", "algorithms")
@@ -23,6 +24,11 @@ class AccessSettings:
     keys: KeyFile | None = None
     issuers: tuple[Issuer, ...] = ()
     rules: tuple[Rights, ...] = (EVERYTHING,)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokens of all issuers."""
+        return Tokens(self.issuers)
 
     @property
     def asks(self) -> bool:

@@ -17,7 +17,6 @@ from mcpconn.gateway.access.credentials import Identity, NotNow, Refused
 from mcpconn.gateway.access.keys import PREFIX, principal_of_key
 from mcpconn.gateway.access.limits import Limits, TooMany
 from mcpconn.gateway.access.rights import RIGHTS_KEY, Rights
-from mcpconn.gateway.access.tokens import Tokens
 from mcpconn.gateway.asgi import header, refuse, replay, until
 from mcpconn.gateway.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import SCOPE_KEY, Principal
@@ -165,7 +164,7 @@ class Gate:
     def _identify(self, credential: str) -> Awaitable[Identity]:
         if self.settings.keys is not None and (credential.startswith(PREFIX) or not self.settings.issuers):
             return _at_once(self.settings.keys.identify, credential)
-        return Tokens(self.settings.issuers).identify(credential)
+        return self.settings.tokens.identify(credential)
 
     async def _challenge(self, scope: Scope, send: Send, reason: str | None) -> None:
         """401 with what a client needs to get a credential (RFC 6750, section 3; RFC 9728, section 5.1)."""

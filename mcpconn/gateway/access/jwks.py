@@ -17,6 +17,7 @@ from jwt.exceptions import PyJWTError
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.credentials import NotNow, Refused
+from mcpconn.loopback import LOOPBACK
 from mcpconn.observe import log
 
 APART = 30.0
@@ -27,7 +28,6 @@ TIMEOUT = 5.0
 """Seconds that a fetch may take."""
 LARGEST = 256 * 1024
 """Bytes of a key set."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 UNUSABLE = (OSError, httpx2.HTTPError, PyJWTError, ValueError, TypeError, AttributeError, RecursionError)
 """What comes of a key set that cannot be fetched, or is none. The network's time-outs are OSErrors."""

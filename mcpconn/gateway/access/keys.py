@@ -44,7 +44,7 @@ class KeyFile:
 
         Raises:
             Refused: it is nobody's, or not any more.
-            ConfigError: the file has become unreadable. Nobody is let in by what was in it before.
+            ConfigError: the file has become unreadable. The keys that were in it before open nothing.
         """
         self.refresh()
         name = self._names.get(_hash(key))

@@ -1,0 +1,16 @@
+"""What counts as this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+"""The names of this machine that people write into configuration, as `urlsplit` gives them."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: by its name, or by any address of the loopback network."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
