@@ -30,6 +30,15 @@ def test_on_a_day_of_outages_nobody_is_told_anything_untrue(backend: str, seed: 
     assert lived.outcomes["answered"] > lived.calls / 2
 
 
+def live_through_crowded_hours(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    """Two hours with more calls, and more trouble of one kind, than ten days have: those take minutes."""
+    monkeypatch.setattr(day, "KINDS", (trouble,))
+    monkeypatch.setattr(day, "TROUBLES", 100.0)
+    monkeypatch.setattr(day, "VISITS", 500.0)
+    for seed in range(10):
+        live_through(seed, "asyncio", servers=8, seconds=2 * 3600.0)
+
+
 def test_a_connection_that_probes_nothing_it_has_no_name_for_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     unnamed = (FailureKind.PROTOCOL, FailureKind.CONFIG, FailureKind.APPLICATION)
 
@@ -38,8 +47,7 @@ def test_a_connection_that_probes_nothing_it_has_no_name_for_is_found_out(monkey
 
     monkeypatch.setattr(lifecycle, "decide", only_known_words)
     with pytest.raises(DayFailed, match=r"still ready on session|calls still fail after 10 s"):
-        for seed in range(10):
-            live_through(seed, "asyncio")
+        live_through_crowded_hours(monkeypatch, "expiry")
 
 
 def careless_recycle(self: HttpSocket, now: float) -> bool:
@@ -70,8 +78,7 @@ def test_a_record_that_spans_two_requests_is_found_out(monkeypatch: pytest.Monke
     monkeypatch.setattr(Attempt, "start_request", start_request)
     monkeypatch.setattr(day, "FAULTS", ["redirect, and dropped there", "redirect, and 502 there"])
     with pytest.raises(DayFailed, match=r"ran at most once|not run"):
-        for seed in range(10):
-            live_through(seed, "asyncio")
+        live_through_crowded_hours(monkeypatch, "fault")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
