@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -84,8 +85,16 @@ def status_app(manager: Manager, *, access: Access | None = None, clock: Clock |
 class StatusApp:
     """See `status_app`."""
 
-    def __init__(self, manager: Manager, *, access: Access | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        *,
+        access: Access | None = None,
+        clock: Clock | None = None,
+        metrics: Callable[[], tuple[bytes, str]] | None = None,
+    ) -> None:
         self._manager = manager
+        self._render = metrics or partial(render, manager)
         self._guard = Guard(access or Access())
         self._history = History(manager, wall=(clock or Clock()).wall)
         self._feed = Feed(manager, self._history)
@@ -201,7 +210,7 @@ class StatusApp:
 
     async def _metrics(self, request: Request) -> Response:
         try:
-            content, media_type = render(self._manager)
+            content, media_type = self._render()
         except MetricsUnavailable as error:
             return PlainTextResponse(f"{error}\n", 501)
         return Response(content, media_type=media_type)

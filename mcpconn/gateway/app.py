@@ -32,6 +32,7 @@ from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.ledger import Ledger
 from mcpconn.gateway.lists import Lists
+from mcpconn.gateway.metrics import Metrics, Requests
 from mcpconn.gateway.outside import Outside
 from mcpconn.gateway.parked import ParkingLot
 from mcpconn.gateway.principals import Principal
@@ -104,7 +105,10 @@ class App:
         self._endpoints: dict[str, Endpoint] = {}
         self._tables: dict[str, Table] = {}
         self._stack: AsyncExitStack | None = None
-        self._outside = Outside(StatusApp(self.manager, access=self.settings.dashboard))
+        self._requests = Requests()
+        self._metrics = Metrics(self.manager, self._requests, sessions=self._count_sessions)
+        status = StatusApp(self.manager, access=self.settings.dashboard, metrics=self._metrics.render)
+        self._outside = Outside(status)
         self._audit: AuditLog | None = None
         self.relay: Relay
         self._catalogs: dict[str, Callable[[], None]] = {}
@@ -125,10 +129,12 @@ class App:
                 await stack.enter_async_context(self.manager)
             group = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(group.cancel_scope.cancel)
+            stack.callback(self._metrics.follow())
             if self.settings.audit is not None:
                 self._audit = AuditLog(self.settings.audit, arguments=self.settings.audit_arguments)
                 stack.callback(self._audit.close)
                 stack.callback(self.manager.observe(note))
+                self._metrics.audit = self._audit
             self.relay = relay = Relay(listens=self._listens, uri=self._public_uri, group=group)
             self.upstreams = Upstreams(
                 self.manager,
@@ -161,6 +167,7 @@ class App:
     def drain(self) -> None:
         """Begin to end: event streams end cleanly now, so that what is in flight can finish."""
         self._outside.status.drain()
+        self._metrics.draining = True
         for endpoint in self._endpoints.values():
             endpoint.drain()
 
@@ -223,7 +230,8 @@ class App:
         if self._outside.takes(path):
             await self._outside(path, scope, receive, send)
         else:
-            await self._gate(scope, receive, send)
+            with self._requests.counted(scope["method"], send) as counting:
+                await self._gate(scope, receive, counting)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         view = self._view_of(scope)
@@ -336,6 +344,9 @@ class App:
 
     def _listens(self, sid: str) -> bool:
         return sid == "stdio" or any(endpoint.sessions.has_stream(sid) for endpoint in self._endpoints.values())
+
+    def _count_sessions(self) -> int:
+        return sum(len(endpoint.sessions) for endpoint in self._endpoints.values())
 
     def _public_uri(self, view: str, server: str, uri: str) -> str:
         table = self._tables.get(view)

@@ -50,6 +50,8 @@ class AuditLog:
         except OSError as error:
             raise ConfigError(f"gateway.audit: {path} cannot be written: {error.strerror}", key="audit") from None
         self._broken = False
+        self.failures = 0
+        """Lines that could not be written."""
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line. That a disk is full ends no call; it is logged, once until it works again."""
@@ -59,6 +61,7 @@ class AuditLog:
             whole = os.write(self._descriptor, content) == len(content)
         except OSError:
             whole = False
+        self.failures += not whole
         if not whole and not self._broken:
             log.error("gateway.audit_failed", do="free space, or give another file under gateway.audit")
         self._broken = not whole

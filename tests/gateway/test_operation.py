@@ -44,7 +44,7 @@ async def test_health_metrics_and_the_dashboard_are_served():
         assert (await http.get(f"{base}/healthz")).text == "ok\n"
         assert (await http.get(f"{base}/readyz")).json()["ready"] is True
         metrics = (await http.get(f"{base}/metrics")).text
-        assert 'mcpconn_calls_total{connection="a#' in metrics
+        assert 'mcpconn_calls_total{connection="a"' in metrics
         page = await http.get(f"{base}/dashboard")
         assert page.status_code == 200
         assert str(page.url).endswith("/dashboard/")
