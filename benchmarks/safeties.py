@@ -35,7 +35,7 @@ class OpenGate(Gate):
 
 
 def without_gate(connection: Connection) -> None:
-    connection._supervisor.gate.__class__ = OpenGate
+    connection._lifecycle.gate.__class__ = OpenGate
 
 
 def without_record(connection: Connection) -> None:

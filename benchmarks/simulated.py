@@ -150,7 +150,7 @@ async def _outage(count: int) -> dict[str, Any]:
     config = {f"s{number}": {"url": f"http://host{number % origins}/mcp"} for number in range(count)}
     manager = Manager(config, policy=POLICY, clock=clock.virtual_clock(1))
     for connection in manager.values():
-        connection._supervisor._dialer = Dialer(world)  # type: ignore[assignment]
+        connection._supervisor.dialling._dialer = Dialer(world)  # type: ignore[assignment]
     ready: list[float] = []
 
     async with manager:

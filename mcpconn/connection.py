@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -28,9 +27,11 @@ from mcpconn.observe import log_notice, logs_answers, prepare
 from mcpconn.options import ClientOptions
 from mcpconn.policy import Policy
 from mcpconn.requests import DEFAULT, harmful, harmless
+from mcpconn.restore import Restore
 from mcpconn.runtime import refusals
 from mcpconn.runtime.calls import Calls
 from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.common import Common
 from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.native import Home
 from mcpconn.runtime.owner import Nursery, Owned, Owner
@@ -94,12 +95,14 @@ class Connection(Owned, Known, Methods, Arguments):
         self.policy = self.config.policy(self._shared.policy)
         self._redact = self.config.redactor
         self._diagnosis = Diagnosis(self.name, rules=self._shared.rules, redact=self._redact)
-        classify, contain = self._diagnosis.classify, self._diagnosis.contain
         prepare()
-        self.journal = Journal(contain)
+        self.journal = Journal(self._diagnosis.contain)
         self.journal.subscribe(log_notice, wants_answered=logs_answers)
         self.catalog = Catalog(
-            self, wait_for_dials=self._shared.dials.wait_until_idle, report=contain, mode=self.config.catalog
+            self,
+            wait_for_dials=self._shared.dials.wait_until_idle,
+            report=self._diagnosis.contain,
+            mode=self.config.catalog,
         )
         self._client_options = bind(self, given, self.catalog.notice)
         with argument_errors(self.config):
@@ -116,30 +119,28 @@ class Connection(Owned, Known, Methods, Arguments):
         self._arguments = shown, self._dialer.clients.defaults
         self._request_auth = None if self.config.auth is None else self._authenticator(self.config.auth)
         self._dialer.auth = self._request_auth
+        common = Common(self.name, self.policy, self._diagnosis.classify, self._shared.clock, self.journal)
+        self._restore = Restore(
+            common,
+            self.catalog,
+            handler=self._client_options["message_handler"],
+            send=self._send,
+            busy=lambda: self._lifecycle.gate.in_flight > 0,
+        )
         self._supervisor = Supervisor(
-            self.name,
+            common,
             self._dialer,
-            self.policy,
-            classify=classify,
-            clock=self._shared.clock,
-            journal=self.journal,
-            dials=self._shared.dials,
+            self._shared.dials,
             origin=self.config.origin,
             lazy=self.config.lazy,
             credentials=renewable(self._request_auth),
-            tools=lambda: tuple(self.catalog.tools.values()),
-            prepare=partial(self._restore.before_calls, classify=classify, timeout=self.policy.probe_timeout),
-            established=self._after_established,
+            carried=self._restore,
         )
+        self._lifecycle = self._supervisor.lifecycle
         self._calls = Calls(
-            self._supervisor,
-            self.policy,
-            classify=classify,
-            clock=self._shared.clock,
-            journal=self.journal,
-            budget=self._shared.budget,
+            common, self._lifecycle, budget=self._shared.budget, progress=lambda: self._supervisor.dialling.progress
         )
-        self.journal.subscribe(Meter(self._supervisor), wants_answered=measuring)
+        self.journal.subscribe(Meter(self._lifecycle), wants_answered=measuring)
         self._owner = Owner(f"connection {self.name!r}", begin=lambda: self.run_in(self._owner), finish=self.close)
         self._home: Home | None = None
         """The event loop it runs in; None before it was started."""
@@ -162,7 +163,7 @@ class Connection(Owned, Known, Methods, Arguments):
             raise NotRunning(f"{self.name}: the connection was started before; it is started once")
         self._home = Home()
         if self.config.problem is not None:
-            self._supervisor.refuse(self._diagnosis.classify(unusable(self.config)))
+            self._lifecycle.refuse(self._diagnosis.classify(unusable(self.config)))
         group.start_soon(self._run)
 
     async def _run(self) -> None:
@@ -172,7 +173,7 @@ class Connection(Owned, Known, Methods, Arguments):
             # A fault of ours. It must not take the manager's other connections along.
             self._diagnosis.crashed(error)
         finally:
-            self._supervisor.close()
+            self._lifecycle.close()
             self._ended.set()
 
     def close(self) -> None:
@@ -184,7 +185,7 @@ class Connection(Owned, Known, Methods, Arguments):
         """
         if self._home is not None and self._home.other_thread():
             raise NotRunning(f"{self.name}: {self._home.wrong_loop()}")
-        self._supervisor.close()
+        self._lifecycle.close()
 
     async def ended(self) -> None:
         """Return when a connection that was closed has ended: its calls are over, its sockets and child are gone."""
@@ -196,7 +197,7 @@ class Connection(Owned, Known, Methods, Arguments):
         """Return when the connection is ready, failed or closed."""
         self._check_here()
         while self.state not in (State.READY, State.FAILED, State.CLOSED):
-            await self._supervisor.changed()
+            await self._lifecycle.changed()
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Return when calls can be issued. A lazy connection is started by this.
@@ -227,7 +228,7 @@ class Connection(Owned, Known, Methods, Arguments):
         self._check_here()
         check_timeout(timeout)
         if self.state is not State.CLOSED:
-            self._supervisor.reconnect()
+            self._lifecycle.reconnect()
         await self.wait_ready(timeout)
 
     async def update_credentials(self, auth: Any = None, timeout: float | None = None) -> None:
@@ -250,9 +251,9 @@ class Connection(Owned, Known, Methods, Arguments):
         elif auth is not None:
             self._dialer.auth = request_auth = self._request_auth = self._authenticator(auth)
             # The present session was opened without credentials and would stay so: open another.
-            self._supervisor.reconnect()
-        self._supervisor.renewal.credentials = renewable(request_auth)
-        self._supervisor.credentials_changed()
+            self._lifecycle.reconnect()
+        self._lifecycle.renewal.credentials = renewable(request_auth)
+        self._lifecycle.credentials_changed()
         await self.wait_ready(timeout)
 
     @deprecated("authenticated() is now called update_credentials()")
@@ -265,10 +266,10 @@ class Connection(Owned, Known, Methods, Arguments):
         if self._home is None:
             raise self._not_entered()
         if self.state is State.CLOSED:
-            raise refusals.closed(self._supervisor)
-        session = self._supervisor.session
+            raise refusals.closed(self._lifecycle)
+        session = self._lifecycle.session
         if session is None or session.link is None:
-            raise refusals.not_ready(self._supervisor)
+            raise refusals.not_ready(self._lifecycle)
         client: Client = session.link.client
         return client
 
@@ -326,13 +327,6 @@ class Connection(Owned, Known, Methods, Arguments):
         except TypeError as error:
             raise self.config.error(str(error), "auth") from None
 
-    # -- for the supervisor
-
-    async def _after_established(self, session: Session) -> None:
-        """Beside the first calls of a session: finish restoring it, and list what it offers."""
-        await self._restore.beside_calls(self._send)
-        await self.catalog.first_listing(session, busy=self._supervisor.gate.in_flight > 0)
-
     async def _send(self, request: Any) -> types.EmptyResult:
         return await self._call(
             request.method, lambda client, _: client.session.send_request(request, types.EmptyResult), background=True
@@ -342,7 +336,7 @@ class Connection(Owned, Known, Methods, Arguments):
 
     async def tell_watchers(self) -> None:
         """Have those who watch resources read them again, because updates may have been missed."""
-        await self._restore.tell_watchers(self._client_options["message_handler"], self._diagnosis.contain)
+        await self._restore.tell_watchers()
 
     async def usable(self) -> bool:
         """Wait until calls can be issued, for as long as a call would; False if they cannot.
@@ -354,14 +348,14 @@ class Connection(Owned, Known, Methods, Arguments):
                 await self.wait_ready(self.policy.call_timeout)
             except CallFailed:
                 return False
-            session = self._supervisor.session
-            if session is None or self._supervisor.probe.pending() is None:
+            session = self._lifecycle.session
+            if session is None or self._lifecycle.probe.pending() is None:
                 return True
-            await self._supervisor.wait_for_probe(session)
+            await self._lifecycle.wait_for_probe(session)
 
     def present(self) -> Session | None:
         """The session that calls are issued on now."""
-        return self._supervisor.session
+        return self._lifecycle.session
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Run `task` beside the connection, for no longer than it lives. False if it does not live."""

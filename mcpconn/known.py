@@ -10,7 +10,7 @@ from mcpconn.core.failures import Failure
 from mcpconn.core.states import State
 from mcpconn.redact.redactor import Redactor
 from mcpconn.runtime.journal import Journal
-from mcpconn.runtime.supervisor import Supervisor
+from mcpconn.runtime.lifecycle import Lifecycle
 from mcpconn.status import ConnectionStatus, connection_status
 from mcpconn.wire.dial import Dialer
 
@@ -24,7 +24,7 @@ class Known:
     """Its configuration."""
     journal: Journal
     """What has happened to it."""
-    _supervisor: Supervisor
+    _lifecycle: Lifecycle
     _dialer: Dialer
     _request_auth: RequestAuth | None
     _redact: Redactor
@@ -33,22 +33,22 @@ class Known:
     @property
     def state(self) -> State:
         """Where the connection is."""
-        return self._supervisor.state
+        return self._lifecycle.state
 
     @property
     def epoch(self) -> int:
         """Number of the current session; 0 before the first."""
-        return self._supervisor.epoch
+        return self._lifecycle.epoch
 
     @property
     def last_failure(self) -> Failure | None:
         """The last failure that had consequences for the connection."""
-        return self._supervisor.last_failure
+        return self._lifecycle.last_failure
 
     @property
     def progress(self) -> str | None:
         """What a child that is being started is doing, for people: "starting, 12 s", with its last line on stderr."""
-        return self._supervisor.progress
+        return self._dialer.progress
 
     @property
     def stderr(self) -> Sequence[str]:
@@ -58,7 +58,7 @@ class Known:
 
     def status(self) -> ConnectionStatus:
         """Everything an operator asks for, as plain data."""
-        return connection_status(self._supervisor, self.journal, self.config, self._request_auth, self._dialer.stderr)
+        return connection_status(self._lifecycle, self.journal, self.config, self._request_auth, self._dialer)
 
     @property
     def redact(self) -> Redactor:
@@ -68,13 +68,13 @@ class Known:
     def usage(self) -> tuple[int, bool, float | None]:
         """How many calls the host has made, whether any is in flight or waiting, and when the last one ended at the
         latest, on the event loop's clock; None if that is not known. The catalogue's own listings are no use of it."""
-        gate, session = self._supervisor.gate, self._supervisor.session
+        gate, session = self._lifecycle.gate, self._lifecycle.session
         # A session that replaced another after the last call was established later than that call ended.
         used = session.last_used if session is not None else None
         return self._calls_made, gate.in_flight + gate.waiting > 0, used
 
     def __repr__(self) -> str:
-        gate = self._supervisor.gate
+        gate = self._lifecycle.gate
         return (
             f"<Connection {self.name!r} {self.state.value} epoch={self.epoch} "
             f"in_flight={gate.in_flight} waiting={gate.waiting}>"

@@ -12,10 +12,14 @@ from typing_extensions import Unpack, deprecated
 
 from mcpconn.options import CallOptions
 from mcpconn.requests import Requests
+from mcpconn.restore import Restore
 
 
 class Legacy(Requests):
     """What only servers up to 2025-11-25 know."""
+
+    _restore: Restore
+    """Keeps the log level and the subscriptions, for the sessions to come."""
 
     async def ping(
         self, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]

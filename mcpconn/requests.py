@@ -16,7 +16,6 @@ from mcpconn.catalog.catalog import Catalog
 from mcpconn.core.attempt import Attempt
 from mcpconn.keys import CANCEL, CallKey, ledger_of, repeated
 from mcpconn.peer import Peer
-from mcpconn.restore import Restore
 from mcpconn.runtime.session import Session
 
 T = TypeVar("T")
@@ -38,9 +37,6 @@ class Requests(Peer):
     """Requests of any method, on top of one `_call`."""
 
     catalog: Catalog
-
-    def __init__(self) -> None:
-        self._restore = Restore()
 
     @abstractmethod
     def present(self) -> Session | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -13,7 +12,8 @@ from mcpconn.config import ServerConfig
 from mcpconn.core.failures import Failure
 from mcpconn.core.stream import StreamRecord, StreamStatus
 from mcpconn.runtime.journal import Change, Journal
-from mcpconn.runtime.supervisor import Supervisor
+from mcpconn.runtime.lifecycle import Lifecycle
+from mcpconn.wire.dial import Dialer
 
 
 class FailureStatus(TypedDict):
@@ -118,35 +118,35 @@ def change_status(change: Change) -> TransitionStatus:
 
 
 def connection_status(
-    supervisor: Supervisor,
+    lifecycle: Lifecycle,
     journal: Journal,
     config: ServerConfig,
     auth: RequestAuth | None,
-    stderr: Sequence[str],
+    dialer: Dialer,
 ) -> ConnectionStatus:
     """Everything an operator asks of one connection."""
-    session = supervisor.session
+    session = lifecycle.session
     link: Any = session.link if session is not None else None
     stream: StreamRecord | None = link.stream if link is not None else None
     info = link.server_info if link is not None else None
     return {
-        "name": supervisor.name,
+        "name": lifecycle.name,
         "address": config.address,
         "transport": config.kind,
-        "state": supervisor.state.value,
-        "since": supervisor.since_wall,
-        "epoch": supervisor.epoch,
+        "state": lifecycle.state.value,
+        "since": lifecycle.since_wall,
+        "epoch": lifecycle.epoch,
         "era": link.era if link is not None else None,
         "protocol_version": link.version if link is not None else None,
         "server": {"name": info.name, "version": info.version} if info is not None else None,
-        "stream": stream.status(supervisor.now) if stream is not None else None,
-        "progress": supervisor.progress,
-        "last_failure": failure_status(supervisor.last_failure),
-        "stderr": list(stderr),
-        "retry_in": supervisor.retry_in,
+        "stream": stream.status(lifecycle.now) if stream is not None else None,
+        "progress": dialer.progress,
+        "last_failure": failure_status(lifecycle.last_failure),
+        "stderr": list(dialer.stderr),
+        "retry_in": lifecycle.retry_in,
         "credentials": auth.status() if auth is not None else None,
-        "in_flight": supervisor.gate.in_flight,
-        "waiting": supervisor.gate.waiting,
+        "in_flight": lifecycle.gate.in_flight,
+        "waiting": lifecycle.gate.waiting,
         "counts": dict(journal.counts),
         "transitions": [change_status(change) for change in journal.changes],
     }

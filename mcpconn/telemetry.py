@@ -28,11 +28,11 @@ from mcpconn.core.failures import FailureKind
 from mcpconn.core.outcome import Outcome
 from mcpconn.core.states import Event, State
 from mcpconn.runtime.journal import Change, Finished, Notice, Replay
-from mcpconn.runtime.supervisor import Supervisor
+from mcpconn.runtime.lifecycle import Lifecycle
 
 _tracer = trace.get_tracer("mcpconn")
 _meter = metrics.get_meter("mcpconn")
-_watched: WeakSet[Supervisor] = WeakSet()
+_watched: WeakSet[Lifecycle] = WeakSet()
 """Connections whose state the gauges tell, until they are closed. Weak: being measured keeps nothing alive."""
 
 _traced = False
@@ -40,18 +40,18 @@ _traced = False
 
 
 def _states(options: CallbackOptions) -> Iterable[Observation]:
-    for supervisor in tuple(_watched):
-        yield Observation(1, {"connection": supervisor.name, "state": supervisor.state.value})
+    for lifecycle in tuple(_watched):
+        yield Observation(1, {"connection": lifecycle.name, "state": lifecycle.state.value})
 
 
 def _in_flight(options: CallbackOptions) -> Iterable[Observation]:
-    for supervisor in tuple(_watched):
-        yield Observation(supervisor.gate.in_flight, {"connection": supervisor.name})
+    for lifecycle in tuple(_watched):
+        yield Observation(lifecycle.gate.in_flight, {"connection": lifecycle.name})
 
 
 def _waiting(options: CallbackOptions) -> Iterable[Observation]:
-    for supervisor in tuple(_watched):
-        yield Observation(supervisor.gate.waiting, {"connection": supervisor.name})
+    for lifecycle in tuple(_watched):
+        yield Observation(lifecycle.gate.waiting, {"connection": lifecycle.name})
 
 
 _meter.create_observable_gauge("mcpconn.connection.state", [_states], description="1 for the present state")
@@ -76,9 +76,9 @@ def measuring() -> bool:
 class Meter:
     """Turns one connection's notices into measurements."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        _watched.add(supervisor)
-        self._of = ref(supervisor)
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        _watched.add(lifecycle)
+        self._of = ref(lifecycle)
         self._lost: FailureKind | None = None
         self._lost_at = 0.0
         self._attributes: dict[tuple[str, str], tuple[dict[str, str], dict[str, str]]] = {}
@@ -95,8 +95,8 @@ class Meter:
 
     def _change(self, change: Change) -> None:
         name = change.server
-        if change.target is State.CLOSED and (supervisor := self._of()) is not None:
-            _watched.discard(supervisor)
+        if change.target is State.CLOSED and (lifecycle := self._of()) is not None:
+            _watched.discard(lifecycle)
         _transitions.add(
             1,
             {

@@ -40,24 +40,24 @@ async def until(connection: Connection, condition: Callable[[], bool]) -> None:
 
 async def quiet(connection: Connection) -> None:
     """Wait until the connection is at rest: no probe is under way, no dial, and no listing."""
-    supervisor = connection._supervisor
+    lifecycle = connection._lifecycle
     while True:
-        session = supervisor.session
-        if session is not None and supervisor.probe.pending() is not None:
-            await supervisor.wait_for_probe(session)
+        session = lifecycle.session
+        if session is not None and lifecycle.probe.pending() is not None:
+            await lifecycle.wait_for_probe(session)
         elif connection.catalog.busy:
             await connection.catalog.wait_until_listed()
         elif connection.state in (State.CONNECTING, State.RECONNECTING):
-            await supervisor.changed()
+            await lifecycle.changed()
         else:
             return
 
 
 def idle(connection: Connection) -> bool:
     """Whether no call holds or awaits anything of the connection."""
-    supervisor = connection._supervisor
-    sessions = [session.in_flight for session in supervisor._sessions]
-    return supervisor.gate.in_flight == supervisor.gate.waiting == 0 and not any(sessions)
+    gate = connection._lifecycle.gate
+    sessions = [session.in_flight for session in connection._supervisor.dialling.sessions]
+    return gate.in_flight == gate.waiting == 0 and not any(sessions)
 
 
 class Seen:

@@ -135,7 +135,7 @@ async def test_calls_in_flight_on_the_old_session_drain_while_the_next_is_dialle
             assert text_of(await connection.call_tool("charge")) == "charged 1"
             # The new session is in use, and the old one still has its ten.
             assert (connection.epoch, answers) == (2, [])
-            assert len(connection._supervisor._sessions) == 2
+            assert len(connection._supervisor.dialling.sessions) == 2
         assert answers == ["slept 1.5"] * 10
         assert script.executions["slow_charge"] == 10
         assert script.count("initialize") == 2

@@ -310,7 +310,7 @@ async def test_a_caller_that_leaves_while_the_connection_is_away_leaves_no_place
 
 
 async def until_waiting(connection: Connection, count: int) -> None:
-    while connection._supervisor.gate.waiting < count:
+    while connection._lifecycle.gate.waiting < count:
         await checkpoint()
 
 
@@ -372,4 +372,4 @@ async def test_the_standalone_stream_of_an_old_session_is_closed() -> None:
         while script.streams.count > 1:
             await checkpoint()
         assert connection.epoch == 3
-        assert len(connection._supervisor._sessions) == 1
+        assert len(connection._supervisor.dialling.sessions) == 1

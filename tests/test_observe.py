@@ -81,8 +81,8 @@ async def test_a_server_that_stays_down_is_told_less_and_less_often(caplog: pyte
     policy = Policy(patience=30, min_attempts=20, backoff=Backoff(initial=0.001, factor=1, maximum=0.001))
     with anyio.fail_after(SAFETY):
         async with Manager({"down": {"url": "http://127.0.0.1:9/mcp"}}, policy=policy) as manager:
-            while manager["down"]._supervisor.schedule.attempts < 9:
-                await manager["down"]._supervisor.changed()
+            while manager["down"]._lifecycle.schedule.attempts < 9:
+                await manager["down"]._lifecycle.changed()
     lines = [each for each in caplog.records if each.getMessage().startswith("connection.connecting")]
     told = [vars(each)["mcpconn"]["attempt"] for each in lines if each.levelno == logging.WARNING]
     assert told[:4] == [1, 2, 4, 8]

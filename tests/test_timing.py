@@ -326,7 +326,7 @@ async def test_a_dial_refused_with_retry_after_is_not_repeated_before(status: in
     async with Connection(
         {"url": "http://scripted/mcp", "http_transport": ScriptTransport(script)}, clock=virtual_clock(7)
     ) as connection:
-        assert 9 <= anyio.current_time() - (connection._supervisor.schedule.began) <= 11
+        assert 9 <= anyio.current_time() - (connection._lifecycle.schedule.series.began) <= 11
         assert connection.epoch == 1
 
 
@@ -336,7 +336,7 @@ async def test_without_waiting_calls_dials_slow_down_to_a_minute() -> None:
         transport.down = True
         transport.drop()
         await settle()
-        connection._supervisor.report(connection.epoch, connection._diagnosis.classify(gone()))
+        connection._lifecycle.report(connection.epoch, connection._diagnosis.classify(gone()))
         started, before = anyio.current_time(), transport.refused
         await anyio.sleep(60)
         assert transport.refused - before <= 8

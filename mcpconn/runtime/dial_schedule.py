@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from mcpconn.core.decide import decide_loss
 from mcpconn.core.failures import Delivery, Failure, FailureKind
@@ -13,6 +14,15 @@ from mcpconn.runtime.clock import Clock
 FREE_SHORT_LIVES = 2
 """Sessions in a row that may be forgotten young before dialling slows down. One is a restart, two are a
 restart met by two calls; three are a pattern."""
+
+
+class Series(NamedTuple):
+    """Dials one after another, until one succeeds or the connection gives up."""
+
+    began: float
+    """What patience is measured from: the loss of a session, or the first dial."""
+    half_open: bool = False
+    """The connection was `failed`, and one dial looks whether the server is back. If it fails, there is no second."""
 
 
 class DialSchedule:
@@ -31,8 +41,10 @@ class DialSchedule:
         """When the first of them was lost."""
         self.cool_downs = 0
         """Times the connection failed in a row."""
-        self.began = 0.0
-        """When the present series of dials began: what patience is measured from."""
+        self.series = Series(0.0)
+        """The present dials, or the last ones."""
+        self.away = False
+        """A dial has failed since the last session: other connections may wait for the same server to return."""
         self.dialled = 0.0
         """When the last dial failed."""
         self.floor: float | None = None
@@ -40,14 +52,37 @@ class DialSchedule:
         self.due: float | None = None
         """When the next dial or probe is due; None: now, or not at all."""
 
-    def reset(self, *, keep_cool_down: bool = False) -> None:
-        """Forget failed attempts: the next dial is made at once, with all patience."""
+    def begin(self, *, half_open: bool = False) -> None:
+        """A series of dials begins.
+
+        Args:
+            half_open: It is one dial, after a cool-down.
+        """
+        self.series = Series(self._clock.now(), half_open)
+
+    def reset(self) -> None:
+        """Forget everything that failed: the next dial is made at once, with all patience."""
+        self.short_lives = self.useless_sessions = self.cool_downs = 0
+        self._dial_now(half_open=False)
+
+    def end_cool_down(self) -> None:
+        """The cool-down is over: one dial is made at once. The next cool-down will be longer if it fails."""
+        self._dial_now(half_open=True)
+
+    def _dial_now(self, *, half_open: bool) -> None:
         self.attempts = 0
         self.due = self.floor = None
-        self.began = self._clock.now()
-        if not keep_cool_down:
-            self.short_lives = self.useless_sessions = 0
-            self.cool_downs = 0
+        self.begin(half_open=half_open)
+
+    def dial_failed(self) -> None:
+        """Count a dial that failed."""
+        self.attempts += 1
+        self.away = True
+
+    def established(self) -> bool:
+        """A dial succeeded. Whether others had failed since the last session."""
+        away, self.away = self.away, False
+        return away
 
     def lost(self, failure: Failure, *, proven: bool, age: float, served: bool = False, tried: bool = False) -> Failure:
         """A session was lost. Returns the failure, with what the pattern of losses looks like.
@@ -81,7 +116,7 @@ class DialSchedule:
         forgotten = failure.kind is FailureKind.SESSION_EXPIRED and young
         self.short_lives = self.short_lives + 1 if forgotten else 0
         # Patience is measured from the loss, not from the first dial after it.
-        self.began = now
+        self.begin()
         self.due, self.floor = None, failure.retry_after
         if self.useless_sessions > 1:
             pattern = (
@@ -124,12 +159,12 @@ class DialSchedule:
         return replace(failure, summary=f"{failure.summary}; {pattern}")
 
     def set_due(self, floor: float | None = None) -> None:
-        """Set `due` for the next dial, once for each attempt.
+        """Set `due` for the next dial, once for each attempt. A half-open one has no delay: that was the cool-down.
 
         Args:
             floor: Seconds the server asked for (Retry-After).
         """
-        if self.due is not None:
+        if self.due is not None or self.series.half_open:
             return
         # The first reconnect has no delay: an expired session is answered at once. Only patterns and failures slow
         # down.

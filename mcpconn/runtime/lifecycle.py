@@ -1,50 +1,63 @@
-"""The synchronous half of a connection's owner: its state, and everything that follows from an event at once.
+"""The state of a connection, and everything that follows from an event at once.
 
 Calls report failures here. When `report` returns, the state says what followed, and the gate is closed or
-open accordingly; the task (`supervisor`) then does the work that the new state asks for. Nothing in this
-file waits, so nothing can come between a failure and its consequences.
+open accordingly; the task (`supervisor`) is woken and does the work that the new state asks for. Failures and
+verdicts are applied without waiting, so nothing can come between one and its consequences.
+
+The machine's state is `cell`. What is beside it, and why the state cannot say it:
+
+| kept here | why |
+| --- | --- |
+| `epoch`, `session` | which session: reports about an earlier one change nothing |
+| `last_failure`, `since`, `since_wall` | for people and `status()` |
+| `gate` | follows the state (`fire`), and counts calls |
+| `schedule` | failures in a row, the present series of dials and whether it is half-open, when the next is due |
+| `probe` | whether a suspicion is being looked into: by the table, `ready` has no state of its own for that |
+| `renewal` | whether credentials were refused and renewed, which outlasts several sessions |
+| `dial`, `closing_by` | handles of what is under way: to interrupt a dial, and how long `close` waits |
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import anyio
-from anyio.abc import TaskGroup
 
 from mcpconn.core.decide import decide, is_plain, needs_person
-from mcpconn.core.failures import Evidence, Failure
+from mcpconn.core.failures import Failure
 from mcpconn.core.machine import Cell, fire
 from mcpconn.core.states import Event, State
-from mcpconn.policy import Policy
 from mcpconn.runtime import refusals
-from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.common import Common
 from mcpconn.runtime.dial_schedule import DialSchedule
+from mcpconn.runtime.errands import Errands
 from mcpconn.runtime.gate import Gate
-from mcpconn.runtime.journal import Change, Journal
+from mcpconn.runtime.journal import Change
 from mcpconn.runtime.probe import Probe
 from mcpconn.runtime.protocols import Renewable
 from mcpconn.runtime.renewal import Renewal
 from mcpconn.runtime.session import Session
+from mcpconn.runtime.wake import Wake
+
+REPLICA_PROBES = 4
+"""Probes that must be refused, if replicas seem not to share their sessions. With two of them, a session that
+one knows is given up by mistake at every sixteenth suspicion."""
+DIALLING = (State.CONNECTING, State.RECONNECTING)
+"""The states in which a session is being opened, or waited for."""
 
 
-class Lifecycle(ABC):
+class Lifecycle:
     """State, epoch, session and gate of one connection."""
 
-    def __init__(
-        self,
-        name: str,
-        policy: Policy,
-        *,
-        classify: Callable[[Evidence], Failure],
-        clock: Clock,
-        journal: Journal,
-        lazy: bool,
-        credentials: Renewable | None,
-    ) -> None:
-        self.name = name
+    def __init__(self, common: Common, errands: Errands, *, credentials: Renewable | None = None) -> None:
+        """
+        Args:
+            common: What all parts of the connection have in common.
+            errands: Runs the probes.
+            credentials: Renewed once when a session or dial is refused for them.
+        """
+        policy, clock = common.policy, common.clock
+        self.name = common.name
         self.cell = Cell()
         self.epoch = 0
         """Number of the current session, +1 with each `established`."""
@@ -56,36 +69,27 @@ class Lifecycle(ABC):
         """When the present state was entered."""
         self.since_wall: float | None = None
         """The same, in seconds since 1970; None before the first transition."""
-        self.lazy = lazy
-        """Dial when a call waits, not before."""
+        self.wake = Wake()
+        """Wakes the task when there is something to do."""
         self.gate = Gate(
             max_in_flight=policy.max_in_flight,
             max_waiting=policy.max_waiting,
             overloaded=lambda: refusals.overloaded(self),
-            on_waiting=self._rouse,
+            on_waiting=self.wake.set,
         )
         self.schedule = DialSchedule(policy, clock)
-        self.probe = Probe(policy, clock, classify)
-        self._classify = classify
-        self._policy = policy
-        self._clock = clock
-        self._journal = journal
+        self.probe = Probe(policy, clock, common.classify)
         self.renewal = Renewal(credentials, clock)
         """Of the credentials, when they are refused."""
-        self._half_open = False
-        self._wake = anyio.Event()
+        self.dial: anyio.CancelScope | None = None
+        """The dial that is under way, or the login before it."""
+        self.closing_by = math.inf
+        """When calls in flight are not waited for any longer, once the connection is closed."""
+        self._policy = policy
+        self._clock = clock
+        self._journal = common.journal
+        self._errands = errands
         self._changed: anyio.Event | None = None
-        self._dial_scope: anyio.CancelScope | None = None
-        self._group: TaskGroup | None = None
-        self._closing_by = math.inf
-
-    @abstractmethod
-    def _start_probe(self, session: Session, *, keepalive: bool = False) -> None:
-        """Have the session asked whether it lives, beside everything else."""
-
-    def _rouse(self) -> None:
-        """Have the task look at what there is to do."""
-        self._wake.set()
 
     # -- what callers see
 
@@ -116,9 +120,9 @@ class Lifecycle(ABC):
     def refuse(self, failure: Failure) -> None:
         """Go to `failed` before anything is dialled: the configuration cannot be used."""
         if self.state is State.IDLE:
-            self.since = self.schedule.began = self._clock.now()
-            self.fire(Event.CONNECT)
-            self._give_up(failure)
+            self.since = self._clock.now()
+            self.connect()
+            self.give_up(failure)
 
     def report(self, epoch: int, failure: Failure) -> None:
         """A call failed, or the wire noticed something, on the session of `epoch`. Stale reports change nothing."""
@@ -136,7 +140,7 @@ class Lifecycle(ABC):
         if event is Event.SUSPECTED:
             self._suspect(session, failure)
         elif event is not None:
-            self._lose(session, event, failure)
+            self.lose(session, event, failure)
 
     async def wait_for_probe(self, session: Session, *, deferred: bool = False) -> None:
         """Return when no probe of `session` is under way.
@@ -161,15 +165,14 @@ class Lifecycle(ABC):
         """
         # A person asked: no backoff of earlier failures stands in the way.
         self.schedule.reset()
-        self._half_open = False
         if self.state is State.READY:
-            self._recycle()
+            self.recycle()
         if self.state is State.IDLE:
             self.fire(Event.CONNECT)
         elif self.state is State.FAILED:
             self.renewal.reset()
             self.fire(Event.RETRY)
-        self._wake.set()
+        self.wake.set()
 
     def credentials_changed(self) -> None:
         """Forget earlier refusals, which were of the old credentials, and dial if they were what held it up."""
@@ -178,25 +181,27 @@ class Lifecycle(ABC):
             self.reconnect()
         elif self.session is None:
             self.schedule.reset()
-            if self.renewal.under_way and self._dial_scope is not None:
+            if self.renewal.under_way and self.dial is not None:
                 # Nobody has to log in any more.
-                self._dial_scope.cancel()
-            self._wake.set()
+                self.dial.cancel()
+            self.wake.set()
 
-    def _server_returned(self) -> None:
+    def server_returned(self) -> None:
         """Another connection has found that the server is back."""
         if self.schedule.server_returned(self.last_failure):
-            self._wake.set()
+            self.wake.set()
 
     def close(self) -> None:
         """End the connection. Calls that wait fail at once; those in flight get the drain timeout."""
         if self.state is State.CLOSED:
             return
-        self._closing_by = self._clock.now() + self._policy.drain_timeout if self._group is not None else math.inf
+        if self._errands.group is not None:
+            self.closing_by = self._clock.now() + self._policy.drain_timeout
         # Whoever waits for what a probe says waits no longer.
         self.probe.end()
-        if self._dial_scope is not None:
-            self._dial_scope.cancel()
+        if self.dial is not None:
+            self.dial.cancel()
+        self._errands.close()
         self.fire(Event.CLOSE)
 
     # -- transitions
@@ -220,13 +225,13 @@ class Lifecycle(ABC):
             self.gate.refuse(lambda: refusals.closed(self))
         elif target is not source:
             self.gate.close()
-        self._wake.set()
+        self.wake.set()
         if self._changed is not None:
             # After the gate: whoever waited for the transition finds its consequences done.
             self._changed.set()
             self._changed = None
         # Last: a listener is host code, and may close the connection before this returns.
-        elapsed = now - (self.schedule.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
+        elapsed = now - (self.schedule.series.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
         self._journal.add(
             Change(
                 self.name,
@@ -242,16 +247,58 @@ class Lifecycle(ABC):
             )
         )
 
+    def connect(self) -> None:
+        """From `idle`: begin a series of dials."""
+        self.schedule.begin()
+        self.fire(Event.CONNECT)
+
+    def establish(self, session: Session) -> None:
+        """A dial has succeeded: `session` is the one that calls are issued on."""
+        now = self._clock.now()
+        # Everything up to `fire` is synchronous, so no call can meet a session that is half set up.
+        self.epoch += 1
+        session.epoch, session.established_at, session.last_used = self.epoch, now, now
+        self.session = session
+        self.fire(Event.ESTABLISHED)
+
     def _suspect(self, session: Session, failure: Failure) -> None:
-        if self._group is None:
+        if self._errands.group is None:
             return
         if self.probe.suspect(session, failure):
-            self._start_probe(session)
+            self.start_probe(session)
         else:
             # The task has to look when the probe that waits is due.
-            self._wake.set()
+            self.wake.set()
 
-    def _lose(self, session: Session, event: Event, failure: Failure) -> None:
+    def start_probe(self, session: Session, *, keepalive: bool = False) -> None:
+        """Have the session asked whether it lives, beside everything else.
+
+        Args:
+            session: The present session.
+            keepalive: Nobody has complained of it.
+        """
+        assert self._errands.group is not None
+        # Marked as under way before the event is fired, because a listener may report another failure from within.
+        cause = self.probe.begin(keepalive=keepalive)
+        if not keepalive:
+            self.fire(Event.SUSPECTED, cause)
+        self._errands.group.start_soon(self._ask, session)
+
+    async def _ask(self, session: Session) -> None:
+        """Ask the server whether the session lives; the answer turns suspicion into proof, or ends it."""
+        verdict = await self.probe.ask(
+            session,
+            refreshable=lambda: self.renewal.possible(session),
+            tries=REPLICA_PROBES if self.schedule.replicas_suspected else 1,
+        )
+        # The session may have been given up meanwhile. Then its probe was ended with it.
+        if session is self.session and self.state is State.READY:
+            if verdict is None:
+                self.probe.end()
+            else:
+                self.lose(session, *verdict)
+
+    def lose(self, session: Session, event: Event, failure: Failure) -> None:
         """The present session is over: by proof, or because only a person can fix what is wrong."""
         # First: its transport, which `retire` may end, reports that end, and a session is lost once.
         self.session = None
@@ -269,19 +316,25 @@ class Lifecycle(ABC):
         if event is Event.LOST:
             event = self.schedule.after_loss(failure)
         if event is Event.GIVE_UP:
-            self._give_up(failure)
+            self.give_up(failure)
         else:
             self.fire(event, failure)
 
-    def _give_up(self, failure: Failure, *, forever: bool = False) -> None:
-        self._half_open = False
+    def give_up(self, failure: Failure, *, forever: bool = False) -> None:
+        """The connection has failed.
+
+        Args:
+            failure: Why.
+            forever: It will not be tried again, whatever the failure says.
+        """
         # The next dial starts without the refusal: a person may have changed the credentials by then.
         self.renewal.refusal = None
         person = needs_person(failure, worked=self.epoch > 0)
         self.schedule.cool_down(forever=forever or person, floor=failure.retry_after)
         self.fire(Event.GIVE_UP, failure)
 
-    def _recycle(self) -> None:
+    def recycle(self) -> None:
+        """End the present session, which nothing is wrong with, once its calls are over."""
         session, self.session = self.session, None
         if session is not None:
             age = self._clock.now() - session.established_at

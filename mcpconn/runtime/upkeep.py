@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from enum import Enum
+from random import Random
 
 from mcpconn.policy import Policy
+from mcpconn.runtime.protocols import Link
 from mcpconn.runtime.session import Session
 
 KEEPALIVE = 60.0
@@ -23,18 +24,18 @@ class Task(Enum):
     PROBE = "nobody used it for the keepalive interval"
 
 
-def keepalive(policy: Policy, *, forgettable: bool, chance: Callable[[], float]) -> float | None:
+def keepalive(link: Link, policy: Policy, rng: Random) -> float | None:
     """Seconds without use after which a session is probed; None: never.
 
     Args:
+        link: The session's. By itself (`auto`) only a session is probed that its server can forget without a sign:
+            there is no child that ends, no stream that all answers come on.
         policy: Says it, or leaves it to this.
-        forgettable: The server can forget the session without a sign of it: there is no child that ends, no stream
-            that all answers come on.
-        chance: A random number from 0 to 1. The sessions of a program are not all probed at once.
+        rng: Jitter. The sessions of a program are not all probed at once.
     """
     if policy.keepalive != "auto":
         return policy.keepalive
-    return KEEPALIVE * (1 + KEEPALIVE_JITTER * (2 * chance() - 1)) if forgettable else None
+    return KEEPALIVE * (1 + KEEPALIVE_JITTER * (2 * rng.random() - 1)) if link.forgettable else None
 
 
 def alarm(session: Session, policy: Policy, now: float) -> float:

@@ -331,7 +331,7 @@ class Sandbox:
                 await connection.reconnect(60)
             if connection.state is not State.CLOSED:
                 await self._answered(connection)
-            if len(connection._supervisor._sessions) > 1:
+            if len(connection._supervisor.dialling.sessions) > 1:
                 self._complaints.append(f"{connection.name}: an old session has not ended")
         self.check()
         if self.pending and self._handler is not None:

@@ -131,7 +131,7 @@ async def test_the_tail_of_a_childs_stderr_is_shown():
     async with Manager({"tool": {"command": sys.executable, "args": ["-c", NOISY]}}) as servers:
         app = status_app(servers)
         while servers["tool"].last_failure is None:
-            await servers["tool"]._supervisor.changed()
+            await servers["tool"]._lifecycle.changed()
         assert (await ask(app, "/connections/tool")).json()["stderr"] == ["it does not work"]
 
 

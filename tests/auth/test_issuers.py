@@ -101,7 +101,7 @@ async def test_without_metadata_of_the_issuer_nothing_is_guessed(
             # It comes back by itself when the metadata do: the refresh token was kept.
             world.answers.clear()
             while connection.state is not State.READY:
-                await connection._supervisor.changed()
+                await connection._lifecycle.changed()
             assert await add(connection) == "2"
     assert world.issuer.saw(*stored_secrets(record)) == list(stored_secrets(record))
     assert world.server.saw(*stored_secrets(record)) == []

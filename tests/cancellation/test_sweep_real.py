@@ -95,7 +95,7 @@ async def test_a_call_cancelled_anywhere_does_not_disturb_its_neighbours_on_real
         async def clean(at: int) -> None:
             # The courtesy of a cancelled call, and an old session's end, are their own connections' business.
             await warmed(connection)
-            assert connection._supervisor.gate.in_flight == 0
+            assert connection._lifecycle.gate.in_flight == 0
 
         assert await every_checkpoint(make, before=begin, after=clean) >= 1
 

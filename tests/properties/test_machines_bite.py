@@ -20,7 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from mcpconn import CallFailed, Delivery, Event, Failure, FailureKind
 from mcpconn.core.decide import decide, decide_dial, may_replay
 from mcpconn.core.outcome import Outcome
-from mcpconn.runtime import calls, lifecycle, supervisor
+from mcpconn.runtime import dialling, lifecycle, retries
 from mcpconn.runtime.dial_schedule import DialSchedule
 from mcpconn.runtime.gate import Gate
 from mcpconn.runtime.lifecycle import Lifecycle
@@ -37,15 +37,15 @@ Mistake = Callable[[Patch], None]
 
 
 def unsafe_calls_are_replayed(patch: Patch) -> None:
-    patch.setattr(calls, "may_replay", lambda failure, **facts: may_replay(failure, **{**facts, "safe": True}))
+    patch.setattr(retries, "may_replay", lambda failure, **facts: may_replay(failure, **{**facts, "safe": True}))
 
 
 def calls_are_replayed_for_ever(patch: Patch) -> None:
-    patch.setattr(calls, "may_replay", lambda failure, **facts: may_replay(failure, **{**facts, "replays": 0}))
+    patch.setattr(retries, "may_replay", lambda failure, **facts: may_replay(failure, **{**facts, "replays": 0}))
 
 
 def the_budget_is_not_asked(patch: Patch) -> None:
-    patch.setattr(calls, "may_replay", lambda failure, **facts: may_replay(failure, **{**facts, "budget": 1}))
+    patch.setattr(retries, "may_replay", lambda failure, **facts: may_replay(failure, **{**facts, "budget": 1}))
 
 
 def suspicion_is_taken_for_proof(patch: Patch) -> None:
@@ -68,7 +68,7 @@ def a_half_open_probe_may_fail_again_and_again(patch: Patch) -> None:
         more = {"half_open": False, "attempts": 1} if facts["half_open"] else {}
         return decide_dial(failure, **{**facts, **more})
 
-    patch.setattr(supervisor, "decide_dial", patient)
+    patch.setattr(dialling, "decide_dial", patient)
 
 
 def old_failures_count(patch: Patch) -> None:
@@ -80,7 +80,7 @@ def a_tools_words_are_believed(patch: Patch) -> None:
     def believe(failure: Failure, lost: Failure | None) -> Failure:
         return replace(failure, kind=FailureKind.SESSION_EXPIRED, delivery=Delivery.REJECTED)
 
-    patch.setattr("mcpconn.runtime.calls.confirmed", believe)
+    patch.setattr("mcpconn.runtime.retries.confirmed", believe)
 
 
 def waiters_are_forgotten(patch: Patch) -> None:

@@ -16,6 +16,7 @@ from hypothesis.stateful import rule
 
 from mcpconn import Change, Delivery, Event, FailureKind, Policy, State
 from mcpconn.runtime.journal import Notice, Replay
+from mcpconn.runtime.session import Session
 from mcpconn.testing import Armed, Script
 from mcpconn.testing.history import Call
 from mcpconn.testing.machine import SandboxMachine
@@ -99,6 +100,10 @@ LEDGER = Ledger(budget=BUDGET, renewals=0)
 """What can happen in a world is found out once, for all connections that are followed."""
 
 
+async def list_nothing(session: Session) -> None:
+    """In place of what runs beside the first calls of a session."""
+
+
 class Conformance(SandboxMachine):
     """A connection, and the model beside it. Its sessions are replaced when they are old."""
 
@@ -113,7 +118,7 @@ class Conformance(SandboxMachine):
         self.connection = self.sandbox.manager["server"]
         self.script_ = self.sandbox.scripts["server"]
         # The catalogue's own calls would be callers that the model does not know.
-        self.connection._supervisor._established = None
+        self.connection._restore.beside_calls = list_nothing  # type: ignore[method-assign]
         self.follower = Follower(LEDGER)
         self.calls: list[Call | None] = [None] * len(NAMES)
         self.told = [True] * len(NAMES)
@@ -158,7 +163,7 @@ class Conformance(SandboxMachine):
         possible.update(*(words for _, words in self.armed))
         # What a fault does may still be to come, while the call or the probe that has met it is under way.
         pending = any(call is not None and not call.ended for call in self.calls)
-        pending = pending or self.connection._supervisor.probe.under_way
+        pending = pending or self.connection._lifecycle.probe.under_way
         self.armed = [(armed, words) for armed, words in self.armed if armed.left or pending]
         if self.forgotten:
             possible |= LOST_SESSION
@@ -174,7 +179,7 @@ class Conformance(SandboxMachine):
             if False not in self.scattered:
                 possible -= GONE_WORDS
         self.scattered = {self.short_lives >= 3}
-        gate = self.connection._supervisor.gate
+        gate = self.connection._lifecycle.gate
         observation = Observation(
             events=tuple(self.events),
             replays=self.replays,
@@ -304,7 +309,7 @@ class Conformance(SandboxMachine):
         self.short_lives = 0
         self.scattered.add(False)
         # Without the wait for ready, which would be one more caller.
-        self.after_doing(self.connection._supervisor.reconnect, "reconnect() is called")
+        self.after_doing(self.connection._lifecycle.reconnect, "reconnect() is called")
 
     @rule(seconds=SECONDS)
     def advance(self, seconds: float) -> None:

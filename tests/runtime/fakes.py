@@ -18,6 +18,8 @@ from mcpconn.core.failures import Era, Evidence, Phase
 from mcpconn.core.stream import StreamRecord
 from mcpconn.runtime.calls import Calls
 from mcpconn.runtime.clock import Clock
+from mcpconn.runtime.common import Common
+from mcpconn.runtime.dialling import NothingCarried
 from mcpconn.runtime.dials import Dials
 from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.supervisor import Supervisor
@@ -209,24 +211,11 @@ class Rig:
         self.notices: list[Any] = []
         self.journal.subscribe(self.notices.append)
         self.budget = ReplayBudget()
-        self.supervisor = Supervisor(
-            "fake",
-            self.dialer,
-            self.policy,
-            classify=classify,
-            clock=self.clock,
-            journal=self.journal,
-            dials=dials or Dials(self.policy),
-            **options,
-        )
-        self.calls = Calls(
-            self.supervisor,
-            self.policy,
-            classify=classify,
-            clock=self.clock,
-            journal=self.journal,
-            budget=self.budget,
-        )
+        common = Common("fake", self.policy, classify, self.clock, self.journal)
+        self.carried = NothingCarried()
+        self.supervisor = Supervisor(common, self.dialer, dials or Dials(self.policy), carried=self.carried, **options)
+        self.lifecycle = self.supervisor.lifecycle
+        self.calls = Calls(common, self.lifecycle, budget=self.budget, progress=lambda: self.dialer.progress)
 
     @property
     def events(self) -> list[str]:
@@ -269,11 +258,11 @@ class Rig:
             try:
                 yield self
             finally:
-                self.supervisor.close()
+                self.lifecycle.close()
         await settle()
         assert self.dialer.shut
         assert all(link.closed for link in self.dialer.links)
-        assert (self.supervisor.gate.in_flight, self.supervisor.gate.waiting) == (0, 0)
+        assert (self.lifecycle.gate.in_flight, self.lifecycle.gate.waiting) == (0, 0)
 
     async def ready(self) -> None:
         await self.calls.ready(None)

@@ -157,7 +157,7 @@ async def test_an_error_that_sounds_like_an_expired_session_is_raised_where_the_
         with pytest.raises(MCPError) as caught:
             await rig.call(error, "never", safe=True)
         assert caught.value is error
-        assert (rig.link.asked, rig.supervisor.epoch) == (["ping"], 1)
+        assert (rig.link.asked, rig.lifecycle.epoch) == (["ping"], 1)
 
 
 @pytest.mark.parametrize("refusal", [SPOKEN, GONE, UNLISTED], ids=["same words", "other words", "no words"])
@@ -171,7 +171,7 @@ async def test_a_refusal_is_retried_if_a_probe_is_refused_for_the_session(refusa
         await rig.ready()
         rig.link.on_probe = probe
         assert await rig.call(CallError(SPOKEN), "answer") == "answer"
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 @pytest.mark.parametrize("evidence", [CUT, Evidence(exception=TimeoutError()), Evidence(http_status=503)])
@@ -187,7 +187,7 @@ async def test_a_refusal_stays_unknown_if_the_probe_fails_for_another_reason(evi
         with pytest.raises(OutcomeUnknown):
             await rig.call(CallError(SPOKEN), "never")
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 async def test_a_sentence_that_mentions_a_session_stays_unknown() -> None:
@@ -243,7 +243,7 @@ async def test_closing_while_the_probe_runs_passes_the_error_on() -> None:
 
         async def close() -> None:
             await anyio.sleep(1)
-            rig.supervisor.close()
+            rig.lifecycle.close()
 
         async with anyio.create_task_group() as group:
             group.start_soon(close)
@@ -274,7 +274,7 @@ async def test_what_a_first_attempt_may_have_done_is_not_forgotten_while_the_sec
         async def close_later() -> None:
             await anyio.sleep(1)
             if end == "is closed":
-                rig.supervisor.close()
+                rig.lifecycle.close()
 
         rig.link.on_probe = probe
         expected: type[CallFailed] = {"fails": ConnectionFailed, "is closed": ConnectionClosed}.get(end, CallTimeout)
@@ -373,7 +373,7 @@ async def test_no_more_calls_are_issued_at_once_than_the_policy_says() -> None:
 
     async def attempt(attempt: Attempt) -> None:
         nonlocal most
-        most = max(most, rig.supervisor.gate.in_flight)
+        most = max(most, rig.lifecycle.gate.in_flight)
         await anyio.sleep(1)
 
     async with rig.running(), anyio.create_task_group() as group:
@@ -393,7 +393,7 @@ async def test_a_call_let_through_in_the_moment_the_session_is_lost_waits_for_th
         # The first meets a lost session; its permit goes to the second before anybody knows.
         async def attempt(attempt: Attempt) -> str:
             await checkpoint()
-            if rig.supervisor.epoch == 1:
+            if rig.lifecycle.epoch == 1:
                 raise CallError(GONE)
             return "answer"
 
@@ -404,7 +404,7 @@ async def test_a_call_let_through_in_the_moment_the_session_is_lost_waits_for_th
             for _ in range(callers):
                 group.start_soon(call)
         assert answers == ["answer"] * callers
-    assert rig.supervisor.gate.in_flight == 0
+    assert rig.lifecycle.gate.in_flight == 0
 
 
 # -- cancellation
@@ -433,14 +433,14 @@ async def test_a_caller_cancelled_anywhere_leaves_nothing_behind(story: str, ste
                 group.start_soon(call)
             await checkpoints(steps)
             group.cancel_scope.cancel()
-        gate = rig.supervisor.gate
+        gate = rig.lifecycle.gate
         assert (gate.in_flight, gate.waiting) == (0, 0)
-        assert all(session.in_flight == 0 for session in rig.supervisor._sessions)
-        assert rig.supervisor.state is not State.FAILED
+        assert all(session.in_flight == 0 for session in rig.supervisor.dialling.sessions)
+        assert rig.lifecycle.state is not State.FAILED
         assert await rig.call("answer") == "answer"
         # A session that was lost while callers left is gone for good.
         await checkpoints(10)
-        assert len(rig.supervisor._sessions) == 1
+        assert len(rig.supervisor.dialling.sessions) == 1
 
 
 async def test_a_cancelled_call_says_nothing_about_the_connection() -> None:
@@ -500,7 +500,7 @@ async def test_what_a_caller_is_handling_when_it_calls_is_no_evidence(
                 with pytest.raises(ValueError, match="bad") as caught:
                     await rig.call(attempt, attempt, safe=True)
                 assert caught.value is error
-        assert rig.supervisor.epoch == epoch
+        assert rig.lifecycle.epoch == epoch
 
 
 # -- errors
@@ -554,6 +554,6 @@ async def test_a_stale_failure_of_a_call_does_not_hurt_the_next_session() -> Non
 
             group.start_soon(rig.call, late, "answer")
             await checkpoints(5)
-            rig.supervisor.report(1, classify(GONE))
-        assert rig.supervisor.epoch == 2
+            rig.lifecycle.report(1, classify(GONE))
+        assert rig.lifecycle.epoch == 2
         assert rig.events.count("lost") == 1

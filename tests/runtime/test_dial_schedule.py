@@ -175,6 +175,7 @@ def test_a_fresh_start_forgets_everything_and_a_probe_after_a_cool_down_all_but_
     for keep in (True, False):
         schedule.attempts = schedule.cool_downs = schedule.short_lives = 5
         schedule.due = schedule.floor = 99.0
-        schedule.reset(keep_cool_down=keep)
-        assert (schedule.attempts, schedule.due, schedule.floor, schedule.began) == (0, None, None, time.now)
+        (schedule.end_cool_down if keep else schedule.reset)()
+        assert schedule.series.half_open is keep
+        assert (schedule.attempts, schedule.due, schedule.floor, schedule.series.began) == (0, None, None, time.now)
         assert schedule.cool_downs == (5 if keep else 0)

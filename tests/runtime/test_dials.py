@@ -85,15 +85,15 @@ async def test_a_server_that_one_connection_finds_again_is_dialled_at_once_by_al
             await stack.enter_async_context(rig.running())
         # Longer than patience: failed, and waiting for their cool-downs to end.
         await anyio.sleep(700)
-        assert {rig.supervisor.state for rig in (*rigs, other)} == {State.FAILED}
+        assert {rig.lifecycle.state for rig in (*rigs, other)} == {State.FAILED}
         for rig in rigs:
             rig.dialer.always = failing_never
         back = anyio.current_time()
-        rigs[0].supervisor.reconnect()
+        rigs[0].lifecycle.reconnect()
         await settle()
         assert anyio.current_time() == back
-        assert {rig.supervisor.state for rig in rigs} == {State.READY}
-        assert other.supervisor.state is State.FAILED
+        assert {rig.lifecycle.state for rig in rigs} == {State.READY}
+        assert other.lifecycle.state is State.FAILED
 
 
 async def test_a_connection_with_a_trouble_of_its_own_keeps_its_pace_whatever_its_neighbours_find() -> None:
@@ -105,7 +105,7 @@ async def test_a_connection_with_a_trouble_of_its_own_keeps_its_pace_whatever_it
         await one.ready()
         await settle()
         made = other.dialer.dials
-        one.supervisor.reconnect()
+        one.lifecycle.reconnect()
         await settle()
         assert one.events.count(Event.ESTABLISHED.value) == 2
         assert other.dialer.dials == made

@@ -44,10 +44,10 @@ def told(evidence: Evidence) -> Failure:
 
 async def suspect(rig: Rig, evidence: Evidence = ODD) -> None:
     """Make the session suspect, and wait until that is settled."""
-    session = rig.supervisor.session
+    session = rig.lifecycle.session
     assert session is not None
-    rig.supervisor.report(rig.supervisor.epoch, told(evidence))
-    await rig.supervisor.wait_for_probe(session, deferred=True)
+    rig.lifecycle.report(rig.lifecycle.epoch, told(evidence))
+    await rig.lifecycle.wait_for_probe(session, deferred=True)
 
 
 # -- when
@@ -66,14 +66,14 @@ async def test_suspicions_are_probed_3_s_apart_at_least_and_always() -> None:
         rig.link.on_probe = note
         started = anyio.current_time()
         while anyio.current_time() < started + 60:
-            rig.supervisor.report(1, told(ODD))
+            rig.lifecycle.report(1, told(ODD))
             await anyio.sleep(0.1)
         gaps = [after - before for before, after in pairwise(at)]
         assert 19 <= len(at) <= 21
         # Never closer, and never further apart: a server that forgets its session late is found out as soon.
         assert min(gaps) >= SUSPICION_INTERVAL
         assert max(gaps) <= SUSPICION_INTERVAL + 0.2
-        assert rig.supervisor.epoch == 1
+        assert rig.lifecycle.epoch == 1
 
 
 async def test_a_suspicion_that_has_to_wait_is_probed_by_itself() -> None:
@@ -82,13 +82,13 @@ async def test_a_suspicion_that_has_to_wait_is_probed_by_itself() -> None:
         await rig.ready()
         await suspect(rig)
         await anyio.sleep(1)
-        rig.supervisor.report(1, told(ODD))
+        rig.lifecycle.report(1, told(ODD))
         await anyio.sleep(SUSPICION_INTERVAL - 1.1)
         assert rig.link.asked == ["ping"]
         rig.link.on_probe = refuses(UNLISTED)
         await anyio.sleep(0.2)
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 async def test_a_suspicion_that_waits_is_dropped_when_a_call_is_answered() -> None:
@@ -96,11 +96,11 @@ async def test_a_suspicion_that_waits_is_dropped_when_a_call_is_answered() -> No
     async with rig.running():
         await rig.ready()
         await suspect(rig)
-        rig.supervisor.report(1, told(ODD))
+        rig.lifecycle.report(1, told(ODD))
         assert await rig.call("answer") == "answer"
         await anyio.sleep(2 * SUSPICION_INTERVAL)
         assert rig.link.asked == ["ping"]
-        assert rig.supervisor.probe.due is None
+        assert rig.lifecycle.probe.due is None
         assert rig.events == ["connect", "established", "suspected"]
 
 
@@ -109,11 +109,11 @@ async def test_a_suspicion_that_waits_ends_with_its_session() -> None:
     async with rig.running():
         await rig.ready()
         await suspect(rig)
-        rig.supervisor.report(1, told(ODD))
-        rig.supervisor.report(1, told(GONE))
+        rig.lifecycle.report(1, told(ODD))
+        rig.lifecycle.report(1, told(GONE))
         await rig.ready()
         await anyio.sleep(2 * SUSPICION_INTERVAL)
-        assert (rig.supervisor.epoch, rig.link.asked) == (2, [])
+        assert (rig.lifecycle.epoch, rig.link.asked) == (2, [])
 
 
 async def test_a_child_that_returned_is_probed_at_once_for_1_s() -> None:
@@ -130,7 +130,7 @@ async def test_a_child_that_returned_is_probed_at_once_for_1_s() -> None:
         started = anyio.current_time()
         await suspect(rig, Evidence(exception=Returned("exited with 0"), phase="idle"))
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
         assert anyio.current_time() - started == pytest.approx(1, abs=0.01)
 
 
@@ -152,7 +152,7 @@ async def test_an_unanswered_ping_is_followed_by_a_listing_before_anything_is_co
         await suspect(rig)
         assert rig.link.asked == ["ping", "tools/list", "tools/list"]
         assert anyio.current_time() - started < 0.1
-        assert rig.supervisor.epoch == 1
+        assert rig.lifecycle.epoch == 1
 
 
 async def test_a_keepalive_of_a_server_that_drops_pings_leaves_it_alone() -> None:
@@ -161,7 +161,7 @@ async def test_a_keepalive_of_a_server_that_drops_pings_leaves_it_alone() -> Non
         await rig.call("answer")
         rig.link.on_probe, rig.link.on_listing = anyio.sleep_forever, answers
         await anyio.sleep(300)
-        assert rig.supervisor.epoch == 1
+        assert rig.lifecycle.epoch == 1
         assert rig.link.asked[:2] == ["ping", "tools/list"]
         assert set(rig.link.asked[2:]) == {"tools/list"}
 
@@ -176,7 +176,7 @@ async def test_a_ping_that_is_answered_late_is_an_answer() -> None:
         await rig.ready()
         rig.link.on_probe, rig.link.on_listing = late, anyio.sleep_forever
         await suspect(rig)
-        assert rig.supervisor.epoch == 1
+        assert rig.lifecycle.epoch == 1
 
 
 async def test_silence_on_both_is_proof_within_the_probe_timeout() -> None:
@@ -188,7 +188,7 @@ async def test_silence_on_both_is_proof_within_the_probe_timeout() -> None:
         await suspect(rig)
         assert anyio.current_time() - started == pytest.approx(5)
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 @pytest.mark.parametrize("evidence", [UNKNOWN_METHOD, UNLISTED, ODD, OWN, Evidence(http_status=403)])
@@ -198,11 +198,11 @@ async def test_a_ping_that_was_never_answered_leaves_it_to_the_listing(evidence:
         await rig.ready()
         rig.link.on_probe, rig.link.on_listing = refuses(evidence), answers
         await suspect(rig)
-        assert (rig.supervisor.epoch, rig.link.asked) == (1, ["ping", "tools/list"])
+        assert (rig.lifecycle.epoch, rig.link.asked) == (1, ["ping", "tools/list"])
         rig.link.on_listing = refuses(evidence)
         await suspect(rig)
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 @pytest.mark.parametrize("evidence", [UNKNOWN_METHOD, UNLISTED, ODD, OWN, Evidence(http_status=403), CUT, GONE])
@@ -214,7 +214,7 @@ async def test_a_ping_that_was_answered_before_is_proof_if_it_is_refused_now(evi
         rig.link.on_probe, rig.link.on_listing = refuses(evidence), answers
         await suspect(rig)
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
         assert rig.dialer.links[0].asked == ["ping", "ping"]
 
 
@@ -230,7 +230,7 @@ async def test_what_a_session_refused_must_be_answered_again_to_be_proof() -> No
         rig.link.on_probe, rig.link.on_listing = refuses(UNKNOWN_METHOD), answers
         for _ in range(5):
             await suspect(rig)
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 async def test_a_server_in_a_hurry_is_alive() -> None:
@@ -239,22 +239,22 @@ async def test_a_server_in_a_hurry_is_alive() -> None:
         await rig.ready()
         rig.link.on_probe = refuses(BUSY)
         await suspect(rig)
-        assert (rig.supervisor.epoch, rig.link.asked) == (1, ["ping"])
+        assert (rig.lifecycle.epoch, rig.link.asked) == (1, ["ping"])
 
 
 async def test_a_ping_answered_in_front_of_the_server_does_not_save_a_session_for_long() -> None:
     rig = Rig()
     async with rig.running():
         await rig.call("answer")
-        rig.supervisor.probe.answered.add("tools/list")
+        rig.lifecycle.probe.answered.add("tools/list")
         rig.link.on_listing = refuses(UNLISTED)
         started = anyio.current_time()
         await suspect(rig)
-        assert rig.supervisor.epoch == 1
+        assert rig.lifecycle.epoch == 1
         # Nothing but errors since: the second probe asks for a listing, too.
         await suspect(rig)
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
         assert anyio.current_time() - started == pytest.approx(SUSPICION_INTERVAL)
 
 
@@ -265,7 +265,7 @@ async def test_a_refusal_that_names_the_session_asks_for_a_listing_at_once() -> 
         await rig.call("answer")
         rig.link.on_listing = refuses(UNLISTED)
         assert await rig.call(CallError(refusal), "answer") == "answer"
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 async def test_a_slow_listing_after_an_answered_ping_is_no_proof() -> None:
@@ -276,7 +276,7 @@ async def test_a_slow_listing_after_an_answered_ping_is_no_proof() -> None:
         rig.link.on_listing = anyio.sleep_forever
         await suspect(rig)
         assert rig.link.asked == ["ping", "ping", "tools/list"]
-        assert rig.supervisor.epoch == 1
+        assert rig.lifecycle.epoch == 1
 
 
 async def test_a_listing_that_never_works_costs_one_session_and_no_more() -> None:
@@ -292,7 +292,7 @@ async def test_a_listing_that_never_works_costs_one_session_and_no_more() -> Non
             await suspect(rig)
             await suspect(rig)
             await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 async def test_without_a_listing_a_ping_decides_alone() -> None:
@@ -301,11 +301,11 @@ async def test_without_a_listing_a_ping_decides_alone() -> None:
         await rig.ready()
         rig.link.probes = ("ping",)
         await suspect(rig)
-        assert rig.supervisor.epoch == 1
+        assert rig.lifecycle.epoch == 1
         rig.link.on_probe = refuses(UNLISTED)
         await suspect(rig)
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 # -- what a call is told
@@ -344,7 +344,7 @@ async def test_after_a_lost_session_an_error_waits_for_the_probe_of_the_next_one
         await anyio.sleep(1)
         rig.link.on_probe = refuses(UNLISTED)
         assert await rig.call(CallError(UNLISTED), "answer") == "answer"
-        assert rig.supervisor.epoch == 3
+        assert rig.lifecycle.epoch == 3
 
 
 async def test_two_errors_in_a_row_make_a_session_suspect() -> None:
@@ -356,7 +356,7 @@ async def test_two_errors_in_a_row_make_a_session_suspect() -> None:
             await rig.call(CallError(OWN), "never", safe=True)
         assert rig.link.asked == []
         assert await rig.call(CallError(OWN), "answer", safe=True) == "answer"
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 async def test_errors_with_results_between_them_are_the_tools_own() -> None:
@@ -382,7 +382,7 @@ async def test_a_lost_session_does_not_make_an_unknown_outcome_known(evidence: E
         with pytest.raises(OutcomeUnknown):
             await rig.call(CallError(evidence), "never", safe=safe)
         await anyio.sleep(10)
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 # -- sessions in vain
@@ -400,16 +400,16 @@ async def test_sessions_on_which_no_call_succeeds_end_in_failed_and_it_says_so()
         rig.link.on_probe = refuses(UNLISTED)
         started = anyio.current_time()
         errors: list[Any] = []
-        while rig.supervisor.state is not State.FAILED:
+        while rig.lifecycle.state is not State.FAILED:
             assert anyio.current_time() < started + 60
             with pytest.raises(MCPError) as caught:
                 await rig.call(CallError(UNLISTED), CallError(UNLISTED))
             errors.append(caught.value)
             await anyio.sleep(1)
         assert anyio.current_time() - started >= 30
-        assert rig.supervisor.last_failure is not None
-        assert "sessions in a row, and no call succeeded on any of them" in rig.supervisor.last_failure.summary
-        assert rig.supervisor.last_failure.kind is FailureKind.SESSION_EXPIRED
+        assert rig.lifecycle.last_failure is not None
+        assert "sessions in a row, and no call succeeded on any of them" in rig.lifecycle.last_failure.summary
+        assert rig.lifecycle.last_failure.kind is FailureKind.SESSION_EXPIRED
         # It backs off: a handshake for each call would be a storm.
         assert 4 <= rig.dialer.dials <= 10
         with pytest.raises(ConnectionFailed) as refused:
@@ -425,19 +425,19 @@ async def test_after_the_cool_down_one_session_in_vain_is_enough_and_a_good_one_
 
     rig.dialer.always = useless
     async with rig.running():
-        while rig.supervisor.state is not State.FAILED:
+        while rig.lifecycle.state is not State.FAILED:
             with pytest.raises(MCPError):
                 await rig.call(CallError(UNLISTED), CallError(UNLISTED))
             await anyio.sleep(1)
         waits = []
         for _ in range(3):
-            waits.append(rig.supervisor.retry_in or 0)
+            waits.append(rig.lifecycle.retry_in or 0)
             before = rig.dialer.dials
             await anyio.sleep(waits[-1] + 1)
-            assert rig.supervisor.state is State.READY
+            assert rig.lifecycle.state is State.READY
             with pytest.raises(MCPError):
                 await rig.call(CallError(UNLISTED), CallError(UNLISTED))
-            assert (rig.supervisor.state, rig.dialer.dials) == (State.FAILED, before + 1)
+            assert (rig.lifecycle.state, rig.dialer.dials) == (State.FAILED, before + 1)
         assert waits[0] < waits[1] < waits[2]
 
         async def good(link: FakeLink) -> None:
@@ -448,7 +448,7 @@ async def test_after_the_cool_down_one_session_in_vain_is_enough_and_a_good_one_
         assert await rig.call("answer") == "answer"
         rig.link.on_probe = refuses(UNLISTED)
         assert await rig.call(CallError(UNLISTED), "answer") == "answer"
-        assert rig.supervisor.state is State.READY
+        assert rig.lifecycle.state is State.READY
 
 
 async def test_sessions_that_nobody_called_are_not_in_vain() -> None:
@@ -460,8 +460,8 @@ async def test_sessions_that_nobody_called_are_not_in_vain() -> None:
     rig.dialer.always = useless
     async with rig.running():
         await anyio.sleep(3600)
-        assert rig.supervisor.state is not State.FAILED
-        assert rig.supervisor.schedule.useless_sessions == 0
+        assert rig.lifecycle.state is not State.FAILED
+        assert rig.lifecycle.schedule.useless_sessions == 0
 
 
 async def test_a_wait_beyond_patience_asked_for_by_a_probe_is_failed_with_that_retry_in() -> None:
@@ -470,5 +470,5 @@ async def test_a_wait_beyond_patience_asked_for_by_a_probe_is_failed_with_that_r
         await rig.ready()
         rig.link.on_probe = refuses(Evidence(http_status=503, retry_after=3600))
         await suspect(rig)
-        assert rig.supervisor.state is State.FAILED
-        assert rig.supervisor.retry_in == pytest.approx(3600)
+        assert rig.lifecycle.state is State.FAILED
+        assert rig.lifecycle.retry_in == pytest.approx(3600)

@@ -22,8 +22,8 @@ from mcpconn import (
     classify,
 )
 from mcpconn.core.decide import SUSPICION_INTERVAL
+from mcpconn.runtime.lifecycle import Lifecycle
 from mcpconn.runtime.session import Session
-from mcpconn.runtime.supervisor import Supervisor
 from tests.runtime.fakes import CUT, GONE, REFUSED, CallError, FakeLink, Rig, answering, failing
 
 pytestmark = pytest.mark.anyio
@@ -36,9 +36,9 @@ async def checkpoints(count: int) -> None:
         await checkpoint()
 
 
-async def reached(supervisor: Supervisor, state: State) -> None:
-    while supervisor.state is not state:
-        await supervisor.changed()
+async def reached(lifecycle: Lifecycle, state: State) -> None:
+    while lifecycle.state is not state:
+        await lifecycle.changed()
 
 
 async def test_a_session_whose_transport_has_ended_by_the_time_it_is_open_is_a_failed_dial_that_says_why() -> None:
@@ -51,9 +51,9 @@ async def test_a_session_whose_transport_has_ended_by_the_time_it_is_open_is_a_f
     async with rig.running():
         await rig.ready()
         assert rig.events == ["connect", "attempt_failed", "established"]
-        assert rig.supervisor.epoch == 1
-        assert rig.supervisor.last_failure is not None
-        assert "exited with 3" in rig.supervisor.last_failure.summary
+        assert rig.lifecycle.epoch == 1
+        assert rig.lifecycle.last_failure is not None
+        assert "exited with 3" in rig.lifecycle.last_failure.summary
         assert rig.dialer.at[1] - rig.dialer.at[0] >= 0.8
         assert rig.dialer.links[0].closed
 
@@ -65,9 +65,9 @@ async def test_a_transport_that_ends_right_after_the_handshake_is_a_lost_session
         if session.epoch == 1:
             rig.link.idle_failure(Evidence(exception=anyio.EndOfStream(), phase="idle"))
 
-    rig.supervisor._established = established
+    rig.carried.beside_calls = established  # type: ignore[method-assign]
     async with rig.running():
-        await reached(rig.supervisor, State.RECONNECTING)
+        await reached(rig.lifecycle, State.RECONNECTING)
         await rig.ready()
         assert rig.events == ["connect", "established", "lost", "established"]
         # Not proven: the next dial waits.
@@ -82,11 +82,11 @@ async def test_what_runs_beside_a_connection_and_raises_is_reported_and_is_not_i
     async def broken(session: Session) -> None:
         raise ValueError("mistaken")
 
-    rig.supervisor._established = broken
+    rig.carried.beside_calls = broken  # type: ignore[method-assign]
     async with rig.running():
         await rig.call("answer")
         assert told == [("errand", "mistaken")]
-        assert (rig.supervisor.state, rig.supervisor.epoch) == (State.READY, 1)
+        assert (rig.lifecycle.state, rig.lifecycle.epoch) == (State.READY, 1)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), ValueError("session expired"), ConnectionRefusedError()])
@@ -95,11 +95,11 @@ async def test_a_session_that_breaks_down_from_within_is_lost_whatever_broke_it(
     async with rig.running():
         await rig.ready()
         rig.link.break_down(error)
-        await reached(rig.supervisor, State.RECONNECTING)
+        await reached(rig.lifecycle, State.RECONNECTING)
         await rig.ready()
         assert rig.events == ["connect", "established", "lost", "established"]
-        assert rig.supervisor.last_failure is not None
-        assert (rig.supervisor.last_failure.kind, rig.supervisor.last_failure.proof) == (K.TRANSPORT_LOST, True)
+        assert rig.lifecycle.last_failure is not None
+        assert (rig.lifecycle.last_failure.kind, rig.lifecycle.last_failure.proof) == (K.TRANSPORT_LOST, True)
 
 
 @pytest.mark.parametrize("moment", range(12))
@@ -109,7 +109,7 @@ async def test_closing_at_any_moment_of_a_dial_leaves_no_session_behind(moment: 
 
         async def close_later() -> None:
             await checkpoints(moment)
-            rig.supervisor.close()
+            rig.lifecycle.close()
 
         async def plan(link: FakeLink) -> None:
             group.start_soon(close_later)
@@ -126,13 +126,13 @@ async def test_closing_during_a_dial_that_hangs_does_not_wait_for_it() -> None:
     rig = Rig()
 
     async def hang(link: FakeLink) -> None:
-        rig.supervisor.close()
+        rig.lifecycle.close()
         await anyio.sleep_forever()
 
     rig.dialer.plans = [hang]
     started = anyio.current_time()
     await rig.supervisor.run()
-    assert rig.supervisor.state is State.CLOSED
+    assert rig.lifecycle.state is State.CLOSED
     assert anyio.current_time() == started
 
 
@@ -150,13 +150,13 @@ async def test_a_probe_under_way_when_the_connection_is_closed_changes_nothing(r
                 raise CallError(GONE)
 
         rig.link.on_probe = probe
-        rig.supervisor.report(1, classify(CUT))
+        rig.lifecycle.report(1, classify(CUT))
         await going_on.wait()
         # A call in flight keeps the session open until the probe has ended.
         async with anyio.create_task_group() as group:
             group.start_soon(rig.call, answering(2))
             await checkpoints(5)
-            rig.supervisor.close()
+            rig.lifecycle.close()
         assert rig.events == ["connect", "established", "suspected", "close"]
 
 
@@ -165,27 +165,27 @@ async def test_whoever_waits_for_a_probes_word_is_released_when_the_connection_i
     async with rig.running():
         await rig.ready()
         rig.link.on_probe = anyio.sleep_forever
-        session = rig.supervisor.session
+        session = rig.lifecycle.session
         assert session is not None
-        rig.supervisor.report(1, classify(CUT))
+        rig.lifecycle.report(1, classify(CUT))
         async with anyio.create_task_group() as group:
-            group.start_soon(rig.supervisor.wait_for_probe, session)
+            group.start_soon(rig.lifecycle.wait_for_probe, session)
             await checkpoints(5)
-            rig.supervisor.close()
+            rig.lifecycle.close()
 
 
 async def test_a_failure_reported_for_an_old_epoch_changes_nothing() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
-        rig.supervisor.report(1, classify(GONE))
+        rig.lifecycle.report(1, classify(GONE))
         await rig.ready()
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
         for failure in (classify(GONE), classify(CUT)):
-            rig.supervisor.report(1, failure)
-            rig.supervisor.report(0, failure)
+            rig.lifecycle.report(1, failure)
+            rig.lifecycle.report(0, failure)
         await checkpoints(5)
-        assert (rig.supervisor.state, rig.supervisor.epoch) == (State.READY, 2)
+        assert (rig.lifecycle.state, rig.lifecycle.epoch) == (State.READY, 2)
         assert rig.link.asked == []
 
 
@@ -194,7 +194,7 @@ async def test_a_hundred_failures_together_cause_one_reconnect() -> None:
     async with rig.running():
         await rig.ready()
         for _ in range(100):
-            rig.supervisor.report(1, classify(GONE))
+            rig.lifecycle.report(1, classify(GONE))
         await rig.ready()
         assert (rig.dialer.dials, rig.events.count("lost")) == (2, 1)
 
@@ -204,14 +204,14 @@ async def test_one_probe_at_a_time_and_none_is_left_over() -> None:
     async with rig.running():
         await rig.ready()
         for _ in range(10):
-            rig.supervisor.report(1, classify(CUT))
-        session = rig.supervisor.session
+            rig.lifecycle.report(1, classify(CUT))
+        session = rig.lifecycle.session
         assert session is not None
-        await rig.supervisor.wait_for_probe(session)
+        await rig.lifecycle.wait_for_probe(session)
         assert rig.link.asked == ["ping"]
-        assert not rig.supervisor.probe.under_way
-        rig.supervisor.report(1, classify(CUT))
-        await rig.supervisor.wait_for_probe(session, deferred=True)
+        assert not rig.lifecycle.probe.under_way
+        rig.lifecycle.report(1, classify(CUT))
+        await rig.lifecycle.wait_for_probe(session, deferred=True)
         # The second looks closer: nothing but failures came since the first.
         assert rig.link.asked == ["ping", "ping", "tools/list"]
         assert rig.events == ["connect", "established", "suspected", "suspected"]
@@ -229,20 +229,20 @@ async def test_a_probe_of_an_old_session_that_ends_late_does_not_touch_the_new_o
             raise CallError(evidence)
 
         rig.link.on_probe = probe
-        rig.supervisor.report(1, classify(CUT))
+        rig.lifecycle.report(1, classify(CUT))
         await checkpoints(5)
-        rig.supervisor.report(1, classify(GONE))
+        rig.lifecycle.report(1, classify(GONE))
         await rig.ready()
         # The new session is under suspicion itself when the old probe ends.
         rig.link.on_probe = anyio.sleep_forever
         await anyio.sleep(SUSPICION_INTERVAL)
-        rig.supervisor.report(2, classify(CUT))
-        probing = rig.supervisor.probe.pending()
+        rig.lifecycle.report(2, classify(CUT))
+        probing = rig.lifecycle.probe.pending()
         assert probing is not None
         late.set()
         await checkpoints(10)
-        assert rig.supervisor.probe.pending() is probing
-        assert (rig.supervisor.state, rig.supervisor.epoch) == (State.READY, 2)
+        assert rig.lifecycle.probe.pending() is probing
+        assert (rig.lifecycle.state, rig.lifecycle.epoch) == (State.READY, 2)
 
 
 async def test_a_probe_that_nobody_answers_is_proof() -> None:
@@ -251,8 +251,8 @@ async def test_a_probe_that_nobody_answers_is_proof() -> None:
         await rig.ready()
         rig.link.on_probe = anyio.sleep_forever
         started = anyio.current_time()
-        rig.supervisor.report(1, classify(CUT))
-        await reached(rig.supervisor, State.RECONNECTING)
+        rig.lifecycle.report(1, classify(CUT))
+        await reached(rig.lifecycle, State.RECONNECTING)
         assert anyio.current_time() - started == pytest.approx(5)
         assert rig.dialer.links[0].lost
         await rig.ready()
@@ -271,14 +271,14 @@ async def test_a_call_in_flight_is_not_cut_off_when_its_session_is_given_up() ->
             group.start_soon(slow)
             await checkpoints(5)
             old = rig.link
-            rig.supervisor.report(1, classify(GONE))
+            rig.lifecycle.report(1, classify(GONE))
             await rig.ready()
-            assert rig.supervisor.epoch == 2
+            assert rig.lifecycle.epoch == 2
             assert not old.closed
         assert results == ["late"]
         await checkpoints(5)
         assert old.closed
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
 
 
 @pytest.mark.parametrize("hanging", [False, True])
@@ -298,7 +298,7 @@ async def test_closing_waits_for_calls_in_flight_within_the_drain_timeout(hangin
             group.start_soon(slow)
             await checkpoints(5)
             started = anyio.current_time()
-            rig.supervisor.close()
+            rig.lifecycle.close()
         assert anyio.current_time() - started <= 5
     assert outcome == ["unknown, and the connection closed" if hanging else "answer"]
 
@@ -316,14 +316,14 @@ async def test_calls_that_wait_fail_at_once_when_the_connection_is_closed() -> N
         for _ in range(3):
             group.start_soon(call)
         await checkpoints(20)
-        rig.supervisor.close()
+        rig.lifecycle.close()
 
 
 async def test_transient_failures_give_up_after_patience_and_probe_again_after_a_cool_down() -> None:
     rig = Rig(Policy(cool_down=30))
     rig.dialer.always = failing(REFUSED)
     async with rig.running():
-        await reached(rig.supervisor, State.FAILED)
+        await reached(rig.lifecycle, State.FAILED)
         assert anyio.current_time() - rig.dialer.at[0] >= 30
         dials = rig.dialer.dials
         assert dials >= 3
@@ -332,14 +332,14 @@ async def test_transient_failures_give_up_after_patience_and_probe_again_after_a
         assert caught.value.retry_in is not None
         assert 23 <= caught.value.retry_in <= 37
         assert (caught.value.outcome, caught.value.failure.delivery) == ("not_run", Delivery.NOT_SENT)
-        await reached(rig.supervisor, State.RECONNECTING)
-        await reached(rig.supervisor, State.FAILED)
+        await reached(rig.lifecycle, State.RECONNECTING)
+        await reached(rig.lifecycle, State.FAILED)
         # A half-open probe gives up at once, and the next is twice as far away.
         assert rig.dialer.dials == dials + 1
-        assert rig.supervisor.retry_in is not None
-        assert 47 <= rig.supervisor.retry_in <= 73
+        assert rig.lifecycle.retry_in is not None
+        assert 47 <= rig.lifecycle.retry_in <= 73
         rig.dialer.always = lambda link: checkpoint()
-        await reached(rig.supervisor, State.READY)
+        await reached(rig.lifecycle, State.READY)
         assert rig.dialer.dials == dials + 2
 
 
@@ -352,19 +352,19 @@ async def test_what_only_a_person_can_mend_is_dialled_once(evidence: Evidence) -
     rig = Rig()
     rig.dialer.always = failing(evidence)
     async with rig.running():
-        await reached(rig.supervisor, State.FAILED)
-        assert (rig.dialer.dials, rig.supervisor.retry_in) == (1, None)
+        await reached(rig.lifecycle, State.FAILED)
+        assert (rig.dialer.dials, rig.lifecycle.retry_in) == (1, None)
         await anyio.sleep(10_000)
         assert rig.dialer.dials == 1
         rig.dialer.always = lambda link: checkpoint()
-        rig.supervisor.reconnect()
+        rig.lifecycle.reconnect()
         await rig.ready()
         assert rig.dialer.dials == 2
 
 
 def failed_once(rig: Rig) -> Failure:
-    assert rig.supervisor.last_failure is not None
-    return rig.supervisor.last_failure
+    assert rig.lifecycle.last_failure is not None
+    return rig.lifecycle.last_failure
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -373,11 +373,11 @@ async def test_reconnecting_a_ready_connection_replaces_its_session_without_a_fa
     async with rig.running():
         await rig.ready()
         for _ in range(times):
-            rig.supervisor.reconnect()
+            rig.lifecycle.reconnect()
         await rig.ready()
         # Several wishes in one moment are one wish: the first has already begun.
         assert rig.events == ["connect", "established", "recycle", "connect", "established"]
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2
         await checkpoints(5)
         assert rig.dialer.links[0].closed
         assert not rig.dialer.links[0].lost
@@ -387,10 +387,10 @@ async def test_reconnecting_a_connection_that_waits_for_its_next_dial_dials_at_o
     rig = Rig()
     rig.dialer.plans = [failing(REFUSED)] * 4
     async with rig.running():
-        while rig.dialer.dials < 4 or rig.supervisor.schedule.due is None:
-            await rig.supervisor.changed()
+        while rig.dialer.dials < 4 or rig.lifecycle.schedule.due is None:
+            await rig.lifecycle.changed()
         before = anyio.current_time()
-        rig.supervisor.reconnect()
+        rig.lifecycle.reconnect()
         await rig.ready()
         assert anyio.current_time() == before
         assert rig.dialer.dials == 5
@@ -401,7 +401,7 @@ async def test_reconnecting_an_idle_lazy_connection_starts_it() -> None:
     async with rig.running():
         await checkpoints(10)
         assert rig.dialer.dials == 0
-        rig.supervisor.reconnect()
+        rig.lifecycle.reconnect()
         await rig.ready()
         assert rig.events == ["connect", "established"]
 
@@ -415,7 +415,7 @@ async def test_reconnecting_a_connection_in_the_middle_of_a_dial_starts_no_secon
     rig.dialer.plans = [slow]
     async with rig.running():
         await checkpoints(5)
-        rig.supervisor.reconnect()
+        rig.lifecycle.reconnect()
         await rig.ready()
         assert (rig.dialer.dials, rig.events) == (1, ["connect", "established"])
 
@@ -424,7 +424,7 @@ async def test_a_lazy_connection_dials_for_its_first_call() -> None:
     rig = Rig(lazy=True)
     async with rig.running():
         await anyio.sleep(100)
-        assert (rig.dialer.dials, rig.supervisor.state) == (0, State.IDLE)
+        assert (rig.dialer.dials, rig.lifecycle.state) == (0, State.IDLE)
         assert await rig.call("answer") == "answer"
         assert rig.dialer.dials == 1
 
@@ -463,8 +463,8 @@ async def test_a_probe_refused_with_retry_after_delays_the_next_dial_once() -> N
         rig.dialer.plans = [failing(REFUSED)]
         await rig.call("proves the session")
         lost = anyio.current_time()
-        rig.supervisor.report(1, classify(CUT))
-        await reached(rig.supervisor, State.RECONNECTING)
+        rig.lifecycle.report(1, classify(CUT))
+        await reached(rig.lifecycle, State.RECONNECTING)
         await rig.ready()
         assert rig.dialer.at[1] - lost >= 5
         assert rig.dialer.at[2] - rig.dialer.at[1] <= 1.2
@@ -472,8 +472,8 @@ async def test_a_probe_refused_with_retry_after_delays_the_next_dial_once() -> N
 
 async def test_closing_twice_and_before_the_start_is_harmless() -> None:
     rig = Rig()
-    rig.supervisor.close()
-    rig.supervisor.close()
+    rig.lifecycle.close()
+    rig.lifecycle.close()
     await rig.supervisor.run()
     assert rig.events == ["close"]
     assert rig.dialer.dials == 0
@@ -487,7 +487,7 @@ async def test_a_cancelled_owner_closes_its_connection() -> None:
         group.start_soon(rig.supervisor.run)
         await rig.ready()
         group.cancel_scope.cancel()
-    assert rig.supervisor.state is State.CLOSED
+    assert rig.lifecycle.state is State.CLOSED
     assert rig.link.closed
     assert rig.dialer.shut
     assert rig.events == ["connect", "established", "close"]
@@ -509,12 +509,12 @@ async def test_every_state_can_be_closed(state: State) -> None:
     async with rig.running():
         if state is State.RECONNECTING:
             await rig.ready()
-            rig.supervisor.report(1, classify(GONE))
+            rig.lifecycle.report(1, classify(GONE))
         if state is State.CLOSED:
-            rig.supervisor.close()
-        await reached(rig.supervisor, state)
+            rig.lifecycle.close()
+        await reached(rig.lifecycle, state)
         await checkpoints(10)
-    assert rig.supervisor.state is State.CLOSED
+    assert rig.lifecycle.state is State.CLOSED
     assert rig.events.count("close") == 1
     assert Event.CLOSE.value == rig.events[-1]
 
@@ -528,10 +528,10 @@ async def test_an_unanswered_keepalive_is_proof_where_a_call_complains_meanwhile
         await anyio.sleep(31)
         assert rig.link.asked == ["ping"]
         if complaint:
-            rig.supervisor.report(1, classify(CUT))
+            rig.lifecycle.report(1, classify(CUT))
         await anyio.sleep(10)
         # By itself it is not: a busy server gets more than one chance.
-        assert rig.supervisor.epoch == (2 if complaint else 1)
+        assert rig.lifecycle.epoch == (2 if complaint else 1)
 
 
 async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_more_than_once() -> None:
@@ -539,22 +539,22 @@ async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_mo
     async with rig.running():
         for _ in range(3):
             await rig.call(CallError(GONE), "answer")
-        assert rig.supervisor.schedule.replicas_suspected
-        epoch, answers = rig.supervisor.epoch, [True, False, True, True]
+        assert rig.lifecycle.schedule.replicas_suspected
+        epoch, answers = rig.lifecycle.epoch, [True, False, True, True]
 
         async def probe() -> None:
             if answers.pop():
                 raise CallError(GONE)
 
         rig.link.on_probe = probe
-        rig.supervisor.probe.answered.add("ping")
+        rig.lifecycle.probe.answered.add("ping")
         # One replica says that the session is gone, another knows it.
         assert await rig.call(CallError(GONE), "answer") == "answer"
-        assert (rig.supervisor.epoch, rig.link.asked, answers) == (epoch, ["ping"] * 3, [True])
+        assert (rig.lifecycle.epoch, rig.link.asked, answers) == (epoch, ["ping"] * 3, [True])
         answers += [True, True, True, True]
         await anyio.sleep(SUSPICION_INTERVAL)
         assert await rig.call(CallError(GONE), "answer") == "answer"
-        assert rig.supervisor.epoch == epoch + 1
+        assert rig.lifecycle.epoch == epoch + 1
         assert failed_once(rig).summary.endswith("several replicas behind a balancer without sticky sessions")
 
 
@@ -570,8 +570,8 @@ async def test_a_transport_that_reports_its_own_end_when_its_session_is_given_up
             raise CallError(GONE)
 
         link.on_probe = refused
-        rig.supervisor.report(1, classify(CUT))
-        await reached(rig.supervisor, State.RECONNECTING)
+        rig.lifecycle.report(1, classify(CUT))
+        await reached(rig.lifecycle, State.RECONNECTING)
         await rig.ready()
         assert rig.events == ["connect", "established", "suspected", "lost", "established"]
-        assert rig.supervisor.epoch == 2
+        assert rig.lifecycle.epoch == 2

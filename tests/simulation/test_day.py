@@ -10,7 +10,7 @@ import pytest
 from mcpconn import Event, Failure, FailureKind, State
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.decide import decide, may_replay
-from mcpconn.runtime import calls, lifecycle
+from mcpconn.runtime import lifecycle, retries
 from mcpconn.wire.engine.http1 import HttpSocket
 from tests.simulation import day
 from tests.simulation.day import DayFailed, live_through
@@ -91,6 +91,6 @@ def test_a_day_that_fails_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch)
     def careless(failure: Any, **facts: Any) -> bool:
         return may_replay(failure, **{**facts, "safe": True})
 
-    monkeypatch.setattr(calls, "may_replay", careless)
+    monkeypatch.setattr(retries, "may_replay", careless)
     with pytest.raises(DayFailed, match=r"ran at most once(.|\n)*--seed 0 --backend trio"):
         live_through(0, "trio", servers=20)

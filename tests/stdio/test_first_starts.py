@@ -166,7 +166,7 @@ async def test_a_first_start_has_its_own_time_and_later_ones_the_connect_timeout
     with anyio.fail_after(SAFETY * 2):
         async with Connection(config, policy=Policy(connect_timeout=1, start_timeout=30)) as connection:
             seen = Seen(connection)
-            connection._supervisor.reconnect()
+            connection._lifecycle.reconnect()
             await until(connection, lambda: "attempt_failed" in seen.events)
             assert connection.last_failure is not None
             assert "no handshake within 1 s" in connection.last_failure.summary
