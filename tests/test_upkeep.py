@@ -89,6 +89,21 @@ def test_a_call_that_takes_longer_than_the_idle_timeout_is_not_disturbed() -> No
     play(script, act, idle_timeout=30)
 
 
+def test_a_connection_that_rested_is_still_not_lazy() -> None:
+    script = Script()
+
+    async def act(connection: Connection) -> None:
+        await anyio.sleep(31)
+        assert connection.state is State.IDLE
+        for _ in range(5):
+            await connection.call_tool("add", {"a": 1, "b": 2})
+            await anyio.sleep(24)
+        # Its second session is over 100 s old, and was replaced before anybody called again.
+        assert (connection.state, connection.epoch) == (State.READY, 3)
+
+    play(script, act, idle_timeout=30, max_lifetime=100)
+
+
 def test_a_session_is_replaced_at_its_maximum_lifetime_while_its_calls_finish() -> None:
     script = Script()
 

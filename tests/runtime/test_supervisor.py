@@ -343,6 +343,28 @@ async def test_transient_failures_give_up_after_patience_and_probe_again_after_a
         assert rig.dialer.dials == dials + 2
 
 
+async def test_new_credentials_give_a_half_open_dial_a_successor() -> None:
+    rig = Rig(Policy(cool_down=30))
+    rig.dialer.always = failing(REFUSED)
+    async with rig.running():
+        await reached(rig.lifecycle, State.FAILED)
+        given = anyio.Event()
+
+        async def refuse_late(link: FakeLink) -> None:
+            await given.wait()
+            raise CallError(REFUSED)
+
+        rig.dialer.plans = [refuse_late]
+        await reached(rig.lifecycle, State.RECONNECTING)
+        await checkpoints(20)
+        rig.lifecycle.credentials_changed()
+        given.set()
+        # That dial was made with the old ones. The next, with the new, is made after the backoff, not the cool-down.
+        rig.dialer.always = lambda link: checkpoint()
+        await reached(rig.lifecycle, State.READY)
+        assert rig.events[-3:] == ["retry", "attempt_failed", "established"]
+
+
 @pytest.mark.parametrize(
     "evidence",
     [Evidence(exception=FileNotFoundError("nope"), phase="dial"), Evidence(http_status=401, phase="dial")],
