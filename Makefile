@@ -134,14 +134,14 @@ conformance: $(INSTALLED)
 compat: $(INSTALLED)
 	$(BIN)/python -m tests.sdk_suite
 
-# Whether what mcpconn/wire/sdk.py knows of the SDK is still so. Without constraints, and beyond the version that
+# Whether what mcpconn/sdk knows of the SDK is still so. Without constraints, and beyond the version that
 # pyproject.toml allows, so that a new release is met here first.
 canary: | $(BIN)/python
 	$(PYTHON) -m venv --clear .canary
 	.canary/bin/python -m pip --disable-pip-version-check --quiet install --editable . pytest hypothesis trio
 	.canary/bin/python -m pip --disable-pip-version-check --quiet install --upgrade mcp
 	@.canary/bin/python -c 'from importlib.metadata import version; print("mcp", version("mcp"))'
-	.canary/bin/python -m pytest tests/wire/test_sdk.py $(PYTEST_ARGS)
+	.canary/bin/python -m pytest tests/sdk $(PYTEST_ARGS)
 
 # The tests of the sdist run against the package as the wheel has installed it.
 dist: $(VENV)/.installed-dist

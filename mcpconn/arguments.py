@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from mcpconn.config import ServerConfig
 from mcpconn.errors import ArgumentError, ConfigError
+from mcpconn.sdk.client import response_cache
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class Arguments:
     @property
     def _response_cache(self) -> ClientResponseCache | None:
         """The cache of all sessions, under the name that it has in `mcp.Client`: tests look at it there."""
-        return getattr(self._arguments[1], "_response_cache", None)
+        return response_cache(self._arguments[1])
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, ConnectionClosed, InvalidResult, unanswered
 from mcpconn.legacy import Legacy
 from mcpconn.policy import Policy
-from mcpconn.wire import sdk
+from mcpconn.sdk import client as sdk
 
 POLL = 1.0
 """Seconds between questions, if the server does not say."""

@@ -25,11 +25,11 @@ from mcp.client.auth.utils import (
 from mcp.shared.auth import OAuthMetadata, ProtectedResourceMetadata
 from pydantic import ValidationError
 
-from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.record import Model
 from mcpconn.auth.token_requests import NoAnswer, is_busy
 from mcpconn.redact.places import redact_url
+from mcpconn.sdk import oauth as sdk
 
 Ask = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 """Sends a request. Raises `CredentialsUnavailable` where there is no answer."""

@@ -2,7 +2,7 @@
 
 The SDK does both inside one generator that an HTTP client drives while it sends a request. Here the same steps are
 taken apart from any request, so that an answer is read by our own parser, a refresh token goes to no guessed address,
-and a registration that the server has forgotten is replaced. `sdk.reviewed_flow` tells when the SDK's steps change.
+and a registration that the server has forgotten is replaced. `tests/sdk/test_oauth.py` fails if the SDK changes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from mcp.client.auth import OAuthClientProvider, OAuthFlowError
 from mcp.client.auth.utils import extract_scope_from_www_auth, get_client_metadata_scopes, union_scopes
 from mcp.shared.auth import OAuthToken
 
-from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.discovery import AuthorizationServer, discover
 from mcpconn.auth.record import TokenRecord
@@ -25,6 +24,7 @@ from mcpconn.auth.single_flight import finished
 from mcpconn.auth.token_requests import GRACE, Fetch, NoAnswer, ask, request_tokens
 from mcpconn.auth.token_response import Refused
 from mcpconn.redact.places import redact_url
+from mcpconn.sdk import oauth as sdk
 
 PAUSES = (1.0, 3.0, 9.0)
 """Seconds between attempts to trade a grant for tokens while the server says "not now". A person would have to log

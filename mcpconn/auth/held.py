@@ -20,7 +20,6 @@ from typing import Any
 import anyio
 from mcp.client.auth import OAuthClientProvider
 
-from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsStatus, CredentialsUnavailable
 from mcpconn.auth.discovery import origin
 from mcpconn.auth.record import Mark, TokenRecord
@@ -28,6 +27,7 @@ from mcpconn.auth.store import store_of
 from mcpconn.auth.words import words
 from mcpconn.redact.places import redact_url
 from mcpconn.redact.redactor import Redactor
+from mcpconn.sdk import oauth as sdk
 
 logger = logging.getLogger("mcpconn")
 

@@ -20,13 +20,13 @@ from mcp.client.auth.utils import (
 from mcp.shared.auth import OAuthClientInformationFull
 from pydantic import ValidationError
 
-from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.discovery import Ask, AuthorizationServer, same_issuer
 from mcpconn.auth.record import NotARecord, parse_json
 from mcpconn.auth.token_requests import is_busy, retry_after
 from mcpconn.auth.token_response import described, refused_words
 from mcpconn.redact.places import redact_url
+from mcpconn.sdk import oauth as sdk
 
 Client = OAuthClientInformationFull
 

@@ -24,7 +24,6 @@ import httpx2
 from mcp.client.auth import OAuthClientProvider, OAuthFlowError
 from mcp.shared.auth import OAuthToken
 
-from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.discovery import AuthorizationServer, origin, same_issuer
 from mcpconn.auth.grants import Request, log_in, merged, refresh_request
@@ -36,6 +35,7 @@ from mcpconn.auth.token_requests import GRACE, NoAnswer
 from mcpconn.auth.token_response import Refused
 from mcpconn.auth.words import words
 from mcpconn.redact.places import redact_url
+from mcpconn.sdk import oauth as sdk
 
 ATTEMPTS = 5
 """Times that others may be first. Each of them has renewed, or has logged in or out."""

@@ -12,7 +12,6 @@ from mcp.client.auth import OAuthClientProvider, OAuthFlowError
 from mcp.client.auth.utils import extract_field_from_www_auth
 from pydantic import ValidationError
 
-from mcpconn.auth import sdk
 from mcpconn.auth.credentials import (
     Credentials,
     CredentialsRefused,
@@ -31,6 +30,7 @@ from mcpconn.headers import BadHeader, checked_headers
 from mcpconn.login import Login
 from mcpconn.redact.places import secrets_of_headers
 from mcpconn.redact.redactor import Redactor
+from mcpconn.sdk import oauth as sdk
 
 Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
 

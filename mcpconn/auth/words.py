@@ -13,9 +13,9 @@ import anyio
 from mcp.client.auth import OAuthFlowError
 from pydantic import ValidationError
 
-from mcpconn.auth import sdk
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.errors import McpConnError
+from mcpconn.sdk import oauth as sdk
 
 LIMIT = 200
 """Characters kept of a text that may pass."""

@@ -23,6 +23,7 @@ from mcpconn.core.conditions import (
 )
 from mcpconn.core.failures import Delivery, FailureKind
 from mcpconn.core.rule import Rule, proof, suspicion
+from mcpconn.core.sdk_words import CANCELLED, CLOSED, CUT, NO_JSON, REDIRECTED, REFUSED, STREAM_CUT, UNREADABLE
 
 OAUTH_WORDS = (
     "oauth",
@@ -51,7 +52,7 @@ CANCELLATION: tuple[Rule, ...] = (
         "cancelled on this side",
         FailureKind.CANCELLED,
         Delivery.UNKNOWN,
-        lambda seen: seen.local and not seen.status and seen.text in ("request cancelled", "request was cancelled"),
+        lambda seen: seen.local and not seen.status and seen.text in CANCELLED,
     ),
 )
 
@@ -61,7 +62,7 @@ HTTP: tuple[Rule, ...] = (
         "the session ended while the request was running",
         FailureKind.TRANSPORT_LOST,
         Delivery.UNKNOWN,
-        lambda seen: seen.text == "session terminated before the request completed",
+        lambda seen: seen.text == CUT,
     ),
     proof("the server no longer knows the session", FailureKind.SESSION_EXPIRED, Delivery.REJECTED, is_lost_by_status),
     suspicion(
@@ -167,7 +168,7 @@ HTTP: tuple[Rule, ...] = (
         Delivery.UNKNOWN,
         lambda seen: (
             (200 <= seen.status < 300 and seen.media_type not in ("", "application/json", "text/event-stream"))
-            or (seen.local and seen.text.startswith("unexpected content type"))
+            or (seen.local and seen.text.startswith(NO_JSON))
         ),
     ),
 )
@@ -191,7 +192,7 @@ JSONRPC: tuple[Rule, ...] = (
         "the transport ended",
         FailureKind.TRANSPORT_LOST,
         Delivery.UNKNOWN,
-        lambda seen: seen.local and seen.text.removeprefix("mcp error -32000: ") == "connection closed",
+        lambda seen: seen.local and seen.text in CLOSED,
     ),
     suspicion(
         "the server dropped the request",
@@ -203,7 +204,7 @@ JSONRPC: tuple[Rule, ...] = (
         "the event stream ended before the answer",
         FailureKind.TRANSPORT_LOST,
         Delivery.UNKNOWN,
-        lambda seen: seen.local and seen.code == -32000 and seen.text.startswith("sse stream"),
+        lambda seen: seen.local and seen.code == -32000 and seen.text.startswith(STREAM_CUT),
     ),
     suspicion(
         "no answer in time",
@@ -216,24 +217,20 @@ JSONRPC: tuple[Rule, ...] = (
         "the answer could not be read",
         FailureKind.PROTOCOL,
         Delivery.UNKNOWN,
-        lambda seen: (
-            seen.local
-            and seen.code in (-32700, -32600)
-            and seen.text.startswith(("failed to parse", "server answered"))
-        ),
+        lambda seen: seen.local and seen.code in (-32700, -32600) and seen.text.startswith(UNREADABLE),
         quote=False,
     ),
     suspicion(
         "the URL redirects elsewhere",
         FailureKind.CONFIG,
         Delivery.REJECTED,
-        lambda seen: seen.local and seen.code == -32600 and seen.text.startswith("redirect to"),
+        lambda seen: seen.local and seen.code == -32600 and seen.text.startswith(REDIRECTED),
     ),
     suspicion(
         "the server answered with an error that nobody could read",
         FailureKind.UNAVAILABLE,
         Delivery.UNKNOWN,
-        lambda seen: seen.local and seen.code == -32603 and seen.text == "server returned an error response",
+        lambda seen: seen.local and seen.code == -32603 and seen.text == REFUSED,
     ),
     suspicion(
         "the versions do not fit", FailureKind.PROTOCOL, Delivery.UNKNOWN, lambda seen: seen.code in PROTOCOL_CODES

@@ -22,8 +22,8 @@ from mcpconn.core.stream import SILENCE
 from mcpconn.errors import ConfigError
 from mcpconn.policy import Policy
 from mcpconn.redact.redactor import Redactor
+from mcpconn.sdk import client as sdk
 from mcpconn.tls import OwnContext
-from mcpconn.wire import sdk
 from mcpconn.wire.child import ENDING
 from mcpconn.wire.era import Eras, Negotiation
 from mcpconn.wire.evidence import evidence_of

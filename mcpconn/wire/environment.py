@@ -13,7 +13,7 @@ import httpx2
 
 from mcpconn.errors import ConfigError
 from mcpconn.redact.places import redact_url, secrets_of_url
-from mcpconn.wire import sdk
+from mcpconn.sdk.http import ProxyMap
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables that name the certificates to trust, as OpenSSL has them. The first that is set is used."""
@@ -43,8 +43,8 @@ class Environment:
     """The settings, read once: that takes half a millisecond."""
 
     @cached_property
-    def _proxies(self) -> sdk.ProxyMap:
-        return sdk.ProxyMap()
+    def _proxies(self) -> ProxyMap:
+        return ProxyMap()
 
     def proxy_for(self, url: str) -> ProxySetting | None:
         """The proxy for requests to `url`: httpx2's rules for the variables, and for what NO_PROXY excepts.

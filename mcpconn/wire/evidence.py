@@ -6,7 +6,7 @@ from mcp import MCPError
 
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Evidence
-from mcpconn.wire.sdk import made_by_dispatcher
+from mcpconn.sdk.client import made_by_dispatcher
 from mcpconn.wire.watch import Watch
 
 

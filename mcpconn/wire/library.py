@@ -15,11 +15,11 @@ import anyio
 import h11
 import httpx2
 
+from mcpconn.sdk.http import pool_of, use_backend
 from mcpconn.wire.backend import Backend
 from mcpconn.wire.fairness import TinyChunks, Turns
 from mcpconn.wire.reasons import protocol_reason
 from mcpconn.wire.recorder import UNSAFE_KEY
-from mcpconn.wire.sdk import pool_of, use_backend
 
 SWEEP = 1.0
 """Seconds between two looks at the idle sockets of a pool that has some."""

@@ -13,7 +13,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Era, Evidence, Phase
-from mcpconn.wire import sdk
+from mcpconn.sdk import client as sdk
 from mcpconn.wire.evidence import evidence_of
 from mcpconn.wire.misfits import misfit
 from mcpconn.wire.probe import probe_methods, send_probe

@@ -1,23 +1,4 @@
-"""Every place that depends on how the SDK works inside: its private names, and methods of it that are replaced.
-
-Written against mcp 2.3.0. Each entry says why it is needed and what happens when a later SDK lacks it; each has
-a canary in `tests/wire/test_sdk.py`, which fails when the SDK changes.
-
-| name | why | without it |
-| --- | --- | --- |
-| `ClientSession.validate_tool_result` (public) | it lists tools inside a call | the listing is back |
-| `ClientSession._tool_output_schemas` | says whether a schema is known | results are not validated |
-| `ClientSession._absorb_tool_listing` | a new session knows the tools' headers | HEADER_MISMATCH costs a listing |
-| `Client._response_cache`, `Client._session` | one cache for all sessions | each session begins with an empty one |
-| `Client._folded_extensions` | extensions are asked once, not at each session | they are asked at each session |
-| `ClientSession._dispatcher`, `_stamp` | it refuses the receipt of a task as no result | tools that need tasks fail |
-| `Client._relist_tool` | its request must not touch the call's record | a failed listing hides the refusal |
-| `mcp.client._memory.InMemoryTransport` | its streams are wrapped | an ImportError: legacy servers in process are out |
-| `mcp.shared.direct_dispatcher` raising by itself | tells its own timeout from a server's word | see below |
-| `httpx2.AsyncHTTPTransport._pool` (httpx2 2.16) | its idle sockets are swept | swept at the next request |
-| `httpcore2.AsyncConnectionPool._network_backend` | sockets of ours | early refusals of large requests are not seen |
-| `httpx2._utils.get_environment_proxies`, `URLPattern` | which proxy is for a URL | the rules of urllib |
-"""
+"""What is private in the SDK's client and sessions, and methods of theirs that are replaced."""
 
 from __future__ import annotations
 
@@ -25,17 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import anyio
-import httpx2
-import httpx2._utils
 import mcp
 from mcp import MCPError
 from mcp.client import ClientSession
 from mcp.client._memory import InMemoryTransport
-from mcp.client.caching import CacheConfig
+from mcp.client.caching import CacheConfig, ClientResponseCache
 from mcp_types import (
     CONNECTION_CLOSED,
     HEADER_MISMATCH,
@@ -149,6 +126,11 @@ def _without_userinfo(url: str) -> str:
     return f"{before}{slashes}{rest[:end].rpartition('@')[2]}{rest[end:]}"
 
 
+def response_cache(client: mcp.Client) -> ClientResponseCache | None:
+    """The cache of a client; None if it has none, or the SDK keeps it elsewhere."""
+    return getattr(client, "_response_cache", None)
+
+
 async def send_unchecked(session: ClientSession, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Send a request, and return its result whatever its shape.
 
@@ -230,53 +212,3 @@ def made_by_dispatcher(error: MCPError) -> bool:
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == DISPATCHER
-
-
-def pool_of(transport: httpx2.AsyncHTTPTransport) -> Any | None:
-    """The connection pool (`httpcore2.AsyncConnectionPool`) under a transport of httpx2.
-
-    Its idle connections have to be closed when the server has closed them, and httpcore2 looks at them only when
-    another request is made.
-    """
-    return getattr(transport, "_pool", None)
-
-
-def use_backend(transport: httpx2.AsyncHTTPTransport, backend: Any) -> None:
-    """Have a transport of httpx2 open its sockets with `backend` (`httpcore2.AsyncNetworkBackend`).
-
-    httpcore2's pool takes one as an argument, httpx2 has no argument to pass it on.
-    """
-    pool: Any = pool_of(transport)
-    if hasattr(pool, "_network_backend"):
-        pool._network_backend = backend
-
-
-class ProxyMap:
-    """The environment's proxies and exceptions, by httpx2's rules: those of its own client, which cannot be asked."""
-
-    def __init__(self) -> None:
-        read = getattr(httpx2._utils, "get_environment_proxies", None)
-        pattern = getattr(httpx2._utils, "URLPattern", None)
-        self._entries: list[tuple[Any, str | None]] | None = None
-        if callable(read) and callable(pattern):
-            # Sorted as in the client: the most specific pattern first.
-            entries = [(pattern(key), proxy) for key, proxy in read().items()]
-            self._entries = sorted(entries, key=lambda entry: entry[0])
-
-    def find(self, url: str) -> tuple[str, str] | None:
-        """The scheme whose variable names the proxy for `url` (`http`, `https`, `all`), and the proxy's URL."""
-        if self._entries is None:
-            return self._by_urllib(url)
-        target = httpx2.URL(url)
-        for pattern, proxy in self._entries:
-            if pattern.matches(target):
-                return None if proxy is None else (pattern.scheme or "all", proxy)
-        return None
-
-    def _by_urllib(self, url: str) -> tuple[str, str] | None:
-        parts, found = urlsplit(url), getproxies()
-        for scheme in (parts.scheme, "all"):
-            if found.get(scheme) and not proxy_bypass(parts.hostname or ""):
-                proxy = found[scheme]
-                return scheme, proxy if "://" in proxy else f"http://{proxy}"
-        return None

@@ -1,4 +1,4 @@
-"""A canary for each inner working of the SDK that `mcpconn.wire.sdk` depends on."""
+"""A canary for each inner working of the SDK's client that `mcpconn.sdk.client` depends on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
-import httpx2._utils
 import mcp
 import pytest
 from mcp.client import ClientSession
 from mcp.server import MCPServer
 from mcp_types import CallToolResult, Tool
 
-from mcpconn.wire import sdk
+from mcpconn.sdk import client as sdk
 
 pytestmark = pytest.mark.anyio
 
@@ -111,19 +109,3 @@ async def test_a_session_remembers_schemas_under_the_name_that_is_read() -> None
         assert one._tool_output_schemas == {}
         await one.list_tools()
         assert set(one._tool_output_schemas) == {"total"}
-
-
-def test_proxies_are_found_by_the_rules_of_httpx2(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert callable(httpx2._utils.get_environment_proxies)
-    assert httpx2._utils.URLPattern("all://*.example").matches(httpx2.URL("http://a.example/"))
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("ALL_PROXY", "proxy:3128")
-    monkeypatch.setenv("NO_PROXY", "excepted.example")
-    assert sdk.ProxyMap().find("http://a.example/") == ("all", "http://proxy:3128")
-    assert sdk.ProxyMap().find("http://excepted.example/") is None
-    # Without them, urllib's rules do, which know fewer ways to write an exception.
-    monkeypatch.delattr(httpx2._utils, "URLPattern")
-    assert sdk.ProxyMap().find("http://a.example/") == ("all", "http://proxy:3128")
-    assert sdk.ProxyMap().find("http://excepted.example/") is None

@@ -1,19 +1,7 @@
-"""The only module that touches what is private in the SDK's OAuth providers, and that knows their English.
+"""What is private in the SDK's OAuth providers, and the beginnings of its errors' texts.
 
-`wire` is above `auth`, so this cannot live in `mcpconn.wire.sdk`. Everything was read in mcp 2.3.0
-(`mcp/client/auth/oauth2.py`, `mcp/client/auth/extensions/client_credentials.py`). `tests/auth/test_sdk.py` fails
-when a later release has other names or another flow; at run time `missing` is asked once, when a provider is
-given, and a provider that lacks a name runs as the plain `httpx2.Auth` it is. So a renamed method is a warning at
-the start, never an AttributeError in the middle of a 401.
-
-| name | why it is needed | when it is missing |
-|---|---|---|
-| `_initialize` | loads the client; providers with a fixed one set theirs here | the provider runs by itself |
-| `_perform_authorization` | gets a grant (a login, an assertion) and builds the token request | the same |
-| `_validate_resource_match` | RFC 9728's check, with the host's own callback where it gave one | the same |
-| `_select_authorization_server` | which of several servers a provider with a fixed issuer wants | the same |
-| `_issuer` | the one issuer that a provider for client credentials may talk to | it has none |
-| `_auth_flow`, `_handle_...`, ... | whoever overrides one wants a flow of their own | not compared |
+`missing` is asked once, when a provider is given. A provider that lacks a name runs as the plain `httpx2.Auth` that it
+is: a renamed method is a warning at the start, never an AttributeError in the middle of a 401.
 """
 
 from __future__ import annotations

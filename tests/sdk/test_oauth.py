@@ -13,8 +13,9 @@ from mcp.client.auth.extensions import client_credentials
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 
 from mcpconn import Connection
-from mcpconn.auth import OAuth, sdk
+from mcpconn.auth import OAuth
 from mcpconn.auth.request_auth import as_credentials
+from mcpconn.sdk import oauth as sdk
 from mcpconn.testing.clock import virtual_backend
 from tests.auth.servers import ORIGIN
 from tests.auth.test_oauth import Memory, World, add, provider

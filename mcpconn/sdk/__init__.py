@@ -1,0 +1,33 @@
+"""The one door to what is private in the SDK: names with an underscore, methods that are replaced, its own English.
+
+Written after mcp 2.3.0, httpx2 2.16, httpcore2 2.16. No other package of mcpconn touches any of it
+(`tests/test_house.py` searches). For each entry there is a canary in `tests/sdk`, which fails when a later SDK has
+changed; `make canary` runs them against the newest one.
+
+It stands below `wire` and `auth`, which both need it. The SDK's English that the rules match is in
+`mcpconn/core/sdk_words.py`: the core imports nothing.
+
+| name | why it is needed | what happens without it |
+| --- | --- | --- |
+| **client** | | |
+| `ClientSession.validate_tool_result` (public) | it lists tools inside a call | the listing is back |
+| `ClientSession._tool_output_schemas` | says whether a schema is known | results are not validated |
+| `ClientSession._absorb_tool_listing` | a new session knows the tools' headers | HEADER_MISMATCH costs a listing |
+| `Client._response_cache`, `Client._session` | one cache for all sessions | each session begins with an empty one |
+| `Client._folded_extensions` | extensions are asked once, not at each session | they are asked at each session |
+| `ClientSession._dispatcher`, `_stamp` | it refuses the receipt of a task as no result | tools that need tasks fail |
+| `Client._relist_tool` | its request must not touch the call's record | a failed listing hides the refusal |
+| `mcp.client._memory.InMemoryTransport` | its streams are wrapped | an ImportError: legacy servers in process are out |
+| `mcp.shared.direct_dispatcher` raising by itself | tells its own timeout from a server's word | the word is believed |
+| **http** | | |
+| `httpx2.AsyncHTTPTransport._pool` | its idle sockets are swept | swept at the next request |
+| `httpcore2.AsyncConnectionPool._network_backend` | sockets of ours | early refusals of large requests are not seen |
+| `httpx2._utils.get_environment_proxies`, `URLPattern` | which proxy is for a URL | the rules of urllib |
+| **oauth**, of `OAuthClientProvider` | | |
+| `_initialize` | loads the client; providers with a fixed one set theirs here | it runs by itself |
+| `_perform_authorization` | gets a grant (a login, an assertion), builds the token request | it runs by itself |
+| `_validate_resource_match` | RFC 9728's check, with the host's own callback if it gave one | it runs by itself |
+| `_select_authorization_server` | which server a provider with a fixed issuer wants | it runs by itself |
+| `_issuer` | the one issuer that a provider for client credentials may talk to | it has none |
+| `_auth_flow`, `_handle_...`, ... | whoever overrides one wants a flow of their own | not compared |
+"""
