@@ -165,7 +165,8 @@ frameworks: $(INSTALLED)
 test-integrations: frameworks
 
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in site/: open site/index.html"
 
 clean:
 	rm -rf build dist site htmlcov mutants .coverage .coverage.* *.egg-info

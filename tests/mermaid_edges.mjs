@@ -20,7 +20,7 @@ for (const text of JSON.parse(readFileSync(0, "utf8"))) {
     const states = [...db.getStates().values()];
     results.push({
       edges: db.getRelations().map((edge) => [edge.id1, edge.relationTitle ?? "", edge.id2]),
-      marked: states.filter((state) => state.classes?.includes("current")).map((state) => state.id),
+      marked: states.filter((state) => state.classes?.some((name) => name.endsWith("_now"))).map((state) => state.id),
     });
   } catch (error) {
     results.push({ error: String(error.message) });

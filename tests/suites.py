@@ -48,6 +48,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/cli/test_watch.py::test_a_host_that_is_not_there_is_one_line",
         "tests/cli/test_watch.py::test_a_transition_of_a_host_is_a_line_and_the_end_of_the_pipe_the_end",
         "tests/cli/test_watch.py::test_an_attached_source_follows_a_host_and_acts_on_it",
+        "tests/cli/test_watch.py::test_diagram_marks_the_states_of_a_running_host",
         "tests/cli/test_watch.py::test_chosen_names_are_shown_alone",
         "tests/cli/test_watch.py::test_without_the_right_key_it_says_where_to_put_it",
         "tests/gateway/test_embedding.py",

@@ -25,6 +25,8 @@ from mcpconn.core import (
 )
 from mcpconn.core.machine import Cell, fire
 from mcpconn.diagram import drawing, markers
+from mcpconn.diagram.highlight import COLOURS, DARK_COLOURS
+from mcpconn.diagram.layout import NARROW, WIDE, Layout
 from mcpconn.diagram.rule_table import rules_table
 from mcpconn.diagram.tables import events_table, failures_table
 
@@ -75,8 +77,9 @@ def edges_of_svg(text: str) -> set[tuple[str, str, str]]:
     return found
 
 
-def test_the_svg_picture_has_exactly_the_edges_of_the_machine() -> None:
-    assert edges_of_svg(diagram.svg()) == EDGES
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_svg_picture_has_exactly_the_edges_of_the_machine(narrow: bool) -> None:
+    assert edges_of_svg(diagram.svg(narrow=narrow)) == EDGES
 
 
 def test_the_svg_picture_says_in_words_what_it_shows() -> None:
@@ -85,9 +88,11 @@ def test_the_svg_picture_says_in_words_what_it_shows() -> None:
     assert description.endswith("The connection is failed.")
 
 
-def test_every_state_has_a_place_of_its_own_in_the_picture() -> None:
-    assert set(drawing.PLACES) == set(State)
-    assert len(set(drawing.PLACES.values())) == len(State)
+@pytest.mark.parametrize("layout", [WIDE, NARROW], ids=lambda layout: layout.name)
+def test_every_state_has_a_place_of_its_own_in_the_picture(layout: Layout) -> None:
+    assert set(layout.places) == set(State)
+    assert len(set(layout.places.values())) == len(State)
+    assert set(layout.loops) == {row.source for row in TRANSITIONS if row.source is row.target}
 
 
 def test_without_a_common_event_the_picture_draws_every_edge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +101,10 @@ def test_without_a_common_event_the_picture_draws_every_edge(monkeypatch: pytest
     assert edges_of_svg(diagram.svg()) == EDGES - {("failed", "close", "closed")}
 
 
-def test_nothing_in_the_picture_lies_outside_of_it() -> None:
-    root = ET.fromstring(diagram.svg().encode())
-    width, height = drawing.WIDTH, drawing.HEIGHT
+@pytest.mark.parametrize("layout", [WIDE, NARROW], ids=lambda layout: layout.name)
+def test_nothing_in_the_picture_lies_outside_of_it(layout: Layout) -> None:
+    root = ET.fromstring(diagram.svg(narrow=layout is NARROW).encode())
+    width, height = layout.width, layout.height
     for element in root.iter("{http://www.w3.org/2000/svg}text"):
         x, y = float(element.attrib["x"]), float(element.attrib["y"])
         half = len(element.text or "") * 8
@@ -116,13 +122,73 @@ def test_a_state_its_name_and_a_connection_in_it_are_marked_alike(state: State) 
         assert make(state) == make(state.value) == make(Live(state))
         # Nothing leaves `closed`, so no row of the table is marked for it.
         assert (make(state) != make()) is not (make is diagram.markdown_table and state is State.CLOSED)
-    assert f"class {state} current" in diagram.mermaid(state)
-    assert f'<g id="{state}" class="current">' in diagram.svg(state)
+    assert f"class {state} {state}_now" in diagram.mermaid(state)
+    assert f'<g data-state="{state}" class="current {state}">' in diagram.svg(state)
 
 
 def test_only_one_state_is_marked() -> None:
-    assert diagram.svg("ready").count('class="current"') == 1
+    assert diagram.svg("ready").count('class="current') == 1
     assert diagram.dot("ready").count("#ffffff") == diagram.dot().count("#ffffff") + 1
+
+
+def test_a_failed_connection_is_not_lit_like_a_ready_one() -> None:
+    for make in (diagram.mermaid, diagram.dot):
+        assert COLOURS[State.FAILED] in make("failed")
+        assert COLOURS[State.FAILED] not in make("ready")
+    assert len(set(COLOURS.values())) == len(set(DARK_COLOURS.values())) == len(State)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, as WCAG 2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(("colours", "ink"), [(COLOURS, "#ffffff"), (DARK_COLOURS, "#0d1117")])
+def test_a_marked_name_can_be_read(colours: dict[State, str], ink: str) -> None:
+    for colour in colours.values():
+        dark, light = sorted((luminance(colour), luminance(ink)))
+        # 4.5:1 is what WCAG 2.2 asks of text.
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
+
+
+FLEET = "27 ready, 2 reconnecting, 1 failed"
+
+
+def test_a_manager_is_marked_by_how_many_are_where() -> None:
+    states = [State.READY] * 27 + [State.RECONNECTING] * 2 + [State.FAILED]
+    fleet = {f"shop{number}": Live(state) for number, state in enumerate(states)}
+    for make in (diagram.mermaid, diagram.dot, diagram.svg, diagram.markdown_table):
+        assert make(fleet) == make(FLEET) == make({"ready": 27, "reconnecting": 2, "failed": 1})
+    assert "    ready: 27 ready\n" in diagram.mermaid(fleet)
+    assert diagram.read_mermaid(diagram.mermaid(fleet)) == EDGES
+    assert 'label="2 reconnecting"' in diagram.dot(fleet)
+    picture = ET.fromstring(diagram.svg(fleet).encode())
+    names = "{http://www.w3.org/2000/svg}"
+    counts = {g.get("data-state"): g.findtext(f"{names}text[@class='name count']") for g in picture.iter(f"{names}g")}
+    assert {state: count for state, count in counts.items() if count} == {
+        "ready": "27",
+        "reconnecting": "2",
+        "failed": "1",
+    }
+    assert (picture.findtext(f"{names}desc") or "").endswith("Connections: 27 ready, 2 reconnecting, 1 failed.")
+
+
+def test_a_manager_without_connections_marks_nothing() -> None:
+    assert diagram.svg({}) == diagram.svg()
+
+
+def test_states_of_the_picture_are_links_on_request() -> None:
+    picture = ET.fromstring(diagram.svg(links="states.md").encode())
+    links = [link.get("href") for link in picture.iter("{http://www.w3.org/2000/svg}a")]
+    assert links == [f"states.md#{state}" for state in State]
+    assert "<a " not in diagram.svg()
+
+
+def test_two_pictures_in_one_page_have_no_id_twice() -> None:
+    ids = re.findall(r' id="([^"]+)"', diagram.svg() + diagram.svg(narrow=True))
+    assert len(ids) == len(set(ids)) == 6
 
 
 def test_a_state_that_does_not_exist_cannot_be_marked() -> None:
@@ -165,7 +231,7 @@ def test_one_changed_edge_is_drift(tmp_path: Path) -> None:
 def test_a_marker_can_ask_for_a_state_to_be_marked(tmp_path: Path) -> None:
     path = page(tmp_path, attributes=" highlight=failed")
     diagram.write(path)
-    assert "class failed current" in path.read_text(encoding="utf-8")
+    assert "class failed failed_now" in path.read_text(encoding="utf-8")
 
 
 def test_several_blocks_of_one_page_are_written_each_in_its_place(tmp_path: Path) -> None:
@@ -222,6 +288,25 @@ def test_a_page_whose_markers_make_no_sense_is_an_error(tmp_path: Path, text: st
     with pytest.raises(ValueError, match=message):
         diagram.write(path)
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_marker_makes_its_own_file_again(tmp_path: Path) -> None:
+    made = {
+        "fleet.svg": diagram.svg(FLEET, links="states.md", narrow=True),
+        "plain.svg": diagram.svg(),
+        "machine.scxml": diagram.scxml(),
+    }
+    for name, text in made.items():
+        (tmp_path / name).write_text(text.partition("\n")[0] + "\n", encoding="utf-8")
+    assert [drift.kind for drift in diagram.check(tmp_path)] == ["svg", "scxml", "svg"]
+    diagram.write(tmp_path)
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == made
+
+
+def test_an_attribute_that_a_marker_does_not_have_is_an_error(tmp_path: Path) -> None:
+    path = page(tmp_path, attributes=" narrow")
+    with pytest.raises(ValueError, match=r"page\.md:3: unknown attribute 'narrow' of mermaid; known: highlight"):
+        diagram.check(path)
 
 
 def test_a_folder_without_any_marker_is_an_error(tmp_path: Path) -> None:

@@ -49,12 +49,16 @@ def inner_edges(said: dict[str, Any]) -> set[tuple[str, str, str]]:
 
 
 def test_mermaids_own_parser_reads_the_machine_out_of_the_diagram() -> None:
-    plain, marked, broken = mermaid_says(
-        diagram.mermaid(), diagram.mermaid("ready"), diagram.mermaid().replace("-->", "->")
+    plain, marked, fleet, broken = mermaid_says(
+        diagram.mermaid(),
+        diagram.mermaid("ready"),
+        diagram.mermaid("27 ready, 1 failed"),
+        diagram.mermaid().replace("-->", "->"),
     )
-    assert inner_edges(plain) == inner_edges(marked) == EDGES
+    assert inner_edges(plain) == inner_edges(marked) == inner_edges(fleet) == EDGES
     assert plain["marked"] == []
     assert marked["marked"] == ["ready"]
+    assert sorted(fleet["marked"]) == ["failed", "ready"]
     assert "error" in broken, "a parser that accepts everything proves nothing"
 
 
@@ -162,7 +166,7 @@ def test_a_state_goes_by_its_text_where_the_text_is_the_machines_name() -> None:
 
 
 def test_an_edge_that_cannot_be_read_is_an_error_and_not_left_out() -> None:
-    with pytest.raises(ValueError, match="cannot be read as an edge: 'a b --> c'"):
+    with pytest.raises(ValueError, match=r"line 2: .* cannot be read as an edge: 'a b --> c'"):
         diagram.read_mermaid("stateDiagram-v2\n a b --> c\n")
 
 
@@ -178,7 +182,7 @@ def test_every_edge_that_a_picture_lacks_is_told(row: Any) -> None:
     line = f"    {row.source} --> {row.target}: {row.event}\n"
     differences = diagram.compare(diagram.mermaid().replace(line, ""))
     assert differences == [Difference("missing", row.source.value, row.event.value, row.target.value)]
-    assert str(differences[0]) == f"the picture lacks {row.source} --{row.event}--> {row.target}"
+    assert str(differences[0]) == f"line 1: the picture lacks {row.source} --{row.event}--> {row.target}"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,8 @@ def test_every_edge_that_a_picture_lacks_is_told(row: Any) -> None:
 def test_an_edge_that_the_machine_lacks_is_told_with_the_reason(line: str, why: str) -> None:
     (difference,) = diagram.compare(f"{diagram.mermaid()}    {line}\n")
     assert difference.kind == "extra"
-    assert str(difference).startswith("the machine has no ")
+    last = diagram.mermaid().count("\n") + 1
+    assert str(difference).startswith(f"line {last}: the machine has no ")
     assert str(difference).endswith(f": {why}")
 
 
@@ -215,5 +220,68 @@ def test_of_several_diagrams_in_a_file_the_one_like_the_machine_is_meant(tmp_pat
 def test_a_page_without_a_diagram_is_not_a_true_one(tmp_path: Path) -> None:
     page = tmp_path / "host.md"
     page.write_text("# Host\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="no Mermaid state diagram"):
+    with pytest.raises(ValueError, match="no state diagram of a connection"):
         diagram.compare(page)
+
+
+DOCUMENT = """\
+# Our host
+
+```mermaid
+---
+title: ours
+---
+stateDiagram-v2
+    %% a note
+    idle --> connecting: connect
+    connecting --> ready: established
+    ready --> failed: lost
+```
+"""
+
+
+def test_a_difference_names_file_and_line(tmp_path: Path) -> None:
+    page = tmp_path / "host.md"
+    page.write_text(DOCUMENT, encoding="utf-8")
+    told = [str(each) for each in diagram.compare(page)]
+    assert f"{page}:7: the picture lacks idle --close--> closed" in told
+    assert told[-1] == f"{page}:11: the machine has no ready --lost--> failed: lost leads to reconnecting"
+
+
+def test_a_picture_may_show_some_states_only() -> None:
+    text = "stateDiagram-v2\n  connecting --> ready: established\n  connecting --> connecting: attempt failed\n"
+    assert [each.kind for each in diagram.compare(text, partial=True)] == ["missing"], "ready can be suspected"
+    whole = text + "  ready --> ready: suspected\n"
+    assert diagram.compare(whole, partial=True) == []
+    assert len(diagram.compare(whole)) == len(EDGES) - 3
+    assert diagram.compare(whole.replace("-v2", "-v2\n %% mcpconn: partial")) == []
+
+
+def test_a_false_edge_of_a_partial_picture_is_told() -> None:
+    (difference,) = diagram.compare("stateDiagram-v2\n  idle --> failed: give_up\n", partial=True)
+    assert str(difference) == "line 2: the machine has no idle --give_up--> failed: give_up cannot happen in idle"
+
+
+def test_all_pictures_of_connections_in_a_folder_are_compared(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "inner" / "host.md").write_text(DOCUMENT, encoding="utf-8")
+    (tmp_path / "node_modules" / "host.md").write_text(DOCUMENT, encoding="utf-8")
+    (tmp_path / "light.md").write_text("```mermaid\nstateDiagram-v2\n red --> green: go\n```\n", encoding="utf-8")
+    (tmp_path / "plain.md").write_text("# Plain\n", encoding="utf-8")
+    (tmp_path / "true.mmd").write_text(diagram.mermaid(), encoding="utf-8")
+    (tmp_path / "true.scxml").write_text(diagram.scxml(), encoding="utf-8")
+    assert {each.path for each in diagram.compare(tmp_path)} == {tmp_path / "inner" / "host.md"}
+
+
+def test_a_folder_without_a_picture_of_connections_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "light.md").write_text("```mermaid\nstateDiagram-v2\n red --> green: go\n```\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"there is no state diagram of a connection in .*test_a_folder"):
+        diagram.compare(tmp_path)
+
+
+def test_of_two_pictures_in_a_file_both_are_compared(tmp_path: Path) -> None:
+    page = tmp_path / "host.md"
+    block = DOCUMENT.partition("\n\n")[2]
+    page.write_text(f"```mermaid\n{diagram.mermaid()}```\n\n{block}", encoding="utf-8")
+    assert len(diagram.compare(page)) == len(EDGES) - 2 + 1

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mcpconn import diagram as pictures
 from mcpconn.cli import completion
 from mcpconn.cli import config as configuration
 from mcpconn.cli.arguments import arguments_of
@@ -19,7 +16,7 @@ from mcpconn.cli.connect import Checked
 from mcpconn.cli.connect import check as check_all
 from mcpconn.cli.failures import FAILED, USAGE, CliError
 from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
-from mcpconn.cli.output import clean, complain, print_json, say
+from mcpconn.cli.output import complain, print_json
 from mcpconn.cli.shell import Shell, run, show_version
 from mcpconn.cli.tables import CheckTable, print_tools
 from mcpconn.cli.targets import ad_hoc, server_of, servers_of, started
@@ -300,57 +297,6 @@ def watch(
     except KeyboardInterrupt:
         # Ctrl-C, SIGTERM or SIGHUP: the way to end it, and no failure.
         raise typer.Exit from None
-
-
-class Format(str, Enum):
-    """What `mcpconn diagram` can print."""
-
-    mermaid = "mermaid"
-    dot = "dot"
-    svg = "svg"
-    markdown = "markdown"
-
-
-@app.command()
-def diagram(
-    form: Annotated[Format, typer.Option("--format", "-f", help="What to print.")] = Format.mermaid,
-    highlight: Annotated[str | None, typer.Option("--highlight", help="A state to mark.")] = None,
-    write: Annotated[
-        Path | None, typer.Option("--write", help="Rewrite what stands between the markers of a file or folder.")
-    ] = None,
-    check: Annotated[
-        Path | None, typer.Option("--check", help="Exit with 1 if `--write` would change the file or folder.")
-    ] = None,
-    compare: Annotated[
-        Path | None, typer.Option("--compare", help="Exit with 1 if a drawn Mermaid diagram is not the machine.")
-    ] = None,
-    ignore: Annotated[list[str] | None, typer.Option("--ignore", help="With --compare: an event not drawn.")] = None,
-    debug: Debug = False,
-) -> None:
-    """Print the state machine, or keep pictures of it true."""
-    chosen = [each for each in (write, check, compare) if each is not None]
-    if len(chosen) > 1:
-        raise CliError("--write, --check and --compare exclude each other; give one", USAGE)
-    try:
-        if write is not None:
-            for path in pictures.write(write):
-                say(f"{path}: rewritten")
-        elif check is not None:
-            _report([str(drift) for drift in pictures.check(check)])
-        elif compare is not None:
-            _report([f"{compare}: {each}" for each in pictures.compare(compare, ignore=ignore or ())])
-        else:
-            make = {"markdown": pictures.markdown_table}.get(form.value) or getattr(pictures, form.value)
-            sys.stdout.write(make(highlight))
-    except ValueError as error:
-        raise CliError(str(error), USAGE) from error
-
-
-def _report(lines: list[str]) -> None:
-    for line in lines:
-        sys.stdout.write(clean(line) + "\n")
-    if lines:
-        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mcpconn.cli import asking, completion
+from mcpconn.cli import pictures as pictures
 from mcpconn.cli.app import app as app
 from mcpconn.cli.arguments import texts_of
 from mcpconn.cli.failures import FAILED, USAGE, CliError

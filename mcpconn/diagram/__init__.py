@@ -1,18 +1,21 @@
 """Pictures and tables of the machine, made from `TRANSITIONS`; and pictures by others, compared with it.
 
     diagram.mermaid(highlight=connection)     a Mermaid state diagram, the connection's state marked
-    diagram.dot()  diagram.svg()  diagram.markdown_table()
+    diagram.svg(manager)                      how many connections of a manager are in each state
+    diagram.dot()  diagram.scxml()  diagram.markdown_table()
     diagram.write("docs/")                    rewrites what stands between the markers of Markdown files
     diagram.check("docs/")                    says what has drifted
-    diagram.compare("docs/host.md")           a picture drawn by hand, against the machine, edge by edge
+    diagram.compare("docs/")                  pictures drawn by hand, against the machine, edge by edge
 
 Nothing here draws from memory: a state, an event or an edge that is not in the table is in no picture.
 """
 
 from mcpconn.diagram.drawing import svg
 from mcpconn.diagram.markers import Drift, check, write
-from mcpconn.diagram.reading import Difference, compare, read_mermaid
+from mcpconn.diagram.mermaid_reading import read_mermaid
+from mcpconn.diagram.reading import Difference, compare
 from mcpconn.diagram.render import dot, markdown_table, mermaid
+from mcpconn.diagram.scxml import read_scxml, scxml
 
 __all__ = [
     "Difference",
@@ -23,6 +26,8 @@ __all__ = [
     "markdown_table",
     "mermaid",
     "read_mermaid",
+    "read_scxml",
+    "scxml",
     "svg",
     "write",
 ]

@@ -4,8 +4,8 @@
     ...
     <!-- /mcpconn:mermaid -->
 
-The kinds are `mermaid`, `dot`, `table`, `events`, `failures` and `rules`. Markers inside a code block are text.
-An SVG file that `svg` made carries a marker, too, and is made anew as a whole.
+The kinds are `mermaid`, `dot`, `scxml`, `table`, `events`, `failures` and `rules`. Markers inside a code block are
+text. A file that `svg` or `scxml` made has a marker in its first line, and is rewritten as a whole.
 """
 
 from __future__ import annotations
@@ -17,23 +17,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcpconn.diagram.drawing import svg
+from mcpconn.diagram.files import files
 from mcpconn.diagram.render import dot, markdown_table, mermaid
 from mcpconn.diagram.rule_table import rules_table
+from mcpconn.diagram.scxml import scxml
 from mcpconn.diagram.tables import events_table, failures_table
 
 MAKERS: dict[str, Callable[[str | None], str]] = {
     "mermaid": lambda highlight: f"```mermaid\n{mermaid(highlight)}```\n",
     "dot": lambda highlight: f"```dot\n{dot(highlight)}```\n",
+    "scxml": lambda _: f"```xml\n{_without_marker(scxml())}```\n",
     "table": markdown_table,
     "events": lambda _: events_table(),
     "failures": lambda _: failures_table(),
     "rules": lambda _: rules_table(),
 }
 
-_OPENING = re.compile(r"^\s*<!--\s*mcpconn:(?P<kind>\w+)(?:\s+highlight=(?P<highlight>\w+))?\s*-->\s*$")
+_OPENING = re.compile(
+    r"^\s*<!--\s*mcpconn:(?P<kind>\w+)(?P<attributes>(?:\s+[\w-]+(?:=(?:\"[^\"]*\"|[^\s\"]+))?)*)\s*-->\s*$"
+)
+_ATTRIBUTE = re.compile(r'([\w-]+)(?:=(?:"([^"]*)"|(\S+)))?')
 _CLOSING = re.compile(r"^\s*<!--\s*/mcpconn:(?P<kind>\w+)\s*-->\s*$")
 _FENCE = re.compile(r"^\s*(?P<fence>`{3,}|~{3,})")
-_SKIPPED = frozenset({"node_modules", "site", "build", "dist"})
+_WHOLE = {"svg": {"highlight", "links", "narrow"}, "scxml": set[str]()}
+"""What is a file of its own, and the attributes of its marker."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,10 @@ class _Block:
     highlight: str | None
     begin: int
     end: int
+
+
+def _without_marker(document: str) -> str:
+    return document.partition("\n")[2]
 
 
 def write(path: str | os.PathLike[str]) -> list[Path]:
@@ -89,9 +100,9 @@ def check(path: str | os.PathLike[str]) -> list[Drift]:
 def _made(path: Path) -> Iterator[tuple[Path, str, str, list[Drift]]]:
     """Each file with markers, its text, what it should be, and where they differ."""
     found = False
-    for file in _files(path):
+    for file in files(path, (".md", ".svg", ".scxml")):
         text = file.read_text(encoding="utf-8")
-        result = _svg(file, text) if file.suffix == ".svg" else _markdown(file, text)
+        result = _whole(file, text) if file.suffix[1:] in _WHOLE else _markdown(file, text)
         if result is not None:
             found = True
             yield file, text, *result
@@ -101,24 +112,26 @@ def _made(path: Path) -> Iterator[tuple[Path, str, str, list[Drift]]]:
         )
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    for each in sorted(path.iterdir()):
-        if each.is_dir():
-            if not each.name.startswith(".") and each.name not in _SKIPPED:
-                yield from _files(each)
-        elif each.suffix in (".md", ".svg"):
-            yield each
-
-
-def _svg(file: Path, text: str) -> tuple[str, list[Drift]] | None:
+def _whole(file: Path, text: str) -> tuple[str, list[Drift]] | None:
     opening = _OPENING.match(text.partition("\n")[0])
-    if opening is None or opening["kind"] != "svg":
+    if opening is None or opening["kind"] != file.suffix[1:]:
         return None
-    made = svg(opening["highlight"])
-    return made, [] if made == text else [Drift(file, 1, "svg")]
+    given = _attributes(f"{file}:1", opening, _WHOLE[opening["kind"]])
+    if opening["kind"] == "scxml":
+        made = scxml()
+    else:
+        made = svg(given.get("highlight"), links=given.get("links"), narrow="narrow" in given)
+    return made, [] if made == text else [Drift(file, 1, opening["kind"])]
+
+
+def _attributes(where: str, opening: re.Match[str], known: set[str]) -> dict[str, str]:
+    """`highlight="27 ready" narrow` as a mapping."""
+    given = {name: quoted or plain for name, quoted, plain in _ATTRIBUTE.findall(opening["attributes"])}
+    for name in given:
+        if name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"{where}: unknown attribute {name!r} of {opening['kind']}; known: {names}")
+    return given
 
 
 def _markdown(file: Path, text: str) -> tuple[str, list[Drift]] | None:
@@ -158,6 +171,7 @@ def _blocks(file: Path, lines: list[str]) -> Iterator[_Block]:
         elif (opening := _OPENING.match(line)) is not None:
             if opening["kind"] not in MAKERS:
                 raise ValueError(f"{file}:{number}: unknown marker {opening['kind']!r}; known: {', '.join(MAKERS)}")
-            block = _Block(opening["kind"], opening["highlight"], number, number)
+            given = _attributes(f"{file}:{number}", opening, {"highlight"})
+            block = _Block(opening["kind"], given.get("highlight"), number, number)
     if block is not None:
         raise ValueError(f"{file}:{block.begin}: <!-- mcpconn:{block.kind} --> is never closed")

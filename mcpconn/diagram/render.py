@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from mcpconn.core.states import TRANSITIONS, State
-
-
-class HasState(Protocol):
-    """A connection, for what is drawn here."""
-
-    @property
-    def state(self) -> State:
-        """Where it is."""
-
-
-Highlight = State | str | HasState | None
-"""A state, its name, or a connection that is in it."""
-
-# The blue is 4.6:1 against white: readable as a filled box and as a border.
-ACCENT = "#2563c9"
-MUTED = "#57606a"
+from mcpconn.diagram.highlight import COLOURS, Highlight, highlighted
 
 INITIAL = State.IDLE
 FINAL = frozenset(State) - {row.source for row in TRANSITIONS}
 """States that nothing leaves."""
 
 
-def highlighted(highlight: Highlight) -> State | None:
-    """The state to mark.
-
-    Raises:
-        ValueError: there is no state of this name.
-    """
-    if highlight is None:
-        return None
-    if isinstance(highlight, str):
-        try:
-            return State(highlight)
-        except ValueError:
-            names = ", ".join(state.value for state in State)
-            raise ValueError(f"there is no state {str(highlight)!r}; the states are: {names}") from None
-    return State(highlight.state)
-
-
 def mermaid(highlight: Highlight = None) -> str:
     """A Mermaid state diagram.
 
     Args:
-        highlight: A state, its name, or a connection, to be marked as where things stand.
+        highlight: What to mark: a state or its name, a connection, or a manager, whose connections are
+            counted by state. `failed` is red, `ready` green, each state has a colour of its own.
 
     Raises:
         ValueError: there is no state of this name.
@@ -57,10 +24,15 @@ def mermaid(highlight: Highlight = None) -> str:
     lines = ["stateDiagram-v2", f"    [*] --> {INITIAL.value}"]
     lines += [f"    {row.source.value} --> {row.target.value}: {row.event.value}" for row in TRANSITIONS]
     lines += [f"    {state.value} --> [*]" for state in State if state in FINAL]
-    if marked is not None:
+    for state in State:
+        if state not in marked:
+            continue
+        name = f"{state.value}_now"
+        if marked.fleet:
+            lines.append(f"    {state.value}: {marked.label(state)}")
         lines += [
-            f"    classDef current fill:{ACCENT},stroke:{ACCENT},color:#ffffff",
-            f"    class {marked.value} current",
+            f"    classDef {name} fill:{COLOURS[state]},stroke:{COLOURS[state]},color:#ffffff",
+            f"    class {state.value} {name}",
         ]
     return "\n".join(lines) + "\n"
 
@@ -84,8 +56,9 @@ def dot(highlight: Highlight = None) -> str:
     ]
     for state in State:
         attributes = ["peripheries=2"] if state in FINAL else []
-        if state is marked:
-            attributes += [f'fillcolor="{ACCENT}"', f'color="{ACCENT}"', 'fontcolor="#ffffff"']
+        if state in marked:
+            attributes += [f'fillcolor="{COLOURS[state]}"', f'color="{COLOURS[state]}"', 'fontcolor="#ffffff"']
+            attributes += [f'label="{marked.label(state)}"'] if marked.fleet else []
         shown = f" [{', '.join(attributes)}]" if attributes else ""
         lines.append(f"    {state.value}{shown};")
     lines.append(f"    start -> {INITIAL.value};")
@@ -100,7 +73,7 @@ def markdown_table(highlight: Highlight = None) -> str:
     """The table of transitions in Markdown.
 
     Args:
-        highlight: As for `mermaid`: the rows that leave this state are bold.
+        highlight: As for `mermaid`: the rows that leave what is marked are bold.
 
     Raises:
         ValueError: there is no state of this name.
@@ -109,7 +82,7 @@ def markdown_table(highlight: Highlight = None) -> str:
     rows = []
     for row in TRANSITIONS:
         cells = [f"`{row.source.value}`", f"`{row.event.value}`", f"`{row.target.value}`", row.when]
-        rows.append([f"**{cell}**" for cell in cells] if row.source is marked else cells)
+        rows.append([f"**{cell}**" for cell in cells] if row.source in marked else cells)
     return table(["from", "event", "to", "when"], rows)
 
 

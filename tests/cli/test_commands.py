@@ -210,6 +210,10 @@ def test_arguments_that_are_no_object_are_told_with_an_example(
         (["call"], "Missing argument"),
         (["diagram", "--format", "png"], "Invalid value for '--format'"),
         (["diagram", "--highlight", "broken"], "there is no state 'broken'; the states are: idle,"),
+        (["diagram", "--narrow"], "--links and --narrow are for --format svg"),
+        (["diagram", "-f", "scxml", "--highlight", "ready"], "SCXML has no way to mark a state"),
+        (["diagram", "--highlight", "ready", "--attach", "http://x"], "--highlight and --attach exclude each other"),
+        (["diagram", "--attach", "x"], "--attach x: give the URL of a status page"),
         (["diagram", "--write", ".", "--check", "."], "--write, --check and --compare exclude each other"),
     ],
 )
@@ -297,6 +301,7 @@ def test_a_secret_of_the_configuration_is_never_printed(mcpconn: Invoke, config:
         ("mermaid", diagram.mermaid()),
         ("dot", diagram.dot()),
         ("svg", diagram.svg()),
+        ("scxml", diagram.scxml()),
         ("markdown", diagram.markdown_table()),
     ],
 )
@@ -325,8 +330,28 @@ def test_diagram_compares_a_drawing_with_the_machine(mcpconn: Invoke) -> None:
     Path("host.md").write_text(f"```mermaid\n{diagram.mermaid()}    idle --> ready: lost\n```\n", encoding="utf-8")
     result = mcpconn("diagram", "--compare", "host.md")
     assert result.exit_code == 1
-    assert result.stdout == "host.md: the machine has no idle --lost--> ready: lost cannot happen in idle\n"
+    assert result.stdout == "host.md:22: the machine has no idle --lost--> ready: lost cannot happen in idle\n"
     assert mcpconn("diagram", "--compare", "host.md", "--ignore", "lost").exit_code == 0
+
+
+def test_diagram_compares_a_folder_of_partial_pictures(mcpconn: Invoke) -> None:
+    Path("docs").mkdir()
+    Path("docs/start.md").write_text(
+        "```mermaid\nstateDiagram-v2\n idle --> connecting: connect\n```\n", encoding="utf-8"
+    )
+    assert mcpconn("diagram", "--compare", "docs").stdout.startswith("docs/start.md:2: the picture lacks")
+    result = mcpconn("diagram", "--compare", "docs", "--partial")
+    assert result.stdout == ("docs/start.md:2: the picture lacks connecting --attempt_failed--> connecting\n")
+
+
+def test_diagram_marks_a_fleet(mcpconn: Invoke) -> None:
+    fleet = "27 ready, 1 failed"
+    assert mcpconn("diagram", "--highlight", fleet).stdout == diagram.mermaid(fleet)
+
+
+def test_diagram_makes_a_picture_for_phones_with_links(mcpconn: Invoke) -> None:
+    result = mcpconn("diagram", "--format", "svg", "--narrow", "--links", "states.md")
+    assert result.stdout == diagram.svg(links="states.md", narrow=True)
 
 
 # -- the rest

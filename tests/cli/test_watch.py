@@ -16,10 +16,12 @@ import anyio
 import pytest
 from rich.console import Console
 
+from mcpconn import diagram
 from mcpconn.cli.failures import CliError
 from mcpconn.cli.watch import attached
 from mcpconn.cli.watch_sources import Attached, Row
 from mcpconn.cli.watch_view import View
+from tests.cli.conftest import Invoke
 from tests.cli.test_terminal import COMMAND
 
 KEY = "a-key-for-the-page-0123"
@@ -207,6 +209,11 @@ async def test_an_attached_source_follows_a_host_and_acts_on_it() -> None:
             ("a", "connect"),
             ("a", "established"),
         ]
+
+
+def test_diagram_marks_the_states_of_a_running_host(mcpconn: Invoke) -> None:
+    with Host() as host:
+        assert mcpconn("diagram", "--attach", host.url).stdout == diagram.mermaid("2 ready")
 
 
 @pytest.mark.anyio

@@ -17,7 +17,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.shared.auth import OAuthToken
 
 import mcpconn.diagram
-from mcpconn import Manager, State
+from mcpconn import Manager, State, diagram
 from mcpconn.auth import Mark, TokenRecord, TokenStore
 from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptTransport
 from mcpconn.testing.scripted import faults
@@ -196,6 +196,13 @@ def test_it_runs_on_trio() -> None:
     script = Script()
     assert load(HOWTO / "on_trio.py").run(scripted(script)) == 10
     assert script.executions["add"] == 10
+
+
+def test_a_fleet_is_drawn(tmp_path: Path) -> None:
+    draw = load(HOWTO / "fleet_picture.py").draw
+    manager = Manager({name: {"url": f"http://{name}.test/mcp"} for name in "ab"})
+    draw(manager, tmp_path / "fleet.svg")
+    assert (tmp_path / "fleet.svg").read_text(encoding="utf-8") == diagram.svg("2 idle")
 
 
 def test_a_picture_is_compared_as_the_page_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

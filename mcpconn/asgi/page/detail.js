@@ -73,14 +73,6 @@ export class Detail {
     const picture = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
     picture.removeAttribute("width");
     picture.removeAttribute("height");
-    // Its own ids would meet those of the page.
-    for (const each of picture.querySelectorAll("g[id]")) {
-      each.dataset.state = each.id;
-      each.removeAttribute("id");
-    }
-    picture.querySelector(":scope > rect")?.classList.add("ground");
-    picture.querySelector(":scope > circle")?.classList.add("start");
-    picture.querySelector("marker path")?.classList.add("arrow");
     this.part("machine").append(document.importNode(picture, true));
   }
 
