@@ -27,6 +27,7 @@ from mcpconn.core.machine import Cell, fire
 from mcpconn.diagram import drawing, markers
 from mcpconn.diagram.highlight import COLOURS, DARK_COLOURS
 from mcpconn.diagram.layout import NARROW, WIDE, Layout
+from mcpconn.diagram.mermaid_reading import read_mermaid
 from mcpconn.diagram.rule_table import rules_table
 from mcpconn.diagram.tables import events_table, failures_table
 
@@ -45,14 +46,14 @@ class Live:
 
 
 def test_the_mermaid_diagram_has_exactly_the_edges_of_the_machine() -> None:
-    assert diagram.read_mermaid(diagram.mermaid()) == EDGES
+    assert read_mermaid(diagram.mermaid()) == EDGES
     assert diagram.mermaid().count("-->") == len(TRANSITIONS) + 2, (
         "one row is drawn twice, or a start or end is missing"
     )
 
 
 def test_every_edge_drawn_is_one_the_machine_takes() -> None:
-    for source, event, target in diagram.read_mermaid(diagram.mermaid()):
+    for source, event, target in read_mermaid(diagram.mermaid()):
         cell = Cell(State(source))
         assert fire(cell, Event(event)) is State(target)
 
@@ -162,7 +163,7 @@ def test_a_manager_is_marked_by_how_many_are_where() -> None:
     for make in (diagram.mermaid, diagram.dot, diagram.svg, diagram.markdown_table):
         assert make(fleet) == make(FLEET) == make({"ready": 27, "reconnecting": 2, "failed": 1})
     assert "    ready: 27 ready\n" in diagram.mermaid(fleet)
-    assert diagram.read_mermaid(diagram.mermaid(fleet)) == EDGES
+    assert read_mermaid(diagram.mermaid(fleet)) == EDGES
     assert 'label="2 reconnecting"' in diagram.dot(fleet)
     picture = ET.fromstring(diagram.svg(fleet).encode())
     names = "{http://www.w3.org/2000/svg}"

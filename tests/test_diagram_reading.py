@@ -14,6 +14,7 @@ import pytest
 from mcpconn import diagram
 from mcpconn.core import TRANSITIONS, Event
 from mcpconn.diagram import Difference
+from mcpconn.diagram.mermaid_reading import read_mermaid
 
 ROOT = Path(__file__).resolve().parent.parent
 EDGES = {(row.source.value, row.event.value, row.target.value) for row in TRANSITIONS}
@@ -88,7 +89,7 @@ def test_it_reads_a_drawing_as_mermaids_own_parser_does() -> None:
         ("ready", "lost", "trying"),
         ("trying", "established", "ready"),
     }
-    assert diagram.read_mermaid(HAND_DRAWN) == expected
+    assert read_mermaid(HAND_DRAWN) == expected
     (said,) = mermaid_says(HAND_DRAWN)
     assert inner_edges(said) == expected
 
@@ -111,14 +112,14 @@ def test_it_reads_a_drawing_as_mermaids_own_parser_does() -> None:
     ],
 )
 def test_a_diagram_is_found_in_whatever_it_is_wrapped(text: str) -> None:
-    assert diagram.read_mermaid(text) == {("a", "go", "b")}
+    assert read_mermaid(text) == {("a", "go", "b")}
 
 
 @pytest.mark.parametrize(
     "text", ["", "# no diagram", "```mermaid\nflowchart LR\n a --> b\n```", "```python\na --> b\n```"]
 )
 def test_what_is_no_state_diagram_has_no_edges(text: str) -> None:
-    assert diagram.read_mermaid(text) == set()
+    assert read_mermaid(text) == set()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_what_is_no_state_diagram_has_no_edges(text: str) -> None:
 )
 def test_a_label_names_its_events(label: str, events: set[str]) -> None:
     text = f"stateDiagram-v2\n a --> b{': ' + label if label else ''}"
-    assert {event for _, event, _ in diagram.read_mermaid(text)} == events
+    assert {event for _, event, _ in read_mermaid(text)} == events
 
 
 def test_a_composite_state_stands_for_the_states_inside_it() -> None:
@@ -154,7 +155,7 @@ def test_a_composite_state_stands_for_the_states_inside_it() -> None:
         open --> closed: close
         closed --> open: again
     """
-    edges = diagram.read_mermaid(text)
+    edges = read_mermaid(text)
     assert {("idle", "close", "closed"), ("connecting", "close", "closed"), ("ready", "close", "closed")} <= edges
     assert ("closed", "again", "idle") in edges
     assert not any("open" in edge or "busy" in edge for edge in edges)
@@ -162,12 +163,12 @@ def test_a_composite_state_stands_for_the_states_inside_it() -> None:
 
 def test_a_state_goes_by_its_text_where_the_text_is_the_machines_name() -> None:
     text = 'stateDiagram-v2\n state "Idle" as s1\n s2: Connecting\n s1 --> s2: connect\n'
-    assert diagram.read_mermaid(text) == {("idle", "connect", "connecting")}
+    assert read_mermaid(text) == {("idle", "connect", "connecting")}
 
 
 def test_an_edge_that_cannot_be_read_is_an_error_and_not_left_out() -> None:
     with pytest.raises(ValueError, match=r"line 2: .* cannot be read as an edge: 'a b --> c'"):
-        diagram.read_mermaid("stateDiagram-v2\n a b --> c\n")
+        read_mermaid("stateDiagram-v2\n a b --> c\n")
 
 
 # -- comparing

@@ -12,6 +12,7 @@ from statemachine.io.scxml.processor import SCXMLProcessor
 from mcpconn import diagram
 from mcpconn.core import TRANSITIONS, Event, State
 from mcpconn.core.states import Transition
+from mcpconn.diagram.scxml import read_scxml
 
 EDGES = {(row.source.value, row.event.value, row.target.value) for row in TRANSITIONS}
 XMLNS = 'xmlns="http://www.w3.org/2005/07/scxml" version="1.0"'
@@ -25,7 +26,7 @@ def document(states: str, attributes: str = 'initial="idle"') -> str:
 
 
 def test_it_has_exactly_the_edges_of_the_machine() -> None:
-    assert diagram.read_scxml(diagram.scxml()) == EDGES
+    assert read_scxml(diagram.scxml()) == EDGES
     assert diagram.scxml().count("<transition ") == len(TRANSITIONS)
     assert diagram.compare(diagram.scxml()) == []
 
@@ -92,7 +93,7 @@ COMPOUND = document(
 
 
 def test_compound_states_are_read_as_the_standard_says() -> None:
-    assert diagram.read_scxml(COMPOUND) == {
+    assert read_scxml(COMPOUND) == {
         ("idle", "connect", "ready"),
         ("idle", "close", "closed"),
         ("connecting", "lost", "failed"),
@@ -107,7 +108,7 @@ def test_compound_states_are_read_as_the_standard_says() -> None:
 
 def test_any_event_means_all_that_are_not_named() -> None:
     text = document('<state id="ready"><transition event="lost" target="a"/><transition event="*" target="b"/></state>')
-    edges = diagram.read_scxml(text)
+    edges = read_scxml(text)
     assert ("ready", "lost", "a") in edges
     assert {event for _, event, target in edges if target == "b"} == {event.value for event in Event} - {"lost"}
 
@@ -117,7 +118,7 @@ def test_a_history_state_stands_for_its_default() -> None:
     text = document(
         f'<state id="open" initial="idle">{inner}</state><state id="x"><transition event="go" target="h"/></state>'
     )
-    assert diagram.read_scxml(text) == {("x", "go", "ready")}
+    assert read_scxml(text) == {("x", "go", "ready")}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_history_state_stands_for_its_default() -> None:
 )
 def test_what_cannot_be_read_is_an_error(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        diagram.read_scxml(text)
+        read_scxml(text)
 
 
 # -- compared

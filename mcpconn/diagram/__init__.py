@@ -12,10 +12,9 @@ Nothing here draws from memory: a state, an event or an edge that is not in the 
 
 from mcpconn.diagram.drawing import svg
 from mcpconn.diagram.markers import Drift, check, write
-from mcpconn.diagram.mermaid_reading import read_mermaid
 from mcpconn.diagram.reading import Difference, compare
 from mcpconn.diagram.render import dot, markdown_table, mermaid
-from mcpconn.diagram.scxml import read_scxml, scxml
+from mcpconn.diagram.scxml import scxml
 
 __all__ = [
     "Difference",
@@ -25,8 +24,6 @@ __all__ = [
     "dot",
     "markdown_table",
     "mermaid",
-    "read_mermaid",
-    "read_scxml",
     "scxml",
     "svg",
     "write",
