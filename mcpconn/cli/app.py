@@ -64,6 +64,9 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option("--allowed-host", help="A name that clients may call this host by.")
     ] = None,
+    sealing_keys: Annotated[
+        Path | None, typer.Option("--sealing-keys", help="File of sealing keys.  [default: one is kept in --state]")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Serve all servers of a file at one MCP endpoint that outlives them."""
@@ -80,6 +83,7 @@ def serve(
         allow_anonymous=allow_anonymous,
         public_url=public_url,
         allowed_hosts=tuple(allowed_host or ()),
+        sealing_keys=sealing_keys,
     )
 
 

@@ -22,6 +22,7 @@ def serve(
     allow_anonymous: bool,
     public_url: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
+    sealing_keys: Path | None = None,
 ) -> None:
     """Run the gateway until it is told to stop.
 
@@ -31,10 +32,13 @@ def serve(
     """
     try:
         from mcpconn.gateway import serve as gateway
+        from mcpconn.gateway.activation import passed_socket
     except ModuleNotFoundError as error:
         how = f"pip install '.[gateway]' in a clone of mcpconn, or pip install {error.name}"
         raise CliError(f"serve needs {error.name}: {how}") from None
-    where = gateway.Listen.parse(listen)
+    passed = None if stdio or show_config else passed_socket()
+    # Who may be let in depends on where the socket really listens, whatever --listen says.
+    where = gateway.Listen.parse(listen) if passed is None else gateway.Listen.of(passed)
     if show_config:
         say(gateway.print_config("gateway", gateway.own_command(path, view), where.url(where.port)))
         return
@@ -46,12 +50,13 @@ def serve(
         say=notes.append if stdio else say,
         public_url=public_url,
         allowed_hosts=allowed_hosts,
+        sealing_keys=sealing_keys,
     )
     asks = app.settings.access.asks
     if not stdio and not where.is_loopback and not asks and not allow_anonymous:
         raise CliError(
-            f"--listen {listen}: everybody who reaches it could use your servers. Ask for keys (`gateway.access` in "
-            "the file), listen on 127.0.0.1, or say --allow-anonymous",
+            f"{where.host}:{where.port}: everybody who reaches it could use your servers. Ask for keys "
+            "(`gateway.access` in the file), listen on 127.0.0.1, or say --allow-anonymous",
             USAGE,
         )
     if view and view not in app.settings.views:
@@ -60,7 +65,7 @@ def serve(
     if stdio:
         anyio.run(gateway.serve_stdio, app, view)
         return
-    accepting = gateway.listening_socket(where)
+    accepting = passed or gateway.listening_socket(where)
     url = where.url(accepting.getsockname()[1])
 
     def ready() -> None:

@@ -156,14 +156,30 @@ def kept_ring(path: Path) -> tuple[KeyRing, bool]:
     return KeyRing(_read_secrets(path)), made
 
 
-def _read_secrets(path: Path) -> list[bytes]:
+def given_ring(path: Path) -> KeyRing:
+    """The ring of secrets that an operator keeps in a file, which is never made or changed here.
+
+    The file may be another user's, readable by this process's group: that is how Kubernetes mounts a secret.
+
+    Args:
+        path: The file: secrets in hexadecimal, one a line; the first seals.
+
+    Raises:
+        ConfigError: the file cannot be read, others can read it, or it holds no usable secret.
+    """
+    return KeyRing(_read_secrets(path, given=True))
+
+
+def _read_secrets(path: Path, *, given: bool = False) -> list[bytes]:
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
         lines = path.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not hexadecimal text"
         raise ConfigError(f"{path}: the sealing key cannot be read: {reason}", key="keys") from None
-    if os.name == "posix" and mode & 0o077:
+    foreign = given and os.name == "posix" and found.st_uid != os.geteuid()
+    # Of another's file, the group's right to read may be ours; its right to write is nobody's business.
+    if os.name == "posix" and found.st_mode & (0o037 if foreign else 0o077):
         raise ConfigError(f"{path}: others can read the sealing key; run: chmod 600 {path}", key="keys")
     try:
         return [bytes.fromhex(line) for line in lines]

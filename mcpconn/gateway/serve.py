@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import sys
@@ -16,9 +15,10 @@ from urllib.parse import urlsplit
 import anyio
 
 from mcpconn.errors import ConfigError
+from mcpconn.gateway.activation import notify
 from mcpconn.gateway.app import App, loopback
 from mcpconn.gateway.config import parse_settings, read_section
-from mcpconn.gateway.seal import kept_ring
+from mcpconn.gateway.seal import given_ring, kept_ring
 from mcpconn.gateway.store import FileStore
 from mcpconn.loopback import is_loopback
 from mcpconn.manager import Manager
@@ -32,8 +32,6 @@ GRACE = 30
 """Seconds that calls in flight get to finish after SIGTERM."""
 FILE_LOOK = 1.0
 """Seconds between two looks at the configuration file."""
-FIRST_PASSED = 3
-"""The first file descriptor that systemd passes (sd_listen_fds(3))."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,11 @@ class Listen:
             raise ConfigError(f"--listen {text}: give HOST:PORT, such as {DEFAULT_LISTEN}", key="listen")
         return cls(host.strip("[]") or "127.0.0.1", int(port))
 
+    @classmethod
+    def of(cls, accepting: socket.socket) -> Listen:
+        """Where a socket listens."""
+        return cls(*accepting.getsockname()[:2])
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
@@ -74,6 +77,7 @@ def make_app(
     say: Callable[[str], None],
     public_url: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
+    sealing_keys: Path | None = None,
 ) -> App:
     """The gateway of a configuration file, with a store and a key that outlive the process.
 
@@ -84,6 +88,7 @@ def make_app(
         say: Told what a person should know, a line each.
         public_url: The address that clients use, if it is not this machine's.
         allowed_hosts: Names that clients may call the gateway by, besides this machine's own and `public_url`'s.
+        sealing_keys: A file with the keys, kept by the operator. None: one of the state directory.
 
     Raises:
         ConfigError: the file, the key or the store cannot be used.
@@ -92,7 +97,7 @@ def make_app(
     if not len(manager):
         raise ConfigError(f"{path}: there are no servers in it")
     settings = parse_settings(read_section(path), tuple(manager), folder=path.parent)
-    ring, made = kept_ring(state / "keys")
+    ring, made = (given_ring(sealing_keys), False) if sealing_keys is not None else kept_ring(state / "keys")
     if made:
         say(f"no sealing key was given: one was made and is kept in {state / 'keys'}")
     store = FileStore(state / "store.db")
@@ -111,13 +116,11 @@ def make_app(
 
 
 def listening_socket(listen: Listen) -> socket.socket:
-    """The socket to accept on: the one that a supervisor passed (LISTEN_FDS), or one of our own.
+    """A socket to accept on.
 
     Raises:
         ConfigError: the port is taken, or the address is not this machine's.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and int(os.environ.get("LISTEN_FDS", "0")) >= 1:
-        return socket.socket(fileno=FIRST_PASSED)
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -193,6 +196,7 @@ async def serve_http(
                     # At a keyboard there is no other process that takes over, and nobody wants to wait.
                     drain.begin(idle=0.0 if received == signal.SIGINT else None)
                     app.drain()
+                    notify("STOPPING=1")
                     server.should_exit = True
 
         async def follow() -> None:
@@ -213,6 +217,7 @@ async def serve_http(
             while not server.started and not server.should_exit:  # noqa: ASYNC110 - uvicorn has no event for it
                 await anyio.sleep(0.02)
             ready()
+            notify("READY=1")
 
         group.start_soon(stop)
         group.start_soon(announce)

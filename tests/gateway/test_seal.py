@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.seal import KeyRing, NotSealedHere, kept_ring
+from mcpconn.gateway.seal import KeyRing, NotSealedHere, given_ring, kept_ring
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
@@ -85,3 +85,34 @@ def test_a_mistyped_key_is_named_and_not_shown(tmp_path):
     with pytest.raises(ConfigError, match="hexadecimal") as caught:
         kept_ring(path)
     assert "zz" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "foreign", "fine"),
+    [
+        (0o400, False, True),
+        (0o600, False, True),
+        (0o440, False, False),
+        (0o440, True, True),
+        (0o640, True, True),
+        (0o444, True, False),
+        (0o460, True, False),
+    ],
+)
+def test_a_given_key_may_be_the_groups_if_it_is_mounted(tmp_path, monkeypatch, mode, foreign, fine):
+    path = tmp_path / "keys"
+    path.write_text("ab" * 32 + "\n")
+    path.chmod(mode)
+    if foreign:
+        monkeypatch.setattr("os.geteuid", lambda: path.stat().st_uid + 1)
+    if fine:
+        given_ring(path)
+    else:
+        with pytest.raises(ConfigError, match="others can read"):
+            given_ring(path)
+
+
+def test_a_given_key_is_never_made(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        given_ring(tmp_path / "keys")
+    assert not (tmp_path / "keys").exists()
