@@ -176,16 +176,19 @@ class Connection(Owned, Known, Methods, Arguments):
             self._lifecycle.close()
             self._ended.set()
 
-    def close(self) -> None:
+    def close(self, *, drain: bool = True) -> None:
         """Begin to end the connection, without waiting for it: calls that wait fail at once, those in flight get
         the drain timeout. `aclose` and the end of `async with` wait.
+
+        Args:
+            drain: False: calls in flight are cut off now, and a child is ended.
 
         Raises:
             NotRunning: this is another thread than the event loop's.
         """
         if self._home is not None and self._home.other_thread():
             raise NotRunning(f"{self.name}: {self._home.wrong_loop()}")
-        self._lifecycle.close()
+        self._lifecycle.close(drain=drain)
 
     async def ended(self) -> None:
         """Return when a connection that was closed has ended: its calls are over, its sockets and child are gone."""
@@ -260,6 +263,25 @@ class Connection(Owned, Known, Methods, Arguments):
     async def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
         """The former name of `update_credentials`."""
         await self.update_credentials(auth, timeout)
+
+    @property
+    def session_id(self) -> str | None:
+        """The id that the server gave the present session over HTTP; None if it gave none, or there is no session."""
+        session = self._supervisor.session
+        return None if session is None or session.link is None else session.link.session_id
+
+    async def end_session(self, session_id: str, version: str) -> bool:
+        """End a session that another process opened to the same server, with this connection's credentials.
+
+        Args:
+            session_id: As the other's `session_id`.
+            version: As the other's `protocol_version`.
+
+        Returns:
+            Whether the server says that it has ended it, or does not know it.
+        """
+        self._check_here()
+        return await self._dialer.end_session(session_id, version)
 
     @property
     def _client(self) -> Client:

@@ -29,6 +29,8 @@ OUTCOME = "mcpconn/outcome"
 """Key in the `_meta` of a failed result, and in an error's data: `not_run`, `unknown` or `ran`, an `Outcome`."""
 RETRY_IN = "mcpconn/retryIn"
 """Key beside it: seconds until trying again makes sense."""
+NEW_SESSION = "mcpconn/newSession"
+"""Key in the `_meta` of a result: in words, that the session with the server is a new one, and why."""
 REPEATS = 5
 """Times that a call is sent again, beside the one retry that every call may have."""
 PAUSE = 0.2

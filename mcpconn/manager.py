@@ -204,8 +204,8 @@ class Manager(Owned, Mapping[str, Connection]):
         self._leases.hold(connection, math.inf if ttl is None else ttl)
         return connection
 
-    def remove(self, name: str) -> Removal:
-        """Close a connection and forget it. Its calls in flight get the drain timeout.
+    def remove(self, name: str, *, drain: bool = True) -> Removal:
+        """Close a connection and forget it. Its calls in flight get the drain timeout, unless `drain` is False.
 
         Returns:
             Awaited, it returns when the connection has ended. It need not be awaited.
@@ -217,7 +217,7 @@ class Manager(Owned, Mapping[str, Connection]):
         self._check_here()
         connection = self[name]
         if self._owner.running:
-            connection.close()
+            connection.close(drain=drain)
         del self._connections[name]
         self._leases.drop(name)
         return Removal(connection)

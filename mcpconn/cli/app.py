@@ -67,6 +67,12 @@ def serve(
     sealing_keys: Annotated[
         Path | None, typer.Option("--sealing-keys", help="File of sealing keys.  [default: one is kept in --state]")
     ] = None,
+    fleet: Annotated[
+        str | None, typer.Option(help="Be one of several replicas: this machine's IP and a port for the others.")
+    ] = None,
+    fleet_network: Annotated[
+        list[str] | None, typer.Option("--fleet-network", help="A network that replicas are in, such as 10.0.0.0/8.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Serve all servers of a file at one MCP endpoint that outlives them."""
@@ -84,6 +90,8 @@ def serve(
         public_url=public_url,
         allowed_hosts=tuple(allowed_host or ()),
         sealing_keys=sealing_keys,
+        fleet=fleet,
+        fleet_networks=tuple(fleet_network or ()),
     )
 
 

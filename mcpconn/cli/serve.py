@@ -23,6 +23,8 @@ def serve(
     public_url: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
     sealing_keys: Path | None = None,
+    fleet: str | None = None,
+    fleet_networks: tuple[str, ...] = (),
 ) -> None:
     """Run the gateway until it is told to stop.
 
@@ -42,6 +44,8 @@ def serve(
     if show_config:
         say(gateway.print_config("gateway", gateway.own_command(path, view), where.url(where.port)))
         return
+    if stdio and fleet is not None:
+        raise CliError("--fleet is for clients over HTTP; over --stdio there is one client and one process", USAGE)
     notes: list[str] = []
     app = gateway.make_app(
         path,
@@ -51,6 +55,7 @@ def serve(
         public_url=public_url,
         allowed_hosts=allowed_hosts,
         sealing_keys=sealing_keys,
+        fleet=gateway.fleet_settings(fleet, fleet_networks),
     )
     asks = app.settings.access.asks
     if not stdio and not where.is_loopback and not asks and not allow_anonymous:
@@ -69,6 +74,8 @@ def serve(
     url = where.url(accepting.getsockname()[1])
 
     def ready() -> None:
+        if app.fleet is not None:
+            say(f"one of several replicas: the others reach this one at {app.fleet.address}")
         say(f"serving {len(app.servers)} servers at {url}")
         for name in sorted(each for each in app.settings.views if each):
             say(f"  view {name}: {url}/{name}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import Receive, Scope, Send
 from typing_extensions import Self
@@ -29,6 +30,7 @@ from mcpconn.gateway.config import Settings, parse_settings, read_section
 from mcpconn.gateway.endpoint import Endpoint
 from mcpconn.gateway.events import Events
 from mcpconn.gateway.extras import Extras
+from mcpconn.gateway.fleet import Fleet, FleetSettings
 from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.ledger import Ledger
 from mcpconn.gateway.lists import Lists
@@ -71,6 +73,7 @@ class App:
         one_person: bool = True,
         owns_manager: bool | None = None,
         public_url: str | None = None,
+        fleet: FleetSettings | None = None,
     ) -> None:
         """
         Args:
@@ -82,6 +85,7 @@ class App:
             one_person: All anonymous clients are one person, as on a loopback listener.
             owns_manager: The gateway enters and leaves the manager itself. None: unless a manager was given.
             public_url: The address that clients use, without a path, if it is not what they say in `Host`.
+            fleet: Be one of several replicas that share the store and the ring; None: this process is the gateway.
 
         Raises:
             ConfigError: the file or the settings cannot be used.
@@ -101,10 +105,14 @@ class App:
         self.ledger = Ledger(self.store)
         self._security = security or loopback()
         self._one_person = one_person
+        self._fleet_settings = fleet
+        self.fleet: Fleet | None = None
+        """This process as a replica, while it runs."""
         self._bodies = Bodies()
         self._endpoints: dict[str, Endpoint] = {}
         self._tables: dict[str, Table] = {}
         self._stack: AsyncExitStack | None = None
+        self._group: TaskGroup
         self._requests = Requests()
         self._metrics = Metrics(self.manager, self._requests, sessions=self._count_sessions)
         status = StatusApp(self.manager, access=self.settings.dashboard, metrics=self._metrics.render)
@@ -143,11 +151,17 @@ class App:
                 shared_callbacks=relay.shared_callbacks,
                 one_person=self._one_person,
             )
-            self.parking = parking = ParkingLot(group)
+            self.parking = parking = ParkingLot(
+                group, owner=lambda: "" if self.fleet is None else self.fleet.membership.name
+            )
+            if self._fleet_settings is not None:
+                self.fleet = self._replica(self._fleet_settings)
             for name, view in self.settings.views.items():
                 self._endpoints[name] = endpoint = self._endpoint(view, relay, parking)
                 await stack.enter_async_context(endpoint.running())
                 group.start_soon(endpoint.sessions.sweep)
+            if self.fleet is not None:
+                await stack.enter_async_context(self.fleet.running(group))
             group.start_soon(self._gate.watch)
             with suppress(StoreUnavailable):
                 await self.ledger.identity()
@@ -155,6 +169,7 @@ class App:
             group.start_soon(self.ledger.obey)
             for server in self.servers:
                 self._follow(server)
+            self._group = group
             self._stack = stack.pop_all()
         return self
 
@@ -168,6 +183,8 @@ class App:
         """Begin to end: event streams end cleanly now, so that what is in flight can finish."""
         self._outside.status.drain()
         self._metrics.draining = True
+        if self.fleet is not None and self._stack is not None:
+            self._group.start_soon(self.fleet.drain)
         for endpoint in self._endpoints.values():
             endpoint.drain()
 
@@ -294,6 +311,7 @@ class App:
             extras=Extras(self.store),
             stamp=lambda: endpoint.server.server_info_stamp,
             trusted=self._trusted,
+            fleet=self.fleet,
         )
         endpoint = Endpoint(
             view,
@@ -312,8 +330,22 @@ class App:
             security=self._security,
             bodies=self._bodies,
             auditing=Auditing(self._audit, view.name, table) if self._audit is not None else None,
+            replicas=self.fleet,
         )
         return endpoint
+
+    def _replica(self, settings: FleetSettings) -> Fleet:
+        """This process as one of several; see `mcpconn.gateway.fleet`."""
+        return Fleet(
+            settings,
+            self.store,
+            self.ring,
+            bodies=self._bodies,
+            endpoints=self._endpoints,
+            tables=self._tables,
+            upstreams=self.upstreams,
+            parking=self.parking,
+        )
 
     def _chosen(self, view: View) -> tuple[str, ...]:
         """Names of a view's servers."""

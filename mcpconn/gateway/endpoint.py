@@ -26,6 +26,7 @@ from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.large import whole_if_large
 from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.relay import Relay
+from mcpconn.gateway.replicas import Replicas
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.sessions import REQUEST_KEY, SCOPE_KEY, SESSION_HEADER, Sessions
@@ -113,6 +114,7 @@ class Endpoint:
         security: TransportSecuritySettings | None,
         bodies: Bodies | None = None,
         auditing: Auditing | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         """
         Args:
@@ -132,6 +134,7 @@ class Endpoint:
             security: Hosts and origins that are let in.
             bodies: Reads requests' bodies, within limits that all views share.
             auditing: Writes a line when a call begins and when it ends.
+            replicas: The other replicas; None if this process is the whole gateway.
         """
         self.view = view
         self._relay = relay
@@ -164,12 +167,13 @@ class Endpoint:
         )
         self._ended = ended
         self.sessions = Sessions(
-            self._serve,
+            self.serve,
             view=view.name,
             sealer=ring.sealer("session"),
             store=store,
             ended=self._over,
             bodies=bodies,
+            replicas=replicas,
         )
         self._security = TransportSecurityMiddleware(security)
 
@@ -197,7 +201,8 @@ class Endpoint:
         else:
             await self.sessions(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request whose session is known, or that has none."""
         if SCOPE_KEY in scope and header(scope, SESSION_HEADER) is None:
             # A session begins, and its answer has the servers' instructions in it.
             await self.settled()

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult
-from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
 from mcp_types import methods as protocol
 
 from mcpconn.connection import Connection
@@ -23,11 +23,13 @@ from mcpconn.errors import CallFailed
 from mcpconn.gateway import large
 from mcpconn.gateway.downstream import CALL, Call, Context, Downstream, is_modern
 from mcpconn.gateway.extras import Extras
+from mcpconn.gateway.fleet.membership import OwnershipLost
 from mcpconn.gateway.keyed import Keyed
 from mcpconn.gateway.ledger import Entry, Ledger, fingerprint_of
 from mcpconn.gateway.lists import KINDS, BadCursor, Lists
-from mcpconn.gateway.outcomes import CALL_ID, refused, tool_error, unanswered
+from mcpconn.gateway.outcomes import CALL_ID, OUTCOME, refused, tool_error, unanswered
 from mcpconn.gateway.parked import Ended, Parked, ParkingLot
+from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
@@ -36,6 +38,9 @@ from mcpconn.gateway.upstreams import ERA_PATIENCE, NotShared, Upstreams, speaks
 from mcpconn.gateway.views import View
 from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.names import Table
+
+if TYPE_CHECKING:
+    from mcpconn.gateway.fleet import Fleet
 
 
 class Forwarder:
@@ -54,6 +59,7 @@ class Forwarder:
         extras: Extras,
         stamp: Callable[[], Json],
         trusted: Callable[[str], bool] = lambda server: False,
+        fleet: Fleet | None = None,
     ) -> None:
         """
         Args:
@@ -67,7 +73,9 @@ class Forwarder:
             extras: What a legacy session keeps over a restart of the gateway.
             stamp: The gateway's `serverInfo`, for results of the modern era.
             trusted: Whether a server is a gateway of our own.
+            fleet: This process as a replica; None if it is the whole gateway.
         """
+        self._fleet = fleet
         self._view = view
         self._table = table
         self._lists = lists
@@ -207,9 +215,7 @@ class Forwarder:
         detached = own_key is not None and is_modern(call.ctx)
         try:
             if rounds.parked is not None:
-                return await self._parking.resume(
-                    rounds.parked, call.client.principal, rounds.responses or {}, detached=detached
-                )
+                return await self._resume(rounds, call.client.principal, detached=detached)
             rounds.into(sent)
             if key is None:
                 return await self._run_tool(call, server, sent, None, None)
@@ -243,6 +249,10 @@ class Forwarder:
             if entry is not None:
                 await (self._ledger.drop(entry) if error.outcome == "not_run" else self._ledger.unknown(entry))
             return unanswered(error, server, meta)
+        except OwnershipLost as error:
+            if entry is not None:
+                await (self._ledger.unknown(entry) if error.sent else self._ledger.drop(entry))
+            return tool_error(str(error), error.outcome, meta)
         except Ended:
             raise
         except MCPError as error:
@@ -260,6 +270,14 @@ class Forwarder:
             # A modern server's question is an answer as well: the same request again gets the same question.
             await self._ledger.answer(entry, {"result": answer})
         return answer
+
+    async def _resume(self, rounds: Rounds, principal: Principal, *, detached: bool = False) -> Json:
+        """Go on with a parked call, in whatever replica it is."""
+        assert rounds.parked is not None
+        responses = rounds.responses or {}
+        if self._fleet is not None and rounds.owner and not self._parking.knows(rounds.parked):
+            return await self._fleet.resume_elsewhere(rounds.owner, rounds.parked, principal, responses)
+        return await self._parking.resume(rounds.parked, principal, responses, detached=detached)
 
     async def _cancel(self, call: Call, params: Json) -> Json:
         return await self._keyed.cancel(call.client.principal, params.get("key"))
@@ -285,10 +303,12 @@ class Forwarder:
     async def _read_only(self, call: Call, server: str, method: str, sent: Json, params: Json) -> Json:
         rounds = Rounds.opened(params)
         if rounds.parked is not None:
-            return await self._parking.resume(rounds.parked, call.client.principal, rounds.responses or {})
+            return await self._resume(rounds, call.client.principal)
         rounds.into(sent)
         try:
             return await self._forward(call, await self._connection(call, server), method, sent)
+        except OwnershipLost as error:
+            raise MCPError(INTERNAL_ERROR, str(error), {OUTCOME: error.outcome}) from None
         except MCPError as error:
             raise refused(error) from None
 
@@ -315,6 +335,7 @@ class Forwarder:
             parked: The task it runs in, if it is one of the gateway's own.
         """
 
+        guard = None if self._fleet is None else self._fleet.guard(call.client, call.server)
         level = self._level_of(call) or ("debug" if not is_modern(call.ctx) else None)
 
         # The connection copies the parameters, but not what is inside them: so this can still be changed.
@@ -327,6 +348,8 @@ class Forwarder:
                 meta[LOG_LEVEL_META_KEY] = level
             if before is not None:
                 await before()
+            if guard is not None:
+                await guard.before(connection)
 
         async def run(parked: Parked | None = None) -> Json:
             call.parked = parked
@@ -338,7 +361,10 @@ class Forwarder:
                 idempotent=self._idempotent(call.server, method, sent),
                 rounds=not is_modern(call.ctx),
             )
-            return self._answered(call.server, method, answer)
+            if guard is None:
+                return self._answered(call.server, method, answer)
+            await guard.after()
+            return guard.told(self._answered(call.server, method, answer))
 
         if not is_modern(call.ctx) or not call.client.abilities or speaks_modern(connection):
             return await run()

@@ -142,13 +142,22 @@ class _Asked:
 class ParkingLot:
     """The calls of this process that run in tasks of their own."""
 
-    def __init__(self, group: TaskGroup, *, per_principal: int = PER_PRINCIPAL, expiry: float = EXPIRY) -> None:
+    def __init__(
+        self,
+        group: TaskGroup,
+        *,
+        per_principal: int = PER_PRINCIPAL,
+        expiry: float = EXPIRY,
+        owner: Callable[[], str] = lambda: "",
+    ) -> None:
         """
         Args:
             group: Runs calls; they may outlive the request that began them.
             per_principal: Parked calls of one principal at once.
             expiry: Seconds that a question waits.
+            owner: This replica's name; nothing if there are no others.
         """
+        self._owner = owner
         self._group = group
         self._per_principal = per_principal
         self._expiry = expiry
@@ -189,6 +198,10 @@ class ParkingLot:
             raise turn.error
         assert turn.result is not None
         return turn.result
+
+    def knows(self, name: str) -> bool:
+        """Whether a call is or was parked under this name in this process."""
+        return name in self._asked
 
     async def resume(
         self, name: str, principal: Principal, responses: Mapping[str, Any], *, detached: bool = False
@@ -253,7 +266,11 @@ class ParkingLot:
         questions = {
             key: question.model_dump(by_alias=True, mode="json", exclude_none=True) for key, question in found.items()
         }
-        answer = {"resultType": "input_required", "inputRequests": questions, "requestState": wrapped("parked", name)}
+        answer = {
+            "resultType": "input_required",
+            "inputRequests": questions,
+            "requestState": wrapped("parked", name, owner=self._owner()),
+        }
         if parked.asked is not None:
             parked.asked(answer)
         return answer

@@ -33,6 +33,8 @@ class Rounds:
     key: str | None = None
     """The round's name in the ledger; None in the first round."""
     responses: Mapping[str, Any] | None = None
+    owner: str = ""
+    """The replica in which the call is parked."""
     salient: Json = field(default_factory=dict)
     """What of it belongs to the call's fingerprint."""
 
@@ -52,7 +54,7 @@ class Rounds:
         except (ValueError, KeyError, TypeError):
             raise MCPError(INVALID_PARAMS, "Invalid or expired requestState") from None
         if kind == "parked":
-            return cls(parked=state, responses=responses)
+            return cls(parked=state, responses=responses, owner=str(content.get("owner", "")))
         return cls(state=state, key=f"{ROUND}{key}", responses=responses, salient={"requestState": state})
 
     def into(self, sent: Json) -> None:
@@ -69,6 +71,13 @@ class Rounds:
         return {**answer, "requestState": wrapped("server", answer["requestState"])}
 
 
-def wrapped(kind: str, state: str) -> str:
-    """A state as it goes out, with a name for the round that it begins."""
-    return json.dumps({"kind": kind, "state": state, "round": secrets.token_urlsafe(12)}, separators=(",", ":"))
+def wrapped(kind: str, state: str, *, owner: str = "") -> str:
+    """A state as it goes out, with a name for the round that it begins.
+
+    Args:
+        kind: `server` or `parked`.
+        state: The server's own, or the name of the parked call.
+        owner: The replica in which it is parked; nothing if there are no others.
+    """
+    content = {"kind": kind, "state": state, "round": secrets.token_urlsafe(12)}
+    return json.dumps({**content, **({"owner": owner} if owner else {})}, separators=(",", ":"))

@@ -18,6 +18,7 @@ from mcpconn.errors import ConfigError
 from mcpconn.gateway.activation import notify
 from mcpconn.gateway.app import App, loopback
 from mcpconn.gateway.config import parse_settings, read_section
+from mcpconn.gateway.fleet import FleetSettings
 from mcpconn.gateway.seal import given_ring, kept_ring
 from mcpconn.gateway.store import FileStore
 from mcpconn.loopback import is_loopback
@@ -78,6 +79,7 @@ def make_app(
     public_url: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
     sealing_keys: Path | None = None,
+    fleet: FleetSettings | None = None,
 ) -> App:
     """The gateway of a configuration file, with a store and a key that outlive the process.
 
@@ -89,6 +91,7 @@ def make_app(
         public_url: The address that clients use, if it is not this machine's.
         allowed_hosts: Names that clients may call the gateway by, besides this machine's own and `public_url`'s.
         sealing_keys: A file with the keys, kept by the operator. None: one of the state directory.
+        fleet: Be one of several replicas with this store and key.
 
     Raises:
         ConfigError: the file, the key or the store cannot be used.
@@ -112,7 +115,19 @@ def make_app(
         one_person=one_person,
         owns_manager=True,
         public_url=public_url,
+        fleet=fleet,
     )
+
+
+def fleet_settings(listen: str | None, networks: tuple[str, ...]) -> FleetSettings | None:
+    """How this process takes part in a fleet; None if it is the whole gateway.
+
+    Raises:
+        ConfigError: the address or a network is none.
+    """
+    if listen is None and networks:
+        raise ConfigError("--fleet-network is for --fleet: say where this replica listens for the others", key="fleet")
+    return None if listen is None else FleetSettings.parse(listen, networks)
 
 
 def listening_socket(listen: Listen) -> socket.socket:

@@ -11,7 +11,6 @@ deleted one. Clients of the 2026-07-28 protocol keep no session and pass through
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections import OrderedDict
@@ -26,8 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcpconn.gateway.asgi import header, on_start, refuse, replay, request, until, with_header
 from mcpconn.gateway.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
+from mcpconn.gateway.replicas import Replicas
 from mcpconn.gateway.seal import Sealer
 from mcpconn.gateway.session_ids import Failures, Opened, Session, SessionIds, pack
+from mcpconn.gateway.session_requests import BARE, NoRoom, again, initialize_params, named, not_found, serve
 from mcpconn.gateway.store import Store, StoreUnavailable
 
 SESSION_HEADER = b"mcp-session-id"
@@ -41,12 +42,6 @@ IDLE = 30 * 60.0
 """Seconds without a request after which a session is put away, as the SDK's server does. Its id stays good."""
 PER_PRINCIPAL = 1000
 """Sessions of one principal held open at once; beyond it the one that was idle longest is put away."""
-NAMED = 64 * 1024
-"""Bytes of a body that is looked into for its id; it is parsed again by whoever serves it."""
-
-
-class NoRoom(Exception):
-    """As many sessions are open as may be, and all are in use."""
 
 
 @dataclass(eq=False)
@@ -75,6 +70,7 @@ class Sessions:
         store: Store,
         ended: Callable[[Session], Awaitable[None]],
         bodies: Bodies | None = None,
+        replicas: Replicas | None = None,
         per_principal: int = PER_PRINCIPAL,
         idle: float = IDLE,
         now: Callable[[], float] = anyio.current_time,
@@ -88,6 +84,7 @@ class Sessions:
             store: Deleted ids, and what an id has no room for.
             ended: Told of a session that was put away or deleted.
             bodies: Reads requests' bodies.
+            replicas: The other replicas; None if this process is the whole gateway.
             per_principal: Sessions of one principal held open at once.
             idle: Seconds without a request after which a session is put away.
             now: Monotonic seconds.
@@ -99,6 +96,7 @@ class Sessions:
         self._failures = Failures(now)
         self._bodies = bodies or Bodies()
         self._ended = ended
+        self._replicas = replicas
         self._per_principal = per_principal
         self._idle = idle
         self._now = now
@@ -120,35 +118,57 @@ class Sessions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        body = b""
+        body, rest = b"", receive
         try:
             if scope["method"] == "POST":
                 body = await self._bodies.read(scope, receive)
-                receive = replay(body, receive)
+                receive = replay(body, rest)
         except BodyRefused as refusal:
             # The rest of the body may not have been read, so the connection cannot be used again.
             await refuse(send, refusal.status, refusal.text, headers=(("connection", "close"),))
             return
         version = header(scope, VERSION_HEADER)
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
-            await self._app(scope, receive, send)
+            if self._replicas is None:
+                await self._app(scope, receive, send)
+                return
+
+            async def pass_on(receive: Receive, send: Send) -> None:
+                await self._app(scope, again(scope, body, receive), send)
+
+            await self._replicas.route_modern(self._view, scope, rest, send, body, pass_on)
             return
         sealed = header(scope, SESSION_HEADER)
-        try:
-            if sealed is None:
-                await self._open(scope, receive, send, body)
-            else:
-                await self._resume({**scope, REQUEST_KEY: _named(body)}, receive, send, sealed, body)
-        except NoRoom:
-            await refuse(send, 503, "Too many sessions are open", headers=(("retry-after", "5"),))
-        except StoreUnavailable:
-            # Only before the request was passed on: whether the session was deleted cannot be known now.
-            await refuse(send, 503, "The gateway's store cannot be reached; try again", headers=(("retry-after", "1"),))
+        if sealed is None:
+            await serve(send, self._open(scope, receive, send, body))
+            return
+        scope = {**scope, REQUEST_KEY: named(body)}
+        opened = self._ids.open(sealed, principal_of(scope))
+        if opened is None:
+            await self._not_opened(scope, send)
+        elif self._replicas is None:
+            await serve(send, self._resume(scope, receive, send, opened, body))
+        else:
+
+            async def resume(receive: Receive, send: Send) -> None:
+                body_again = again(scope, body, receive)
+                await serve(send, self._resume(scope, body_again, send, opened, body))
+
+            await self._replicas.route_session(opened.session, scope, rest, send, body, resume)
+
+    async def serve_owned(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """Serve a request that another replica has sent here, because this one holds its session."""
+        scope = {**scope, REQUEST_KEY: named(body)}
+        opened = self._ids.open(header(scope, SESSION_HEADER) or "", principal_of(scope))
+        if opened is None:
+            await not_found(send)
+        else:
+            await serve(send, self._resume(scope, receive, send, opened, body))
 
     # -- a new session
 
     async def _open(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-        params = _initialize(body) if scope["method"] == "POST" else None
+        params = initialize_params(body) if scope["method"] == "POST" else None
         if params is None:
             # Whatever else comes without an id: the SDK's server says what is wrong with it.
             await self._app(scope, receive, send)
@@ -156,6 +176,8 @@ class Sessions:
         principal = principal_of(scope)
         session = Session(secrets.token_urlsafe(18), principal, self._view)
         live = _Live(session, "")
+        if self._replicas is not None:
+            await self._replicas.begin(session)
         text = await self._ids.make(Opened(session, self._ids.now(), params))
         await self._make_room(principal, scope)
 
@@ -176,11 +198,7 @@ class Sessions:
 
     # -- a session that there is
 
-    async def _resume(self, scope: Scope, receive: Receive, send: Send, sealed: str, body: bytes) -> None:
-        opened = self._ids.open(sealed, principal_of(scope))
-        if opened is None:
-            await self._not_opened(scope, send)
-            return
+    async def _resume(self, scope: Scope, receive: Receive, send: Send, opened: Opened, body: bytes) -> None:
         if scope["method"] == "DELETE":
             await self._delete(scope, send, opened)
             return
@@ -188,7 +206,7 @@ class Sessions:
         for last in (False, True):
             live = await self._find(scope, opened)
             if live is None:
-                await _not_found(send)
+                await not_found(send)
                 return
             again = replay(body, receive) if last else receive
             if await self._serve(live, scope, again, send, pass_404=last):
@@ -200,7 +218,7 @@ class Sessions:
         if self._failures.exceeded((scope.get("client") or ("",))[0]):
             await refuse(send, 429, "Too many unknown session ids", headers=(("retry-after", "1"),))
         else:
-            await _not_found(send)
+            await not_found(send)
 
     async def _find(self, scope: Scope, opened: Opened) -> _Live | None:
         """The session, opened again if this process does not hold it. None if it was deleted.
@@ -216,13 +234,23 @@ class Sessions:
             return live
         self._opening[sid] = anyio.Event()
         try:
-            params = await self._ids.params(opened)
+            params = await self._params(opened)
             if params is None:
                 return None
             await self._make_room(opened.session.principal, scope)
             return await self._handshake(scope, opened.session, params)
         finally:
             self._opening.pop(sid).set()
+
+    async def _params(self, opened: Opened) -> dict[str, Any] | None:
+        try:
+            return await self._ids.params(opened)
+        except StoreUnavailable:
+            # One of several replicas that have lost their store goes on with what the id says: that the session was
+            # deleted on another one is known to that one alone for now.
+            if self._replicas is None or opened.params is None:
+                raise
+            return opened.params
 
     async def _handshake(self, scope: Scope, session: Session, params: Any) -> _Live:
         """Initialize a session with the SDK's server, in the place of the client that did it once."""
@@ -282,15 +310,27 @@ class Sessions:
 
     async def _delete(self, scope: Scope, send: Send, opened: Opened) -> None:
         if await self._ids.deleted(opened):
-            await _not_found(send)
+            await not_found(send)
             return
         # First in the store: a process that dies right after it must not bring the session back.
         await self._ids.delete(opened)
         live = self._live.get(opened.session.sid)
         if live is not None:
             await self._put_away(live, scope)
+        elif self._replicas is not None:
+            await self._replicas.session_released(opened.session.sid)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
+
+    async def put_away(self, sid: str) -> None:
+        """Close a session here, if it is open. Its id stays good."""
+        if (live := self._live.get(sid)) is not None:
+            await self._put_away(live, BARE)
+
+    async def put_away_idle(self) -> None:
+        """Close all sessions that no request is being served of."""
+        for live in [each for each in self._live.values() if each.requests == 0]:
+            await self._put_away(live, BARE)
 
     async def sweep(self) -> None:
         """Put away sessions that were idle for too long, for as long as the gateway runs."""
@@ -299,7 +339,7 @@ class Sessions:
             await anyio.sleep(self._idle if oldest is None else max(1.0, oldest.used + self._idle - self._now()))
             due = self._now() - self._idle
             for live in [each for each in self._live.values() if each.requests == 0 and each.used <= due]:
-                await self._put_away(live, _BARE)
+                await self._put_away(live, BARE)
 
     async def _make_room(self, principal: Principal, scope: Scope) -> None:
         """Put away the principal's own session that was idle longest, if it has as many as it may.
@@ -325,6 +365,8 @@ class Sessions:
                 self._app, {**scope, SCOPE_KEY: live.session}, method="DELETE", headers={SESSION_HEADER: live.inner}
             )
             await self._ended(live.session)
+            if self._replicas is not None:
+                await self._replicas.session_released(live.session.sid)
 
     def _hold(self, live: _Live) -> None:
         live.used = self._now()
@@ -338,45 +380,3 @@ class Sessions:
         self._counts[principal] -= 1
         if not self._counts[principal]:
             del self._counts[principal]
-
-
-_BARE: Scope = {
-    "type": "http",
-    "method": "DELETE",
-    "path": "/",
-    "raw_path": b"/",
-    "query_string": b"",
-    "root_path": "",
-    "scheme": "http",
-    "headers": [(b"host", b"localhost")],
-    "client": None,
-    "server": None,
-}
-"""A request of nobody's, for what the gateway does of its own accord."""
-
-
-def _initialize(body: bytes) -> dict[str, Any] | None:
-    """The parameters of an `initialize` request; None if `body` is anything else."""
-    if b'"initialize"' not in body:
-        return None
-    try:
-        message = json.loads(body)
-        params = message["params"] if message["method"] == "initialize" and "id" in message else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return params if isinstance(params, dict) else None
-
-
-def _named(body: bytes) -> tuple[Any, Any]:
-    """The id and the method of the request in a body, as far as it is one."""
-    if not body or len(body) > NAMED:
-        return None, None
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        return None, None
-    return (message.get("id"), message.get("method")) if isinstance(message, dict) else (None, None)
-
-
-async def _not_found(send: Send) -> None:
-    await refuse(send, 404, "Session not found")

@@ -79,6 +79,8 @@ class Upstreams:
         # In the order of their last use, oldest first; by the key they were made for.
         self._open: dict[str, Connection] = {}
         self._of_session: dict[str, set[str]] = {}
+        self._of_principal: dict[str, str] = {}
+        """The principal's digest, by the name of a connection that only that principal uses."""
         self._levels: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
 
     def lister(self, server: str) -> Connection:
@@ -96,6 +98,10 @@ class Upstreams:
         """Whether its last session spoke the modern protocol. Unknown means no: that shares less."""
         connection = self._manager[server]
         return connection.config.url is not None and speaks_modern(connection)
+
+    def keeps_state(self, server: str) -> bool:
+        """Whether a server keeps state for each session, and the session belongs to one client or principal."""
+        return self.scope(server) != "shared" and not self._is_modern(server)
 
     async def settle(self, server: str, timeout: float) -> None:
         """Wait until the server's own connection knows its era, for a default scope that depends on it."""
@@ -145,6 +151,8 @@ class Upstreams:
         self._open[name] = connection
         if client.sid is not None and scope == "client":
             self._of_session.setdefault(client.sid, set()).add(name)
+        elif scope != "shared":
+            self._of_principal[name] = client.principal.digest
         return connection
 
     def _make_room(self) -> None:
@@ -182,20 +190,31 @@ class Upstreams:
             # A server that refuses its own capability sends what it likes; `Relay` holds back what is below the level.
             return
 
-    def release(self, sid: str) -> None:
-        """A downstream session has ended: its upstream sessions end with it."""
+    def release(self, sid: str, *, drain: bool = True) -> None:
+        """A downstream session has ended: its upstream sessions end with it.
+
+        Args:
+            sid: The session.
+            drain: False: at once, whatever is in flight.
+        """
         for name in self._of_session.pop(sid, ()):
-            self._remove(name)
+            self._remove(name, drain=drain)
+
+    def release_principal(self, digest: str) -> None:
+        """What a principal's clients share must not be used any more: it ends at once."""
+        for name in [name for name, whose in self._of_principal.items() if whose == digest]:
+            self._remove(name, drain=False)
 
     def forget(self, server: str) -> None:
         """A server's entry has changed, or is gone: close what clients have open to it. It is opened anew when used."""
         for name in [name for name in self._open if name.rpartition(MARK)[0] == server]:
             self._remove(name)
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, *, drain: bool = True) -> None:
         self._open.pop(name, None)
+        self._of_principal.pop(name, None)
         if name in self._manager:
-            self._manager.remove(name)
+            self._manager.remove(name, drain=drain)
 
 
 def speaks_modern(connection: Connection) -> bool:

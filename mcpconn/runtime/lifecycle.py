@@ -191,12 +191,16 @@ class Lifecycle:
         if self.schedule.server_returned(self.last_failure):
             self.wake.set()
 
-    def close(self) -> None:
-        """End the connection. Calls that wait fail at once; those in flight get the drain timeout."""
+    def close(self, *, drain: bool = True) -> None:
+        """End the connection. Calls that wait fail at once; those in flight get the drain timeout.
+
+        Args:
+            drain: False: those in flight get no time.
+        """
         if self.state is State.CLOSED:
             return
         if self._errands.group is not None:
-            self.closing_by = self._clock.now() + self._policy.drain_timeout
+            self.closing_by = self._clock.now() + (self._policy.drain_timeout if drain else 0.0)
         # Whoever waits for what a probe says waits no longer.
         self.probe.end()
         if self.dial is not None:

@@ -30,6 +30,10 @@ class Link(Protocol):
         """The server gave a session id over HTTP: it can forget the session, and nothing here would tell."""
 
     @property
+    def session_id(self) -> str | None:
+        """The id that the server gave the session over HTTP; None if it gave none."""
+
+    @property
     def ended(self) -> BaseException | None:
         """Why the transport has ended; None while it has not."""
 

@@ -34,10 +34,11 @@ from mcpconn.wire.messages import Limits
 from mcpconn.wire.misfits import unquoted
 from mcpconn.wire.network import Network
 from mcpconn.wire.recorder import Recorder
+from mcpconn.wire.responses import SESSION_HEADER
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stderr import Stderr
 from mcpconn.wire.stdio import stdio_transport
-from mcpconn.wire.streamable import streamable_http
+from mcpconn.wire.streamable import VERSION_HEADER, streamable_http
 from mcpconn.wire.streams import watched
 from mcpconn.wire.watch import Watch
 from mcpconn.wire.watchdog import Watchdog
@@ -234,6 +235,20 @@ class Dialer:
         timeout = self._policy.connect_timeout
         async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
             return await send(client, request)
+
+    async def end_session(self, session_id: str, version: str) -> bool:
+        """End a session that was opened elsewhere, with these credentials. Whether it has ended, or is not known.
+
+        Args:
+            session_id: Its id.
+            version: Its protocol version.
+        """
+        if self.config.kind != "http":
+            return False
+        headers = {SESSION_HEADER: session_id, VERSION_HEADER: version}
+        async with self._evidence_client(sse=False) as http:
+            evidence = await http.send_quietly(http.build_request("DELETE", self.config.endpoint, headers=headers))
+        return evidence is None or evidence.http_status == 404
 
     async def aclose(self) -> None:
         """Close the sockets that sessions shared."""

@@ -55,7 +55,12 @@ class ClientLink:
     @property
     def forgettable(self) -> bool:
         """The server gave a session id over HTTP: it can forget the session, and nothing here would tell."""
-        return self._watch.has_session_id
+        return self._watch.session_id is not None
+
+    @property
+    def session_id(self) -> str | None:
+        """The id that the server gave the session over HTTP; None if it gave none."""
+        return self._watch.session_id
 
     @property
     def ended(self) -> BaseException | None:

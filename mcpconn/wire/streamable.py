@@ -182,7 +182,7 @@ class StreamableHttp:
             # Only here: a session id on any other answer is not the beginning of a session (specification, transports).
             if message.method == "initialize":
                 self._session_id = response.headers.get(SESSION_HEADER)
-                self._watch.has_session_id = self._session_id is not None
+                self._watch.session_id = self._session_id
             kind = response.headers.get("content-type", "").lower()
             # 202 says "accepted, nothing will follow". To a request that is an answer that will never come.
             if response.status_code == 202:

@@ -75,8 +75,8 @@ class Watch:
         self.recall: Callable[[], None] = lambda: None
         """Takes back what was not handed over yet: it can be sent to the next session."""
         self._probes: set[anyio.CancelScope] = set()
-        self.has_session_id = False
-        """The server has given the session an id (Streamable HTTP, legacy era)."""
+        self.session_id: str | None = None
+        """The id that the server has given the session (Streamable HTTP, legacy era)."""
         self.passes = False
         """All messages pass these streams, so that what was not seen here was not received."""
         self.waiting = Waiting(redact)

@@ -30,6 +30,11 @@ class Lease:
         """Whether it is still ours by our own clock. Ask immediately before each thing that only a holder may do."""
         return self._now() < self._until
 
+    @property
+    def until(self) -> float:
+        """When it ends unless it is renewed, by the clock of `Leases`."""
+        return self._until
+
 
 class Leases:
     """Takes leases on a store."""

@@ -1,0 +1,391 @@
+"""This process as one replica of a gateway: what it owns, what it has others do, and what it does for them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import TaskGroup
+from mcp import MCPError
+from mcp.shared.inbound import decode_header_value
+from mcp_types import ErrorData
+from starlette.types import Receive, Scope, Send
+
+from mcpconn.errors import McpConnError
+from mcpconn.gateway.asgi import header
+from mcpconn.gateway.bodies import Bodies
+from mcpconn.gateway.downstream import Downstream
+from mcpconn.gateway.fleet.config import FleetSettings
+from mcpconn.gateway.fleet.envelopes import (
+    PRINCIPAL,
+    RESUME,
+    SESSION,
+    answer,
+    parked_envelope,
+    principal_key,
+    scope_of,
+    session_key,
+)
+from mcpconn.gateway.fleet.forwarding import AddressRefused, Forwarding, Lost, NotDelivered
+from mcpconn.gateway.fleet.guard import Guard
+from mcpconn.gateway.fleet.handover import Handover
+from mcpconn.gateway.fleet.listener import Listener
+from mcpconn.gateway.fleet.membership import Membership
+from mcpconn.gateway.fleet.ownership import Ownership
+from mcpconn.gateway.fleet.peers import Peers
+from mcpconn.gateway.fleet.replies import Reply, unless
+from mcpconn.gateway.fleet.routing import Routing
+from mcpconn.gateway.fleet.signing import Envelope, Signer
+from mcpconn.gateway.parked import Ended, ParkingLot
+from mcpconn.gateway.principals import Principal, principal_of
+from mcpconn.gateway.seal import KeyRing
+from mcpconn.gateway.session_ids import Session
+from mcpconn.gateway.store import Store, StoreUnavailable
+from mcpconn.gateway.upstreams import Upstreams
+from mcpconn.names import Table
+from mcpconn.observe import log
+
+if TYPE_CHECKING:
+    from mcpconn.gateway.endpoint import Endpoint
+
+GRACE = 30.0
+"""Seconds that requests of other replicas get to finish when this one is stopped; as those of its own clients."""
+NAMING = ("tools/call", "prompts/get", "resources/read")
+"""Methods of the modern era whose header names what they are about."""
+LOOK = 0.2
+"""Seconds between looks for sessions that can be given up while this replica is being stopped."""
+Local = Callable[[Receive, Send], Awaitable[None]]
+
+
+class Fleet:
+    """One replica."""
+
+    def __init__(
+        self,
+        settings: FleetSettings,
+        store: Store,
+        ring: KeyRing,
+        *,
+        bodies: Bodies,
+        endpoints: Mapping[str, Endpoint],
+        tables: Mapping[str, Table],
+        upstreams: Upstreams,
+        parking: ParkingLot,
+    ) -> None:
+        """
+        Args:
+            settings: Where it listens.
+            store: Shared by all replicas.
+            ring: The same for all replicas.
+            bodies: Reads requests' bodies.
+            endpoints: By view.
+            tables: Public names, by view.
+            upstreams: The connections of clients.
+            parking: Calls that wait for an answer of their client in this process.
+        """
+        self._settings = settings
+        self._endpoints = endpoints
+        self._tables = tables
+        self._upstreams = upstreams
+        self._parking = parking
+        self._socket = socket.create_server(
+            (settings.host, settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        )
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.address = f"{host}:{self._socket.getsockname()[1]}"
+        self.membership = Membership(store, ring.sealer("fleet replica"), self.address)
+        self.membership.lost = self._drop
+        self.ownership = Ownership(store, self.membership, ring.sealer("fleet owner"))
+        self.handover = Handover(store, ring.sealer("fleet upstreams"), self.ownership, self._end_upstream)
+        signer = Signer(ring)
+        self.forwarding = Forwarding(signer, settings.networks)
+        self.listener = Listener(
+            signer, me=lambda: self.membership.name, owned=self._owned, serve=self._serve, bodies=bodies
+        )
+        self._routing: Routing
+        self._lost: dict[str, anyio.Event] = {}
+        self._draining = False
+
+    # -- life
+
+    @asynccontextmanager
+    async def running(self, group: TaskGroup) -> AsyncIterator[None]:
+        """Take part in the fleet for as long as the block runs.
+
+        Args:
+            group: Runs what goes on beside requests.
+        """
+        import uvicorn
+
+        self._routing = Routing(
+            self.ownership,
+            self.forwarding,
+            Peers(group, self.membership.find),
+            taken_over=self.handover.take_over,
+            not_mine=self._not_mine,
+            lost=self.lost_event,
+        )
+        config = uvicorn.Config(
+            self.listener,
+            http="h11",
+            log_config=None,
+            log_level="warning",
+            lifespan="off",
+            access_log=False,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        server = uvicorn.Server(config)
+        # Signals are the main server's.
+        server.capture_signals = nullcontext  # type: ignore[assignment]
+        served = anyio.Event()
+
+        async def serve() -> None:
+            await server.serve(sockets=[self._socket])
+            served.set()
+
+        await self.membership.renew()
+        group.start_soon(serve)
+        group.start_soon(self.membership.keep)
+        log.info("gateway.fleet_joined", replica=self.membership.name, address=self.address)
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._leave()
+                server.should_exit = server.force_exit = True
+                with anyio.move_on_after(2):
+                    await served.wait()
+                self._socket.close()
+
+    async def drain(self) -> None:
+        """Give up sessions as soon as nothing of them is in flight, until the end. To be run beside requests."""
+        self._draining = True
+        while True:
+            for endpoint in tuple(self._endpoints.values()):
+                await endpoint.sessions.put_away_idle()
+            await anyio.sleep(LOOK)
+
+    async def _leave(self) -> None:
+        """Finish what was begun for other replicas, and give up everything."""
+        with anyio.move_on_after(GRACE):
+            while self.listener.running:
+                for endpoint in tuple(self._endpoints.values()):
+                    await endpoint.sessions.put_away_idle()
+                await anyio.sleep(0.05)
+        with anyio.move_on_after(GRACE / 6):
+            for key in self.ownership.keys:
+                await self._put_away(key)
+                await self.released(key)
+            await self.membership.leave()
+
+    # -- sessions of this replica
+
+    def lost_event(self, key: str) -> anyio.Event:
+        """Set when this replica loses what it holds under a key."""
+        return self._lost.setdefault(key, anyio.Event())
+
+    async def begin(self, session: Session) -> None:
+        """A session begins here."""
+        await self._routing.begin(session_key(session.sid))
+
+    async def session_released(self, sid: str) -> None:
+        """A session was put away here."""
+        await self.released(session_key(sid))
+
+    async def released(self, key: str) -> None:
+        """What belongs to a key was put away here: whoever gets its next request is its owner."""
+        self._lost.pop(key, None)
+        if self.ownership.mine(key) is not None:
+            await self.handover.forget(key)
+            await self.ownership.release(key)
+
+    async def route_session(
+        self, session: Session, scope: Scope, receive: Receive, send: Send, body: bytes, local: Local
+    ) -> None:
+        """Serve a request of a legacy session here, or have its owner serve it."""
+        await self._routing.route(
+            session_key(session.sid),
+            scope,
+            receive,
+            send,
+            action=SESSION,
+            view=session.view,
+            body=body,
+            local=local,
+            repeatable=lambda: self._repeatable(session.view, body),
+        )
+
+    async def route_modern(
+        self, view: str, scope: Scope, receive: Receive, send: Send, body: bytes, local: Local
+    ) -> None:
+        """Serve a modern request here, or have the owner of its principal's state serve it."""
+        if not self._keeps_state(view, scope):
+            await local(receive, send)
+            return
+        await self._routing.route(
+            principal_key(principal_of(scope)),
+            scope,
+            receive,
+            send,
+            action=PRINCIPAL,
+            view=view,
+            body=body,
+            local=local,
+            repeatable=lambda: self._repeatable(view, body),
+        )
+
+    def guard(self, client: Downstream, server: str) -> Guard | None:
+        """What stands around a request to a server; None if no upstream session of it is owned."""
+        if client.sid == "stdio" or not self._upstreams.keeps_state(server):
+            return None
+        key = session_key(client.sid) if client.sid is not None else principal_key(client.principal)
+        return Guard(self.membership, self.handover, key, server)
+
+    def _keeps_state(self, view: str, scope: Scope) -> bool:
+        """Whether a modern request goes to a server that keeps state for each session of this principal's."""
+        table = self._tables.get(view)
+        method, name = header(scope, b"mcp-method"), decode_header_value(header(scope, b"mcp-name"))
+        if table is None or name is None or method not in NAMING:
+            return False
+        found = table.resolve_uri(name) if method == "resources/read" else table.resolve(name)
+        return found is not None and self._upstreams.keeps_state(found[0])
+
+    def _safe(self, view: str, name: str) -> bool:
+        """Whether a tool can be called twice without harm, as far as its annotations say."""
+        found = self._tables[view].resolve(name) if view in self._tables else None
+        if found is None:
+            return False
+        tool = self._upstreams.lister(found[0]).catalog.tools.get(found[1])
+        hints = None if tool is None else tool.annotations
+        return hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
+
+    async def _end_upstream(self, server: str, session: str, version: str) -> bool:
+        try:
+            return await self._upstreams.lister(server).end_session(session, version)
+        except McpConnError:
+            # Its entry is gone from the file.
+            return False
+
+    def _repeatable(self, view: str, body: bytes) -> bool:
+        """Whether a request does no harm if it is made twice. One with a key is run once by the ledger."""
+        with suppress(ValueError, RecursionError, AttributeError, TypeError):
+            message = json.loads(body)
+            if message.get("method") != "tools/call":
+                return "method" in message and message.get("id") is not None
+            return self._safe(view, str(message["params"]["name"]))
+        return False
+
+    # -- for other replicas
+
+    async def _owned(self, envelope: Envelope) -> bool:
+        if envelope.action not in (SESSION, PRINCIPAL):
+            return True
+        if self.ownership.superseded(envelope.key, envelope.number):
+            await self._give_up([envelope.key])
+            return False
+        own = self.ownership.mine(envelope.key)
+        if own is None or own.number != envelope.number:
+            return False
+        if not self.membership.may_write:
+            await self.membership.renew()
+        return envelope.to == self.membership.name and self.membership.may_write
+
+    async def _serve(self, envelope: Envelope, body: bytes, receive: Receive, send: Send) -> None:
+        scope = scope_of(envelope)
+        if envelope.action == RESUME:
+            await answer(send, 200, await self._resume_parked(json.loads(body), envelope.whom))
+            return
+        endpoint = self._endpoints.get(envelope.view)
+        if endpoint is None:
+            await answer(send, 404, {"error": "no such view"})
+            return
+        reply = Reply(send, envelope.method, body)
+
+        async def serve() -> None:
+            if envelope.action == SESSION:
+                await endpoint.sessions.serve_owned(scope, receive, reply, body)
+            else:
+                await endpoint.serve(scope, receive, reply)
+
+        await unless(self.lost_event(envelope.key), reply, serve)
+
+    # -- parked calls
+
+    async def resume_elsewhere(
+        self, owner: str, name: str, principal: Principal, responses: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Go on with a call that is parked in another replica.
+
+        Args:
+            owner: The replica.
+            name: The parked call.
+            principal: Who answers its question.
+            responses: The answers.
+
+        Raises:
+            Ended: it is gone, and the outcome of the call unknown.
+            MCPError: the call ended with an error.
+        """
+        body = json.dumps({"name": name, "responses": responses}).encode()
+        try:
+            replica = await self.membership.find(owner)
+            if replica is None:
+                raise NotDelivered("the replica is gone")
+            envelope = parked_envelope(owner, principal, body)
+            async with self.forwarding.send(replica.address, envelope, body) as answered:
+                said = json.loads(b"".join([chunk async for chunk in answered.chunks()]))
+        except (NotDelivered, Lost, AddressRefused, StoreUnavailable) as error:
+            log.info("gateway.fleet_parked_call_lost", reason=str(error))
+            raise Ended(
+                "The replica of the gateway in which this call waited is gone. It is not known whether the tool ran."
+            ) from None
+        if "error" in said:
+            raise MCPError.from_error_data(ErrorData.model_validate(said["error"]))
+        result: dict[str, Any] = said["result"]
+        return result
+
+    async def _resume_parked(self, asked: dict[str, Any], principal: Principal) -> dict[str, Any]:
+        try:
+            return {"result": await self._parking.resume(asked["name"], principal, asked["responses"])}
+        except MCPError as error:
+            return {"error": error.error.model_dump(mode="json", exclude_none=True)}
+
+    # -- what is lost
+
+    async def _drop(self) -> None:
+        """The lease was lost: nothing that is held here may be used any more."""
+        await self._give_up(self.ownership.drop_all())
+
+    async def _give_up(self, keys: list[str]) -> None:
+        # First everything that takes no time: clients are told, and upstream sessions are cut off.
+        for key in keys:
+            if (event := self._lost.pop(key, None)) is not None:
+                event.set()
+            self.handover.drop(key)
+            what, _, name = key.partition("/")
+            if what == SESSION:
+                self._upstreams.release(name, drain=False)
+            else:
+                self._upstreams.release_principal(name)
+        for key in keys:
+            await self._put_away(key)
+
+    async def _not_mine(self, key: str) -> None:
+        """Another owns it. What was opened here while the store was away ends."""
+        what, _, name = key.partition("/")
+        if what == SESSION:
+            await self._put_away(key)
+        else:
+            self._upstreams.release_principal(name)
+
+    async def _put_away(self, key: str) -> None:
+        what, _, name = key.partition("/")
+        if what != SESSION:
+            self._upstreams.release_principal(name)
+            return
+        for endpoint in tuple(self._endpoints.values()):
+            await endpoint.sessions.put_away(name)

@@ -1,0 +1,216 @@
+"""Sends a request to the replica that it belongs to, and knows whether it may have run there.
+
+The body goes out only after the receiver has said `100 Continue` (RFC 9110, section 10.1.1), which it says after it has
+checked the envelope and that it owns what is asked for. So whatever ends before that did certainly not run, and may be
+sent elsewhere; whatever ends after it may have run. No library's client tells the two apart, hence h11 here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import h11
+from anyio.abc import SocketStream
+
+from mcpconn.gateway.fleet.signing import Envelope, Signer
+
+CONNECT = 2.0
+"""Seconds to connect. Replicas are in one network."""
+CONTINUE = 5.0
+"""Seconds for the receiver to look at the envelope, which may cost it a look at the store. One that is paused says
+nothing; its lease ends before that."""
+CHUNK = 64 * 1024
+ENVELOPE, SIGNATURE, PROOF = "mcpconn-fleet", "mcpconn-fleet-signature", "mcpconn-fleet-proof"
+"""Headers."""
+NOT_MINE = 421
+"""Status: the receiver does not own what is asked for (RFC 9110, section 15.5.20). Nothing ran."""
+_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"content-length", PROOF.encode(), b"date"})
+
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+
+class NotDelivered(Exception):
+    """The request did certainly not run there."""
+
+
+class Lost(Exception):
+    """The other replica is gone after it took the request: it may have run."""
+
+
+class AddressRefused(Exception):
+    """The address is in none of the fleet's networks. Nothing was sent."""
+
+
+def checked(address: str, networks: Networks) -> tuple[str, int]:
+    """The host and port of an owner's address.
+
+    Raises:
+        AddressRefused: it is no IP address with a port, or in no configured network.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        found = ipaddress.ip_address(host.strip("[]"))
+        number = int(port)
+    except ValueError:
+        raise AddressRefused(f"{address!r} is no IP address with a port") from None
+    if not 0 < number < 65536 or not any(found in network for network in networks):
+        raise AddressRefused(f"{address} is in none of the fleet's networks")
+    return str(found), number
+
+
+class Sent:
+    """How much of a request went out."""
+
+    body = False
+    """Whether the receiver was given the body: from then on it may run."""
+
+
+class Answer:
+    """The answer of another replica, whose head has come."""
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], wire: _Wire) -> None:
+        self.status = status
+        self.headers = headers
+        self._wire = wire
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Its body, as it comes.
+
+        Raises:
+            Lost: it was cut.
+        """
+        while True:
+            event = await self._wire.next()
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return
+            else:
+                raise Lost("the answer was cut")
+
+
+class Forwarding:
+    """Sends requests to other replicas."""
+
+    def __init__(self, signer: Signer, networks: Networks) -> None:
+        """
+        Args:
+            signer: Signs requests and checks answers.
+            networks: Where replicas are.
+        """
+        self._signer = signer
+        self._networks = networks
+        self.sent = 0
+        """Requests that were sent to another replica."""
+
+    @asynccontextmanager
+    async def send(
+        self, address: str, envelope: Envelope, body: bytes, sent: Sent | None = None
+    ) -> AsyncIterator[Answer]:
+        """Send a request; the block has its answer.
+
+        Args:
+            address: The owner's, `HOST:PORT`.
+            envelope: What is asked.
+            body: The client's body.
+            sent: Told when the body goes out, for whoever cancels this.
+
+        Raises:
+            NotDelivered: it did not run.
+            Lost: it may have run.
+            AddressRefused: nothing was sent.
+        """
+        host, port = checked(address, self._networks)
+        text, signature, nonce = self._signer.sign(envelope)
+        try:
+            with anyio.fail_after(CONNECT):
+                stream = await anyio.connect_tcp(host, port)
+        except (OSError, TimeoutError) as error:
+            raise NotDelivered(f"{address} cannot be reached: {type(error).__name__}") from None
+        async with stream:
+            wire = _Wire(stream)
+            head = h11.Request(
+                method="POST",
+                target="/",
+                headers=[
+                    ("host", f"{host}:{port}"),
+                    (ENVELOPE, text),
+                    (SIGNATURE, signature),
+                    ("content-length", str(len(body))),
+                    ("connection", "close"),
+                    ("expect", "100-continue"),
+                ],
+            )
+            event = await self._agreed(wire, head)
+            taken = isinstance(event, h11.InformationalResponse)
+            if taken:
+                self.sent += 1
+                if sent is not None:
+                    sent.body = True
+                try:
+                    await wire.send(h11.Data(data=body), h11.EndOfMessage())
+                    event = await wire.next()
+                    while isinstance(event, h11.InformationalResponse):
+                        event = await wire.next()
+                except (OSError, anyio.BrokenResourceError) as error:
+                    raise Lost(type(error).__name__) from None
+            if not isinstance(event, h11.Response):
+                raise Lost("no answer came") if taken else NotDelivered("the request was not taken")
+            proof = next((value for name, value in event.headers if name == PROOF.encode()), b"").decode("latin-1")
+            if not self._signer.proven(nonce, event.status_code, proof):
+                what = f"{address} is not a replica of this gateway"
+                raise Lost(what) if taken else NotDelivered(what)
+            if event.status_code == NOT_MINE:
+                raise NotDelivered("it is not the owner")
+            yield Answer(event.status_code, list(_end_to_end(event.headers)), wire)
+
+    async def _agreed(self, wire: _Wire, head: h11.Request) -> h11.Event | None:
+        """Send the head, and return what the receiver says to it."""
+        try:
+            with anyio.fail_after(CONTINUE):
+                await wire.send(head)
+                return await wire.next()
+        except (OSError, anyio.BrokenResourceError, TimeoutError, Lost) as error:
+            raise NotDelivered(type(error).__name__) from None
+
+
+class _Wire:
+    """h11's client on a socket."""
+
+    def __init__(self, stream: SocketStream) -> None:
+        self._stream = stream
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
+
+    async def send(self, *events: h11.Event) -> None:
+        for event in events:
+            data = self._connection.send(event)
+            if data:
+                await self._stream.send(data)
+
+    async def next(self) -> h11.Event:
+        """The next event.
+
+        Raises:
+            Lost: there will be none.
+        """
+        try:
+            while True:
+                event = self._connection.next_event()
+                if event is h11.PAUSED:
+                    raise Lost("the answer has ended")
+                if event is not h11.NEED_DATA:
+                    assert not isinstance(event, type)
+                    return event
+                data = b""
+                with suppress(anyio.EndOfStream):
+                    data = await self._stream.receive(CHUNK)
+                self._connection.receive_data(data)
+        except (h11.RemoteProtocolError, OSError, anyio.BrokenResourceError) as error:
+            raise Lost(type(error).__name__) from None
+
+
+def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    return ((bytes(name), bytes(value)) for name, value in headers if bytes(name) not in _HOP)

@@ -1,0 +1,72 @@
+"""Around each request to a server on behalf of something owned: is it still ours, before it goes out and after?"""
+
+from __future__ import annotations
+
+from mcpconn.connection import Connection
+from mcpconn.gateway.fleet.handover import CHILD, Handover, Upstream
+from mcpconn.gateway.fleet.membership import Membership, OwnershipLost
+from mcpconn.gateway.rewrite import Json
+from mcpconn.keys import NEW_SESSION
+
+
+class Guard:
+    """One request's."""
+
+    def __init__(self, membership: Membership, handover: Handover, key: str, server: str) -> None:
+        """
+        Args:
+            membership: This replica's lease.
+            handover: Told of upstream sessions before they are used.
+            key: What the request belongs to.
+            server: Where it goes.
+        """
+        self._membership = membership
+        self._handover = handover
+        self._key = key
+        self._server = server
+        self._name = membership.name
+        self.sent = False
+        """Whether it was let out."""
+
+    async def before(self, connection: Connection) -> None:
+        """To be awaited immediately before the request goes out.
+
+        Raises:
+            OwnershipLost: nothing may be sent.
+        """
+        upstream = upstream_of(connection)
+        if upstream is not None:
+            try:
+                await self._handover.note(self._key, self._server, upstream)
+            except OwnershipLost:
+                raise OwnershipLost(sent=self.sent) from None
+        # Last: the clock is looked at after everything that waits.
+        await self._check()
+        self.sent = True
+
+    async def after(self) -> None:
+        """To be awaited when the answer has come.
+
+        Raises:
+            OwnershipLost: the answer came to a replica that is no longer the owner, and counts for nothing.
+        """
+        await self._check()
+
+    def told(self, answer: Json) -> Json:
+        """The answer, with the word that the upstream session is a new one, if it is."""
+        news = self._handover.news(self._key, self._server)
+        return answer if news is None else {**answer, "_meta": {**(answer.get("_meta") or {}), NEW_SESSION: news}}
+
+    async def _check(self) -> None:
+        try:
+            await self._membership.check(self._name)
+        except OwnershipLost:
+            raise OwnershipLost(sent=self.sent) from None
+
+
+def upstream_of(connection: Connection) -> Upstream | None:
+    """The present session of a connection, as a successor has to know it; None if it keeps no state."""
+    if connection.config.kind != "http":
+        return CHILD
+    session = connection.session_id
+    return None if session is None else (session, connection.protocol_version)

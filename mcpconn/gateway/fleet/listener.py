@@ -1,0 +1,98 @@
+"""Takes requests from other replicas, on a listener of its own that clients do not know of.
+
+Nothing of a request is believed, and its body is not read, before its envelope was checked. What is refused gets a
+plain 403 and no reason; the reason is in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.types import Message, Receive, Scope, Send
+
+from mcpconn.gateway.asgi import header, refuse, replay
+from mcpconn.gateway.bodies import Bodies, BodyRefused
+from mcpconn.gateway.fleet.forwarding import ENVELOPE, NOT_MINE, PROOF, SIGNATURE
+from mcpconn.gateway.fleet.signing import Envelope, Signer, Unsigned, digest
+from mcpconn.observe import log
+
+Serve = Callable[[Envelope, bytes, Receive, Send], Awaitable[None]]
+
+
+class Listener:
+    """The ASGI application for other replicas."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        me: Callable[[], str],
+        owned: Callable[[Envelope], Awaitable[bool]],
+        serve: Serve,
+        bodies: Bodies,
+    ) -> None:
+        """
+        Args:
+            signer: Checks envelopes and signs answers.
+            me: This replica's present name.
+            owned: Whether this replica owns what an envelope is about, under the number in it.
+            serve: Answers a request whose envelope and body are as they should be.
+            bodies: Reads bodies.
+        """
+        self._signer = signer
+        self._me = me
+        self._owned = owned
+        self._serve = serve
+        self._bodies = bodies
+        self.running = 0
+        """Requests being served."""
+        self.refused = 0
+        """Requests that were not let in."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            text, signature = header(scope, ENVELOPE.encode()), header(scope, SIGNATURE.encode())
+            if text is None or signature is None:
+                raise Unsigned("it is not signed")
+            envelope = self._signer.open(text, signature, me=self._me())
+        except Unsigned as error:
+            self.refused += 1
+            log.warning("gateway.fleet_request_refused", reason=str(error))
+            await refuse(send, 403, "Forbidden")
+            return
+        proven = self._proven(send, envelope)
+        self.running += 1
+        try:
+            if not await self._owned(envelope):
+                await refuse(proven, NOT_MINE, "Not the owner")
+                return
+            await self._take(envelope, scope, receive, proven)
+        finally:
+            self.running -= 1
+
+    async def _take(self, envelope: Envelope, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            # uvicorn says `100 Continue` only now.
+            body = await self._bodies.read(scope, receive)
+        except BodyRefused as refusal:
+            await refuse(send, refusal.status, refusal.text)
+            return
+        if digest(body) != envelope.body:
+            self.refused += 1
+            log.warning("gateway.fleet_request_refused", reason="the body is not the one that was signed")
+            await refuse(send, 403, "Forbidden")
+            return
+        await self._serve(envelope, body, replay(body, receive), send)
+
+    def _proven(self, send: Send, envelope: Envelope) -> Send:
+        """A `send` whose answer shows that it comes from a replica."""
+
+        async def signed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                proof = self._signer.prove(envelope.nonce, message["status"])
+                message = {**message, "headers": [*message["headers"], (PROOF.encode(), proof.encode())]}
+            await send(message)
+
+        return signed

@@ -1,0 +1,195 @@
+"""This replica's own lease: the others know by it that this process runs, and where it listens for them.
+
+All that a replica owns hangs on this one lease, so owning ten thousand sessions costs one renewal a second. A replica
+that has lost its lease has lost everything: it drops what it holds, and joins again under another name.
+
+A replica that was paused cannot know that it lost the lease except by its clock. So `check` is asked immediately before
+each write to a server: within the lease it costs nothing; after it, the store decides. While the store is away nobody
+can take anything over, and the replica goes on with what it has: but only as long as it has just seen that the store is
+away, because a replica that was paused may have slept through the store's return.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from mcpconn.gateway.seal import NotSealedHere, Sealer
+from mcpconn.gateway.store import Key, Store, StoreUnavailable
+from mcpconn.gateway.store.lease import Lease, Leases
+from mcpconn.observe import log
+
+TTL = 3.0
+"""Seconds after which a replica that does not renew its lease counts as gone; as in the ledger."""
+RENEWALS = 3
+"""Renewals in that time: two may fail."""
+FRESH = 2 * TTL / RENEWALS
+"""Seconds for which it counts that the store was seen to be away."""
+SKEW = 0.01
+"""Part of the lease that its holder gives up early: quartz clocks differ by far less."""
+
+
+class OwnershipLost(Exception):
+    """What this replica holds may be another's by now."""
+
+    def __init__(self, *, sent: bool = False) -> None:
+        """
+        Args:
+            sent: The request went out before that was seen.
+        """
+        what = "It is not known whether it ran." if sent else "It was not sent."
+        super().__init__(f"This replica of the gateway has lost its hold on the session. {what}")
+        self.sent = sent
+        self.outcome = "unknown" if sent else "not_run"
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A replica, as the others see it."""
+
+    name: str
+    address: str
+    """`HOST:PORT` of its listener."""
+
+
+def boot_time() -> float:
+    """Monotonic seconds that go on while the machine sleeps, as the store's do."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+class Membership:
+    """This replica's membership of the fleet."""
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        address: str,
+        *,
+        ttl: float = TTL,
+        now: Callable[[], float] = boot_time,
+        sleep: Callable[[float], Awaitable[Any]] = anyio.sleep,
+    ) -> None:
+        """
+        Args:
+            store: Where leases are.
+            sealer: Seals the address.
+            address: `HOST:PORT` of this replica's listener.
+            ttl: Seconds of the lease.
+            now: Monotonic seconds that go on while the machine sleeps.
+            sleep: Waits between renewals.
+        """
+        self._store = store
+        self._sealer = sealer
+        self._address = address
+        self._ttl = ttl
+        self._now = now
+        self._sleep = sleep
+        self._leases = Leases(store, now=now)
+        self._lease: Lease | None = None
+        self._lock = anyio.Lock()
+        self._away_at = float("-inf")
+        self._left = False
+        self.name = secrets.token_hex(8)
+        """This replica's name, until it loses its lease."""
+        self.lost: Callable[[], Awaitable[None]] = _nothing
+        """Called when the lease was lost, before the replica joins again: drops what it held."""
+
+    @property
+    def joined(self) -> bool:
+        """Whether the lease was taken, and was not lost since."""
+        return self._lease is not None
+
+    @property
+    def may_write(self) -> bool:
+        """Whether what this replica holds is its own now, as far as can be said without asking the store."""
+        now = self._now()
+        if now < self._away_at + FRESH:
+            return True
+        lease = self._lease
+        return lease is not None and lease.held and now < lease.until - SKEW * self._ttl
+
+    async def check(self, name: str) -> None:
+        """Return if what was begun under a name of this replica's may be written now.
+
+        Args:
+            name: The replica's name when it took what it writes for.
+
+        Raises:
+            OwnershipLost: the lease was lost.
+        """
+        if not self.may_write:
+            await self.renew()
+        if name != self.name or not self.may_write:
+            raise OwnershipLost
+
+    async def keep(self) -> None:
+        """Keep the lease for as long as this runs."""
+        while not self._left:
+            await self.renew()
+            await self._sleep(self._ttl / RENEWALS)
+
+    async def renew(self) -> None:
+        """Renew the lease, or join if there is none. If it was lost, what was held under it is dropped first."""
+        asked = self.name
+        async with self._lock:
+            if asked != self.name or self._left:
+                return
+            try:
+                if self._lease is None:
+                    self._lease = await self._leases.take(
+                        self.key(self.name), self._sealed().encode("ascii"), ttl=self._ttl
+                    )
+                elif not await self._leases.renew(self._lease, ttl=self._ttl):
+                    self._lease, self.name = None, secrets.token_hex(8)
+                    log.warning("gateway.fleet_lease_lost", replica=asked)
+                    await self.lost()
+                    return
+                self._away_at = float("-inf")
+            except StoreUnavailable as error:
+                self._away_at = self._now()
+                log.warning("gateway.store_unavailable", error=str(error))
+
+    async def leave(self) -> None:
+        """Give up the lease: whoever wants what this replica held need not wait."""
+        self._left = True
+        async with self._lock:
+            if self._lease is not None:
+                try:
+                    await self._leases.release(self._lease)
+                except StoreUnavailable:
+                    return
+
+    async def find(self, name: str) -> Replica | None:
+        """Another replica; None if it is gone, or if what the store says of it was not written by one of us.
+
+        Raises:
+            StoreUnavailable: it cannot be known.
+        """
+        record = await self._store.get(self.key(name))
+        if record is None:
+            return None
+        try:
+            return Replica(name, json.loads(self._sealer.open(record.value.decode("ascii", "replace"), name))["at"])
+        except NotSealedHere:
+            log.error("gateway.fleet_record_forged", replica=name)
+            return None
+
+    def _sealed(self) -> str:
+        return self._sealer.seal(json.dumps({"at": self._address}).encode(), self.name)
+
+    @staticmethod
+    def key(name: str) -> Key:
+        """Where a replica's lease is."""
+        return Key(f"replica/{name}", "lease")
+
+
+async def _nothing() -> None:
+    """Nothing is held."""

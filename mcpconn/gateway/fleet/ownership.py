@@ -1,0 +1,163 @@
+"""Which replica owns a session: a record that names the replica, changed by compare-and-set only.
+
+    (none) --take--> R1        whoever serves it first
+    R1 --R1's lease has ended, take over--> R2
+    R1 --release--> (none)     put away, deleted, or R1 is being stopped
+
+The record's version is the fencing number. What is owned has a key: `session/SID` for a legacy session with its
+upstream sessions, `principal/DIGEST` for what a principal's modern clients share at servers that keep state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from mcpconn.gateway.fleet.membership import Membership, Replica
+from mcpconn.gateway.seal import NotSealedHere, Sealer
+from mcpconn.gateway.session_ids import LIFETIME
+from mcpconn.gateway.store import Key, Store, StoreUnavailable
+from mcpconn.observe import log
+
+TTL = LIFETIME + 86_400.0
+"""Seconds that a record is kept: longer than a session's id is good, so that no record ends under its owner."""
+KNOWN = 50_000
+"""Sessions of other replicas whose owner is remembered, so that a request costs no look at the store."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who owns something, and under which number."""
+
+    key: str
+    replica: Replica
+    number: int
+    mine: bool
+    predecessor: str | None = None
+    """The replica that it was taken over from just now; None: it was not."""
+
+
+class Ownership:
+    """What this replica owns, and what it knows of the others."""
+
+    def __init__(self, store: Store, membership: Membership, sealer: Sealer) -> None:
+        """
+        Args:
+            store: Where the records are.
+            membership: This replica's, and the others' leases.
+            sealer: Seals records: what was not written by a replica counts as nothing.
+        """
+        self._store = store
+        self._membership = membership
+        self._sealer = sealer
+        self._mine: dict[str, Owner] = {}
+        self._theirs: OrderedDict[str, Owner] = OrderedDict()
+
+    def mine(self, key: str) -> Owner | None:
+        """What this replica owns under a key."""
+        return self._mine.get(key)
+
+    def __len__(self) -> int:
+        """How much this replica owns."""
+        return len(self._mine)
+
+    async def find(self, key: str) -> Owner:
+        """The owner; this replica, if there was none or it is gone.
+
+        Raises:
+            StoreUnavailable: it cannot be known.
+        """
+        known = self._mine.get(key) or self._theirs.get(key)
+        if known is not None:
+            return known
+        place = self.place(key)
+        while True:
+            me = self._membership.name
+            if not self._membership.joined:
+                await self._membership.renew()
+                if not self._membership.joined:
+                    raise StoreUnavailable("this replica could not join the fleet")
+            record = await self._store.get(place)
+            holder = None if record is None else self._holder(key, record.value)
+            if record is not None and holder == me:
+                return self._took(Owner(key, Replica(me, ""), record.version, mine=True))
+            if record is None:
+                number = await self._store.add(place, self._sealed(key, me), ttl=TTL)
+            else:
+                replica = None if holder is None else await self._membership.find(holder)
+                if replica is not None:
+                    return self._remember(Owner(key, replica, record.version, mine=False))
+                number = await self._store.swap(place, record.version, self._sealed(key, me), ttl=TTL)
+            if number is None:
+                # Another was faster: look who.
+                continue
+            if me != self._membership.name:
+                # The lease was lost meanwhile; the record names a replica that is gone, and is taken over as such.
+                continue
+            predecessor = None if record is None else holder or "unknown"
+            return self._took(Owner(key, Replica(me, ""), number, mine=True, predecessor=predecessor))
+
+    async def confirmed(self, key: str) -> bool:
+        """Whether the store, too, has this replica as the owner."""
+        own, record = self._mine.get(key), await self._store.get(self.place(key))
+        return own is not None and record is not None and record.version == own.number
+
+    def forget(self, owner: Owner) -> None:
+        """What was known of another's ownership turned out to be over."""
+        if self._theirs.get(owner.key) == owner:
+            del self._theirs[owner.key]
+
+    def superseded(self, key: str, number: int) -> bool:
+        """Another replica knows of a later owner than this one. Whether this one owned it until now."""
+        own = self._mine.get(key)
+        if own is None or number <= own.number:
+            return False
+        del self._mine[key]
+        return True
+
+    async def release(self, key: str) -> None:
+        """Give something up, if it is this replica's. Never raises: a record that stays is taken over later."""
+        own = self._mine.pop(key, None)
+        if own is not None:
+            try:
+                await self._store.delete(self.place(key), version=own.number)
+            except StoreUnavailable as error:
+                log.debug("gateway.fleet_not_released", error=str(error))
+
+    def drop_all(self) -> list[str]:
+        """The lease was lost: nothing is this replica's any more. Returns the keys of what was."""
+        lost = list(self._mine)
+        self._mine.clear()
+        return lost
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of what this replica owns."""
+        return list(self._mine)
+
+    @staticmethod
+    def place(key: str) -> Key:
+        """Where the record of a key is."""
+        return Key(key, "owner")
+
+    def _took(self, owner: Owner) -> Owner:
+        # Whoever asks again later is not told once more that it was taken over.
+        self._mine[owner.key] = Owner(owner.key, owner.replica, owner.number, mine=True)
+        return owner
+
+    def _remember(self, owner: Owner) -> Owner:
+        self._theirs[owner.key] = owner
+        while len(self._theirs) > KNOWN:
+            self._theirs.popitem(last=False)
+        return owner
+
+    def _sealed(self, key: str, name: str) -> bytes:
+        return self._sealer.seal(json.dumps({"replica": name}).encode(), key).encode("ascii")
+
+    def _holder(self, key: str, value: bytes) -> str | None:
+        try:
+            return str(json.loads(self._sealer.open(value.decode("ascii", "replace"), key))["replica"])
+        except NotSealedHere:
+            log.error("gateway.fleet_record_forged", key=key)
+            return None

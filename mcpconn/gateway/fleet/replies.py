@@ -1,0 +1,147 @@
+"""The answer to a client's request while it is made elsewhere, or by a session that may be lost.
+
+Whatever happens to whoever makes the answer, the client gets an end: of an event stream a clean one, and of a call the
+word that its outcome is unknown. A connection that is cut instead leaves it to guess.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from mcp_types import INTERNAL_ERROR
+from starlette.types import Message, Send
+
+from mcpconn.gateway.outcomes import tool_error
+from mcpconn.keys import OUTCOME
+
+LOST = (
+    "The replica of the gateway that made this call is gone, or lost its hold on the session. It is not known whether "
+    "the tool ran. Find out before you call again."
+)
+
+
+class Reply:
+    """A `send` that knows how far the answer has come."""
+
+    def __init__(self, send: Send, method: str, body: bytes) -> None:
+        """
+        Args:
+            send: The client's.
+            method: The HTTP method of its request.
+            body: The request's body.
+        """
+        self._send = send
+        self._method = method
+        self._message = _parsed(body)
+        self.started = False
+        self.sse = False
+        self.told = False
+        """Something of the answer beside its head went out."""
+        self.complete = False
+        self.abandoned = False
+        """The client is told something else: what still comes is dropped."""
+
+    async def __call__(self, message: Message) -> None:
+        if self.complete or self.abandoned:
+            return
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.sse = any(
+                name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+                for name, value in message["headers"]
+            )
+        elif message["type"] == "http.response.body":
+            # The first event of a stream has no data: it is there for its id.
+            self.told = self.told or _has_data(message.get("body", b""))
+            self.complete = not message.get("more_body")
+        await self._send(message)
+
+    @property
+    def is_call(self) -> bool:
+        """Whether the request calls a tool."""
+        return self._message is not None and self._message.get("method") == "tools/call"
+
+    @property
+    def wants_answer(self) -> bool:
+        """Whether the request is one that has an answer."""
+        return self._message is not None and "method" in self._message and self._message.get("id") is not None
+
+    async def end_unknown(self) -> None:
+        """No answer will come: tell the client so, in whatever form its answer has begun."""
+        if self.complete:
+            return
+        self.abandoned = True
+        with anyio.CancelScope(shield=True):
+            if self._method != "POST" or not self.wants_answer:
+                await self._end_plain()
+            else:
+                await self._end_with(self._unknown())
+
+    async def _end_plain(self) -> None:
+        if not self.started:
+            # A notification, or the answer to a question: whoever waited for it is gone.
+            status = 202 if self._method == "POST" else 503
+            headers = [(b"content-length", b"0"), (b"retry-after", b"1")]
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.complete = True
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _end_with(self, message: dict[str, Any]) -> None:
+        packed = json.dumps(message, separators=(",", ":")).encode()
+        if not self.started:
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(packed)).encode())]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        elif self.sse:
+            packed = b"event: message\r\ndata: " + packed + b"\r\n\r\n"
+        else:
+            # A JSON answer that was cut: its length was declared, so that the client sees it.
+            raise ConnectionResetError("the answer was cut")
+        self.complete = True
+        await self._send({"type": "http.response.body", "body": packed})
+
+    def _unknown(self) -> dict[str, Any]:
+        assert self._message is not None
+        said = {"jsonrpc": "2.0", "id": self._message["id"]}
+        if self.is_call:
+            return {**said, "result": {**tool_error(LOST, "unknown", {}), "resultType": "complete"}}
+        return {**said, "error": {"code": INTERNAL_ERROR, "message": LOST, "data": {OUTCOME: "unknown"}}}
+
+
+async def unless(lost: anyio.Event, reply: Reply, serve: Callable[[], Awaitable[None]]) -> bool:
+    """Serve a request until it is answered, or until `lost` is set. Returns whether it was answered."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            await lost.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            await serve()
+        except Exception as error:  # raised outside of the group, which would wrap it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if lost.is_set() and not reply.complete:
+        await reply.end_unknown()
+        return False
+    return True
+
+
+def _parsed(body: bytes) -> dict[str, Any] | None:
+    if not body:
+        return None
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _has_data(chunk: bytes) -> bool:
+    return any(line.startswith(b"data:") and line[5:].strip() for line in chunk.splitlines())

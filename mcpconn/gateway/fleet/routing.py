@@ -1,0 +1,195 @@
+"""Where a client's request is served: here, or by the replica that owns what it is about.
+
+A request goes to the owner of its session. If the owner does not take it, it certainly did not run, and the owner is
+looked for again. If the owner is gone after it took the request, a request that may be repeated is made again by the
+next owner; of every other one the client is told that its outcome is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from mcpconn.gateway.asgi import refuse
+from mcpconn.gateway.fleet.envelopes import envelope_of
+from mcpconn.gateway.fleet.forwarding import AddressRefused, Answer, Forwarding, Lost, NotDelivered, Sent
+from mcpconn.gateway.fleet.ownership import Owner, Ownership
+from mcpconn.gateway.fleet.peers import Peers
+from mcpconn.gateway.fleet.replies import Reply, unless
+from mcpconn.gateway.store import StoreUnavailable
+from mcpconn.observe import log
+
+TRIES = 8
+"""Owners that are tried for one request. Each of them was the owner when it was looked for."""
+PAUSE = 0.25
+"""Seconds before an owner that did not take a request is looked for again; a lease that ends takes up to 3 s."""
+PATIENCE = 6.0
+"""Seconds for which an owner is looked for that neither takes requests nor is gone: a paused one is gone after 3 s."""
+Local = Callable[[Receive, Send], Awaitable[None]]
+
+
+class Routing:
+    """Routes the requests of one replica."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        forwarding: Forwarding,
+        peers: Peers,
+        *,
+        taken_over: Callable[[Owner], Awaitable[None]],
+        not_mine: Callable[[str], Awaitable[None]],
+        lost: Callable[[str], anyio.Event],
+    ) -> None:
+        """
+        Args:
+            ownership: Who owns what.
+            forwarding: Sends requests to other replicas.
+            peers: Knows which of them are gone.
+            taken_over: Told of what this replica took over from one that is gone, before it serves it.
+            not_mine: Told of what another replica owns: nothing of it may be held here.
+            lost: The event that is set when this replica loses what it owns under a key.
+        """
+        self._ownership = ownership
+        self._forwarding = forwarding
+        self._peers = peers
+        self._taken_over = taken_over
+        self._not_mine = not_mine
+        self._lost = lost
+        self._finding: dict[str, anyio.Lock] = {}
+
+    async def begin(self, key: str) -> None:
+        """A session begins here. If the store is away, nobody owns it yet."""
+        try:
+            await self._ownership.find(key)
+        except StoreUnavailable as error:
+            log.warning("gateway.store_unavailable", error=str(error))
+
+    async def route(
+        self,
+        key: str,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        action: str,
+        view: str,
+        body: bytes,
+        local: Local,
+        repeatable: Callable[[], bool],
+    ) -> None:
+        """Serve a request here, or have it served.
+
+        Args:
+            key: What it is about.
+            scope: The request.
+            receive: What comes of the client after the body.
+            send: To the client.
+            action: How the owner is to take it.
+            view: The view it came through.
+            body: Its body.
+            local: Serves it here; its `receive` gives the body first.
+            repeatable: Whether it does no harm to make the request twice.
+        """
+        reply = Reply(send, scope["method"], body)
+        began = anyio.current_time()
+        for _ in range(TRIES):
+            owner = await self._find(key)
+            if owner is None or owner.mine:
+                if not await unless(self._lost(key), reply, lambda: local(receive, reply)):
+                    log.info("gateway.fleet_session_lost", key=key)
+                return
+            try:
+                await self._forward(owner, scope, receive, reply, action=action, view=view, body=body)
+                return
+            except AddressRefused as error:
+                log.error("gateway.fleet_address_refused", error=str(error), owner=owner.replica.name)
+                await refuse(reply, 503, "The session is held by a replica that cannot be reached from here")
+                return
+            except NotDelivered as error:
+                self._ownership.forget(owner)
+                log.debug("gateway.fleet_not_delivered", owner=owner.replica.name, reason=str(error))
+                if anyio.current_time() - began > PATIENCE:
+                    break
+                await anyio.sleep(PAUSE)
+            except Lost as error:
+                self._ownership.forget(owner)
+                log.info("gateway.fleet_answer_lost", owner=owner.replica.name, reason=str(error))
+                # To an answer that has begun nothing of another's can be joined.
+                if reply.started or not (scope["method"] != "POST" or repeatable()):
+                    await reply.end_unknown()
+                    return
+        await refuse(reply, 503, "The replica that holds the session does not answer", headers=(("retry-after", "1"),))
+
+    async def _find(self, key: str) -> Owner | None:
+        """The owner; None if it cannot be known: then the request is served here, with what there is."""
+        lock = self._finding.setdefault(key, anyio.Lock())
+        try:
+            # One at a time for a key: what was taken over is put in order before anybody else finds it.
+            async with lock:
+                owner = await self._ownership.find(key)
+                if owner.predecessor is not None:
+                    await self._taken_over(owner)
+                elif not owner.mine:
+                    await self._not_mine(key)
+                return owner
+        except StoreUnavailable as error:
+            log.warning("gateway.store_unavailable", error=str(error))
+            return None
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._finding.pop(key, None)
+
+    async def _forward(
+        self, owner: Owner, scope: Scope, receive: Receive, reply: Reply, *, action: str, view: str, body: bytes
+    ) -> None:
+        """Send a request to its owner, and its answer to the client.
+
+        Raises:
+            NotDelivered, Lost, AddressRefused: as `Forwarding.send`.
+        """
+        envelope = envelope_of(owner, scope, action=action, view=view, body=body)
+        sent = Sent()
+        failure: Exception | None = None
+        watched = anyio.CancelScope()
+        async with anyio.create_task_group() as group:
+
+            async def leave_with_client() -> None:
+                # The client's end of the connection is passed on by closing ours.
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                group.cancel_scope.cancel()
+
+            group.start_soon(leave_with_client)
+            try:
+                async with (
+                    self._peers.watched(owner.replica.name) as watched,
+                    self._forwarding.send(owner.replica.address, envelope, body, sent) as answer,
+                ):
+                    await _pass_on(answer, reply)
+            except (NotDelivered, Lost, AddressRefused) as error:
+                # Raised outside of the group, which would wrap it.
+                failure = error
+            group.cancel_scope.cancel()
+        if failure is None and watched.cancelled_caught:
+            failure = (Lost if sent.body else NotDelivered)("its lease has ended")
+        if failure is not None:
+            raise failure
+
+
+async def _pass_on(answer: Answer, reply: Reply) -> None:
+    await reply({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    # Of a stream only whole events: one that is cut in the middle would spoil what is appended to it.
+    held = b""
+    async for chunk in answer.chunks():
+        if not reply.sse:
+            await reply({"type": "http.response.body", "body": chunk, "more_body": True})
+            continue
+        held += chunk
+        end = max(held.rfind(b"\r\n\r\n") + 4 if b"\r\n\r\n" in held else 0, held.rfind(b"\n\n") + 2)
+        if end > 1:
+            await reply({"type": "http.response.body", "body": held[:end], "more_body": True})
+            held = held[end:]
+    await reply({"type": "http.response.body", "body": held})
