@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 # Which tests are in which suite is in tests/suites.py.
 PYTEST := $(BIN)/python -m pytest -n 2
-SUITES := hostile chaos processes docs browser conformance $(if $(wildcard tests/integrations),integrations)
+SUITES := hostile chaos processes fleet docs browser conformance $(if $(wildcard tests/integrations),integrations)
 comma := ,
 space := $() $()
 # Where pyenv holds the other Pythons, all of them are made visible, and not the default one alone.
@@ -33,6 +33,7 @@ help:
 	@echo "  test-hostile      servers that cannot be trusted, in every combination of case, engine and event loop"
 	@echo "  test-chaos        bad networks, cancellation at every point, simulated days, random histories, the model"
 	@echo "  test-processes    servers, gateways and commands that run as processes, and are killed"
+	@echo "  test-fleet        replicas of the gateway behind haproxy, killed and replaced under load"
 	@echo "  test-docs         the demo, the examples, the tutorial, the how-to pages and the site"
 	@echo "  test-browser      the status page in a headless Chromium"
 	@echo "  test-conformance  the official suite, with mcpconn"

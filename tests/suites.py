@@ -71,6 +71,8 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/test_sync_processes.py",
         "tests/testing/test_fixtures.py",
     ),
+    # Several replicas of the gateway, as processes behind a balancer too, killed and replaced.
+    "fleet": ("tests/fleet",),
     # What readers are told to run: the demo, the examples, the tutorial, the how-to pages, the site.
     "docs": (
         "tests/docs_src",

@@ -47,7 +47,8 @@ class Gateway:
 
     def __init__(self, servers: dict[str, Any], settings: Settings | None, group: TaskGroup, **options: Any) -> None:
         self._servers, self._settings, self._group, self._options = servers, settings, group, options
-        self._ring, self.store = KeyRing.ephemeral(), options.pop("store", None) or MemoryStore()
+        self._ring: KeyRing = options.pop("ring", None) or KeyRing.ephemeral()
+        self.store = options.pop("store", None) or MemoryStore()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._stop, self._stopped = anyio.Event(), anyio.Event()
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/mcp"

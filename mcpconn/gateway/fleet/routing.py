@@ -1,7 +1,7 @@
 """Where a client's request is served: here, or by the replica that owns what it is about.
 
 A request goes to the owner of its session. If the owner does not take it, it certainly did not run, and the owner is
-looked for again. If the owner is gone after it took the request, a request that may be repeated is made again by the
+looked for again. If the owner is gone after it took the request, a request that may be repeated is retried with the
 next owner; of every other one the client is told that its outcome is unknown.
 """
 

@@ -1,0 +1,123 @@
+"""A client whose requests go to any replica finds its one session, in all that it may do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import mcp_types as types
+import pytest
+from mcp import Client
+
+from tests.fleet.conftest import Replicas, replicas
+from tests.fleet.stateful import Stateful
+from tests.gateway.questions import answers, serving
+from tests.support import text_of
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def fleet(**options: Any) -> AsyncIterator[tuple[Replicas, Stateful]]:
+    """Three replicas before a legacy server that keeps state for each session."""
+    stateful = Stateful()
+    async with serving(stateful) as url, replicas({"s": {"url": url, "mode": "legacy"}}, **options) as made:
+        yield made, stateful
+
+
+async def remember(client: Client, call: str, **arguments: Any) -> Any:
+    """Call the tool that remembers; what it says of its session."""
+    return json.loads(text_of(await client.call_tool("s__remember", {"id": call, **arguments})))
+
+
+MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
+
+
+@MODES
+async def test_calls_by_any_replica_use_one_session(mode):
+    async with fleet() as (made, _), made.client(mode=mode) as client:
+        told = [await remember(client, str(number)) for number in range(6)]
+    assert told[-1]["ran"] == ["0", "1", "2", "3", "4", "5"]
+    assert len({each["session"] for each in told}) == 1
+
+
+@MODES
+async def test_two_clients_have_a_session_each(mode):
+    async with fleet() as (made, _), made.client(mode="legacy") as ann, made.client(mode=mode) as bob:
+        for number in range(3):
+            await remember(ann, f"ann {number}")
+            told = await remember(bob, f"bob {number}")
+    assert told["ran"] == ["bob 0", "bob 1", "bob 2"]
+
+
+@MODES
+async def test_a_question_and_its_answer_meet(mode):
+    async with fleet() as (made, stateful), made.client(mode=mode, **answers("ann")) as client:
+        for number in range(3):
+            told = json.loads(text_of(await client.call_tool("s__ask", {"id": str(number)})))
+            assert told["colour"] == "ann"
+    assert stateful.ran == {"0": 1, "1": 1, "2": 1}
+
+
+async def test_progress_comes_from_the_owner():
+    seen: list[float] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        seen.append(done)
+
+    async with fleet() as (made, _), made.client() as client:
+        for number in range(3):
+            await client.call_tool("s__steps", {"id": str(number)}, progress_callback=progress)
+    assert seen == [0, 1, 2] * 3
+
+
+async def test_a_cancellation_reaches_the_call():
+    async with fleet() as (made, stateful), made.client() as client:
+        await remember(client, "first")
+        with anyio.move_on_after(0.5):
+            await remember(client, "second", seconds=30)
+        with anyio.fail_after(5):
+            await stateful.cancelled.wait()
+
+
+async def test_a_subscription_is_told_whoever_has_the_stream():
+    news = anyio.Event()
+
+    async def note(message: Any) -> None:
+        if isinstance(message, types.ResourceUpdatedNotification):
+            news.set()
+
+    async with fleet() as (made, stateful), made.client(message_handler=note) as client:
+        (resource,) = (await client.list_resources()).resources
+        params = types.SubscribeRequestParams(uri=str(resource.uri))
+        await client.session.send_request(types.SubscribeRequest(params=params), types.EmptyResult)
+        with anyio.fail_after(10):
+            while not news.is_set():
+                await stateful.updated()
+                await client.send_ping()
+
+
+async def test_the_end_of_a_session_reaches_its_owner():
+    async with fleet() as (made, stateful):
+        async with made.client(first=0) as client:
+            await remember(client, "a")
+            owner = made[made.owner_of()].app
+            assert len(owner.endpoint("").sessions) == 1
+        with anyio.fail_after(5):
+            while len(owner.endpoint("").sessions):
+                await anyio.sleep(0.01)
+        assert not owner.fleet.ownership.keys
+
+
+async def test_a_replica_that_leaves_gives_up_its_sessions():
+    async with fleet() as (made, _), made.client(0, 1, first=0) as client:
+        await remember(client, "a")
+        leaving = made.owner_of()
+        await made[leaving].aclose()
+        staying = 1 - leaving
+        client.balancer._urls = [client.balancer._urls[staying]]
+        result = await client.call_tool("s__remember", {"id": "b"})
+        assert json.loads(text_of(result))["ran"] == ["b"]
