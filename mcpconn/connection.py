@@ -267,7 +267,7 @@ class Connection(Owned, Known, Methods, Arguments):
     @property
     def session_id(self) -> str | None:
         """The id that the server gave the present session over HTTP; None if it gave none, or there is no session."""
-        session = self._supervisor.session
+        session = self._lifecycle.session
         return None if session is None or session.link is None else session.link.session_id
 
     async def end_session(self, session_id: str, version: str) -> bool:

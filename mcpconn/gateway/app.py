@@ -30,7 +30,8 @@ from mcpconn.gateway.config import Settings, parse_settings, read_section
 from mcpconn.gateway.endpoint import Endpoint
 from mcpconn.gateway.events import Events
 from mcpconn.gateway.extras import Extras
-from mcpconn.gateway.fleet import Fleet, FleetSettings
+from mcpconn.gateway.fleet.config import FleetSettings
+from mcpconn.gateway.fleet.fleet import Fleet
 from mcpconn.gateway.forward import Forwarder
 from mcpconn.gateway.ledger import Ledger
 from mcpconn.gateway.lists import Lists
@@ -155,7 +156,16 @@ class App:
                 group, owner=lambda: "" if self.fleet is None else self.fleet.membership.name
             )
             if self._fleet_settings is not None:
-                self.fleet = self._replica(self._fleet_settings)
+                self.fleet = Fleet(
+                    self._fleet_settings,
+                    self.store,
+                    self.ring,
+                    bodies=self._bodies,
+                    endpoints=self._endpoints,
+                    tables=self._tables,
+                    upstreams=self.upstreams,
+                    parking=parking,
+                )
             for name, view in self.settings.views.items():
                 self._endpoints[name] = endpoint = self._endpoint(view, relay, parking)
                 await stack.enter_async_context(endpoint.running())
@@ -333,19 +343,6 @@ class App:
             replicas=self.fleet,
         )
         return endpoint
-
-    def _replica(self, settings: FleetSettings) -> Fleet:
-        """This process as one of several; see `mcpconn.gateway.fleet`."""
-        return Fleet(
-            settings,
-            self.store,
-            self.ring,
-            bodies=self._bodies,
-            endpoints=self._endpoints,
-            tables=self._tables,
-            upstreams=self.upstreams,
-            parking=self.parking,
-        )
 
     def _chosen(self, view: View) -> tuple[str, ...]:
         """Names of a view's servers."""

@@ -40,7 +40,7 @@ from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.names import Table
 
 if TYPE_CHECKING:
-    from mcpconn.gateway.fleet import Fleet
+    from mcpconn.gateway.fleet.fleet import Fleet
 
 
 class Forwarder:

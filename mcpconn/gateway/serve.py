@@ -18,7 +18,7 @@ from mcpconn.errors import ConfigError
 from mcpconn.gateway.activation import notify
 from mcpconn.gateway.app import App, loopback
 from mcpconn.gateway.config import parse_settings, read_section
-from mcpconn.gateway.fleet import FleetSettings
+from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.seal import given_ring, kept_ring
 from mcpconn.gateway.store import FileStore
 from mcpconn.loopback import is_loopback

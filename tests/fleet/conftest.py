@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from mcpconn.gateway import MemoryStore, Settings
-from mcpconn.gateway.fleet import FleetSettings
+from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.store import Store
 from tests.gateway.conftest import Gateway
@@ -48,36 +48,34 @@ class Replicas:
         return found
 
     @asynccontextmanager
-    async def client(self, *only: int, mode: Any = "legacy", first: int | None = None, **options: Any) -> Any:
+    async def client(
+        self, *only: int, mode: Any = "legacy", balancer: Balancer | None = None, **options: Any
+    ) -> AsyncIterator[Client]:
         """A bare client; each of its requests goes to the next replica.
 
         Args:
             only: The replicas that its requests go to.
             mode: The client's era.
-            first: The replica that its first request goes to.
+            balancer: Distributes them; made here if there is none.
             options: Of `mcp.Client`.
         """
         chosen = list(only or range(len(self.gateways)))
         urls = [self.gateways[index].url for index in chosen]
-        balancer = Balancer(urls, first=None if first is None else chosen.index(first))
-        http = httpx2.AsyncClient(transport=balancer, timeout=httpx2.Timeout(10, read=60))
+        http = httpx2.AsyncClient(transport=balancer or Balancer(urls), timeout=httpx2.Timeout(10, read=60))
         async with http, Client(streamable_http_client(urls[0], http_client=http), mode=mode, **options) as client:
-            client.balancer = balancer
             yield client
 
 
 class Balancer(httpx2.AsyncBaseTransport):
     """Sends each request to the next replica."""
 
-    def __init__(self, urls: list[str], *, first: int | None = None) -> None:
-        self._urls = [httpx2.URL(url) for url in urls]
-        self._next = itertools.count(first or 0)
+    def __init__(self, urls: list[str]) -> None:
+        self.urls = urls
+        self._next = itertools.count()
         self._inner = httpx2.AsyncHTTPTransport()
-        self.count = 0
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        url = self._urls[next(self._next) % len(self._urls)]
-        self.count += 1
+        url = httpx2.URL(self.urls[next(self._next) % len(self.urls)])
         request.url = request.url.copy_with(host=url.host, port=url.port)
         request.headers["host"] = f"{url.host}:{url.port}"
         return await self._inner.handle_async_request(request)

@@ -101,7 +101,9 @@ class Stateful:
             )
             related = ServerMessageMetadata(related_request_id=ctx.request_id)
             answer = await ctx.session.send_request(question, types.ElicitResult, metadata=related)
-            return _text({"session": session, "ran": self.sessions[session], "colour": (answer.content or {})["colour"]})
+            return _text(
+                {"session": session, "ran": self.sessions[session], "colour": (answer.content or {})["colour"]}
+            )
         if params.name == "steps":
             for step in range(3):
                 await ctx.session.report_progress(float(step), 3.0, None)

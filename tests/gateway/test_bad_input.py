@@ -18,7 +18,7 @@ from mcp import Client
 from mcpconn.gateway.bodies import BODY_LIMIT, Bodies, BodyRefused
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.session_ids import FAILURES, Failures
-from mcpconn.gateway.sessions import NoRoom
+from mcpconn.gateway.session_requests import NoRoom
 from mcpconn.testing import Script, ScriptedTool
 from tests.gateway.conftest import Gateway, gateway
 

@@ -66,6 +66,7 @@ class FakeLink:
         self.doubt: Evidence | None = None
         self.ending = 0.0
         self.forgettable = False
+        self.session_id: str | None = None
         self.asked: list[str] = []
         """The requests of probes, in order."""
         self.on_listing: Callable[[], Awaitable[None]] | None = None

@@ -4,6 +4,3 @@ A legacy session and its upstream sessions belong to one replica (`ownership`), 
 (`membership`). The others forward every request of it (`routing`, `forwarding`) to a listener of its own (`listener`),
 signed (`signing`). A successor ends what its predecessor had open, and never uses it (`handover`, `guard`).
 """
-
-from mcpconn.gateway.fleet.config import FleetSettings
-from mcpconn.gateway.fleet.fleet import Fleet
