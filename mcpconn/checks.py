@@ -22,6 +22,8 @@ from mcpconn.redact.forms import basic
 from mcpconn.redact.redactor import HIDDEN
 from mcpconn.redact.tokens import looks_like_token
 
+PREFER_LEGACY = "prefer-legacy"
+"""Shake hands as a legacy client does, and be a modern one if the server refuses that: `auto` the other way round."""
 MODES = ("auto", "legacy", *MODERN_PROTOCOL_VERSIONS)
 """What `mcp.Client` takes as `mode`."""
 TRANSPORTS = {
@@ -131,7 +133,9 @@ def transport(text: str) -> str:
 
 
 def mode(text: str) -> str:
-    """A mode of connecting that the SDK knows."""
+    """A mode of connecting that the SDK knows, or `PREFER_LEGACY`."""
+    if text == PREFER_LEGACY:
+        return text
     if text in HANDSHAKE_PROTOCOL_VERSIONS:
         hint = f"; got {text!r} ({text!r} is a handshake-era version; use mode='legacy')"
     elif text not in MODES:

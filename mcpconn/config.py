@@ -89,7 +89,8 @@ class ServerConfig:
     transport: Annotated[str, AfterValidator(checks.transport)] | None = None
     """`stdio`, `http` or `sse`; made out from `url` and `command` if it is not given."""
     mode: Annotated[str, AfterValidator(checks.mode)] = "auto"
-    """How to agree on a protocol version, as in `mcp.Client`: `auto`, `legacy`, or a modern version."""
+    """How to agree on a protocol version, as in `mcp.Client`: `auto`, `legacy`, or a modern version; or
+    `prefer-legacy`, which is modern only with a server that knows nothing else."""
     lazy: bool = False
     """Connect at the first call rather than at once."""
     disabled: bool = False

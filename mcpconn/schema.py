@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mcpconn.checks import MODES, TRANSPORTS
+from mcpconn.checks import MODES, PREFER_LEGACY, TRANSPORTS
 from mcpconn.config import ServerConfig
 from mcpconn.dialects.hosts import IGNORED, REFUSED, RESTRICTIONS, SPELLINGS
 from mcpconn.login import Login
@@ -180,7 +180,7 @@ _MORE: Mapping[str, dict[str, Any]] = {
     "args": {"items": _TEXTS},
     "env": {"type": ["object", "array"], **{key: _MAPPING[key] for key in ("additionalProperties",)}},
     "headers": {"type": ["object", "array"], **{key: _MAPPING[key] for key in ("additionalProperties",)}},
-    "mode": {"enum": list(MODES)},
+    "mode": {"enum": [*MODES, PREFER_LEGACY]},
     "transport": {"anyOf": [{"enum": ["stdio", "http", "sse"]}, {"type": "string"}], "examples": sorted(TRANSPORTS)},
     "timeout": {
         "anyOf": [

@@ -89,6 +89,7 @@ OPTIONAL = frozenset({"tests/integrations"})
 
 # Of these, the short form runs one test: each takes half a minute or more.
 ONCE = (
+    "tests/conformance/test_gateway.py::test_the_gateway_fails_nothing_that_its_server_passes",
     "tests/fire/test_bad_network.py::test_an_answer_cut_after_any_number_of_bytes_is_never_taken_for_another",
     "tests/gateway/test_killed.py::test_killed_at_each_write_a_call_runs_at_most_once",
     "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",

@@ -28,6 +28,7 @@ from mcpconn.gateway.keyed import Keyed
 from mcpconn.gateway.ledger import Entry, Ledger, fingerprint_of
 from mcpconn.gateway.lists import KINDS, BadCursor, Lists
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME, refused, tool_error, unanswered
+from mcpconn.gateway.param_headers import ParamHeaders
 from mcpconn.gateway.parked import Ended, Parked, ParkingLot
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
@@ -92,6 +93,7 @@ class Forwarder:
             located=self._located,
             connection=self._connection,
         )
+        self._param_headers = ParamHeaders()
         self._stamp = stamp
         self._trusted = trusted
         self._handlers: dict[str, Callable[[Call, Json], Awaitable[Json]]] = {
@@ -170,7 +172,7 @@ class Forwarder:
 
     async def _connection(self, call: Call, server: str) -> Connection:
         call.server = server
-        await self._upstreams.settle(server, ERA_PATIENCE)
+        await self._upstreams.settle(server, call.client, ERA_PATIENCE)
         try:
             connection = self._upstreams.connection(server, call.client)
         except NotShared as error:
@@ -346,6 +348,9 @@ class Forwarder:
             # request; a legacy client that did not say takes what there is.
             if level is not None and speaks_modern(connection):
                 meta[LOG_LEVEL_META_KEY] = level
+            if method == "tools/call" and speaks_modern(connection):
+                listed = self._upstreams.lister(call.server).catalog.tools
+                self._param_headers.tell(connection, call.server, listed, str(sent["name"]))
             if before is not None:
                 await before()
             if guard is not None:

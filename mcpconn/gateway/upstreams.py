@@ -4,6 +4,9 @@ Who shares an upstream session is its server's scope: `client` (one downstream s
 `shared` (everybody). A server that keeps state per session must not be shared, because one client would read what
 another wrote. A modern server keeps no session, so its default is `user`; every other's is `client`.
 
+Which era an upstream session speaks is its client's, if the server speaks that, too. Many servers serve both, and a
+tool of theirs that was written for one of them asks its client in the way of that era only.
+
 Lists come from one connection per server, the manager's own of that name, so that listing opens nothing per client.
 """
 
@@ -18,6 +21,7 @@ from weakref import WeakKeyDictionary
 from mcp import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from mcpconn.checks import PREFER_LEGACY
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, McpConnError, NotReady
@@ -81,31 +85,49 @@ class Upstreams:
         self._of_session: dict[str, set[str]] = {}
         self._of_principal: dict[str, str] = {}
         """The principal's digest, by the name of a connection that only that principal uses."""
+        # Servers that were seen to refuse the older era.
+        self._modern_only: set[str] = set()
         self._levels: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
 
     def lister(self, server: str) -> Connection:
         """The connection whose lists everybody sees."""
         return self._manager[server]
 
-    def scope(self, server: str) -> Scope:
-        """Who shares a session with this server."""
+    def scope(self, server: str, mode: str) -> Scope:
+        """Who shares a session with this server, if it is opened in this mode."""
         declared = self._scopes.get(server)
         if declared is not None:
             return declared
-        return "user" if self._is_modern(server) else "client"
+        return "user" if self._is_modern(server) and mode != PREFER_LEGACY else "client"
+
+    def mode(self, server: str, client: Downstream) -> str:
+        """The configured mode of connecting, or the one by which the session is of the client's era."""
+        mode = self._manager[server].config.mode
+        if mode != "auto" or client.sid is None:
+            return mode
+        # A session that has a connection of its own keeps it, and what it has subscribed to there.
+        own = any(name.rpartition(MARK)[0] == server for name in self._of_session.get(client.sid, ()))
+        return PREFER_LEGACY if own or server not in self._modern_only else mode
 
     def _is_modern(self, server: str) -> bool:
         """Whether its last session spoke the modern protocol. Unknown means no: that shares less."""
         connection = self._manager[server]
         return connection.config.url is not None and speaks_modern(connection)
 
-    def keeps_state(self, server: str) -> bool:
-        """Whether a server keeps state for each session, and the session belongs to one client or principal."""
-        return self.scope(server) != "shared" and not self._is_modern(server)
+    def keeps_state(self, server: str, client: Downstream | None = None) -> bool:
+        """Whether a server keeps state for each session, and the session belongs to one client or principal.
 
-    async def settle(self, server: str, timeout: float) -> None:
-        """Wait until the server's own connection knows its era, for a default scope that depends on it."""
-        if server in self._scopes or self._manager[server].config.url is None:
+        Args:
+            server: Its name.
+            client: Whose session it is; None for a modern client.
+        """
+        mode = self._manager[server].config.mode if client is None else self.mode(server, client)
+        return self.scope(server, mode) != "shared" and (mode == PREFER_LEGACY or not self._is_modern(server))
+
+    async def settle(self, server: str, client: Downstream, timeout: float) -> None:
+        """Wait until the server's own connection knows its era, if the scope of a client's depends on it."""
+        known = server in self._scopes or self._manager[server].config.url is None
+        if known or self.mode(server, client) == PREFER_LEGACY:
             return
         try:
             await self._manager[server].wait_ready(timeout)
@@ -119,7 +141,8 @@ class Upstreams:
         Raises:
             NotShared: the server keeps state, and nothing tells this client from others.
         """
-        scope = self.scope(server)
+        mode = self.mode(server, client)
+        scope = self.scope(server, mode)
         callbacks = self._callbacks(server, client)
         if scope == "shared":
             if self._manager[server].config.url is None:
@@ -138,16 +161,19 @@ class Upstreams:
             )
         # What a client can do is said once, when a session begins: clients that can do other things need another.
         profile = "" if scope == "shared" else ",".join(sorted(client.abilities))
+        profile += mode if mode == PREFER_LEGACY else ""
         # A digest: a session's id must not be readable in logs and status.
         name = f"{server}{MARK}{sha256(f'{owner} {profile}'.encode()).hexdigest()[:12]}"
         connection = self._open.pop(name, None)
         if connection is None or connection.state is State.CLOSED:
             self._make_room()
             options = {**(self._manager[server].config.options or {}), **callbacks}
-            config = replace(self._manager[server].config, options=options, lazy=False, catalog="off")
+            config = replace(self._manager[server].config, options=options, lazy=False, catalog="off", mode=mode)
             connection = self._manager.get_or_add(name, config, ttl=self._idle)
         else:
             connection = self._manager.get_or_add(name, connection.config, ttl=self._idle)
+            if mode == PREFER_LEGACY and speaks_modern(connection):
+                self._modern_only.add(server)
         self._open[name] = connection
         if client.sid is not None and scope == "client":
             self._of_session.setdefault(client.sid, set()).add(name)
@@ -207,6 +233,7 @@ class Upstreams:
 
     def forget(self, server: str) -> None:
         """A server's entry has changed, or is gone: close what clients have open to it. It is opened anew when used."""
+        self._modern_only.discard(server)
         for name in [name for name in self._open if name.rpartition(MARK)[0] == server]:
             self._remove(name)
 

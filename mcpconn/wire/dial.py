@@ -14,6 +14,7 @@ import httpx2
 from mcp import Client, MCPError
 
 from mcpconn.auth.token_requests import send
+from mcpconn.checks import PREFER_LEGACY
 from mcpconn.config import ServerConfig
 from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.core.failures import Evidence
@@ -96,7 +97,9 @@ class Dialer:
         self._policy = policy
         self._network = network or Network()
         self._options = dict(options or {})
-        self.clients = sdk.Clients(self._options, url=config.url, mode=config.mode)
+        # The SDK has no mode that prefers the older era: `Negotiation` opens each session in one that it has.
+        known_mode = "auto" if config.mode == PREFER_LEGACY else config.mode
+        self.clients = sdk.Clients(self._options, url=config.url, mode=known_mode)
         """Makes the client of each session."""
         self._given = GivenTransport(config)
         self._limits = Limits(policy.max_message_size, policy.max_message_values)

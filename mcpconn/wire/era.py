@@ -13,6 +13,9 @@ An opening as legacy after a cut is a guess. It is remembered once it has worked
 once. Whatever is remembered is dropped when a dial with it fails, and in doubt the next dial asks again: a modern
 server that is dialled in the middle of a restart must not be taken for an old one for ever.
 
+A dial that prefers the legacy era (`prefer-legacy`) begins with `initialize`, and a server that refuses it is asked as
+above, in the same dial. If it is a modern one, later dials ask it so from the beginning.
+
 The transport of 2024-11-05 (HTTP+SSE) is found as the specification says (2025-11-25, transports, backwards
 compatibility): the POST of `initialize` is answered with 400, 404 or 405, and a GET opens an event stream that
 begins with an `endpoint`. It is tried only if nothing is known of the server, no session id was sent, and nobody
@@ -24,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from mcpconn.checks import PREFER_LEGACY
 from mcpconn.config import ServerConfig
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Era, Evidence
@@ -78,6 +82,8 @@ class Known:
     """A child has shaken hands: what it needs is on this machine."""
     sse: bool = False
     """It speaks the transport of 2024-11-05, though nobody said so."""
+    modern_only: bool = False
+    """It refused `initialize`, and is a modern server."""
     waited: float = 0.0
     """Seconds that starts have taken which came to nothing, until one did not."""
 
@@ -111,6 +117,8 @@ class Negotiation:
             open_transport: It has a URL, and nobody has said which transport it speaks.
         """
         self._known = known
+        self._prefers_legacy = mode == PREFER_LEGACY and not known.modern_only
+        mode = "auto" if mode == PREFER_LEGACY else mode
         self._mode = mode
         self._open_transport = open_transport
         self.sse = open_transport and known.sse
@@ -119,7 +127,7 @@ class Negotiation:
         """What the POST was answered with, before that was tried."""
         self._remembered = mode == "auto" and known.era == "legacy"
         """The next opening relies on what is remembered."""
-        self.mode = "legacy" if self._remembered or self.sse else mode
+        self.mode = "legacy" if self._remembered or self.sse or self._prefers_legacy else mode
         """The SDK's connect mode of the next opening."""
         self.discovery = Discovery(allowed)
         self._second = False
@@ -132,6 +140,8 @@ class Negotiation:
         known = self._known
         # The next start of this command gets the usual time: what it needs has been fetched.
         known.started, known.waited, known.sse = True, 0.0, self.sse
+        if self._prefers_legacy and era == "modern":
+            known.modern_only = True
         # One that is modern as well, and was late to say so, may be asked again the next time.
         if self.discovery.answered and not (self.discovery.modern and era == "legacy"):
             known.era, known.cuts = era, 0
@@ -165,8 +175,8 @@ class Negotiation:
 
     def _following(self, error: BaseException, evidence: Evidence, *, unknown: bool) -> str | None:
         """The mode of the second opening."""
-        if is_refusal(evidence) and (self._remembered or self.discovery.mute):
-            # It may have been replaced by a modern server, or is one that was slow to start.
+        if is_refusal(evidence) and (self._remembered or self._prefers_legacy or self.discovery.mute):
+            # It may have been replaced by a modern server, be one, or be one that was slow to start.
             return "auto"
         if self.mode == "auto" and unknown and self._cut(error, evidence):
             self._guessed = evidence
@@ -187,7 +197,9 @@ class Negotiation:
         """Whether the server may be one of 2024-11-05."""
         known = self._known
         asked = self._open_transport and not self.sse and self._mode in ("auto", "legacy")
-        unknown = known.sse or not known.started
+        # One that answers with a JSON-RPC error speaks the present transport, and refuses the older era.
+        modern = self._prefers_legacy and is_refusal(evidence)
+        unknown = known.sse or not (known.started or modern)
         refused = evidence.http_status in NO_POST and not evidence.session_sent
         return asked and unknown and refused and self.discovery.initializing.is_set()
 

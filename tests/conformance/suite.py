@@ -1,4 +1,4 @@
-"""Runs scenarios of the official conformance suite against `examples/conformance_client.py`."""
+"""The official conformance suite, and its scenarios for clients, run against `examples/conformance_client.py`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 READY = Path(__file__).resolve().with_name("ready.py")
 PACKAGE = "@modelcontextprotocol/conformance"
+NEXT = "conformance-next"
+"""The newest alpha of the same, under a name of its own beside it. It has scenarios for the 2026-07-28 protocol."""
 NODE = 22
 """The oldest node the suite runs on. npm has it as the package `node`."""
 TIMEOUT = 60.0
@@ -50,8 +52,11 @@ class Suite:
         self._socket = ""
 
     @classmethod
-    def find(cls) -> Suite:
+    def find(cls, package: str = PACKAGE) -> Suite:
         """The suite and a node that runs it. Use `ready` before `run`.
+
+        Args:
+            package: Its name in node_modules.
 
         Raises:
             LookupError: one of them is missing; the text says which.
@@ -59,9 +64,9 @@ class Suite:
         if not hasattr(os, "fork"):
             raise LookupError("the client is forked for each scenario, which this system cannot do")
         modules = Path(os.environ.get("MCPCONN_NODE_DIR") or ROOT / ".node" / "node_modules")
-        entry = modules / PACKAGE / "dist" / "index.js"
+        entry = modules / package / "dist" / "index.js"
         if not entry.is_file():
-            raise LookupError(f"no {PACKAGE} in {modules}; .ci/run installs it")
+            raise LookupError(f"no {package} in {modules}; .ci/run installs it")
         for candidate in (modules / "node" / "bin" / "node", shutil.which("node")):
             if candidate is not None and _version(Path(candidate)) >= NODE:
                 return cls(Path(candidate), entry)
@@ -88,11 +93,11 @@ class Suite:
 
     def version(self) -> str:
         """The suite's version."""
-        return self._call("--version").stdout.strip()
+        return self.call("--version").stdout.strip()
 
-    def scenarios(self) -> dict[str, str]:
-        """The scenarios for clients, and the versions of the specification that each is about."""
-        listed = self._call("list", "--client").stdout
+    def scenarios(self, of: str = "--client") -> dict[str, str]:
+        """The scenarios for clients or servers, and the versions of the specification that each is about."""
+        listed = self.call("list", of).stdout
         return {found[1]: found[2] for found in re.finditer(r"^ +- (\S+) \[(.*)\]$", listed, re.MULTILINE)}
 
     def run(self, scenario: str, *, bare: bool = False) -> Result:
@@ -104,7 +109,7 @@ class Suite:
         """
         client = [sys.executable, "-I", "-S", str(READY), "run", self._socket, *(["--bare"] if bare else [])]
         with tempfile.TemporaryDirectory() as folder:
-            done = self._call("client", "--command", shlex.join(client), "--scenario", scenario, "--output-dir", folder)
+            done = self.call("client", "--command", shlex.join(client), "--scenario", scenario, "--output-dir", folder)
         output = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
         passed = PASSED.findall(output)
         errors = ERROR.findall(output)
@@ -116,12 +121,13 @@ class Suite:
             output,
         )
 
-    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def call(self, *arguments: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+        """Run the suite's program, for `timeout` seconds at most."""
         return subprocess.run(
             [self.node, self.entry, *arguments],
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=timeout,
             check=False,
             cwd=ROOT,
         )

@@ -1,6 +1,7 @@
-"""Runs every scenario with the bare SDK and with mcpconn, and writes docs/conformance.md.
+"""Writes docs/conformance.md: the scenarios for clients with the bare SDK and with mcpconn, and those for servers
+without and with the gateway in between.
 
-python -m tests.conformance.table
+python -m tests.conformance.table [clients] [servers]
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 from mcpconn import __version__
-from tests.conformance.suite import ROOT, Result, Suite
+from tests.conformance.servers import Verdict, both, run
+from tests.conformance.suite import NEXT, PACKAGE, ROOT, Result, Suite
 
 PAGE = ROOT / "docs" / "conformance.md"
 AT_ONCE = 2
@@ -19,16 +21,46 @@ AT_ONCE = 2
 HEAD = """\
 # Conformance
 
-The official conformance suite plays a server and watches what a client does. Here are its results for a client
-written on `mcpconn.Connection`, beside those of the SDK's bare `mcp.Client` with the same settings; both are
-`examples/conformance_client.py`. A cell says how many of the scenario's checks passed. mcpconn often meets one check
-more: a connection lists the server's tools by itself, and every request with a valid token is a check.
+The official conformance suite plays a server and watches what a client does, or a client that asks
+a server for everything. `make conformance` runs it and writes this page.
 
-Made by `make conformance`, with `@modelcontextprotocol/conformance` {suite}, mcp {mcp} and mcpconn {mcpconn}.
+"""
+CLIENTS = """\
+## mcpconn as a client
+
+The results of a client written on `mcpconn.Connection`, beside those of the SDK's bare `mcp.Client`
+with the same settings; both are `examples/conformance_client.py`. A cell says how many of the
+scenario's checks passed. mcpconn often meets one check more: a connection lists the server's tools
+by itself, and every request with a valid token is a check.
+
+Run with `@modelcontextprotocol/conformance` {suite}, mcp {mcp} and mcpconn {mcpconn}.
 
 | scenario | specification | `mcp.Client` | `mcpconn.Connection` |
 |---|---|---|---|
 """
+SERVERS = """\
+## The gateway as a server
+
+The results of the SDK's own example server, asked directly and through `mcpconn serve` (a view with
+`prefix: false`). A cell says how many of the scenario's checks passed, in the release and in the
+newest alpha, which has scenarios for the 2026-07-28 protocol. A scenario that a suite does not have
+is left empty.
+
+Run with `@modelcontextprotocol/conformance` {release} and {alpha}, mcp {mcp} and mcpconn {mcpconn}.
+
+| scenario | specification | {release}: server | through the gateway | {alpha}: server | through the gateway |
+|---|---|---|---|---|---|
+"""
+SERVERS_FOOT = """
+{total} checks passed by the server, {passed} through the gateway; {worse} failed that the server
+itself passes.
+
+The server fails scenarios of an extension that it does not have: `tasks-*` are about the tasks of
+2026-07-28. Fewer checks than the server's own are those that a gateway leaves nothing to see of: a
+stream that the server ends in the middle of a call is asked for again by the gateway, and a list
+that has changed back before it was listed has not changed.
+"""
+BREAK = "\n## The gateway"
 
 
 def cell(result: Result) -> str:
@@ -36,8 +68,24 @@ def cell(result: Result) -> str:
     return f"{'passed' if result.passed else '**failed**'} {result.checks}"
 
 
-def main() -> int:
-    """Write the page. Returns 1 where mcpconn fails what the bare client passes."""
+def main(parts: list[str]) -> int:
+    """Write the page. Returns 1 where mcpconn fails what the bare client or server passes."""
+    before = PAGE.read_text(encoding="utf-8").removeprefix(HEAD).partition(BREAK)
+    clients, worse = before[0], []
+    servers = "".join(before[1:]).removeprefix("\n")
+    if not parts or "clients" in parts:
+        clients, worse = of_clients()
+    if not parts or "servers" in parts:
+        servers, found = of_servers()
+        worse += found
+    PAGE.write_text(f"{HEAD}{clients.rstrip()}\n\n{servers}", encoding="utf-8")
+    for each in worse:
+        sys.stdout.write(f"mcpconn fails what is passed without it: {each}\n")
+    return 1 if worse else 0
+
+
+def of_clients() -> tuple[str, list[str]]:
+    """The part about clients, and what mcpconn fails that the bare client passes."""
     suite = Suite.find()
     scenarios = suite.scenarios()
     jobs = [(scenario, bare) for scenario in scenarios for bare in (True, False)]
@@ -54,15 +102,34 @@ def main() -> int:
             reason = bare.error or ours.error or ", ".join(bare.failed or ours.failed)
             notes.append(f"{which} `{scenario}`: `{reason}`\n")
     total = sum(results[scenario, False].passed for scenario in scenarios)
-    head = HEAD.format(suite=suite.version(), mcp=version("mcp"), mcpconn=__version__)
+    head = CLIENTS.format(suite=suite.version(), mcp=version("mcp"), mcpconn=__version__)
     foot = f"\n{total} of {len(scenarios)} passed.\n" + "".join(f"\n{note}" for note in notes)
-    PAGE.write_text(head + "".join(lines) + foot, encoding="utf-8")
-    sys.stdout.write(f"{PAGE.relative_to(ROOT)}: {total} of {len(scenarios)} passed\n")
-    for scenario in worse:
-        output = results[scenario, False].output
-        sys.stdout.write(f"mcpconn fails {scenario}, which the bare client passes:\n{output}\n")
-    return 1 if worse else 0
+    return head + "".join(lines) + foot, [f"{each}\n{results[each, False].output}" for each in worse]
+
+
+def of_servers() -> tuple[str, list[str]]:
+    """The part about the gateway, and the checks it fails that its server passes."""
+    suites = [Suite.find(PACKAGE), Suite.find(NEXT)]
+    with both() as urls:
+        results = [[run(suite, url) for url in urls] for suite in suites]
+    lines: list[str] = []
+    worse: list[str] = []
+    passed = [0, 0]
+    for scenario in results[-1][0] | results[0][0]:
+        row: list[Verdict | None] = [result.get(scenario) for pair in results for result in pair]
+        said = next(verdict.specification for verdict in reversed(row) if verdict is not None)
+        cells = ["" if verdict is None else str(verdict) for verdict in row]
+        lines.append(f"| `{scenario}` | {said.replace(',', ', ')} | {' | '.join(cells)} |\n")
+        for direct, through in ((row[0], row[1]), (row[2], row[3])):
+            if direct is not None and through is not None:
+                worse += [f"{scenario}: {check}" for check in through.failed.keys() - direct.failed.keys()]
+                passed[0] += sum(direct.passed.values())
+                passed[1] += sum(through.passed.values())
+    names = {"release": suites[0].version(), "alpha": suites[1].version()}
+    head = SERVERS.format(**names, mcp=version("mcp"), mcpconn=__version__)
+    foot = SERVERS_FOOT.format(total=passed[0], passed=passed[1], worse=len(worse) or "none")
+    return head + "".join(lines) + foot, worse
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

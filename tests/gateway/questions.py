@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,6 +15,9 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.gateway.conftest import served
 
@@ -112,12 +116,29 @@ class _Serves(Protocol):
     def server(self) -> Server[Any]: ...
 
 
+def modern_only(app: ASGIApp) -> ASGIApp:
+    """A server that refuses clients of the older era: the SDK's serves both."""
+
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if request.headers.get("mcp-protocol-version") in MODERN_PROTOCOL_VERSIONS:
+            await app(scope, receive, send)
+            return
+        body = await request.body()
+        error = {"code": -32022, "message": "Unsupported protocol version", "data": {"supported": ["2026-07-28"]}}
+        named = json.loads(body).get("id") if body else None
+        await JSONResponse({"jsonrpc": "2.0", "id": named, "error": error}, 400)(scope, receive, send)
+
+    return refusing
+
+
 @asynccontextmanager
-async def serving(asking: _Serves) -> AsyncIterator[str]:
-    """The URL of the server."""
+async def serving(asking: _Serves, server_mode: str = "both") -> AsyncIterator[str]:
+    """The URL of the server. `auto` has it speak the modern era alone, anything else both."""
     listening = socket.create_server(("127.0.0.1", 0))
     server = asking.server()
-    app = server.streamable_http_app()
+    app: ASGIApp = server.streamable_http_app()
+    app = modern_only(app) if server_mode == "auto" else app
     async with server.session_manager.run(), served(app, listening):
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
 

@@ -84,7 +84,7 @@ class World:
 @asynccontextmanager
 async def in_process(mode: str, server_mode: str, **options: Any) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(serving(Everything()))
+        url = await stack.enter_async_context(serving(Everything(), server_mode))
         made = await stack.enter_async_context(gateway(more={"all": {"url": url, "mode": server_mode}}))
         ann, bob = (Person(name, made.url, mode, **options) for name in ("ann", "bob"))
         for person in (ann, bob):

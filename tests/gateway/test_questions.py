@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 @asynccontextmanager
 async def before(asking: Asking, mode: str) -> AsyncIterator[Gateway]:
     """A gateway before the server that asks, in one era."""
-    async with serving(asking) as url, gateway(more={"asks": {"url": url, "mode": mode}}) as made:
+    async with serving(asking, mode) as url, gateway(more={"asks": {"url": url, "mode": mode}}) as made:
         yield made
 
 

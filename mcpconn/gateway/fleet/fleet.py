@@ -240,7 +240,7 @@ class Fleet:
 
     def guard(self, client: Downstream, server: str) -> Guard | None:
         """What stands around a request to a server; None if no upstream session of it is owned."""
-        if client.sid == "stdio" or not self._upstreams.keeps_state(server):
+        if client.sid == "stdio" or not self._upstreams.keeps_state(server, client):
             return None
         key = session_key(client.sid) if client.sid is not None else principal_key(client.principal)
         return Guard(self.membership, self.handover, key, server)
