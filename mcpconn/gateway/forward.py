@@ -384,12 +384,7 @@ class Forwarder:
 
     def _idempotent(self, server: str, method: str, sent: Json) -> bool | None:
         """What a tool's annotations say. They are known from the listing, which is another connection's."""
-        if method != "tools/call":
-            return None
-        tool = self._upstreams.lister(server).catalog.tools.get(str(sent["name"]))
-        if tool is None or tool.annotations is None:
-            return False
-        return bool(tool.annotations.read_only_hint or tool.annotations.idempotent_hint)
+        return self._upstreams.harmless(server, str(sent["name"])) if method == "tools/call" else None
 
     @staticmethod
     def _progress(call: Call) -> Any:

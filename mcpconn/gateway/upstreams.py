@@ -93,6 +93,10 @@ class Upstreams:
         """The connection whose lists everybody sees."""
         return self._manager[server]
 
+    def harmless(self, server: str, tool: str) -> bool:
+        """Whether running a tool twice does no harm, as far as its annotations say."""
+        return self.lister(server).catalog.known_safe(tool)
+
     def scope(self, server: str, mode: str) -> Scope:
         """Who shares a session with this server, if it is opened in this mode."""
         declared = self._scopes.get(server)

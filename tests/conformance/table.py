@@ -71,7 +71,8 @@ def cell(result: Result) -> str:
 def main(parts: list[str]) -> int:
     """Write the page. Returns 1 where mcpconn fails what the bare client or server passes."""
     before = PAGE.read_text(encoding="utf-8").removeprefix(HEAD).partition(BREAK)
-    clients, worse = before[0], []
+    clients = before[0]
+    worse: list[str] = []
     servers = "".join(before[1:]).removeprefix("\n")
     if not parts or "clients" in parts:
         clients, worse = of_clients()

@@ -257,11 +257,7 @@ class Fleet:
     def _safe(self, view: str, name: str) -> bool:
         """Whether a tool can be called twice without harm, as far as its annotations say."""
         found = self._tables[view].resolve(name) if view in self._tables else None
-        if found is None:
-            return False
-        tool = self._upstreams.lister(found[0]).catalog.tools.get(found[1])
-        hints = None if tool is None else tool.annotations
-        return hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
+        return found is not None and self._upstreams.harmless(*found)
 
     async def _end_upstream(self, server: str, session: str, version: str) -> bool:
         try:
