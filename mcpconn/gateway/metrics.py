@@ -18,7 +18,8 @@ from starlette.types import Message, Send
 
 from mcpconn.asgi.metrics import MetricsUnavailable
 from mcpconn.connection import Connection
-from mcpconn.core.states import State
+from mcpconn.core.outcome import Outcome
+from mcpconn.core.states import Event, State
 from mcpconn.gateway.audit import AuditLog
 from mcpconn.gateway.upstreams import MARK
 from mcpconn.manager import Manager
@@ -164,10 +165,11 @@ class Metrics:
             for each in State:
                 many.add_metric([name, each.value], states[name][each])
             replays.add_metric([name], counts[name]["replayed"])
-            for key, value in sorted(counts[name].items()):
-                kind, _, what = key.partition(".")
-                if kind in ("outcome", "event"):
-                    (calls if kind == "outcome" else events).add_metric([name, what], value)
+            # Zeros, too: `increase` does not see a series begin, and the first unknown outcome is the one to tell.
+            for outcome in Outcome:
+                calls.add_metric([name, outcome.value], counts[name][f"outcome.{outcome.value}"])
+            for event in Event:
+                events.add_metric([name, event.value], counts[name][f"event.{event}"])
         return (state, since, epoch, many, flight, waiting, calls, replays, events)
 
     def _of_gateway(self) -> Iterable[Any]:
