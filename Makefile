@@ -33,7 +33,7 @@ help:
 	@echo "  test-hostile      servers that cannot be trusted, in every combination of case, engine and event loop"
 	@echo "  test-chaos        bad networks, cancellation at every point, simulated days, random histories, the model"
 	@echo "  test-processes    servers, gateways and commands that run as processes, and are killed"
-	@echo "  test-fleet        replicas of the gateway behind haproxy, killed and replaced under load"
+	@echo "  test-fleet        replicas behind haproxy that share a store, and stores that fail: real servers of Redis"
 	@echo "  test-docs         the demo, the examples, the tutorial, the how-to pages and the site"
 	@echo "  test-browser      the status page in a headless Chromium"
 	@echo "  test-conformance  the official suite, with mcpconn as client and the gateway as server"

@@ -1,12 +1,24 @@
 """Where a gateway keeps what must outlive a request: the ledger, deleted ids, sessions' extras, events, tokens.
 
 One protocol, several places: `MemoryStore` ends with the process (embedding, tests), `FileStore` is a SQLite file that
-several processes of one host share (the default of `mcpconn serve`).
+several processes of one host share (the default of `mcpconn serve`), and `RedisStore` serves replicas on any hosts.
 """
 
 from mcpconn.gateway.store.base import Key, Record, Store, StoreFull, StoreUnavailable
 from mcpconn.gateway.store.file import FileStore
 from mcpconn.gateway.store.lease import Lease, Leases
 from mcpconn.gateway.store.memory import MemoryStore
+from mcpconn.gateway.store.redis import RedisStore
 
-__all__ = ["FileStore", "Key", "Lease", "Leases", "MemoryStore", "Record", "Store", "StoreFull", "StoreUnavailable"]
+__all__ = [
+    "FileStore",
+    "Key",
+    "Lease",
+    "Leases",
+    "MemoryStore",
+    "Record",
+    "RedisStore",
+    "Store",
+    "StoreFull",
+    "StoreUnavailable",
+]

@@ -1,0 +1,263 @@
+"""A link to Redis that is kept: it reconnects by itself, and whoever asks meanwhile is refused at once.
+
+One task holds the client. An error of the connection, or an answer that does not come, ends the client as a whole and
+the task makes another, so that nothing of the old one (a pool's lost places, an outdated map of a Cluster, a demoted
+primary) is used again. While there is none, a request waits for `GRACE` after the loss, which is time for a restart or
+a new connection; after that it fails at once, so that an outage costs nobody more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from types import ModuleType
+from typing import Any
+
+import anyio
+from typing_extensions import Self
+
+from mcpconn.errors import ConfigError
+from mcpconn.redis.address import Address
+from mcpconn.redis.scripts import EPOCH, Script
+from mcpconn.redis.standing import Facts, Standing
+
+TIMEOUT = 5.0
+"""Seconds for one request. A local one takes less than a millisecond."""
+GRACE = 2.0
+"""Seconds after a loss for which requests wait for the next client."""
+START = 10.0
+"""Seconds for a new client to connect and to ask the server what it is: several requests, one after another."""
+FIRST = 2.0
+"""Seconds that entering the link waits for its first client. Without one it goes on, and says that it is degraded."""
+PAUSES = 0.05, 1.0
+"""Seconds between two attempts: the first, and the longest."""
+ASK = 5.0
+"""Seconds between questions what the server is: somebody may have changed its settings or added a replica."""
+WAIT = 1000
+"""Milliseconds for replicas to acknowledge a write."""
+
+
+class RedisUnavailable(Exception):
+    """Redis cannot be reached, did not answer, or refused. A write that raised it may have happened or not."""
+
+
+class Link:
+    """Runs scripts on a store. Enter it before its first use; it lives in the task that entered it."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        may_lose: bool = False,
+        meanwhile: Sequence[Callable[[], Awaitable[None]]] = (),
+        timeout: float = TIMEOUT,
+        ahead: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """
+        Args:
+            address: Where the store is.
+            may_lose: Use it even if it evicts or does not persist.
+            meanwhile: Run while the store is reached, each in a task of its own; started anew with each client.
+            timeout: Seconds for one request.
+            ahead: Seconds to add to the server's clock, for tests of what expires.
+
+        Raises:
+            ConfigError: coredis is not installed, or the certificates of the address cannot be used.
+        """
+        self.address = address
+        self._redis = _coredis()
+        address.ssl_context()
+        self._may_lose = may_lose
+        self._meanwhile = meanwhile
+        self._timeout = timeout
+        self._ahead = ahead
+        self._stack = AsyncExitStack()
+        self._client: Any = None
+        self._changed = anyio.Event()
+        self._lost = anyio.Event()
+        self._ask = anyio.Event()
+        self._down_since = time.monotonic()
+        self._tried = anyio.Event()
+        self._facts: Facts | None = None
+        self._known: set[str] = set()
+        """Replication ids of the present epoch."""
+        self.standing = Standing(away=f"{address} has not been reached yet")
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(group.cancel_scope.cancel)
+            group.start_soon(self._keep)
+            with anyio.move_on_after(FIRST):
+                await self._tried.wait()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    def key(self, group: str, *parts: str) -> str:
+        """A key of a group: all of a group are in one slot of a Cluster."""
+        return ":".join((f"{self.address.prefix}:{{{group}}}", *parts))
+
+    async def run(self, script: Script, keys: list[str], *arguments: Any, durable: bool = False) -> list[Any]:
+        """What a script answers, without the replication id.
+
+        Args:
+            script: Of `scripts`; not `EPOCH`.
+            keys: The keys it uses.
+            arguments: What it is given.
+            durable: Return only when a majority of the server and its replicas have the write.
+
+        Raises:
+            RedisUnavailable: it may have run or not.
+        """
+        client = await self._ready()
+        copies = self._facts.copies if durable and self._facts is not None else 0
+        replid, *answer = await self._run(client, script, keys, *arguments, copies=copies)
+        if replid.decode() not in self._known:
+            # Another primary than before has answered. What it lacks may have been lost, which has to be known
+            # before anything is made of the answer.
+            await self._settle(client, [replid.decode()], safe=False)
+        return answer
+
+    async def _run(self, client: Any, script: Script, keys: list[str], *arguments: Any, copies: int = 0) -> list[Any]:
+        redis = self._redis
+        ahead = round(self._ahead() * 1000)
+        try:
+            with anyio.fail_after(self._timeout):
+                answer: list[Any] = await redis.run(client, script, keys, (ahead, *arguments), copies=copies, wait=WAIT)
+                return answer
+        except redis.NOT_REPLICATED:
+            self._ask.set()
+            raise RedisUnavailable(f"{self.address}: its replicas have not acknowledged the write") from None
+        except redis.GONE as error:
+            self._lose(client)
+            raise RedisUnavailable(self._words(error)) from None
+        except redis.REFUSED as error:
+            raise RedisUnavailable(f"{self.address} refused: {error}") from None
+
+    async def wakes(self, channel: str) -> AsyncIterator[None]:
+        """One item when a subscription to a channel has begun, and one for each message of it. For `meanwhile`."""
+        async for _ in self._redis.wakes(self._client, channel):
+            yield
+
+    # -- the client
+
+    async def _ready(self) -> Any:
+        with anyio.move_on_after(max(0.0, self._down_since + GRACE - time.monotonic())):
+            while self._client is None:
+                await self._changed.wait()
+        if self._client is None:
+            raise RedisUnavailable(self.standing.away or f"{self.address} is not reached now")
+        return self._client
+
+    def _lose(self, client: Any) -> None:
+        if self._client is client:
+            self._lost.set()
+
+    async def _keep(self) -> None:
+        pause, longest = PAUSES
+        while True:
+            self._lost, reached = anyio.Event(), False
+            try:
+                async with self._redis.client_of(self.address) as client:
+                    with anyio.fail_after(START):
+                        await self._examine(client)
+                    reached = True
+                    await self._use(client)
+                why = f"{self.address} has stopped answering"
+            except Exception as error:  # of coredis's tasks, in groups of any kind
+                why = self._words(error)
+            pause = PAUSES[0] if reached else min(longest, 2 * pause)
+            if self._client is not None or self.standing.away is None:
+                self._down_since = time.monotonic()
+            self._client = None
+            self._stand(away=why)
+            self._tried.set()
+            await anyio.sleep(pause)
+
+    async def _use(self, client: Any) -> None:
+        """Let others use a client, until it is lost."""
+        self._client = client
+        self._stand()
+        self._tried.set()
+        self._changed.set()
+        self._changed = anyio.Event()
+        try:
+            async with anyio.create_task_group() as group:
+                for task in (*self._meanwhile, lambda: self._ask_again(client)):
+                    group.start_soon(self._until_lost, task)
+                await self._lost.wait()
+                group.cancel_scope.cancel()
+        finally:
+            self._down_since = time.monotonic()
+            self._client = None
+
+    async def _until_lost(self, task: Callable[[], Awaitable[None]]) -> None:
+        with suppress(RedisUnavailable):
+            await task()
+        self._lost.set()
+
+    async def _ask_again(self, client: Any) -> None:
+        while True:
+            with anyio.move_on_after(ASK):
+                await self._ask.wait()
+            self._ask = anyio.Event()
+            with anyio.fail_after(START):
+                await self._examine(client)
+            self._stand()
+
+    # -- what it is
+
+    async def _examine(self, client: Any) -> None:
+        self._facts = facts = Facts.of(await self._redis.facts(client))
+        await self._settle(client, list(facts.ids), safe=facts.safe)
+
+    async def _settle(self, client: Any, ids: list[str], *, safe: bool) -> None:
+        """Find out, for all processes alike, whether these primaries may lack what others have written."""
+        seen = self.standing.epoch
+        keys = [self.key("epoch")]
+        epoch, began, now, _ = await self._run(client, EPOCH, keys, int(safe), int(bool(seen)), *ids)
+        epoch = epoch.decode()
+        if epoch != seen:
+            self._known.clear()
+        self._known.update(ids)
+        # The server's clock and ours are compared once, by how long ago it was.
+        ago = (int(now) - int(began)) / 1000
+        self._stand(epoch=epoch, began=time.monotonic() - ago if int(began) else float("-inf"))
+
+    def _stand(self, *, away: str | None = None, epoch: str | None = None, began: float | None = None) -> None:
+        old, facts = self.standing, self._facts
+        unfit = facts.unfit if facts is not None else None
+        self.standing = Standing(
+            away=away,
+            unfit=None if self._may_lose else unfit,
+            epoch=old.epoch if epoch is None else epoch,
+            began=old.began if began is None else began,
+            note=f"it may lose what it was given: {unfit}" if unfit and self._may_lose else None,
+        )
+
+    def _words(self, error: BaseException) -> str:
+        if isinstance(error, TimeoutError):
+            return f"{self.address} did not answer in time"
+        causes = [error]
+        while (inner := _inner(causes[-1])) is not None:
+            causes.append(inner)
+        return f"{self.address} cannot be reached: {str(causes[-1]) or type(causes[-1]).__name__}"
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    """The first of a group, or the cause: the innermost says what happened."""
+    inside: Sequence[BaseException] = getattr(error, "exceptions", ())
+    return inside[0] if inside else error.__cause__
+
+
+def _coredis() -> ModuleType:
+    try:
+        from mcpconn.redis import client
+    except ModuleNotFoundError as error:
+        how = "pip install 'mcp-connection-manager[redis]'"
+        raise ConfigError(f"a store in Redis needs {error.name}: {how}", key="store") from None
+    return client
