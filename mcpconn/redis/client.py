@@ -10,8 +10,8 @@ place of the pool with it, so a client that has failed is replaced as a whole (s
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import coredis
@@ -131,14 +131,23 @@ async def _facts(client: coredis.Redis[bytes]) -> dict[str, str]:
     return said | {_text(name): _text(value) for name, value in settings.items()}
 
 
-async def wakes(client: Client, channel: str) -> AsyncIterator[None]:
-    """One item when the subscription has begun, and one for each message of a channel."""
-    async with client.pubsub(
-        channels=[channel], ignore_subscribe_messages=True, retry_policy=NoRetryPolicy(), subscription_timeout=10.0
-    ) as messages:
-        yield
-        async for _ in messages:
-            yield
+async def listen(client: Client, channel: str, heard: Callable[[], None]) -> None:
+    """Call `heard` when the subscription to a channel is asked for, and for each message of it, until it is lost.
+
+    It has a connection of its own, which is given up afterwards. (coredis's own class for it does not end cleanly when
+    it is cancelled on trio, and reconnects behind our back.)
+    """
+    async with client.connection_pool.acquire() as connection:
+        try:
+            connection.send_command(b"SUBSCRIBE", channel.encode())
+            heard()
+            async with aclosing(connection.push_messages) as messages:
+                async for _ in messages:
+                    heard()
+        except LostConnection:
+            pass
+        finally:
+            connection.invalidate()
 
 
 def _text(value: str | bytes) -> str:

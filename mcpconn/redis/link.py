@@ -9,7 +9,7 @@ a new connection; after that it fails at once, so that an outage costs nobody mo
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import ModuleType
 from typing import Any
@@ -138,10 +138,9 @@ class Link:
         except redis.REFUSED as error:
             raise RedisUnavailable(f"{self.address} refused: {error}") from None
 
-    async def wakes(self, channel: str) -> AsyncIterator[None]:
-        """One item when a subscription to a channel has begun, and one for each message of it. For `meanwhile`."""
-        async for _ in self._redis.wakes(self._client, channel):
-            yield
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` for each message of a channel, and once at the beginning. For `meanwhile`."""
+        await self._redis.listen(self._client, channel, heard)
 
     # -- the client
 

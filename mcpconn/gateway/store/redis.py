@@ -132,8 +132,8 @@ class RedisStore:
         return subscription()
 
     async def _listen(self) -> None:
-        async for _ in self.link.wakes(self._channel):
-            self._wake.set()
+        # `_look_on` replaces the event, so it is looked up each time.
+        await self.link.listen(self._channel, lambda: self._wake.set())
 
     async def _look_on(self) -> None:
         while True:
