@@ -84,8 +84,6 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/test_docs.py::test_the_site_builds_without_a_warning_and_needs_no_network",
         "tests/test_examples.py",
     ),
-    # Replicas that share a store, and a store that fails: real servers of Redis.
-    "fleet": ("tests/fleet",),
     "browser": ("tests/browser",),
     "conformance": ("tests/conformance",),
     "integrations": ("tests/integrations",),

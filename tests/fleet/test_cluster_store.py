@@ -11,6 +11,12 @@ from tests.redis_server import needs_redis, redis_cluster, redis_server
 pytestmark = [pytest.mark.anyio, needs_redis]
 
 
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    """The store works on both, although the gateway is served on asyncio alone."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def one_server(tmp_path_factory):
     with redis_server(tmp_path_factory.mktemp("redis")) as server:
