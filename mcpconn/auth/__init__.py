@@ -11,7 +11,6 @@ from mcpconn.auth.credentials import (
     FromCallable,
     StaticBearer,
 )
-from mcpconn.auth.filelock import FileLock
 from mcpconn.auth.oauth import OAuth
 from mcpconn.auth.record import Mark, TokenRecord, TokenStore
 from mcpconn.auth.storage import FileTokenStorage, TokenFileError
@@ -22,7 +21,6 @@ __all__ = [
     "Credentials",
     "CredentialsRefused",
     "CredentialsUnavailable",
-    "FileLock",
     "FileTokenStorage",
     "FromCallable",
     "Login",

@@ -2,8 +2,3 @@
 
 `mcpconn.gateway.store.RedisStore` and `mcpconn.auth.RedisTokenStorage` are built on it. It needs the extra `redis`.
 """
-
-from mcpconn.redis.address import Address
-from mcpconn.redis.link import Link, RedisUnavailable
-
-__all__ = ["Address", "Link", "RedisUnavailable"]

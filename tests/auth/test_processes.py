@@ -18,8 +18,8 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAu
 from pydantic import AnyUrl
 
 from mcpconn import Connection
-from mcpconn.auth import FileLock, FileTokenStorage
-from mcpconn.auth.filelock import FIRST_LOOK
+from mcpconn.auth import FileTokenStorage
+from mcpconn.auth.filelock import FIRST_LOOK, FileLock
 from mcpconn.testing import Script
 from tests.auth.servers import AuthServer, ServedAuth
 from tests.support import SAFETY, quiet
@@ -66,7 +66,7 @@ anyio.run(main, *sys.argv[1:])
 HOLD = """
 import sys
 import anyio
-from mcpconn.auth import FileLock
+from mcpconn.auth.filelock import FileLock
 
 async def main(path):
     async with FileLock(path).held():

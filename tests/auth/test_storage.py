@@ -14,7 +14,8 @@ from mcp.client.auth import TokenStorage
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from mcpconn import Connection, FailureKind, State
-from mcpconn.auth import CredentialsUnavailable, FileLock, FileTokenStorage, OAuth, TokenFileError
+from mcpconn.auth import CredentialsUnavailable, FileTokenStorage, OAuth, TokenFileError
+from mcpconn.auth.filelock import FileLock
 from mcpconn.errors import ConnectionFailed
 from mcpconn.testing import Script, ScriptTransport
 from tests.auth.servers import ORIGIN, AuthServer, Guarded, ServedAuth

@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.store import FileStore, Key, Lease, Leases, MemoryStore, RedisStore, StoreFull, StoreUnavailable
+from mcpconn.gateway.store import FileStore, Key, MemoryStore, RedisStore, StoreFull, StoreUnavailable
+from mcpconn.gateway.store.lease import Lease, Leases
 from tests.redis_server import needs_redis, redis_server
 
 pytestmark = pytest.mark.anyio

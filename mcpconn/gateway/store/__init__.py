@@ -6,15 +6,12 @@ several processes of one host share (the default of `mcpconn serve`), and `Redis
 
 from mcpconn.gateway.store.base import Key, Record, Store, StoreFull, StoreUnavailable
 from mcpconn.gateway.store.file import FileStore
-from mcpconn.gateway.store.lease import Lease, Leases
 from mcpconn.gateway.store.memory import MemoryStore
 from mcpconn.gateway.store.redis import RedisStore
 
 __all__ = [
     "FileStore",
     "Key",
-    "Lease",
-    "Leases",
     "MemoryStore",
     "Record",
     "RedisStore",

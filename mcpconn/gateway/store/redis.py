@@ -23,7 +23,8 @@ from typing_extensions import Self
 
 from mcpconn.gateway.store.base import Key, Record, StoreFull, StoreUnavailable
 from mcpconn.gateway.store.hints import Hints
-from mcpconn.redis import Address, Link, RedisUnavailable
+from mcpconn.redis.address import Address
+from mcpconn.redis.link import Link, RedisUnavailable
 from mcpconn.redis.scripts import ADD, APPEND, DELETE, ENTRIES, GET, HINT, HINTS, PUT, SWAP, Script
 from mcpconn.redis.standing import Standing
 
