@@ -55,7 +55,6 @@ class RedisServer:
         while self.ask("PING") not in ("PONG", "NOAUTH Authentication required."):
             if time.monotonic() > end or self.process.poll() is not None:
                 raise AssertionError((self.folder / "log").read_text())
-            time.sleep(0.02)
         return self
 
     def ask(self, *command: str) -> str:
@@ -109,5 +108,4 @@ def redis_cluster(folder: Path) -> Iterator[list[RedisServer]]:
         while not all("cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in nodes):
             if time.monotonic() > end:
                 raise AssertionError("the cluster does not come up")
-            time.sleep(0.05)
         yield nodes
