@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -226,6 +226,17 @@ class ServerConfig:
             return f"{parts.scheme}://{parts.hostname}:{parts.port or ''}"
         # A server with a problem has no origin in common with any other.
         return self.command or (f"unknown:{self.name}" if self.problem is not None else "memory")
+
+    @property
+    def route(self) -> tuple[Hashable, Hashable] | None:
+        """What a refused dial says something about: the port, and the URL. None: nothing but this connection.
+
+        What is reached through another transport is another port, whatever its address is called.
+        """
+        if self.url is None:
+            return None
+        way = id(self.http_transport) if self.http_transport is not None else None
+        return (self.origin, way), (self.endpoint, way)
 
     @property
     def address(self) -> str:

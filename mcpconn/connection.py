@@ -132,6 +132,7 @@ class Connection(Owned, Known, Methods, Arguments):
             self._dialer,
             self._shared.dials,
             origin=self.config.origin,
+            route=self.config.route,
             lazy=self.config.lazy,
             credentials=renewable(self._request_auth),
             carried=self._restore,

@@ -20,6 +20,7 @@ from mcpconn.runtime.dials import Dials, Slot
 from mcpconn.runtime.errands import Errands
 from mcpconn.runtime.lifecycle import DIALLING, Lifecycle
 from mcpconn.runtime.protocols import Dialer, Link
+from mcpconn.runtime.scouts import Route
 from mcpconn.runtime.session import Session
 
 
@@ -59,6 +60,7 @@ class Dialling:
         dialer: Dialer,
         dials: Dials,
         origin: str,
+        route: Route | None,
         carried: Carried,
     ) -> None:
         """
@@ -69,6 +71,7 @@ class Dialling:
             dialer: Opens them.
             dials: What the connections of a manager know of each other's dials.
             origin: Host and port of the server; connections to the same one have its troubles in common.
+            route: What a dial that is refused says something about; None: about this connection alone.
             carried: What is carried from session to session.
         """
         self._policy = common.policy
@@ -79,6 +82,7 @@ class Dialling:
         self._dialer = dialer
         self._dials = dials
         self._origin = origin
+        self._route = route
         self._carried = carried
         self.sessions: set[Session] = set()
         """Those whose tasks have not ended: the present one, and earlier ones whose calls are not over."""
@@ -105,8 +109,7 @@ class Dialling:
             failure = await lifecycle.renewal.run(self._classify)
             if failure is None:
                 # After the renewal: whoever waits for a login must not hold a slot that others could dial with.
-                async with self._dials.take(self._origin) as slot:
-                    failure = await self._open(slot)
+                failure = await self._dials.dial(self._origin, self._route, self._open)
         lifecycle.dial = None
         # Closed, or ready: what the dial says has no consequences any more.
         if lifecycle.state in DIALLING and failure is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
+from mcpconn.core.failures import Failure
 from mcpconn.policy import Policy
+from mcpconn.runtime.scouts import Route, Scouts
 
 
 class Slot:
@@ -38,8 +40,39 @@ class Dials:
         self._total: anyio.CapacityLimiter | None = None
         self._origins: dict[str, anyio.CapacityLimiter] = {}
         self._members: dict[str, dict[object, Callable[[], None]]] = {}
+        # A policy of shorter waits than a second, as tests have it, is not slowed down.
+        self._scouts = Scouts(min(policy.waiting_ceiling, policy.backoff.initial))
         self._under_way = 0
         self._idle: anyio.Event | None = None
+
+    async def dial(
+        self, origin: str, route: Route | None, attempt: Callable[[Slot], Awaitable[Failure | None]]
+    ) -> Failure | None:
+        """Make one dial, or learn what another connection's dial has found of a server that refuses.
+
+        Args:
+            origin: What dials are limited by.
+            route: What the outcome says something about; None: about nobody else.
+            attempt: Dials. Returns the failure, or None if a session was opened.
+
+        Returns:
+            The failure of the dial, which may be another connection's; None if a session was opened.
+        """
+        while True:
+            # One that has nobody to share with keeps its own pace.
+            alone = route is None or len(self._members.get(origin, ())) <= 1
+            async with self._scouts.turn(None if alone else route) as turn:
+                if turn.failure is not None:
+                    return turn.failure
+                async with self.take(origin) as slot:
+                    # Those that waited for a slot behind a dial that was refused have to wait for their turn now.
+                    if not (alone or turn.scout) and route is not None and self._scouts.refuses(route):
+                        continue
+                    failure = await attempt(slot)
+                # Before the turn ends: who comes next must know.
+                if route is not None and self._scouts.found(route, failure):
+                    self.server_returned(origin)
+                return failure
 
     @asynccontextmanager
     async def take(self, origin: str) -> AsyncIterator[Slot]:

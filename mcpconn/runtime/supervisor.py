@@ -8,7 +8,7 @@ state says.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 import anyio
@@ -21,6 +21,7 @@ from mcpconn.runtime.dials import Dials
 from mcpconn.runtime.errands import Errands
 from mcpconn.runtime.lifecycle import DIALLING, Lifecycle
 from mcpconn.runtime.protocols import Dialer, Renewable
+from mcpconn.runtime.scouts import Route
 from mcpconn.runtime.session import Session
 
 
@@ -34,6 +35,7 @@ class Supervisor:
         dials: Dials,
         *,
         origin: str = "",
+        route: tuple[Hashable, Hashable] | None = None,
         lazy: bool = False,
         credentials: Renewable | None = None,
         carried: Carried | None = None,
@@ -44,6 +46,7 @@ class Supervisor:
             dialer: Opens its sessions.
             dials: What the connections of a manager know of each other's dials.
             origin: Host and port of the server; connections to the same one have its troubles in common.
+            route: The port and the URL that a refused dial says something about; None: it says nothing of others.
             lazy: Wait for the first call before dialling.
             credentials: Renewed once when a session or dial is refused for them.
             carried: What is carried from session to session; None if nothing is.
@@ -61,6 +64,7 @@ class Supervisor:
             dialer=dialer,
             dials=dials,
             origin=origin,
+            route=Route(*route) if route is not None else None,
             carried=carried or NothingCarried(),
         )
         """Its sessions, and the opening of the next."""
