@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
 import mcp_types as types
-from mcp import Client
 from typing_extensions import Unpack, deprecated
 
 from mcpconn.arguments import Arguments, argument_errors
@@ -16,7 +15,6 @@ from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
 from mcpconn.catalog.catalog import Catalog
 from mcpconn.config import ServerConfig
-from mcpconn.core.attempt import Attempt
 from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
 from mcpconn.diagnosis import Diagnosis
@@ -26,19 +24,16 @@ from mcpconn.methods import Methods
 from mcpconn.observe import log_notice, logs_answers, prepare
 from mcpconn.options import ClientOptions
 from mcpconn.policy import Policy
-from mcpconn.requests import DEFAULT, harmful, harmless
 from mcpconn.restore import Restore
-from mcpconn.runtime import refusals
 from mcpconn.runtime.calls import Calls
 from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.common import Common
 from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.native import Home
 from mcpconn.runtime.owner import Nursery, Owned, Owner
-from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
 from mcpconn.shared import Shared
-from mcpconn.telemetry import Meter, measuring, start_span, within
+from mcpconn.telemetry import Meter, measuring
 from mcpconn.validate import check_timeout
 from mcpconn.wire.dial import Dialer, unusable
 
@@ -143,8 +138,7 @@ class Connection(Owned, Known, Methods, Arguments):
         )
         self.journal.subscribe(Meter(self._lifecycle), wants_answered=measuring)
         self._owner = Owner(f"connection {self.name!r}", begin=lambda: self.run_in(self._owner), finish=self.close)
-        self._home: Home | None = None
-        """The event loop it runs in; None before it was started."""
+        self._home = None
         self._ended = anyio.Event()
         self._calls_made = 0
 
@@ -284,64 +278,6 @@ class Connection(Owned, Known, Methods, Arguments):
         self._check_here()
         return await self._dialer.end_session(session_id, version)
 
-    @property
-    def _client(self) -> Client:
-        if self._home is None:
-            raise self._not_entered()
-        if self.state is State.CLOSED:
-            raise refusals.closed(self._lifecycle)
-        session = self._lifecycle.session
-        if session is None or session.link is None:
-            raise refusals.not_ready(self._lifecycle)
-        client: Client = session.link.client
-        return client
-
-    async def _call(
-        self,
-        method: str,
-        issue: Callable[[Client, Attempt], Awaitable[T]],
-        *,
-        safe: Callable[[], Awaitable[bool]] | None = None,
-        timeout: float | None = DEFAULT,
-        idempotent: bool | None = None,
-        wait: bool = True,
-        target: str | None = None,
-        background: bool = False,
-        total: float | None = None,
-    ) -> T:
-        self._check_here()
-        if timeout is not DEFAULT:
-            check_timeout(timeout)
-        if safe is None:
-            safe = harmful if idempotent is False else harmless
-        if not background:
-            self._calls_made += 1
-        seconds = self._seconds(timeout)
-        span = start_span(self.name, method, target)
-        limits: dict[str, Any] = {"timeout": seconds, "total": total}
-        call = self._calls.run(method, issue, safe=safe, wait=wait, background=background, **limits)
-        if span is None:
-            return await call
-        with within(span):
-            return await call
-
-    def _seconds(self, timeout: float | None) -> float | None:
-        return self.policy.call_timeout if timeout is DEFAULT else timeout
-
-    def _check_here(self) -> None:
-        if self._home is None:
-            raise self._not_entered()
-        if (where := self._home.wrong_loop()) is not None:
-            # The events of one loop, waited for in another, wake nobody.
-            raise NotRunning(f"{self.name}: the connection cannot be used here: {where}")
-
-    def _not_entered(self) -> NotRunning:
-        # In parentheses the SDK's words, which people look for.
-        return NotRunning(
-            f"{self.name}: enter the connection first: async with Connection(...) as connection "
-            f"(Client must be used within an async context manager)"
-        )
-
     def _authenticator(self, auth: Any) -> RequestAuth:
         if self.config.url is None:
             raise self.config.error("auth is for servers with a url; give others their secrets in env", "auth")
@@ -375,13 +311,3 @@ class Connection(Owned, Known, Methods, Arguments):
             if session is None or self._lifecycle.probe.pending() is None:
                 return True
             await self._lifecycle.wait_for_probe(session)
-
-    def present(self) -> Session | None:
-        """The session that calls are issued on now."""
-        return self._lifecycle.session
-
-    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
-        if self._home is not None:
-            self._check_here()
-        return self._supervisor.spawn(task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -16,7 +15,11 @@ from mcpconn.catalog.catalog import Catalog
 from mcpconn.core.attempt import Attempt
 from mcpconn.keys import CANCEL, CallKey, ledger_of, repeated
 from mcpconn.peer import Peer
-from mcpconn.runtime.session import Session
+from mcpconn.policy import Policy
+from mcpconn.runtime.calls import Calls
+from mcpconn.runtime.supervisor import Supervisor
+from mcpconn.telemetry import start_span, within
+from mcpconn.validate import check_timeout
 
 T = TypeVar("T")
 
@@ -37,16 +40,14 @@ class Requests(Peer):
     """Requests of any method, on top of one `_call`."""
 
     catalog: Catalog
+    """What the server offers."""
+    policy: Policy
+    """The connection's timeouts and limits."""
+    _supervisor: Supervisor
+    _calls: Calls
+    _calls_made: int
+    """By the host, not in the background."""
 
-    @abstractmethod
-    def present(self) -> Session | None:
-        """The session that calls are issued on now."""
-
-    @abstractmethod
-    def _check_here(self) -> None:
-        """Return if this is the connection's event loop, and it was started."""
-
-    @abstractmethod
     async def _call(
         self,
         method: str,
@@ -61,6 +62,31 @@ class Requests(Peer):
         total: float | None = None,
     ) -> T:
         """Make a call, by the rules of the core. One in the `background` does not keep an idle session open."""
+        self._check_here()
+        if timeout is not DEFAULT:
+            check_timeout(timeout)
+        if safe is None:
+            safe = harmful if idempotent is False else harmless
+        if not background:
+            self._calls_made += 1
+        seconds = self._seconds(timeout)
+        span = start_span(self.name, method, target)
+        limits: dict[str, Any] = {"timeout": seconds, "total": total}
+        call = self._calls.run(method, issue, safe=safe, wait=wait, background=background, **limits)
+        if span is None:
+            return await call
+        with within(span):
+            return await call
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        """The timeout of a call, the default resolved."""
+        return self.policy.call_timeout if timeout is DEFAULT else timeout
+
+    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
+        if self._home is not None:
+            self._check_here()
+        return self._supervisor.spawn(task)
 
     def _safety_of(
         self, tool: str, idempotent: bool | None
@@ -200,14 +226,6 @@ class Requests(Peer):
             return client if client is not None and client.session is not None else None
         except RuntimeError:
             return None
-
-    @abstractmethod
-    def _seconds(self, timeout: float | None) -> float | None:
-        """The timeout of a call, the default resolved."""
-
-    @abstractmethod
-    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
 
     def _cancel_key(self, key: str) -> None:
         """Have the gateway cancel a call that nobody waits for any longer."""

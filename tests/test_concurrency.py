@@ -179,12 +179,12 @@ async def test_a_slow_server_keeps_no_other_waiting(era: Era) -> None:
         async with anyio.create_task_group() as group:
 
             async def stuck() -> None:
-                with pytest.raises(CallTimeout):
-                    await slow.call_tool("charge", timeout=0.3)
+                await slow.call_tool("charge", timeout=None)
 
             for _ in range(100):
                 group.start_soon(stuck)
-            assert await together(connection, "charge", 20, timeout=5) == {"answered": 20}
+            assert await together(connection, "charge", 20, timeout=SAFETY) == {"answered": 20}
+            group.cancel_scope.cancel()
         assert connection.state is State.READY
 
 

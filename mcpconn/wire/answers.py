@@ -12,9 +12,8 @@ from mcp_types import JSONRPCError, JSONRPCResponse, RequestId
 
 from mcpconn.core.attempt import Attempt
 from mcpconn.wire.events import Event, EventReader
-from mcpconn.wire.evidence_client import Refused
+from mcpconn.wire.evidence_client import DRAIN, Refused, close
 from mcpconn.wire.messages import Limits, Unreadable, parse, same_id
-from mcpconn.wire.responses import DRAIN, close
 from mcpconn.wire.waiting import Item
 
 RESUME_DELAY = 1.0

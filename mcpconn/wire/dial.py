@@ -28,13 +28,12 @@ from mcpconn.tls import OwnContext
 from mcpconn.wire.child import ENDING
 from mcpconn.wire.era import Eras, Negotiation
 from mcpconn.wire.evidence import evidence_of
-from mcpconn.wire.evidence_client import EvidenceClient
+from mcpconn.wire.evidence_client import EvidenceClient, Recorder
 from mcpconn.wire.given import GivenTransport
 from mcpconn.wire.link import GOODBYE, ClientLink
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.misfits import unquoted
 from mcpconn.wire.network import Network
-from mcpconn.wire.recorder import Recorder
 from mcpconn.wire.responses import SESSION_HEADER
 from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stderr import Stderr

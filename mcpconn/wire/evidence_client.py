@@ -2,13 +2,16 @@
 
 The SDK's transport reduces most refusals to "Server returned an error response". The client stands above the auth
 flow and below the transports (`streamable`, `sse`): it notes status, headers, words and exceptions in the record
-of the call (`core.attempt`).
+of the call (`core.attempt`). Its other end, the `Recorder`, stands below the auth flow, where messages become bytes.
+`read_limited`, `discard` and `close` are for whoever has a response in hand.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+import anyio
 import httpx2
 from mcp_types import ErrorData
 
@@ -16,9 +19,24 @@ from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Evidence
 from mcpconn.redact.places import is_secret_value
 from mcpconn.redact.redactor import Redactor
-from mcpconn.wire.recorder import Recorder, carrying
+from mcpconn.wire.extensions import ATTEMPT_KEY, HEADERS_STARTED, UNSAFE_KEY
+from mcpconn.wire.messages import MessageTooLarge
 from mcpconn.wire.redirects import next_hop, target
-from mcpconn.wire.responses import SESSION_HEADER, close, discard, note_refusal, note_response
+from mcpconn.wire.responses import SESSION_HEADER, note_refusal, note_response
+
+ERROR_BODY_LIMIT = 1024 * 1024
+"""Bytes read of a refusal. What is longer is no JSON-RPC error that anybody should read."""
+DRAIN = 1.0
+"""Seconds a response may take to end once everything of interest was read."""
+NEVER_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+    httpx2.LocalProtocolError,
+)
+"""Errors after which nothing was written, from a transport that does not report when it writes."""
 
 
 class Refused(Exception):
@@ -79,11 +97,11 @@ class EvidenceClient(httpx2.AsyncClient):
         note_response(attempt, response, self.redact)
         if response.status_code >= 400:
             try:
-                said = await note_refusal(attempt, response, self.redact)
+                body = await _read_refusal(response)
             except Exception as cut:
                 attempt.exception = cut
                 raise
-            raise Refused(response.status_code, said)
+            raise Refused(response.status_code, note_refusal(attempt, response.status_code, body, self.redact))
         if response.status_code >= 300:
             # A redirect's body is for browsers.
             await close(response)
@@ -112,3 +130,108 @@ class EvidenceClient(httpx2.AsyncClient):
             attempt.exception = error
             return attempt.evidence()
         return None
+
+
+class Recorder(httpx2.AsyncBaseTransport):
+    """Opens the record of each HTTP request that carries a message, below redirects and auth.
+
+    One message can take several HTTP requests: an auth flow sends it again after a 401, a redirect sends it to another
+    URL. Above the HTTP client only the last of them is seen. A failure is about one request, and what an earlier one
+    may have done is not undone by it. Requests that an auth flow makes for itself carry no message and have no record.
+
+    It is a transport lent to the HTTP client of one session: sessions come and go, sockets stay.
+    """
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport, *, in_session: bool = False) -> None:
+        """
+        Args:
+            inner: Sends the requests. It is not closed with the client.
+            in_session: Every request is part of a session, whatever its headers say, as with the SSE transport.
+        """
+        self._inner = inner
+        self._in_session = in_session
+        self._reports = bool(getattr(inner, "reports_writes", False)) or isinstance(inner, httpx2.AsyncHTTPTransport)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        attempt: Attempt | None = request.extensions.get(ATTEMPT_KEY)
+        # A request of the auth flow, which carries no message of the call.
+        if attempt is None:
+            return await self._inner.handle_async_request(request)
+        # Once for each HTTP request: a redirect or an auth flow may send the message again.
+        attempt.start_request(
+            session_sent=self._in_session or SESSION_HEADER in request.headers,
+            written=False if self._reports else None,
+        )
+
+        async def trace(name: str, info: dict[str, Any]) -> None:
+            # A tunnel through a proxy begins with a CONNECT of its own, which carries no message.
+            if name == HEADERS_STARTED and info["request"].method not in ("CONNECT", b"CONNECT"):
+                attempt.written = True
+
+        # A dict of its own: a redirect's request gets a copy of this one's extensions.
+        request.extensions = {**request.extensions, "trace": trace, UNSAFE_KEY: attempt.unsafe}
+        try:
+            response = await self._inner.handle_async_request(request)
+        except Exception as error:
+            # The transport does not report. The type of its error is all that is known.
+            if attempt.written is None:
+                attempt.written = not isinstance(error, NEVER_SENT)
+            raise
+        attempt.written = True
+        # Noted here as well, because the auth flow may consume this response and show another one above.
+        attempt.http_status = response.status_code
+        return response
+
+
+def carrying(request: httpx2.Request, attempt: Attempt) -> httpx2.Request:
+    """`request`, marked as carrying a message whose record is `attempt`."""
+    request.extensions = {**request.extensions, ATTEMPT_KEY: attempt}
+    return request
+
+
+# -- responses
+
+
+async def _read_refusal(response: httpx2.Response) -> bytes:
+    """The beginning of the body of a refusal.
+
+    Raises:
+        httpx2.HTTPError: it was cut off.
+    """
+    try:
+        return await read_limited(response, ERROR_BODY_LIMIT, cut=True)
+    finally:
+        await close(response)
+
+
+async def read_limited(response: httpx2.Response, limit: int, *, cut: bool = False) -> bytes:
+    """The decoded body, or its first `limit` bytes.
+
+    Raises:
+        MessageTooLarge: it is longer, and `cut` is not set.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_bytes():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            if cut:
+                break
+            raise MessageTooLarge(f"the answer is larger than {limit} bytes")
+    return b"".join(chunks)[:limit]
+
+
+async def close(response: httpx2.Response) -> None:
+    """Give up `response`. How that ends is of no interest to anybody."""
+    try:
+        await response.aclose()
+    except Exception:  # the socket is gone either way
+        return
+
+
+async def discard(response: httpx2.Response) -> None:
+    """Read `response` to its end, so that its socket can be used again, unless that takes long."""
+    with anyio.move_on_after(DRAIN), suppress(httpx2.HTTPError):
+        await read_limited(response, ERROR_BODY_LIMIT, cut=True)
+    await close(response)

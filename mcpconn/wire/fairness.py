@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import anyio.lowlevel
 import httpx2
 
 STEPS = 32
@@ -23,7 +22,7 @@ TINY_PER_SECOND = 100.0
 
 
 class Turns:
-    """Yields to the loop every so many steps. Waiting for the network is a yield, too, and starts the count again."""
+    """Counts the steps after which a reader yields to the loop. Waiting for the network is a yield, too."""
 
     __slots__ = ("_left",)
 
@@ -34,13 +33,16 @@ class Turns:
         """The loop has just run other tasks."""
         self._left = STEPS
 
-    async def step(self) -> None:
-        """One event was handled, or one read made, without waiting."""
+    def over(self) -> bool:
+        """One event was handled, or one read made, without waiting. Whether other tasks have their turn now.
+
+        The reader then awaits a checkpoint, where the deadline of its call is seen as well.
+        """
         self._left -= 1
-        if self._left <= 0:
-            self._left = STEPS
-            # A checkpoint, so that the deadline of this call is seen here as well.
-            await anyio.lowlevel.checkpoint()
+        if self._left > 0:
+            return False
+        self._left = STEPS
+        return True
 
 
 class TinyChunks:

@@ -14,12 +14,13 @@ from typing import Any
 import anyio
 import h11
 import httpx2
+from anyio.lowlevel import checkpoint
 
 from mcpconn.sdk.http import pool_of, use_backend
 from mcpconn.wire.backend import Backend
+from mcpconn.wire.extensions import UNSAFE_KEY
 from mcpconn.wire.fairness import TinyChunks, Turns
 from mcpconn.wire.reasons import protocol_reason
-from mcpconn.wire.recorder import UNSAFE_KEY
 
 SWEEP = 1.0
 """Seconds between two looks at the idle sockets of a pool that has some."""
@@ -132,7 +133,8 @@ class _Paced(httpx2.AsyncByteStream):
     async def __anext__(self) -> bytes:
         part = await self._parts.__anext__()
         self._chunks.count(len(part))
-        await self._turns.step()
+        if self._turns.over():
+            await checkpoint()
         return part
 
     async def aclose(self) -> None:

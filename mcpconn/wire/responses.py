@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-import anyio
 import httpx2
 from mcp_types import ErrorData, JSONRPCError
 
 from mcpconn.core.attempt import Attempt
 from mcpconn.redact.redactor import Redactor
 from mcpconn.wire.hints import hint
-from mcpconn.wire.messages import MessageTooLarge, Unreadable, read
+from mcpconn.wire.messages import Unreadable, read
 from mcpconn.wire.reasons import PLAIN_ON_TLS, USE_HTTPS
 
 SESSION_HEADER = "mcp-session-id"
-ERROR_BODY_LIMIT = 1024 * 1024
-"""Bytes read of a refusal. What is longer is no JSON-RPC error that anybody should read."""
 MESSAGE_LIMIT = 1000
 """Characters kept of a refusal's plain text."""
 BEFORE_TOOLS = frozenset({401, 403, 407, 429})
 """Statuses that say by themselves that no tool was run, whatever the body says."""
-DRAIN = 1.0
-"""Seconds a response may take to end once everything of interest was read."""
 RETRY_AFTER_LIMIT = 86_400.0
 """Seconds of Retry-After that are believed. "99999999999" is a mistake, and would silence a connection for good."""
 
@@ -39,22 +33,15 @@ def note_response(attempt: Attempt, response: httpx2.Response, redact: Redactor)
         attempt.hint = hint(response, redact)
 
 
-async def note_refusal(attempt: Attempt, response: httpx2.Response, redact: Redactor) -> ErrorData | None:
-    """Read the body of a response of status 400 or more, and write down what it says.
+def note_refusal(attempt: Attempt, status: int, body: bytes, redact: Redactor) -> ErrorData | None:
+    """Write down what the body of a response of status 400 or more says.
 
     Returns:
         The JSON-RPC error in it, if there is one. Secrets are replaced in its text, because it becomes the cause
         of what the caller sees.
-
-    Raises:
-        httpx2.HTTPError: the body was cut off.
     """
-    try:
-        body = await read_limited(response, ERROR_BODY_LIMIT, cut=True)
-    finally:
-        await close(response)
     # nginx, Apache and Go say in words that http was spoken to an https port. It is worth more than the status.
-    if response.status_code == 400 and any(phrase in body for phrase in PLAIN_ON_TLS):
+    if status == 400 and any(phrase in body for phrase in PLAIN_ON_TLS):
         attempt.hint = USE_HTTPS
     media_type = (attempt.content_type or "").lower()
     # A refusal without words: the content type of nothing is not evidence.
@@ -65,7 +52,7 @@ async def note_refusal(attempt: Attempt, response: httpx2.Response, redact: Reda
         # Errors at such a status often have no id; they are about the request that was refused.
         message = read(body, refusal=True)
     except Unreadable as unreadable:
-        if unreadable.broken and media_type.startswith("application/json") and response.status_code not in BEFORE_TOOLS:
+        if unreadable.broken and media_type.startswith("application/json") and status not in BEFORE_TOOLS:
             # It may be the error of a tool that has run: what it said, nobody knows.
             attempt.progressed = True
         if "html" not in media_type:
@@ -76,39 +63,6 @@ async def note_refusal(attempt: Attempt, response: httpx2.Response, redact: Reda
     error = ErrorData(code=message.error.code, message=redact(message.error.message), data=message.error.data)
     attempt.code, attempt.message, attempt.from_wire = error.code, error.message, True
     return error
-
-
-async def read_limited(response: httpx2.Response, limit: int, *, cut: bool = False) -> bytes:
-    """The decoded body, or its first `limit` bytes.
-
-    Raises:
-        MessageTooLarge: it is longer, and `cut` is not set.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.aiter_bytes():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            if cut:
-                break
-            raise MessageTooLarge(f"the answer is larger than {limit} bytes")
-    return b"".join(chunks)[:limit]
-
-
-async def close(response: httpx2.Response) -> None:
-    """Give up `response`. How that ends is of no interest to anybody."""
-    try:
-        await response.aclose()
-    except Exception:  # the socket is gone either way
-        return
-
-
-async def discard(response: httpx2.Response) -> None:
-    """Read `response` to its end, so that its socket can be used again, unless that takes long."""
-    with anyio.move_on_after(DRAIN), suppress(httpx2.HTTPError):
-        await read_limited(response, ERROR_BODY_LIMIT, cut=True)
-    await close(response)
 
 
 def retry_after(value: str | None) -> float | None:

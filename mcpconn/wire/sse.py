@@ -16,9 +16,8 @@ from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.redact.places import secrets_of_url
 from mcpconn.wire.era import NoEndpoint
 from mcpconn.wire.events import EventReader
-from mcpconn.wire.evidence_client import EvidenceClient, Refused
+from mcpconn.wire.evidence_client import EvidenceClient, Refused, close, discard
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse
-from mcpconn.wire.responses import close, discard
 from mcpconn.wire.streamable import GOODBYE_TIMEOUT
 from mcpconn.wire.streams import Inbox
 from mcpconn.wire.watch import Watch

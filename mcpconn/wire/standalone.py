@@ -16,9 +16,8 @@ from mcp_types import JSONRPCError, JSONRPCResponse
 
 from mcpconn.core.attempt import Attempt
 from mcpconn.wire.events import Event, EventReader
-from mcpconn.wire.evidence_client import Refused
+from mcpconn.wire.evidence_client import Refused, close
 from mcpconn.wire.messages import Limits, Unreadable, parse
-from mcpconn.wire.responses import close
 from mcpconn.wire.waiting import Item
 from mcpconn.wire.watch import Watch
 

@@ -29,9 +29,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.wire.answers import AnswerStream
 from mcpconn.wire.era import EraUnknown, tells_era
-from mcpconn.wire.evidence_client import EvidenceClient, Refused
+from mcpconn.wire.evidence_client import EvidenceClient, Refused, close, read_limited
 from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse, same_id
-from mcpconn.wire.responses import SESSION_HEADER, close, read_limited
+from mcpconn.wire.responses import SESSION_HEADER
 from mcpconn.wire.standalone import StandaloneStream
 from mcpconn.wire.streams import Inbox
 from mcpconn.wire.watch import Watch

@@ -16,8 +16,8 @@ from anyio.lowlevel import checkpoint
 from mcpconn.testing.scripted.poison import refusal, response
 from mcpconn.wire.engine import channel as channels
 from mcpconn.wire.engine.pool import LARGE, Engine
+from mcpconn.wire.extensions import HEADERS_STARTED, UNSAFE_KEY
 from mcpconn.wire.library import Library
-from mcpconn.wire.recorder import HEADERS_STARTED, UNSAFE_KEY
 from tests.certificates import certificate
 from tests.support import SAFETY
 from tests.wire.sockets import OK, Reply, Server, listening

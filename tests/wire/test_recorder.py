@@ -13,8 +13,9 @@ from mcpconn import CallFailed, Delivery, OutcomeUnknown
 from mcpconn.core.attempt import Attempt
 from mcpconn.testing import Script
 from mcpconn.testing.scripted import faults
+from mcpconn.wire.evidence_client import Recorder, carrying
+from mcpconn.wire.extensions import ATTEMPT_KEY, UNSAFE_KEY
 from mcpconn.wire.network import Network
-from mcpconn.wire.recorder import ATTEMPT_KEY, UNSAFE_KEY, Recorder, carrying
 from tests.support import UNFINISHED_STREAMS, served, text_of
 from tests.wire.sockets import Name, Reply, free_port, listening
 

@@ -11,8 +11,9 @@ import pytest
 from mcpconn import FailureKind, classify
 from mcpconn.core.attempt import Attempt
 from mcpconn.redact.redactor import Redactor
+from mcpconn.wire.evidence_client import read_limited
 from mcpconn.wire.messages import MessageTooLarge
-from mcpconn.wire.responses import note_refusal, note_response, read_limited, retry_after
+from mcpconn.wire.responses import note_refusal, note_response, retry_after
 from tests.wire.transports import URL, Chunks
 
 pytestmark = pytest.mark.anyio
@@ -73,7 +74,7 @@ async def refused(status: int, body: bytes, content_type: str, **headers: str) -
     fields = {"content-type": content_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
     response = httpx2.Response(status, headers=fields, content=body, request=httpx2.Request("POST", URL))
     note_response(attempt, response, Redactor())
-    await note_refusal(attempt, response, Redactor(["sk-secret-value"]))
+    note_refusal(attempt, status, body, Redactor(["sk-secret-value"]))
     return attempt
 
 

@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import h11
 import httpx2
+from anyio.lowlevel import checkpoint
 
 from mcpconn.wire.engine.channel import READ_SIZE, Channel, either, is_clean
 from mcpconn.wire.engine.connect import Origin
@@ -270,7 +271,8 @@ class HttpSocket:
                 # What came before it may be a whole answer.
                 self._failure = error
                 break
-            await self._turns.step()
+            if self._turns.over():
+                await checkpoint()
         return b"".join(pieces) if pieces else None
 
     async def _event(self) -> Any:
@@ -303,7 +305,8 @@ class HttpSocket:
             raise httpx2.ReadError(str(error) or type(error).__name__) from None
         except anyio.ClosedResourceError:
             raise httpx2.ReadError("the socket was closed on this side") from None
-        await self._turns.step()
+        if self._turns.over():
+            await checkpoint()
         return data
 
 

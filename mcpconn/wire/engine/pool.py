@@ -14,8 +14,8 @@ from mcpconn.wire.engine.channel import Channel
 from mcpconn.wire.engine.connect import Connector, Origin, origin_of
 from mcpconn.wire.engine.http1 import HttpSocket, Timeouts
 from mcpconn.wire.engine.lifetimes import Lifetimes
+from mcpconn.wire.extensions import HEADERS_STARTED, UNSAFE_KEY
 from mcpconn.wire.reasons import connect_reason, place
-from mcpconn.wire.recorder import HEADERS_STARTED, UNSAFE_KEY
 
 LARGE = 64 * 1024
 """Bytes of a body above which a request gets a fresh socket. A server may refuse it before it has read it, and only on
