@@ -112,7 +112,7 @@ class Manager(Owned, Mapping[str, Connection]):
         """
         return cls(mcpjson.load(path, strict=strict), **options)
 
-    def reload(self, path: str | os.PathLike[str], *, strict: bool = False) -> dict[str, list[str]]:
+    def reload(self, path: str | os.PathLike[str] | mcpjson.Servers, *, strict: bool = False) -> dict[str, list[str]]:
         """Apply a configuration file to the running manager: connect what is new, close what is gone.
 
         A server whose entry has changed is closed and connected anew; one that has not is left alone, and so are
@@ -120,8 +120,8 @@ class Manager(Owned, Mapping[str, Connection]):
         cannot be used any more is `failed`.
 
         Args:
-            path: The file.
-            strict: Change nothing if one entry cannot be used.
+            path: The file, or what `mcpconn.mcpjson` made of one.
+            strict: Change nothing if one entry of the file cannot be used.
 
         Returns:
             The names, under `added`, `removed`, `changed` and `unchanged`.
@@ -129,7 +129,8 @@ class Manager(Owned, Mapping[str, Connection]):
         Raises:
             ConfigError: the file cannot be used. Nothing has been changed.
         """
-        return apply(self, mcpjson.load(path, strict=strict), keep=self._leases)
+        servers = path if isinstance(path, mcpjson.Servers) else mcpjson.load(path, strict=strict)
+        return apply(self, servers, keep=self._leases)
 
     def _create(self, name: str, entry: Any) -> Connection:
         connection = Connection(entry, name=name, shared=self._shared, **self._options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
 import httpx2
@@ -25,6 +26,8 @@ from mcpconn.auth.token_requests import GRACE, Fetch, NoAnswer, ask, request_tok
 from mcpconn.auth.token_response import Refused
 from mcpconn.redact.places import redact_url
 from mcpconn.sdk import oauth as sdk
+
+T = TypeVar("T")
 
 PAUSES = (1.0, 3.0, 9.0)
 """Seconds between attempts to trade a grant for tokens while the server says "not now". A person would have to log
@@ -145,19 +148,9 @@ async def log_in(
         missing = "redirect" if context.redirect_handler is None else "callback"
         otherwise = f"nobody can log in: the provider has no {missing} handler"
         raise CredentialsRefused(getattr(provider, "nobody", otherwise))
-    granted = context.current_tokens.scope if context.current_tokens is not None else None
-    server = await request.find(record)
-    _choose_scope(request, server, granted)
-    registered = False
+    server = await find_server(request, record)
     for _ in range(2):
-        client = _known_client(provider, server, record, forgotten)
-        if client is None:
-            client = by_metadata_url(provider, server)
-        if client is None:
-            client, registered = await register(provider, server, request.ask, request.note), True
-            await keep(client)
-        context.client_info = client
-        _check_guess(provider, server, record, client)
+        client, registered = await choose_client(request, server, record, forgotten=forgotten, keep=keep)
         outcome = await _grant(request, server, commit)
         if outcome is None:
             return
@@ -165,6 +158,55 @@ async def log_in(
             raise CredentialsRefused(_in_words(outcome, server, client, registered))
         forgotten = client.client_id
     raise AssertionError("a registration is replaced once")
+
+
+async def find_server(request: Request, record: TokenRecord) -> AuthorizationServer:
+    """Where the grant comes from; the scope to ask for is set in the provider's context.
+
+    Raises:
+        CredentialsRefused, CredentialsUnavailable: as `Request.find`.
+    """
+    context = request.provider.context
+    granted = context.current_tokens.scope if context.current_tokens is not None else None
+    server = await request.find(record)
+    _choose_scope(request, server, granted)
+    return server
+
+
+async def choose_client(
+    request: Request,
+    server: AuthorizationServer,
+    record: TokenRecord,
+    *,
+    forgotten: str | None,
+    keep: Callable[[Client], Awaitable[None]],
+) -> tuple[Client, bool]:
+    """The client to log in with, set in the provider's context; it is registered if there is none yet.
+
+    Args:
+        request: What it is for.
+        server: Where the grant comes from.
+        record: What is stored.
+        forgotten: Id of a client that the authorization server does not know any more.
+        keep: Told of a client that was registered, before it is used.
+
+    Returns:
+        The client, and whether it was registered now.
+
+    Raises:
+        CredentialsRefused: there is none that may be used with this server.
+        CredentialsUnavailable: the authorization server cannot be asked now.
+    """
+    provider, registered = request.provider, False
+    client = _known_client(provider, server, record, forgotten)
+    if client is None:
+        client = by_metadata_url(provider, server)
+    if client is None:
+        client, registered = await register(provider, server, request.ask, request.note), True
+        await keep(client)
+    provider.context.client_info = client
+    _check_guess(provider, server, record, client)
+    return client, registered
 
 
 def _known_client(
@@ -242,6 +284,15 @@ async def _grant(
         await commit(outcome, server)
         return None
 
+    return await patiently(trade)
+
+
+async def patiently(trade: Callable[[], Awaitable[T]]) -> T:
+    """Trade a grant for tokens, and retry while the authorization server says "not now".
+
+    Raises:
+        CredentialsUnavailable: it went on saying so, or did not answer.
+    """
     for pause in PAUSES:
         try:
             return await finished(trade, GRACE)

@@ -169,6 +169,11 @@ class OAuth:
         """What must be shown nowhere: the tokens, and the client's secret."""
         return self._renewer.held.secrets
 
+    @property
+    def forgotten_client(self) -> str | None:
+        """Id of a registered client that the authorization server does not know any more; None: it knows ours."""
+        return self._renewer.forgotten
+
     def status(self) -> CredentialsStatus:
         """For `Connection.status()`: nothing secret."""
         return self._renewer.held.status()

@@ -53,7 +53,7 @@ class Renewer:
         """Where the present tokens came from, as it was found last."""
         self._worthless: dict[str, str] = {}
         """A refresh token that was refused, and why."""
-        self._forgotten: str | None = None
+        self.forgotten: str | None = None
         """Id of a registration that the authorization server does not know any more."""
         self._candidate: Client | None = None
         """What replaces it, until somebody has logged in with it."""
@@ -62,7 +62,7 @@ class Renewer:
         """Forget what was refused: somebody has logged in, perhaps in another process."""
         self.held.forget()
         self._worthless.clear()
-        self._forgotten = self._candidate = None
+        self.forgotten = self._candidate = None
 
     def is_due(self) -> bool:
         """Whether the access token's time is over, and there is a refresh token that was not refused."""
@@ -226,7 +226,7 @@ class Renewer:
         client = self._context.client_info
         assert client is not None
         if outcome.registration and is_dynamic(client, self._provider):
-            self._forgotten = client.client_id
+            self.forgotten = client.client_id
             why = f"the authorization server does not know this client any more: {outcome.said}"
         elif outcome.registration:
             why = f"the authorization server does not accept the client {client.client_id!r}: {outcome.said}"
@@ -251,7 +251,7 @@ class Renewer:
         done, cause = False, None
         try:
             with anyio.fail_after(self._login_timeout):
-                await log_in(request, self.held.record, forgotten=self._forgotten, keep=self._keep, commit=self._commit)
+                await log_in(request, self.held.record, forgotten=self.forgotten, keep=self._keep, commit=self._commit)
             done = True
             return
         except TimeoutError:
@@ -280,7 +280,7 @@ class Renewer:
         """Somebody has logged in: that ends whatever was going on before."""
         client = None if sdk.brings_client(self._provider) else self._context.client_info
         changes = self._changes(tokens, server)
-        self._server, self._candidate, self._forgotten = server, None, None
+        self._server, self._candidate, self.forgotten = server, None, None
         self._worthless.clear()
         await self.held.write(
             lambda stored: stored.successor(**changes, client=client or stored.client, rotates=None, mark=None)

@@ -38,7 +38,9 @@ REDIRECTS = 5
 RETRY_AFTER_LIMIT = 3600.0
 """Seconds. A longer Retry-After is taken for this."""
 VERSION_HEADER = "mcp-protocol-version"
-SECRET_FIELDS = frozenset({"refresh_token", "client_secret", "code", "code_verifier", "assertion", "client_assertion"})
+SECRET_FIELDS = frozenset(
+    {"refresh_token", "client_secret", "code", "code_verifier", "assertion", "client_assertion", "subject_token"}
+)
 
 NOT_WRITTEN = (
     httpx2.ConnectError,

@@ -56,6 +56,7 @@ def serve(
         allowed_hosts=allowed_hosts,
         sealing_keys=sealing_keys,
         fleet=gateway.fleet_settings(fleet, fleet_networks),
+        alone=stdio,
     )
     asks = app.settings.access.asks
     if not stdio and not where.is_loopback and not asks and not allow_anonymous:

@@ -74,8 +74,9 @@ IGNORED = frozenset(
         *("supports_parallel_tool_calls", "startup", "installed", "settings", "experimental_environment", "remote"),
         *("sse_read_timeout", "read_timeout", "long_running", "keep_alive", "sampling", "stderr", "session_kwargs"),
         *("encoding", "encoding_error_handler", "include_tags", "exclude_tags", "authentication", "filter_mapping"),
-        # Who shares a session with the server, and whether it is a gateway: read by `mcpconn.gateway` itself.
-        *("scope", "gateway"),
+        # Who shares a session with the server, whether it is a gateway, and whose credentials it sees: read by
+        # `mcpconn.gateway` itself.
+        *("scope", "gateway", "credentials"),
         # Logins are made with what the server says of them.
         *("oauth_resource", "requires_oauth", "oauth_public_client"),
     }

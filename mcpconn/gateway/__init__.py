@@ -3,7 +3,8 @@
 Needs the extra `gateway` to be served by `mcpconn serve`; `App` itself mounts into any ASGI application.
 """
 
-from mcpconn.gateway.app import App, loopback
+from mcpconn.gateway.access.hosts import loopback
+from mcpconn.gateway.app import App
 from mcpconn.gateway.config import Settings
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.store import FileStore, MemoryStore

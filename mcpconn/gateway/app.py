@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,23 +15,23 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import Receive, Scope, Send
 from typing_extensions import Self
 
-from mcpconn import mcpjson
 from mcpconn.asgi.app import StatusApp
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.connection import Connection
-from mcpconn.core.states import State
-from mcpconn.errors import CallFailed
 from mcpconn.gateway.access.gate import Gate
-from mcpconn.gateway.asgi import refuse
+from mcpconn.gateway.access.hosts import loopback
+from mcpconn.gateway.asgi import refuse, within_lifespan
 from mcpconn.gateway.audit import Auditing, AuditLog, note
 from mcpconn.gateway.bodies import Bodies
-from mcpconn.gateway.config import Settings, parse_settings, read_section
+from mcpconn.gateway.config import Settings, loaded
+from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.endpoint import Endpoint
 from mcpconn.gateway.events import Events
 from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.fleet.fleet import Fleet
 from mcpconn.gateway.forward import Forwarder
+from mcpconn.gateway.instructions import joined
 from mcpconn.gateway.ledger import Ledger
 from mcpconn.gateway.lists import Lists
 from mcpconn.gateway.metrics import Metrics, Requests
@@ -43,14 +42,15 @@ from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import MemoryStore, Store, StoreUnavailable
+from mcpconn.gateway.upstream_auth.page import LOGIN
+from mcpconn.gateway.upstream_auth.service import UpstreamAuth
+from mcpconn.gateway.upstream_auth.users import NoCredentials
 from mcpconn.gateway.upstreams import MARK, Upstreams
-from mcpconn.gateway.views import View
+from mcpconn.gateway.views import View, view_of
 from mcpconn.manager import Manager
 from mcpconn.names import Table
 from mcpconn.observe import log
 from mcpconn.version import __version__
-
-PATH = "/mcp"
 
 
 class App:
@@ -75,6 +75,7 @@ class App:
         owns_manager: bool | None = None,
         public_url: str | None = None,
         fleet: FleetSettings | None = None,
+        alone: bool = False,
     ) -> None:
         """
         Args:
@@ -87,20 +88,18 @@ class App:
             owns_manager: The gateway enters and leaves the manager itself. None: unless a manager was given.
             public_url: The address that clients use, without a path, if it is not what they say in `Host`.
             fleet: Be one of several replicas that share the store and the ring; None: this process is the gateway.
+            alone: One user is served, over stdio: there is no page to log in at, and `mcpconn login` does it.
 
         Raises:
             ConfigError: the file or the settings cannot be used.
         """
         self._own = not isinstance(servers, Manager) if owns_manager is None else owns_manager
-        if isinstance(servers, Manager):
-            self.manager = servers
-        elif isinstance(servers, Mapping):
-            self.manager = Manager(servers)
-        else:
-            self.manager = Manager.from_file(servers)
-            if settings is None:
-                settings = parse_settings(read_section(Path(servers)), tuple(self.manager), folder=Path(servers).parent)
-        self.settings = settings or Settings()
+        given = None
+        if not isinstance(servers, Manager):
+            given, settings = loaded(servers, settings)
+        self.settings = settings = settings or Settings()
+        self.auth = UpstreamAuth(settings, alone=alone)
+        self.manager = servers if isinstance(servers, Manager) else Manager(self.auth.prepare(given or {}, settings))
         self.store = store or MemoryStore()
         self.ring = ring or KeyRing.ephemeral()
         self.ledger = Ledger(self.store)
@@ -124,10 +123,19 @@ class App:
         self._gate = Gate(
             self._serve,
             self.settings.access,
-            view=self._view_of,
+            view=view_of,
             bodies=self._bodies,
             public_url=public_url,
             ended=self._principal_ended,
+        )
+        self.auth.assemble(
+            store=self.store,
+            ring=self.ring,
+            gate=self._gate,
+            security=self._security,
+            entry=lambda server: self.manager[server].config,
+            one_person=one_person,
+            done=self._logged_in,
         )
 
     # -- life
@@ -151,6 +159,8 @@ class App:
                 callbacks=relay.callbacks,
                 shared_callbacks=relay.shared_callbacks,
                 one_person=self._one_person,
+                users=self.auth.users,
+                listed=self._changed,
             )
             self.parking = parking = ParkingLot(
                 group, owner=lambda: "" if self.fleet is None else self.fleet.membership.name
@@ -213,16 +223,25 @@ class App:
         Raises:
             ConfigError: the file cannot be used. Nothing has changed.
         """
-        settings = parse_settings(read_section(Path(path)), tuple(mcpjson.load(path)), folder=Path(path).parent)
-        result = self.manager.reload(path)
-        for server in (*result["removed"], *result["changed"]):
+        found, settings = loaded(path, None)
+        if self._own:
+            found = self.auth.prepare(found, settings)
+        result = self.manager.reload(found)
+        # What the section says of a server may have changed, and its entry not.
+        told = [name for name in result["unchanged"] if settings.of_server(name) != self.settings.of_server(name)]
+        self.upstreams.scopes = settings.scopes
+        self.auth.settle(settings)
+        for server in (*result["removed"], *result["changed"], *told):
             self.upstreams.forget(server)
+        for server in (*result["removed"], *result["changed"]):
             if (end := self._catalogs.pop(server, None)) is not None:
                 end()
         for server in (*result["added"], *result["changed"]):
             self._follow(server)
         if settings.views != self.settings.views:
             log.warning("gateway.views_changed", do="restart the gateway: views are those of its start")
+        for issuer in settings.access.issuers:
+            issuer.keep_keys(self.settings.access.issuers)
         self._gate.settings = settings.access
         self.settings = replace(settings, views=self.settings.views)
         for name, table in self._tables.items():
@@ -234,7 +253,9 @@ class App:
 
     def _follow(self, server: str) -> None:
         """Pass on what changes in a server's lists."""
-        self._catalogs[server] = self.manager[server].catalog.subscribe(partial(self._changed, self.relay))
+        if self.auth.users.own(server):
+            return
+        self._catalogs[server] = self.manager[server].catalog.subscribe(self._changed)
 
     def endpoint(self, view: str) -> Endpoint:
         """The endpoint of a view; it exists while the gateway runs."""
@@ -248,7 +269,7 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await within_lifespan(self, receive, send)
             return
         if scope["type"] != "http":
             return
@@ -256,42 +277,32 @@ class App:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         if self._outside.takes(path):
             await self._outside(path, scope, receive, send)
+        elif path.startswith(LOGIN):
+            await self.auth.page(path, scope, receive, send)
         else:
             with self._requests.counted(scope["method"], send) as counting:
                 await self._gate(scope, receive, counting)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        view = self._view_of(scope)
+        view = view_of(scope)
         endpoint = self._endpoints.get(view) if view is not None else None
         if endpoint is None:
             await refuse(send, 404, "There is no MCP endpoint here")
             return
         await endpoint(scope, receive, send)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            async with self:
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-        except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            raise
-        await send({"type": "lifespan.shutdown.complete"})
-
     def _principal_ended(self, principal: Principal) -> None:
         """A principal was revoked: calls of its that wait for an answer must not go on."""
         if self._stack is not None:
             self.parking.end(principal)
+            self.upstreams.revoke(principal)
+            self.relay.later(partial(self.auth.users.forget, principal))
 
-    @staticmethod
-    def _view_of(scope: Scope) -> str | None:
-        """The view that a path names; None if it is the path of no endpoint."""
-        # A mounted application's path begins after the path that it is mounted at.
-        path: str = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
-        if path == PATH:
-            return ""
-        return path.removeprefix(f"{PATH}/") if path.startswith(f"{PATH}/") else None
+    def _logged_in(self, principal: Principal, server: str) -> None:
+        """A user has logged in at a server: what waited for it goes on, and its lists are the user's now."""
+        self.relay.later(partial(self.auth.users.logged_in, self.upstreams.of_user(server, principal)))
+        for kind in ("tools", "prompts", "resources"):
+            self.relay.changed(kind, set(self._tables), principal)
 
     # -- what it is made of
 
@@ -308,6 +319,7 @@ class App:
             sealer=self.ring.sealer(f"cursor {view.name}"),
             allowed=view.shows,
             trusted=self._trusted,
+            logs_in=self.auth.users.logs_in,
         )
         endpoint: Endpoint
         forwarder = Forwarder(
@@ -319,6 +331,7 @@ class App:
             parking=parking,
             ledger=self.ledger,
             extras=Extras(self.store),
+            offers=self.auth.offers,
             stamp=lambda: endpoint.server.server_info_stamp,
             trusted=self._trusted,
             fleet=self.fleet,
@@ -351,22 +364,13 @@ class App:
     def _trusted(self, server: str) -> bool:
         return server in self.settings.trusted
 
-    def _listers(self, view: View) -> dict[str, Connection]:
-        return {name: self.manager[name] for name in self._chosen(view) if name in self.manager}
+    def _listers(self, view: View, client: Downstream | None = None) -> dict[str, Connection | NoCredentials]:
+        known = [name for name in self._chosen(view) if name in self.manager]
+        return self.upstreams.listers(known, client)
 
     def _instructions(self, view: View) -> str | None:
-        """What the servers that are connected say of their use."""
-        said = {}
-        for name, connection in self._listers(view).items():
-            try:
-                text = connection.instructions if connection.state is State.READY else None
-            except CallFailed:
-                text = None
-            if text:
-                said[name] = text
-        if len(self._chosen(view)) == 1:
-            return next(iter(said.values()), None)
-        return "\n\n".join(f"# {name}\n\n{text}" for name, text in said.items()) or None
+        chosen = self._chosen(view)
+        return joined([self.manager[name] for name in chosen if name in self.manager], alone=len(chosen) == 1)
 
     def _session_ended(self, session: Session) -> None:
         self.upstreams.release(session.sid)
@@ -381,18 +385,7 @@ class App:
         table = self._tables.get(view)
         return table.uri(server, uri) if table is not None else uri
 
-    def _changed(self, relay: Relay, change: CatalogChange) -> None:
-        views = {name for name, table in self._tables.items() if change.server in table.servers}
-        relay.changed(change.kind, views)
-
-
-def loopback(hosts: tuple[str, ...] = ()) -> TransportSecuritySettings:
-    """Let in requests whose Host and Origin are this machine, or `hosts`: another page's script must not get in."""
-    names = ("127.0.0.1", "localhost", "[::1]", *hosts)
-    return TransportSecuritySettings(
-        enable_dns_rebinding_protection=True,
-        allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
-        allowed_origins=[
-            f"{scheme}://{form}" for name in names for form in (name, f"{name}:*") for scheme in ("http", "https")
-        ],
-    )
+    def _changed(self, change: CatalogChange, principal: Principal | None = None) -> None:
+        server = change.server.partition(MARK)[0]
+        views = {name for name, table in self._tables.items() if server in table.servers}
+        self.relay.changed(change.kind, views, principal)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -131,3 +133,16 @@ async def until(event: anyio.Event, app: ASGIApp, scope: Scope, receive: Receive
         group.cancel_scope.cancel()
     if begun and not ended and event.is_set():
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def within_lifespan(app: AbstractAsyncContextManager[Any], receive: Receive, send: Send) -> None:
+    """Run `app` for as long as its server runs, by the lifespan protocol of ASGI."""
+    await receive()
+    try:
+        async with app:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+    except Exception as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        raise
+    await send({"type": "lifespan.shutdown.complete"})

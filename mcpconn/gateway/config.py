@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from mcpconn import mcpjson
 from mcpconn.asgi import Access
+from mcpconn.config import ServerConfig
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.config import AccessSettings, parse_access
 from mcpconn.gateway.outside import parse_dashboard
+from mcpconn.gateway.upstream_auth.addresses import AllowedAddresses
+from mcpconn.gateway.upstream_auth.config import SHARED, UserCredentials, parse_credentials
 from mcpconn.gateway.upstreams import Scope
 from mcpconn.gateway.views import View, parse_views
 from mcpconn.mcpjson.hosts import find
 from mcpconn.mcpjson.reading import read
 
 SCOPES = get_args(Scope)
-KEYS = ("views", "servers", "name", "access", "dashboard", "audit")
-SERVER_KEYS = ("scope", "gateway")
+KEYS = ("views", "servers", "name", "access", "dashboard", "audit", "allowed_addresses")
+SERVER_KEYS = ("scope", "gateway", "credentials")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,14 @@ class Settings:
     """Where a line for each call is written; None: nowhere."""
     audit_arguments: bool = False
     """Whether the lines have the calls' arguments."""
+    credentials: Mapping[str, UserCredentials] = field(default_factory=dict)
+    """Servers that see their users' own credentials, and how they come by them."""
+    allowed_addresses: tuple[str, ...] = ()
+    """Hosts and networks that may be asked although they are private, if a server names them in its metadata."""
+
+    def of_server(self, server: str) -> tuple[object, ...]:
+        """What is said of a server, to be compared."""
+        return self.scopes.get(server), self.credentials.get(server), server in self.trusted
 
 
 def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path()) -> Settings:
@@ -67,6 +80,7 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
         raise ConfigError("gateway.servers must map names of servers to their settings", key="servers")
     scopes: dict[str, Scope] = {}
     trusted = set()
+    credentials: dict[str, UserCredentials] = {}
     for server, entry in servers.items():
         where = f"gateway.servers.{server}"
         if server not in known:
@@ -82,11 +96,34 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
             raise ConfigError(f"{where}.gateway must be true or false", server=server, key="gateway")
         if entry.get("gateway"):
             trusted.add(server)
+        found = parse_credentials(
+            f"{where}.credentials", entry.get("credentials", SHARED), server=server, folder=folder
+        )
+        if found is not None:
+            if scopes.get(server) == "shared":
+                raise ConfigError(
+                    f"{where}: a session that all share cannot have each user's own credentials; remove `scope`",
+                    server=server,
+                    key="scope",
+                )
+            credentials[server] = found
     access = parse_access(section.get("access"), folder=folder)
     dashboard = parse_dashboard(section.get("dashboard"), folder=folder)
     audit, arguments = _audit(section.get("audit"), folder)
     views = parse_views(section.get("views"), known)
-    return Settings(views, scopes, frozenset(trusted), name, access, dashboard, audit, arguments)
+    addresses = _addresses(section.get("allowed_addresses", []))
+    return Settings(
+        views, scopes, frozenset(trusted), name, access, dashboard, audit, arguments, credentials, addresses
+    )
+
+
+def _addresses(section: Any) -> tuple[str, ...]:
+    if not isinstance(section, list) or not all(isinstance(each, str) for each in section):
+        raise ConfigError(
+            "gateway.allowed_addresses must be a list of hosts, addresses and networks", key="allowed_addresses"
+        )
+    AllowedAddresses(section)
+    return tuple(section)
 
 
 def _audit(section: Any, folder: Path) -> tuple[Path | None, bool]:
@@ -129,6 +166,25 @@ def read_section(path: Path) -> Any:
     # What the section says of a server counts for more: the entry may be another host's.
     merged = {name: {**keys, **servers.get(name, {})} for name, keys in said.items()}
     return {**(section or {}), "servers": {**servers, **merged}}
+
+
+def loaded(
+    servers: str | os.PathLike[str] | Mapping[str, Any], settings: Settings | None
+) -> tuple[mcpjson.Servers, Settings]:
+    """The servers of a file or a mapping, and how they are shown.
+
+    Args:
+        servers: The file or the mapping.
+        settings: Used in place of the file's section, if they are given.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    if isinstance(servers, Mapping):
+        parsed = {name: ServerConfig.parse(name, entry) for name, entry in servers.items()}
+        return mcpjson.Servers(parsed), settings or Settings()
+    found, path = mcpjson.load(servers), Path(servers)
+    return found, settings or parse_settings(read_section(path), tuple(found), folder=path.parent)
 
 
 def _check_keys(where: str, entry: Mapping[str, Any], known: tuple[str, ...]) -> None:

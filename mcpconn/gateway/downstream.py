@@ -12,6 +12,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from mcpconn.gateway.access.credentials import Inbound, inbound_of
 from mcpconn.gateway.access.rights import EVERYTHING, Rights, rights_of
 from mcpconn.gateway.parked import Parked
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
@@ -35,6 +36,8 @@ class Downstream:
     """Which of `ABILITIES` it has."""
     rights: Rights = field(default=EVERYTHING, compare=False)
     """What it may use."""
+    inbound: Inbound | None = field(default=None, compare=False, repr=False)
+    """The token that its request came with, if it is one that can be exchanged."""
 
     @classmethod
     def of(cls, ctx: Context) -> Downstream:
@@ -45,10 +48,10 @@ class Downstream:
         declared = {name for name in ABILITIES if getattr(capabilities, name, None) is not None}
         principal = principal_of(scope) if scope else ANONYMOUS
         if session is not None:
-            return cls(session.principal, session.sid, frozenset(declared), rights_of(scope))
+            return cls(session.principal, session.sid, frozenset(declared), rights_of(scope), inbound_of(scope))
         # Over stdio there is one client, for as long as the process runs: that is a session, too.
         sid = "stdio" if ctx.request is None and not is_modern(ctx) else None
-        return cls(principal, sid, frozenset(declared), rights_of(scope))
+        return cls(principal, sid, frozenset(declared), rights_of(scope), inbound_of(scope))
 
 
 @dataclass(eq=False)
@@ -60,6 +63,17 @@ class Call:
     server: str
     parked: Parked | None = None
     """How a modern client is asked while the call goes on; None if it is not to be asked that way."""
+
+    @property
+    def progress(self) -> Any:
+        """Passes progress on to the client; None if it did not ask for any."""
+        if (self.ctx.meta or {}).get("progress_token") is None:
+            return None
+
+        async def report(progress: float, total: float | None, message: str | None) -> None:
+            await self.ctx.session.report_progress(progress, total, message)
+
+        return report
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification on the stream of this request."""

@@ -227,7 +227,8 @@ class Endpoint:
         """Answer `subscriptions/listen` (modern era): a stream of events, until its client closes it."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise MCPError(types.INTERNAL_ERROR, "Too many streams of events are open")
-        with self._relay.listener(self.view.name) as (token, bus):
+        scope = ctx.request.scope if ctx.request is not None else {}
+        with self._relay.listener(self.view.name, principal_of(scope)) as (token, bus):
             # Each stream has its own: an update reaches those who asked for it on their own connection.
             listener = self._listeners[token] = ListenHandler(bus, max_subscriptions=1)
             try:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult
-from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND
 from mcp_types import methods as protocol
 
 from mcpconn.connection import Connection
@@ -32,9 +32,13 @@ from mcpconn.gateway.param_headers import ParamHeaders
 from mcpconn.gateway.parked import Ended, Parked, ParkingLot
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
+from mcpconn.gateway.results import dressed
 from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
 from mcpconn.gateway.standing import Standing
+from mcpconn.gateway.upstream_auth.calls import LoginsOfCalls
+from mcpconn.gateway.upstream_auth.offering import LOGIN_TOOL, LoginNeeded, Offers
+from mcpconn.gateway.upstream_auth.users import NoCredentials
 from mcpconn.gateway.upstreams import ERA_PATIENCE, NotShared, Upstreams, speaks_modern
 from mcpconn.gateway.views import View
 from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
@@ -58,6 +62,7 @@ class Forwarder:
         parking: ParkingLot,
         ledger: Ledger,
         extras: Extras,
+        offers: Offers,
         stamp: Callable[[], Json],
         trusted: Callable[[str], bool] = lambda server: False,
         fleet: Fleet | None = None,
@@ -72,6 +77,7 @@ class Forwarder:
             parking: Calls that wait for an answer of their client.
             ledger: Calls with an idempotency key.
             extras: What a legacy session keeps over a restart of the gateway.
+            offers: Has users log in whose calls need it.
             stamp: The gateway's `serverInfo`, for results of the modern era.
             trusted: Whether a server is a gateway of our own.
             fleet: This process as a replica; None if it is the whole gateway.
@@ -94,6 +100,7 @@ class Forwarder:
             connection=self._connection,
         )
         self._param_headers = ParamHeaders()
+        self._logins = LoginsOfCalls(offers, parking)
         self._stamp = stamp
         self._trusted = trusted
         self._handlers: dict[str, Callable[[Call, Json], Awaitable[Json]]] = {
@@ -137,18 +144,7 @@ class Forwarder:
             answer = await handler(call, dict(ctx.params or {}))
         finally:
             CALL.reset(token)
-        return self._dressed(ctx, answer)
-
-    def _dressed(self, ctx: Context, answer: Json) -> Json:
-        """The answer with what its era wants around it."""
-        if not is_modern(ctx):
-            return {key: value for key, value in answer.items() if key not in ("resultType", "ttlMs", "cacheScope")}
-        answer = {"resultType": "complete", **answer}
-        if ctx.method in KINDS or ctx.method == "resources/read":
-            # A list can change with any server's, so it is not to be kept.
-            answer = {"ttlMs": 0, "cacheScope": "private", **answer}
-        answer["_meta"] = {**(answer.get("_meta") or {}), SERVER_INFO_META_KEY: self._stamp()}
-        return answer
+        return dressed(ctx, answer, self._stamp)
 
     # -- which server
 
@@ -172,10 +168,10 @@ class Forwarder:
 
     async def _connection(self, call: Call, server: str) -> Connection:
         call.server = server
-        await self._upstreams.settle(server, call.client, ERA_PATIENCE)
         try:
+            await self._upstreams.settle(server, call.client, ERA_PATIENCE)
             connection = self._upstreams.connection(server, call.client)
-        except NotShared as error:
+        except (NotShared, NoCredentials) as error:
             raise MCPError(INVALID_PARAMS, str(error), {"mcpconn/outcome": "not_run"}) from None
         if (level := self._level_of(call)) is not None:
             await self._upstreams.set_level(connection, level)
@@ -201,10 +197,14 @@ class Forwarder:
     async def _call_tool(self, call: Call, params: Json) -> Json:
         server, own = self._named(call, params, "tool")
         # Its annotations say whether it may run twice, so they are waited for if the server has just been connected.
-        await self._lists.first_look(("tools",), server=server)
+        await self._lists.first_look(("tools",), server=server, client=call.client)
+        if own == LOGIN_TOOL and self._upstreams.users.logs_in(server):
+            return await self._logins.tool(call, await self._connection(call, server), Rounds.opened(params))
         if call.ctx.request is not None:
             await large.decide(
-                call.ctx.request.scope, (server, own), safe=bool(self._idempotent(server, "tools/call", {"name": own}))
+                call.ctx.request.scope,
+                (server, own),
+                safe=bool(self._idempotent(call, server, "tools/call", {"name": own})),
             )
         meta = params.get("_meta") or {}
         rounds = Rounds.opened(params)
@@ -247,6 +247,10 @@ class Forwarder:
         try:
             connection = await self._connection(call, server)
             answer = await self._forward(call, connection, "tools/call", sent, before=before, parked=parked)
+        except LoginNeeded as needed:
+            if entry is not None:
+                await self._ledger.drop(entry)
+            return needed.result(meta)
         except CallFailed as error:
             if entry is not None:
                 await (self._ledger.drop(entry) if error.outcome == "not_run" else self._ledger.unknown(entry))
@@ -349,7 +353,7 @@ class Forwarder:
             if level is not None and speaks_modern(connection):
                 meta[LOG_LEVEL_META_KEY] = level
             if method == "tools/call" and speaks_modern(connection):
-                listed = self._upstreams.lister(call.server).catalog.tools
+                listed = self._upstreams.tools(call.server, call.client)
                 self._param_headers.tell(connection, call.server, listed, str(sent["name"]))
             if before is not None:
                 await before()
@@ -361,9 +365,9 @@ class Forwarder:
             answer = await connection.request(
                 method,
                 sent,
-                progress_callback=self._progress(call),
+                progress_callback=call.progress,
                 before=prepare,
-                idempotent=self._idempotent(call.server, method, sent),
+                idempotent=self._idempotent(call, call.server, method, sent),
                 rounds=not is_modern(call.ctx),
             )
             if guard is None:
@@ -371,27 +375,22 @@ class Forwarder:
             await guard.after()
             return guard.told(self._answered(call.server, method, answer))
 
-        if not is_modern(call.ctx) or not call.client.abilities or speaks_modern(connection):
-            return await run()
-        if parked is not None:
-            return await run(parked)
-        return await self._parking.outcome(self._parking.begin(call.client.principal, run))
+        async def attempt(parked: Parked | None) -> Json:
+            if not is_modern(call.ctx) or not call.client.abilities or speaks_modern(connection):
+                return await run()
+            if parked is not None:
+                return await run(parked)
+            return await self._parking.outcome(self._parking.begin(call.client.principal, run))
+
+        return await self._logins.run(call, connection, attempt, parked)
 
     def _answered(self, server: str, method: str, answer: Json) -> Json:
         if answer.get("resultType") == "input_required":
             return Rounds.passed(answer)
         return result(method, answer, partial(self._table.uri, server), trusted=self._trusted(server))
 
-    def _idempotent(self, server: str, method: str, sent: Json) -> bool | None:
+    def _idempotent(self, call: Call, server: str, method: str, sent: Json) -> bool | None:
         """What a tool's annotations say. They are known from the listing, which is another connection's."""
-        return self._upstreams.harmless(server, str(sent["name"])) if method == "tools/call" else None
-
-    @staticmethod
-    def _progress(call: Call) -> Any:
-        if (call.ctx.meta or {}).get("progress_token") is None:
+        if method != "tools/call":
             return None
-
-        async def report(progress: float, total: float | None, message: str | None) -> None:
-            await call.ctx.session.report_progress(progress, total, message)
-
-        return report
+        return self._upstreams.harmless(server, str(sent["name"]), call.client)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import anyio
 from mcp import MCPError
@@ -20,6 +21,8 @@ from mcpconn.gateway.access.rights import Rights
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.rewrite import Json, from_server
 from mcpconn.gateway.seal import NotSealedHere, Sealer
+from mcpconn.gateway.upstream_auth.offering import LOGIN_TOOL, login_tool
+from mcpconn.gateway.upstream_auth.users import NoCredentials, lacks_credentials
 from mcpconn.names import Table
 
 PAGE = 200
@@ -47,21 +50,24 @@ class Lists:
 
     def __init__(
         self,
-        servers: Callable[[], Mapping[str, Connection]],
+        servers: Callable[[Downstream | None], Mapping[str, Connection | NoCredentials]],
         table: Table,
         *,
         sealer: Sealer,
         allowed: Callable[[str, str], bool] = lambda server, name: True,
         trusted: Callable[[str], bool] = lambda server: False,
+        logs_in: Callable[[str], bool] = lambda server: False,
         page: int = PAGE,
     ) -> None:
         """
         Args:
-            servers: The connections that list, by server name, in the order of the configuration.
+            servers: The connections whose lists a client sees, by server name, in the order of the configuration; for
+                None those that everybody sees.
             table: Public names.
             sealer: Seals cursors.
             allowed: Whether the view shows a tool of a server.
             trusted: Whether a server is a gateway of our own.
+            logs_in: Whether a server's users log in there themselves.
             page: Entries of one page.
         """
         self._servers = servers
@@ -69,12 +75,14 @@ class Lists:
         self._sealer = sealer
         self._allowed = allowed
         self._trusted = trusted
+        self._logs_in = logs_in
         self._page = page
         # What was made from a listing is kept until the next: 300 tools need not be rendered for each client.
-        self._rendered: dict[tuple[str, str], tuple[Mapping[str, Any], list[Json]]] = {}
+        self._rendered: WeakKeyDictionary[Connection, dict[str, tuple[Mapping[str, Any], list[Json]]]]
+        self._rendered = WeakKeyDictionary()
         self._schemas: dict[str, Mapping[str, Any]] = {}
-        # By server, the time until which somebody may wait for it to be connected for the first time.
-        self._patience: dict[str, float] = {}
+        # The time until which somebody may wait for it to be connected for the first time.
+        self._patience: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
     def schema(self, public: str) -> Mapping[str, Any] | None:
         """A listed tool's input schema, by public name: what the SDK's server compares headers with."""
@@ -88,15 +96,24 @@ class Lists:
         """
         kind, member = KINDS[method]
         after = self._opened(cursor, method, client) if cursor is not None else 0
-        servers = self._servers()
-        await self.first_look((kind,))
+        servers = self._servers(client)
+        await self.first_look((kind,), client=client)
         entries: list[Json] = []
         missing: Json = {}
         for server, connection in servers.items():
             if not client.rights.server(server):
                 continue
+            if isinstance(connection, NoCredentials):
+                missing[server] = {
+                    "state": State.FAILED.value,
+                    "reason": str(connection),
+                    "note": "its entries are missing",
+                }
+                continue
             rendered = self._entries(server, connection, kind)
             entries += self._permitted(rendered, client.rights) if kind == "tools" else rendered
+            if kind == "tools" and self.offers_login(server, connection):
+                entries.append(login_tool(server, self._table.name(server, LOGIN_TOOL)))
             if (state := _condition(connection, kind)) is not None:
                 missing[server] = state
         shown = entries[after : after + self._page]
@@ -107,7 +124,13 @@ class Lists:
             result["_meta"] = {SERVERS_META: missing}
         return result
 
-    async def first_look(self, kinds: Iterable[str] = (), *, server: str | None = None) -> None:
+    def offers_login(self, server: str, connection: Connection) -> bool:
+        """Whether a server lists a tool to log in, because its user has not, and its own tools were never seen."""
+        return self._logs_in(server) and connection.catalog.epoch == 0 and lacks_credentials(connection)
+
+    async def first_look(
+        self, kinds: Iterable[str] = (), *, server: str | None = None, client: Downstream | None = None
+    ) -> None:
         """Wait a moment for what is not known yet.
 
         A server that was never connected is waited for once, whoever asks: one that hangs must not hold up every list.
@@ -116,18 +139,20 @@ class Lists:
         Args:
             kinds: The catalogue's names of the lists that are needed; none: that the servers are connected is enough.
             server: The only server that is needed.
+            client: Whose lists they are; None: only those that everybody sees are waited for.
         """
         now = anyio.current_time()
-        servers = {name: each for name, each in self._servers().items() if server in (None, name)}
         unknown = []
-        for name, connection in servers.items():
+        for name, connection in self._servers(client).items():
+            if server not in (None, name) or isinstance(connection, NoCredentials):
+                continue
             if connection.state is State.READY:
                 if not connection.catalog.listed.issuperset(kinds):
                     unknown.append(connection)
             elif (
                 connection.catalog.epoch == 0
                 and connection.state is not State.FAILED
-                and now < self._patience.setdefault(name, now + FIRST_LOOK)
+                and now < self._patience.setdefault(connection, now + FIRST_LOOK)
             ):
                 unknown.append(connection)
         if not unknown:
@@ -139,11 +164,12 @@ class Lists:
 
     def _entries(self, server: str, connection: Connection, kind: str) -> list[Json]:
         known: Mapping[str, BaseModel] = getattr(connection.catalog, kind)
-        made_from, rendered = self._rendered.get((server, kind), (None, []))
+        kept = self._rendered.setdefault(connection, {})
+        made_from, rendered = kept.get(kind, (None, []))
         if made_from is not None and made_from == known:
             return rendered
         rendered = self._render(server, kind, known)
-        self._rendered[server, kind] = (dict(known), rendered)
+        kept[kind] = (dict(known), rendered)
         return rendered
 
     def _permitted(self, tools: list[Json], rights: Rights) -> list[Json]:

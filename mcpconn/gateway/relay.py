@@ -85,7 +85,7 @@ class Relay:
         self._group = group
         self.channels: dict[str, Channel] = {}
         """Of legacy sessions, by id."""
-        self._listeners: dict[str, tuple[str, InMemorySubscriptionBus]] = {}
+        self._listeners: dict[str, tuple[str, Principal | None, InMemorySubscriptionBus]] = {}
         # By connection and URI, the sessions and listeners that asked to be told.
         self._watchers: dict[tuple[str, str], set[str]] = {}
 
@@ -255,30 +255,36 @@ class Relay:
                 public = self._uri(channel.view, server, uri)
                 await self._send(token, "notifications/resources/updated", {"uri": public})
             elif (listener := self._listeners.get(token)) is not None:
-                view, bus = listener
+                view, _, bus = listener
                 await bus.publish(ResourceUpdated(uri=self._uri(view, server, uri)))
 
-    def changed(self, kind: str, views: set[str]) -> None:
-        """A list of these views has changed. Called from a listener, so it is sent later."""
-        self._group.start_soon(self._tell_changed, kind, views)
+    def changed(self, kind: str, views: set[str], principal: Principal | None = None) -> None:
+        """A list of these views has changed. Called from a listener, so it is sent later.
 
-    async def _tell_changed(self, kind: str, views: set[str]) -> None:
+        Args:
+            kind: The catalogue's name of the list.
+            views: Names of the views.
+            principal: Whose list it is alone; None: everybody's.
+        """
+        self._group.start_soon(self._tell_changed, kind, views, principal)
+
+    async def _tell_changed(self, kind: str, views: set[str], principal: Principal | None = None) -> None:
         method, event = _CHANGED[kind]
         for sid, channel in tuple(self.channels.items()):
-            if channel.view in views:
+            if channel.view in views and principal in (None, channel.principal):
                 try:
                     await self._send(sid, method, {})
                 except Exception as error:  # one client's stream must not keep the news from the others
                     log.debug("gateway.notify_failed", error=type(error).__name__)
-        for of_view, bus in tuple(self._listeners.values()):
-            if of_view in views:
+        for of_view, whose, bus in tuple(self._listeners.values()):
+            if of_view in views and principal in (None, whose):
                 await bus.publish(event)
 
     @contextmanager
-    def listener(self, view: str) -> Iterator[tuple[str, InMemorySubscriptionBus]]:
-        """The token and the events of one listening stream, for as long as it lasts."""
+    def listener(self, view: str, principal: Principal | None = None) -> Iterator[tuple[str, InMemorySubscriptionBus]]:
+        """The token and the events of one listening stream of a principal's, for as long as it lasts."""
         token, bus = f"listener {secrets.token_hex(8)}", InMemorySubscriptionBus()
-        self._listeners[token] = (view, bus)
+        self._listeners[token] = (view, principal, bus)
         try:
             yield token, bus
         finally:

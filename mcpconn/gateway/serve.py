@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from mcpconn import mcpjson
 from mcpconn.errors import ConfigError
+from mcpconn.gateway.access.hosts import loopback
 from mcpconn.gateway.activation import notify
-from mcpconn.gateway.app import App, loopback
-from mcpconn.gateway.config import parse_settings, read_section
+from mcpconn.gateway.app import App
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.seal import given_ring, kept_ring
 from mcpconn.gateway.store import FileStore
 from mcpconn.loopback import is_loopback
-from mcpconn.manager import Manager
 
 DEFAULT_LISTEN = "127.0.0.1:9000"
 KEEP_ALIVE = 120
@@ -80,6 +80,7 @@ def make_app(
     allowed_hosts: tuple[str, ...] = (),
     sealing_keys: Path | None = None,
     fleet: FleetSettings | None = None,
+    alone: bool = False,
 ) -> App:
     """The gateway of a configuration file, with a store and a key that outlive the process.
 
@@ -92,14 +93,13 @@ def make_app(
         allowed_hosts: Names that clients may call the gateway by, besides this machine's own and `public_url`'s.
         sealing_keys: A file with the keys, kept by the operator. None: one of the state directory.
         fleet: Be one of several replicas with this store and key.
+        alone: One user is served, over stdio.
 
     Raises:
         ConfigError: the file, the key or the store cannot be used.
     """
-    manager = Manager.from_file(path)
-    if not len(manager):
+    if all(config.disabled for config in mcpjson.load(path).values()):
         raise ConfigError(f"{path}: there are no servers in it")
-    settings = parse_settings(read_section(path), tuple(manager), folder=path.parent)
     ring, made = (given_ring(sealing_keys), False) if sealing_keys is not None else kept_ring(state / "keys")
     if made:
         say(f"no sealing key was given: one was made and is kept in {state / 'keys'}")
@@ -107,15 +107,14 @@ def make_app(
     public_name = urlsplit(public_url).hostname if public_url else None
     hosts = (*allowed_hosts, *([public_name] if public_name else []))
     return App(
-        manager,
-        settings=settings,
+        path,
         store=store,
         ring=ring,
         security=loopback(hosts),
         one_person=one_person,
-        owns_manager=True,
         public_url=public_url,
         fleet=fleet,
+        alone=alone,
     )
 
 

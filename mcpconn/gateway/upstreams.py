@@ -7,12 +7,13 @@ another wrote. A modern server keeps no session, so its default is `user`; every
 Which era an upstream session speaks is its client's, if the server speaks that, too. Many servers serve both, and a
 tool of theirs that was written for one of them asks its client in the way of that era only.
 
-Lists come from one connection per server, the manager's own of that name, so that listing opens nothing per client.
+Lists come from one connection per server, the manager's own of that name, so that listing opens nothing per client. A
+server that sees its users' own credentials is listed once for each user: what it shows may be theirs alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Literal
@@ -21,11 +22,15 @@ from weakref import WeakKeyDictionary
 from mcp import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from mcpconn.catalog.entries import CatalogChange
 from mcpconn.checks import PREFER_LEGACY
+from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, McpConnError, NotReady
 from mcpconn.gateway.downstream import Downstream
+from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.upstream_auth.users import NoCredentials, UserAuth
 from mcpconn.manager import Manager
 
 Scope = Literal["client", "user", "shared"]
@@ -59,6 +64,8 @@ class Upstreams:
         callbacks: Callable[[str, Downstream], dict[str, Any]],
         shared_callbacks: Callable[[str], dict[str, Any]],
         one_person: bool,
+        users: UserAuth,
+        listed: Callable[[CatalogChange, Principal], None] = lambda change, principal: None,
         idle: float = IDLE,
         at_most: int = AT_MOST,
     ) -> None:
@@ -70,39 +77,84 @@ class Upstreams:
             shared_callbacks: The same for a connection that all clients share: each question goes to the client whose
                 call it belongs to.
             one_person: Everybody who is anonymous is the same person, as on a loopback listener.
+            users: The credentials of users, for servers that see them.
+            listed: Told when a list has changed that is one user's alone.
             idle: Seconds after which an unused connection is closed.
             at_most: Connections for clients and users at once.
         """
         self._manager = manager
-        self._scopes = scopes
+        self.scopes = scopes
+        """May be replaced while the gateway runs."""
         self._callbacks = callbacks
         self._shared_callbacks = shared_callbacks
         self._one_person = one_person
+        self.users = users
+        self._listed = listed
         self._idle = idle
         self._at_most = at_most
         # In the order of their last use, oldest first; by the key they were made for.
         self._open: dict[str, Connection] = {}
         self._of_session: dict[str, set[str]] = {}
-        self._of_principal: dict[str, str] = {}
-        """The principal's digest, by the name of a connection that only that principal uses."""
+        self._principals: dict[str, Principal] = {}
         # Servers that were seen to refuse the older era.
         self._modern_only: set[str] = set()
         self._levels: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
 
-    def lister(self, server: str) -> Connection:
-        """The connection whose lists everybody sees."""
+    def lister(self, server: str, client: Downstream) -> Connection:
+        """The connection whose lists a client sees.
+
+        Raises:
+            NoCredentials: the server is listed for each user, and this client cannot be one.
+        """
+        if not self.users.own(server):
+            return self._manager[server]
+        credentials, rights = self.users.credentials(server, client)
+        name = _name(server, f"lists of {client.principal.digest} {rights}")
+        connection = self._reused(name)
+        if connection is None:
+            config = replace(self.users.configured(server, credentials), lazy=False, catalog="lazy")
+            connection = self._add(name, config, client.principal)
+            connection.catalog.subscribe(lambda change: self._listed(change, client.principal))
+        return connection
+
+    def listers(self, servers: Iterable[str], client: Downstream | None) -> dict[str, Connection | NoCredentials]:
+        """The connections whose lists a client sees, or why it sees none; for None those that everybody sees."""
+        found: dict[str, Connection | NoCredentials] = {}
+        for server in servers:
+            if client is not None:
+                try:
+                    found[server] = self.lister(server, client)
+                except NoCredentials as error:
+                    found[server] = error
+            elif not self.users.own(server):
+                found[server] = self._manager[server]
+        return found
+
+    def common(self, server: str) -> Connection:
+        """The manager's own connection to a server. One that sees its users' credentials is never used."""
         return self._manager[server]
 
-    def harmless(self, server: str, tool: str) -> bool:
-        """Whether running a tool twice does no harm, as far as its annotations say."""
-        return self.lister(server).catalog.known_safe(tool)
+    def harmless(self, server: str, tool: str, client: Downstream | None = None) -> bool:
+        """Whether running a tool twice does no harm, as far as its annotations say.
 
-    def scope(self, server: str, mode: str) -> Scope:
+        Args:
+            server: Where the tool is.
+            tool: Its own name.
+            client: Who sees it; None: everybody, or it is not known.
+        """
+        if client is None:
+            return not self.users.own(server) and self._manager[server].catalog.known_safe(tool)
+        try:
+            return self.lister(server, client).catalog.known_safe(tool)
+        except NoCredentials:
+            return False
+
+    def scope(self, server: str, client: Downstream | None, mode: str) -> Scope:
         """Who shares a session with this server, if it is opened in this mode."""
-        declared = self._scopes.get(server)
+        declared = self.scopes.get(server)
         if declared is not None:
             return declared
-        return "user" if self._is_modern(server) and mode != PREFER_LEGACY else "client"
+        return "user" if self._is_modern(server, client) and mode != PREFER_LEGACY else "client"
 
     def mode(self, server: str, client: Downstream) -> str:
         """The configured mode of connecting, or the one by which the session is of the client's era."""
@@ -113,9 +165,11 @@ class Upstreams:
         own = any(name.rpartition(MARK)[0] == server for name in self._of_session.get(client.sid, ()))
         return PREFER_LEGACY if own or server not in self._modern_only else mode
 
-    def _is_modern(self, server: str) -> bool:
+    def _is_modern(self, server: str, client: Downstream | None) -> bool:
         """Whether its last session spoke the modern protocol. Unknown means no: that shares less."""
-        connection = self._manager[server]
+        if client is None and self.users.own(server):
+            return any(speaks_modern(each) for name, each in self._open.items() if name.rpartition(MARK)[0] == server)
+        connection = self._manager[server] if client is None else self.lister(server, client)
         return connection.config.url is not None and speaks_modern(connection)
 
     def keeps_state(self, server: str, client: Downstream | None = None) -> bool:
@@ -126,15 +180,21 @@ class Upstreams:
             client: Whose session it is; None for a modern client.
         """
         mode = self._manager[server].config.mode if client is None else self.mode(server, client)
-        return self.scope(server, mode) != "shared" and (mode == PREFER_LEGACY or not self._is_modern(server))
+        modern = mode != PREFER_LEGACY and self._is_modern(server, client)
+        return self.scope(server, client, mode) != "shared" and not modern
 
     async def settle(self, server: str, client: Downstream, timeout: float) -> None:
-        """Wait until the server's own connection knows its era, if the scope of a client's depends on it."""
-        known = server in self._scopes or self._manager[server].config.url is None
+        """Wait until the connection that lists knows the server's era, if the scope of a client's depends on it.
+
+        Raises:
+            NoCredentials: as `lister`.
+        """
+        known = server in self.scopes or self._manager[server].config.url is None
         if known or self.mode(server, client) == PREFER_LEGACY:
             return
+        connection = self.lister(server, client)
         try:
-            await self._manager[server].wait_ready(timeout)
+            await connection.wait_ready(timeout)
         except McpConnError:
             # It is away: its scope is `client` until it is seen.
             return
@@ -144,10 +204,15 @@ class Upstreams:
 
         Raises:
             NotShared: the server keeps state, and nothing tells this client from others.
+            NoCredentials: the server needs credentials that this client cannot have.
         """
         mode = self.mode(server, client)
-        scope = self.scope(server, mode)
+        scope = self.scope(server, client, mode)
         callbacks = self._callbacks(server, client)
+        config, rights = self._manager[server].config, ""
+        if self.users.own(server):
+            credentials, rights = self.users.credentials(server, client)
+            config = self.users.configured(server, credentials)
         if scope == "shared":
             if self._manager[server].config.url is None:
                 # A child that is shared asks nobody: over stdio nothing tells whose call a question belongs to.
@@ -166,33 +231,51 @@ class Upstreams:
         # What a client can do is said once, when a session begins: clients that can do other things need another.
         profile = "" if scope == "shared" else ",".join(sorted(client.abilities))
         profile += mode if mode == PREFER_LEGACY else ""
-        # A digest: a session's id must not be readable in logs and status.
-        name = f"{server}{MARK}{sha256(f'{owner} {profile}'.encode()).hexdigest()[:12]}"
-        connection = self._open.pop(name, None)
-        if connection is None or connection.state is State.CLOSED:
-            self._make_room()
-            options = {**(self._manager[server].config.options or {}), **callbacks}
-            config = replace(self._manager[server].config, options=options, lazy=False, catalog="off", mode=mode)
-            connection = self._manager.get_or_add(name, config, ttl=self._idle)
-        else:
-            connection = self._manager.get_or_add(name, connection.config, ttl=self._idle)
-            if mode == PREFER_LEGACY and speaks_modern(connection):
-                self._modern_only.add(server)
-        self._open[name] = connection
+        name = _name(server, f"{owner} {profile} {rights}")
+        connection = self._reused(name)
+        if connection is None:
+            options = {**(config.options or {}), **callbacks}
+            config = replace(config, options=options, lazy=False, catalog="off", mode=mode)
+            connection = self._add(name, config, client.principal if scope != "shared" else None)
+        elif mode == PREFER_LEGACY and speaks_modern(connection):
+            self._modern_only.add(server)
         if client.sid is not None and scope == "client":
             self._of_session.setdefault(client.sid, set()).add(name)
-        elif scope != "shared":
-            self._of_principal[name] = client.principal.digest
+        return connection
+
+    def _reused(self, name: str) -> Connection | None:
+        connection = self._open.pop(name, None)
+        if connection is None or connection.state is State.CLOSED:
+            return None
+        self._open[name] = self._manager.get_or_add(name, connection.config, ttl=self._idle)
+        return self._open[name]
+
+    def _add(self, name: str, config: ServerConfig, principal: Principal | None) -> Connection:
+        self._make_room()
+        self._open[name] = connection = self._manager.get_or_add(name, config, ttl=self._idle)
+        if principal is not None:
+            self._principals[name] = principal
         return connection
 
     def _make_room(self) -> None:
         for name in [name for name, each in self._open.items() if each.state is State.CLOSED]:
             del self._open[name]
+            self._principals.pop(name, None)
         while len(self._open) >= self._at_most:
             idle = next((name for name, each in self._open.items() if each.usage()[0] == 0), None)
             if idle is None:
                 return
             self._remove(idle)
+
+    def of_user(self, server: str, principal: Principal) -> list[Connection]:
+        """The connections that a principal has to a server."""
+        names = [name for name, whose in self._principals.items() if whose == principal]
+        return [self._open[name] for name in names if name.rpartition(MARK)[0] == server and name in self._open]
+
+    def revoke(self, principal: Principal) -> None:
+        """A principal was revoked: what it has open is closed."""
+        for name in [name for name, whose in self._principals.items() if whose == principal]:
+            self._remove(name)
 
     def of_session(self, sid: str) -> list[Connection]:
         """The connections that a downstream session has for itself."""
@@ -232,7 +315,8 @@ class Upstreams:
 
     def release_principal(self, digest: str) -> None:
         """What a principal's clients share must not be used any more: it ends at once."""
-        for name in [name for name, whose in self._of_principal.items() if whose == digest]:
+        owned = set().union(*self._of_session.values())
+        for name in [name for name, whose in self._principals.items() if whose.digest == digest and name not in owned]:
             self._remove(name, drain=False)
 
     def forget(self, server: str) -> None:
@@ -243,9 +327,14 @@ class Upstreams:
 
     def _remove(self, name: str, *, drain: bool = True) -> None:
         self._open.pop(name, None)
-        self._of_principal.pop(name, None)
+        self._principals.pop(name, None)
         if name in self._manager:
             self._manager.remove(name, drain=drain)
+
+
+def _name(server: str, owner: str) -> str:
+    # A digest: neither a session's id nor a user's name must be readable in logs and status.
+    return f"{server}{MARK}{sha256(owner.encode()).hexdigest()[:12]}"
 
 
 def speaks_modern(connection: Connection) -> bool:

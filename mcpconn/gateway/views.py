@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from mcpconn.errors import ConfigError
 from mcpconn.names import DEFAULT_LENGTH, SHORTEST_LENGTH
+
+PATH = "/mcp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,15 @@ class View:
         """Whether a tool of a server can be seen and called through this view."""
         text = f"{server}/{tool}"
         return _any(self.allow, text) and not _any(self.deny, text)
+
+
+def view_of(scope: Mapping[str, Any]) -> str | None:
+    """The view that a request's path names; None if it is the path of no endpoint."""
+    # A mounted application's path begins after the path that it is mounted at.
+    path: str = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+    if path == PATH:
+        return ""
+    return path.removeprefix(f"{PATH}/") if path.startswith(f"{PATH}/") else None
 
 
 def _any(patterns: Sequence[str], text: str) -> bool:

@@ -126,7 +126,7 @@ class SyncManager(Mapping[str, SyncConnection]):
         """As `Manager.enable`."""
         return self._view(self._background.apply(partial(self._manager.enable, name)))
 
-    def reload(self, path: str | os.PathLike[str], *, strict: bool = False) -> dict[str, list[str]]:
+    def reload(self, path: str | os.PathLike[str] | mcpjson.Servers, *, strict: bool = False) -> dict[str, list[str]]:
         """As `Manager.reload`."""
         return self._background.apply(partial(self._manager.reload, path, strict=strict))
 

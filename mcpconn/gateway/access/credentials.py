@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from mcpconn.gateway.principals import Principal
+
+INBOUND_KEY = "mcpconn.inbound"
+"""Where the gate leaves a request's token in its ASGI scope, for servers that get another in exchange."""
+
+
+@dataclass(frozen=True)
+class Inbound:
+    """The token that a client sent to the gateway."""
+
+    token: str = field(repr=False)
+    expires: float
+    """Seconds since 1970."""
+    scopes: frozenset[str] = frozenset()
+
+    @property
+    def digest(self) -> str:
+        """Names the token, and says nothing of it."""
+        return hashlib.sha256(self.token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -15,6 +36,8 @@ class Identity:
     scopes: frozenset[str] = frozenset()
     expires: float | None = None
     """Seconds since 1970; None if it does not expire by itself."""
+    inbound: Inbound | None = None
+    """The token itself, if it is one that can be exchanged."""
 
 
 class Refused(Exception):
@@ -23,3 +46,9 @@ class Refused(Exception):
 
 class NotNow(Exception):
     """Whether the credential is good cannot be told at present: the issuer's keys were never loaded."""
+
+
+def inbound_of(scope: Mapping[str, Any]) -> Inbound | None:
+    """The token that an HTTP request came with; None if it came with a key, or with nothing."""
+    found: Inbound | None = scope.get(INBOUND_KEY)
+    return found

@@ -13,13 +13,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.config import AccessSettings
-from mcpconn.gateway.access.credentials import Identity, NotNow, Refused
+from mcpconn.gateway.access.credentials import INBOUND_KEY, Identity, NotNow, Refused
 from mcpconn.gateway.access.keys import PREFIX, principal_of_key
 from mcpconn.gateway.access.limits import Limits, TooMany
 from mcpconn.gateway.access.rights import RIGHTS_KEY, Rights
 from mcpconn.gateway.asgi import header, refuse, replay, until
 from mcpconn.gateway.bodies import Bodies, BodyRefused
-from mcpconn.gateway.principals import SCOPE_KEY, Principal
+from mcpconn.gateway.principals import ANONYMOUS, SCOPE_KEY, Principal
 from mcpconn.observe import log
 
 METADATA = "/.well-known/oauth-protected-resource"
@@ -100,7 +100,7 @@ class Gate:
         identity = await self._identity(scope, send)
         if identity is None:
             return
-        rights = next((each for each in self.settings.rules if each.fits(identity.principal, identity.scopes)), None)
+        rights = self.rights(identity)
         if rights is None or not rights.view(view):
             await refuse(send, 403, "Your credential does not open this endpoint")
             return
@@ -124,8 +124,22 @@ class Gate:
         finally:
             leave()
 
+    def rights(self, identity: Identity) -> Rights | None:
+        """What whoever a credential belongs to may use; None: nothing."""
+        return next((each for each in self.settings.rules if each.fits(identity.principal, identity.scopes)), None)
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether a principal's key, if it has one, has not been removed."""
+        if principal == ANONYMOUS:
+            return not self.settings.asks
+        if principal.issuer:
+            return any(each.issuer == principal.issuer for each in self.settings.issuers)
+        keys = self.settings.keys
+        return keys is not None and any(principal_of_key(name) == principal for name in keys.names())
+
     async def _pass(self, scope: Scope, receive: Receive, send: Send, identity: Identity, rights: Rights) -> None:
-        scope = {**scope, SCOPE_KEY: identity.principal, RIGHTS_KEY: rights}
+        left = {SCOPE_KEY: identity.principal, RIGHTS_KEY: rights, INBOUND_KEY: identity.inbound}
+        scope = {**scope, **left}
         if scope["method"] != "GET" and header(scope, b"mcp-method") != "subscriptions/listen":
             # A call that was let in is finished: that its token expires meanwhile says nothing against it.
             await self._app(scope, receive, send)
@@ -151,7 +165,7 @@ class Gate:
             await self._challenge(scope, send, None)
             return None
         try:
-            return await self._identify(credential.strip())
+            return await self.identify(credential.strip())
         except Refused as error:
             await self._challenge(scope, send, str(error))
         except NotNow as error:
@@ -161,7 +175,14 @@ class Gate:
             await refuse(send, 503, "Keys cannot be checked now", headers=(("retry-after", str(AGAIN)),))
         return None
 
-    def _identify(self, credential: str) -> Awaitable[Identity]:
+    def identify(self, credential: str) -> Awaitable[Identity]:
+        """Whose a key or token is.
+
+        Raises:
+            Refused: it opens nothing.
+            NotNow: that cannot be told at present.
+            ConfigError: the key file cannot be read.
+        """
         if self.settings.keys is not None and (credential.startswith(PREFIX) or not self.settings.issuers):
             return _at_once(self.settings.keys.identify, credential)
         return self.settings.tokens.identify(credential)
@@ -172,7 +193,7 @@ class Gate:
         if reason is not None:
             fields += ['error="invalid_token"', f'error_description="{reason}"']
         if self.settings.issuers:
-            fields.append(f'resource_metadata="{self._origin(scope)}{METADATA}{quote(scope["path"])}"')
+            fields.append(f'resource_metadata="{self.origin(scope)}{METADATA}{quote(scope["path"])}"')
         challenge = "Bearer" + (" " + ", ".join(fields) if fields else "")
         text = f"The credential is refused: {reason}" if reason else "A bearer key or token is needed"
         await refuse(send, 401, text, headers=(("www-authenticate", challenge),))
@@ -181,7 +202,7 @@ class Gate:
         """Protected Resource Metadata (RFC 9728)."""
         resource = scope["path"].removeprefix(METADATA)
         content = {
-            "resource": self.settings.issuers[0].audience if not resource else f"{self._origin(scope)}{resource}",
+            "resource": self.settings.issuers[0].audience if not resource else f"{self.origin(scope)}{resource}",
             "authorization_servers": [each.issuer for each in self.settings.issuers],
             "bearer_methods_supported": ["header"],
         }
@@ -195,7 +216,8 @@ class Gate:
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": body})
 
-    def _origin(self, scope: Scope) -> str:
+    def origin(self, scope: Scope) -> str:
+        """The gateway's own address for clients, without a path."""
         if self._public_url is not None:
             return self._public_url
         host = header(scope, b"host") or ""

@@ -49,7 +49,7 @@ class KeySet:
             ConfigError: the URL is not safe to take keys from.
         """
         check_url(url, "jwks")
-        self._url = url
+        self.url = url
         self._fetch = fetch or fetch_document
         self._now = now
         self._keys: dict[str | None, PyJWK] = {}
@@ -92,11 +92,11 @@ class KeySet:
             self._tried = self._now()
             try:
                 with anyio.fail_after(TIMEOUT):
-                    content = await self._fetch(self._url)
+                    content = await self._fetch(self.url)
                 keys = PyJWKSet.from_dict(json.loads(content)).keys
             except UNUSABLE as error:
                 # The type alone: a text could quote what was fetched.
-                log.warning("gateway.jwks_unavailable", url=self._url, error=type(error).__name__)
+                log.warning("gateway.jwks_unavailable", url=self.url, error=type(error).__name__)
                 return
             self._keys = {each.key_id: each for each in keys}
             self._loaded = self._now()

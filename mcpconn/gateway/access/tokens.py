@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import anyio
 import jwt
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.access.credentials import Identity, Refused
+from mcpconn.gateway.access.credentials import Identity, Inbound, Refused
 from mcpconn.gateway.access.jwks import Fetch, KeySet
 from mcpconn.gateway.principals import Principal
 
@@ -55,6 +55,15 @@ class Issuer:
         self._algorithms = list(algorithms)
         self._keys = KeySet(jwks, fetch=fetch, now=now)
 
+    def keep_keys(self, before: Iterable[Issuer]) -> None:
+        """Use the keys that an issuer of the same name and URL has loaded.
+
+        Otherwise a reload of the configuration would make its users wait for an issuer that is away at that moment.
+        """
+        for each in before:
+            if (each.issuer, each._keys.url) == (self.issuer, self._keys.url):
+                self._keys = each._keys
+
     async def identify(self, token: str) -> Identity:
         """Whose token it is.
 
@@ -84,7 +93,9 @@ class Issuer:
         client = claims.get("client_id") or claims.get("azp") or ""
         if not isinstance(client, str):
             raise Refused("the token's client is no text")
-        return Identity(Principal(client, self.issuer, claims["sub"]), _scopes(claims), float(claims["exp"]))
+        scopes, expires = _scopes(claims), float(claims["exp"])
+        principal = Principal(client, self.issuer, claims["sub"])
+        return Identity(principal, scopes, expires, Inbound(token, expires, scopes))
 
 
 class Tokens:

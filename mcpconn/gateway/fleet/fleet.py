@@ -261,7 +261,7 @@ class Fleet:
 
     async def _end_upstream(self, server: str, session: str, version: str) -> bool:
         try:
-            return await self._upstreams.lister(server).end_session(session, version)
+            return await self._upstreams.common(server).end_session(session, version)
         except McpConnError:
             # Its entry is gone from the file.
             return False

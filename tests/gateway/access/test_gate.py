@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -227,3 +228,18 @@ async def test_no_credential_goes_upstream(keys):
         await ann.call_tool("a__add", {"a": 1, "b": 2})
     assert seen.headers
     assert not any(key in each for each in seen.headers)
+
+
+async def test_a_reload_keeps_the_keys_of_an_issuer_that_is_away(tmp_path):
+    authority = Authority()
+    issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=JWKS, fetch=authority.fetch)
+    path = tmp_path / "mcp.json"
+    access = {"issuers": [{"issuer": ISSUER, "audience": AUDIENCE, "jwks": JWKS}]}
+    async with gateway(Script(), settings=settings(issuers=(issuer,))) as made:
+        entries = {"a": {"url": made.app.manager["a"].config.url}}
+        path.write_text(json.dumps({"mcpServers": entries, "gateway": {"access": access}}))
+        assert (await post(made, INITIALIZE, authority.token())).status_code == 200
+        authority.away = True
+        made.app.reload(path)
+        assert (await post(made, INITIALIZE, authority.token())).status_code == 200
+    assert authority.fetched == 1

@@ -1,0 +1,179 @@
+"""Fetches what an upstream names, and nothing from a private network.
+
+An upstream says where its metadata are, who its authorization server is and where tokens are asked for. The gateway
+stands inside a network that the upstream's operator does not see, so these addresses are taken only if they are https
+and public, or named by the gateway's own operator. A host is resolved once, and the connection goes to an address that
+was looked at: a second answer of its DNS server changes nothing. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import anyio
+import httpx2
+
+from mcpconn.auth.credentials import CredentialsRefused
+from mcpconn.auth.discovery import origin
+from mcpconn.auth.token_requests import TIMEOUT, send
+from mcpconn.errors import ConfigError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses that a gateway of the network turns into the IPv4 address in their last four bytes (RFC 6052)."""
+SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
+"""The same for the four bytes after the first two (RFC 3056)."""
+
+
+class AllowedAddresses:
+    """Which addresses may be asked, besides public ones over https."""
+
+    def __init__(self, allowed: Iterable[str] = (), *, origins: Iterable[str] = ()) -> None:
+        """
+        Args:
+            allowed: Hosts, addresses and networks (`10.1.0.0/16`) of the operator's own, which may be private.
+            origins: URLs of the configuration: their scheme, host and port may be asked.
+
+        Raises:
+            ConfigError: an entry is none of these.
+        """
+        self._hosts: set[str] = set()
+        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._origins = {origin(each) for each in origins}
+        for entry in allowed:
+            try:
+                self._networks.append(ipaddress.ip_network(entry, strict=False))
+            except ValueError:
+                if not entry or "/" in entry or ":" in entry or not entry.isascii():
+                    raise ConfigError(
+                        f"gateway.allowed_addresses: {entry!r} is no host name, address or network",
+                        key="allowed_addresses",
+                    ) from None
+                self._hosts.add(entry.lower().rstrip("."))
+
+    def named(self, url: httpx2.URL) -> bool:
+        """Whether the configuration names this URL's host, so that it may be private, and http."""
+        return origin(str(url)) in self._origins or url.host.lower().rstrip(".") in self._hosts
+
+    def permits(self, address: str) -> bool:
+        """Whether an address is public, or one of the operator's networks."""
+        found = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        return is_public(found) or self.lists(found)
+
+    def lists(self, address: Address) -> bool:
+        """Whether an address is in one of the operator's networks."""
+        return any(address in network for network in self._networks)
+
+
+class Fetcher:
+    """Sends requests to addresses that are allowed; the `fetch` of an OAuth flow."""
+
+    def __init__(
+        self,
+        allowed: AllowedAddresses,
+        *,
+        resolve: Resolve | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        """
+        Args:
+            allowed: Which they are.
+            resolve: Finds the addresses of a host; for tests.
+            tls: Makes the TLS context; None: httpx2's default.
+        """
+        self.allowed = allowed
+        self._resolve = resolve or _resolve
+        self._tls = tls
+
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request and read its answer. No redirect is followed.
+
+        Raises:
+            CredentialsRefused: its address is not allowed. Nothing was sent.
+            httpx2.RequestError: there was no answer.
+        """
+        addresses = await self._addresses(request.url)
+        verify: Any = self._tls() if self._tls is not None else True
+        failed: httpx2.ConnectError | None = None
+        for address in addresses:
+            # No proxy of the environment: it would resolve the name itself.
+            async with httpx2.AsyncClient(trust_env=False, timeout=TIMEOUT, verify=verify) as client:
+                try:
+                    answer = await send(client, _pinned(request, address))
+                except httpx2.ConnectError as error:
+                    failed = error
+                    continue
+            answer.request, answer.next_request = request, None
+            return answer
+        raise failed or httpx2.ConnectError("the host has no address", request=request)
+
+    async def _addresses(self, url: httpx2.URL) -> list[str]:
+        """The addresses of a URL's host that may be connected to, looked at now."""
+        named = self.allowed.named(url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        try:
+            literal = ipaddress.ip_address(url.host)
+        except ValueError:
+            literal = None
+        found = [str(literal)] if literal is not None else await self._resolve(url.host, port)
+        if named:
+            return found
+        if not all(self.allowed.permits(each) for each in found):
+            raise _refused(url, "it is in a private network")
+        listed = all(self.allowed.lists(_plain(ipaddress.ip_address(each.partition("%")[0]))) for each in found)
+        if url.scheme != "https" and not (listed and found):
+            raise _refused(url, "it is not https")
+        return found
+
+
+def _refused(url: httpx2.URL, why: str) -> CredentialsRefused:
+    where = f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}"
+    return CredentialsRefused(
+        f"{where}, which the server names, was not asked: {why}. If that is meant, add its host to "
+        "`allowed_addresses` in the gateway section"
+    )
+
+
+def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
+    """The same request to one address of its host; the certificate is still compared with the host's name."""
+    host = f"[{address}]" if ":" in address else address
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"host"]
+    return httpx2.Request(
+        request.method,
+        request.url.copy_with(host=host),
+        headers=[(b"host", request.url.netloc), *headers],
+        content=request.content,
+        extensions={**request.extensions, "sni_hostname": request.url.host},
+    )
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is reached over the internet, and names no machine of the gateway's own surroundings."""
+    address = _plain(address)
+    return address.is_global and not (address.is_multicast or address.is_unspecified or address.is_reserved)
+
+
+def _plain(address: Address) -> Address:
+    """The IPv4 address inside an IPv6 one, if that is where packets to it end."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address in SIX_TO_FOUR:
+            return ipaddress.IPv4Address((int(address) >> 80) & 0xFFFFFFFF)
+    return address
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise httpx2.ConnectError("the host cannot be resolved") from None
+    return list(dict.fromkeys(str(each[4][0]) for each in found))

@@ -1,0 +1,85 @@
+"""Calls that may have to wait for a login of their user: what is asked, of which client, and what is run after it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from mcpconn.connection import Connection
+from mcpconn.errors import CallFailed
+from mcpconn.gateway.downstream import Call, is_modern
+from mcpconn.gateway.outcomes import unanswered
+from mcpconn.gateway.parked import Parked, ParkingLot
+from mcpconn.gateway.rewrite import Json
+from mcpconn.gateway.rounds import Rounds
+from mcpconn.gateway.upstream_auth.offering import LoginNeeded, Offers
+
+Attempt = Callable[[Parked | None], Awaitable[Json]]
+"""Makes a request to a server, in a task of the gateway's own if one is given."""
+
+
+class LoginsOfCalls:
+    """Runs calls, and has their users log in."""
+
+    def __init__(self, offers: Offers, parking: ParkingLot) -> None:
+        """
+        Args:
+            offers: Offers logins.
+            parking: Runs calls whose client is asked by their result.
+        """
+        self._offers = offers
+        self._parking = parking
+
+    async def run(self, call: Call, connection: Connection, attempt: Attempt, parked: Parked | None) -> Json:
+        """Make a request, and once more after a login if it was refused for lack of one.
+
+        Args:
+            call: Whose request it is.
+            connection: Where it goes.
+            attempt: Makes it.
+            parked: The task it runs in, if it is one of the gateway's own.
+
+        Raises:
+            LoginNeeded: it was not made, because nobody has logged in.
+            Exception: what the request raised.
+        """
+        try:
+            return await attempt(parked)
+        except CallFailed as error:
+            if not self._offers.may_help(call, error):
+                raise
+            offer = await self._offers.offer(call, connection, error)
+
+        async def after(parked: Parked | None) -> Json:
+            call.parked = parked
+            await self._offers.ask(call, offer)
+            return await attempt(parked)
+
+        return await self._asking(call, after, parked)
+
+    async def _asking(self, call: Call, run: Attempt, parked: Parked | None) -> Json:
+        """Run what may ask the client: in a task of its own, if a modern client is to be asked by its result."""
+        if parked is None and is_modern(call.ctx) and self._offers.elicits(call):
+            return await self._parking.outcome(self._parking.begin(call.client.principal, run))
+        return await run(parked)
+
+    async def tool(self, call: Call, connection: Connection, rounds: Rounds) -> Json:
+        """The tool by which a user logs in at a server.
+
+        Args:
+            call: Whose request it is; its server is the one to log in at.
+            connection: The user's connection to that.
+            rounds: Which round of the call it is.
+        """
+        if rounds.parked is not None:
+            return await self._parking.resume(rounds.parked, call.client.principal, rounds.responses or {})
+
+        async def run(parked: Parked | None) -> Json:
+            call.parked = parked
+            return await self._offers.tool(call, connection)
+
+        try:
+            return await self._asking(call, run, None)
+        except LoginNeeded as needed:
+            return needed.result({})
+        except CallFailed as error:
+            return unanswered(error, call.server, {})

@@ -1,0 +1,99 @@
+"""The `credentials` of a server in the `gateway` section: whose credentials its upstream sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mcpconn.errors import ConfigError
+from mcpconn.gateway.access.jwks import check_url
+
+SHARED, LOGIN, EXCHANGE = "shared", "login", "exchange"
+EXCHANGE_KEYS = (
+    *("token_endpoint", "client_id", "client_secret_env", "client_secret_file"),
+    *("audience", "resource", "scopes"),
+)
+
+
+@dataclass(frozen=True)
+class UserLogin:
+    """Each user logs in at the server, by OAuth; the entry's `auth` has the client, if one is registered already."""
+
+
+@dataclass(frozen=True)
+class TokenExchange:
+    """Each user's token is exchanged for one of the server's (RFC 8693)."""
+
+    token_endpoint: str
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    audience: str | None = None
+    """What the authorization server calls the upstream."""
+    resource: str | None = None
+    """The upstream's URI; None: its entry's URL."""
+    scopes: tuple[str, ...] = ()
+
+
+UserCredentials = UserLogin | TokenExchange
+
+
+def parse_credentials(where: str, value: Any, *, server: str, folder: Path) -> UserCredentials | None:
+    """What a server's `credentials` say; None: its entry's own, for everybody.
+
+    Args:
+        where: The key, for errors.
+        value: Its value.
+        server: The server's name.
+        folder: Relative paths begin here.
+
+    Raises:
+        ConfigError: names the key and the fix.
+    """
+    if value == SHARED:
+        return None
+    if value == LOGIN:
+        return UserLogin()
+    if not isinstance(value, Mapping) or set(value) != {EXCHANGE}:
+        raise ConfigError(
+            f'{where} must be "{SHARED}", "{LOGIN}" or {{"{EXCHANGE}": {{...}}}}', server=server, key="credentials"
+        )
+    where, entry = f"{where}.{EXCHANGE}", value[EXCHANGE]
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where} must be a mapping", server=server, key=EXCHANGE)
+    for key in entry:
+        if key not in EXCHANGE_KEYS:
+            known = ", ".join(EXCHANGE_KEYS)
+            raise ConfigError(f"{where}: unknown key {key!r}; known: {known}", server=server, key=str(key))
+    texts = {key: entry[key] for key in EXCHANGE_KEYS if key in entry and key != "scopes"}
+    for key, text in texts.items():
+        if not isinstance(text, str) or not text:
+            raise ConfigError(f"{where}.{key} must be a text", server=server, key=key)
+    if "token_endpoint" not in texts:
+        raise ConfigError(f"{where}.token_endpoint is missing: the URL that exchanges tokens", server=server)
+    check_url(texts["token_endpoint"], f"{where}.token_endpoint")
+    scopes = entry.get("scopes", [])
+    if not isinstance(scopes, list) or not all(isinstance(each, str) and each for each in scopes):
+        raise ConfigError(f"{where}.scopes must be a list of texts", server=server, key="scopes")
+    secret = _secret(where, texts, folder)
+    if secret is not None and "client_id" not in texts:
+        raise ConfigError(f"{where}: a client secret needs a client_id", server=server, key="client_id")
+    kept = {key: texts.get(key) for key in ("client_id", "audience", "resource")}
+    return TokenExchange(texts["token_endpoint"], client_secret=secret, scopes=tuple(scopes), **kept)
+
+
+def _secret(where: str, texts: Mapping[str, str], folder: Path) -> str | None:
+    """The client's secret. It is not in the configuration itself, which is shown and passed around."""
+    if (name := texts.get("client_secret_env")) is not None:
+        if not os.environ.get(name):
+            raise ConfigError(f"{where}.client_secret_env: the variable {name} is not set", key="client_secret_env")
+        return os.environ[name]
+    if (path := texts.get("client_secret_file")) is None:
+        return None
+    try:
+        return (folder / Path(path).expanduser()).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"{where}.client_secret_file: {path}: {reason}", key="client_secret_file") from None

@@ -1,0 +1,388 @@
+"""Logins of users at the servers behind: from the link that a client is given to tokens in the store.
+
+1. A call fails because its user has not logged in. `invite` makes a link to a page of the gateway.
+2. The page makes the browser prove that it is the same user's (see `page`), and `begin` finds the authorization server,
+   registers a client if there is none, and returns the address to log in at.
+3. The browser comes back with a code. `finish` trades it for tokens, which are stored for the user and the server.
+
+Everything in between is in the store, in the user's own part of it and sealed: another user's link or state is not
+found, whoever guesses it, and any process of the gateway can go on with what another one began. An invitation and a
+state are good for 10 minutes; a state is good for one answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from pydantic import AnyUrl
+
+from mcpconn.auth.authorization import Authorization
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+from mcpconn.auth.discovery import origin
+from mcpconn.auth.grants import Request, choose_client, find_server, patiently
+from mcpconn.auth.oauth import Note, OAuth
+from mcpconn.auth.record import TokenRecord
+from mcpconn.auth.registration import is_dynamic, is_expired
+from mcpconn.auth.store import expiry
+from mcpconn.auth.stored import CLIENT_NAME, LoginProvider
+from mcpconn.auth.token_requests import Fetch, refusal
+from mcpconn.auth.token_response import Refused
+from mcpconn.config import ServerConfig
+from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.seal import KeyRing, NotSealedHere
+from mcpconn.gateway.store import Key, Store, StoreFull
+from mcpconn.gateway.upstream_auth.tokens import LIFETIME, PrincipalTokens, address_hash
+from mcpconn.login import Login
+from mcpconn.redact.places import redact_url
+
+GOOD_FOR = 600.0
+"""Seconds for which an invitation, or a login that has begun, is good. Authorization codes live as long at most
+(RFC 6749, 4.1.2)."""
+AT_ONCE = 64
+"""Invitations and begun logins of one principal that are kept; one more is refused."""
+CALLBACK = "callback"
+"""Last part of the path that a browser comes back to. No invitation has this name."""
+VERSION = "2025-11-25"
+"""The protocol version that decides what is asked for, while the server has not been spoken to: its `resource`
+parameter (RFC 8707) is sent."""
+
+
+def _nobody(secret: str) -> None:
+    """A callback that does nothing."""
+
+
+class LoginFailed(Exception):
+    """A login came to nothing. The text is for the person at the browser, and holds no secret."""
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A link for one user to log in at one server."""
+
+    id: str
+    server: str
+    challenge: str | None
+    """What the server said when it asked for credentials (WWW-Authenticate)."""
+    forgotten: str | None = None
+    """Id of a client that the authorization server was found not to know any more."""
+
+
+class UserOAuth(OAuth):
+    """A user's own tokens, as credentials of a connection. They are renewed here, and a login is never begun here.
+
+    Its requests go through `Fetcher`: the addresses are those that the server names.
+    """
+
+    def __init__(self, provider: LoginProvider, *, fetch: Fetch) -> None:
+        super().__init__(provider)
+        self._guarded = fetch
+        self.challenge: str | None = None
+        """The server's last challenge: it says where to log in, and for what."""
+        self.refused: str | None = None
+        """The access token with which nothing can be done any more; None: there was none."""
+
+    async def headers(self, *, fetch: Fetch | None = None, note: Note = _nobody) -> Mapping[str, str]:
+        """As `OAuth.headers`."""
+        return await super().headers(fetch=self._guarded, note=note)
+
+    async def renew(
+        self,
+        challenge: str | None,
+        *,
+        version: str | None = None,
+        fetch: Fetch | None = None,
+        note: Note = _nobody,
+    ) -> bool:
+        """As `OAuth.renew`; if only a person can help, the refusal says so."""
+        self.challenge = challenge
+        try:
+            return await super().renew(challenge, version=version, fetch=self._guarded, note=note)
+        except CredentialsRefused:
+            tokens = self.provider.context.current_tokens
+            self.refused = tokens.access_token if tokens is not None else None
+            raise
+
+    async def step_up(
+        self,
+        challenge: str,
+        *,
+        version: str | None = None,
+        fetch: Fetch | None = None,
+        note: Note = _nobody,
+    ) -> bool:
+        """As `OAuth.step_up`."""
+        self.challenge = challenge
+        return await super().step_up(challenge, version=version, fetch=self._guarded, note=note)
+
+
+class Logins:
+    """The logins of all users at all servers."""
+
+    def __init__(
+        self, store: Store, ring: KeyRing, *, fetch: Callable[[str], Fetch], config: Callable[[str], ServerConfig]
+    ) -> None:
+        """
+        Args:
+            store: Keeps invitations, logins that have begun, registered clients and tokens.
+            ring: Seals all of it.
+            fetch: For a server, sends requests to addresses that it names.
+            config: The entry of a server, by name; raises `KeyError` if it is gone.
+        """
+        self._store = store
+        self._fetch = fetch
+        self._config = config
+        self._tokens = ring.sealer("upstream tokens")
+        self._sealer = ring.sealer("upstream login")
+
+    # -- tokens
+
+    def storage(self, principal: Principal, server: str) -> PrincipalTokens:
+        """Where a principal's tokens for a server are."""
+        config = self._config(server)
+        return PrincipalTokens(
+            self._store,
+            self._tokens,
+            principal=principal,
+            server=server,
+            url=config.endpoint,
+            client=_configured(config.auth),
+        )
+
+    def credentials(self, principal: Principal, server: str) -> UserOAuth:
+        """A principal's credentials for a server, for all connections of this process."""
+        provider = self._provider(principal, server, "http://127.0.0.1/callback")
+        provider.nobody = "this user has not logged in at it through this gateway, or has to log in again"
+        return UserOAuth(provider, fetch=self._fetch(server))
+
+    def _provider(self, principal: Principal, server: str, redirect_uri: str) -> LoginProvider:
+        config = self._config(server)
+        login = config.auth if isinstance(config.auth, Login) else Login()
+        scope = " ".join(login.scopes) or None
+        back = [AnyUrl(redirect_uri)]
+        metadata = OAuthClientMetadata(
+            redirect_uris=back, client_name=f"{CLIENT_NAME} gateway", scope=scope, token_endpoint_auth_method=None
+        )
+        provider = LoginProvider(config.endpoint, metadata, self.storage(principal, server))
+        provider.configured_scope = scope
+        return provider
+
+    # -- the steps of a login
+
+    async def invite(
+        self, principal: Principal, server: str, challenge: str | None, *, forgotten: str | None = None
+    ) -> Invitation:
+        """Make a link for a principal.
+
+        Args:
+            principal: Who may log in with it.
+            server: Where.
+            challenge: What the server said when it asked for credentials.
+            forgotten: Id of a client that the authorization server does not know any more.
+
+        Raises:
+            LoginFailed: it has too many already.
+            StoreUnavailable: it cannot be kept.
+        """
+        invitation = Invitation(secrets.token_urlsafe(16), server, challenge, forgotten)
+        await self._keep(self._invited(principal, invitation.id), asdict(invitation))
+        return invitation
+
+    async def invited(self, principal: Principal, name: str) -> Invitation | None:
+        """The invitation of this name, if it is this principal's and is still good."""
+        found = await self._kept(self._invited(principal, name))
+        return None if found is None else Invitation(**found[0])
+
+    async def begin(self, principal: Principal, invitation: Invitation, redirect_uri: str) -> str:
+        """Begin a login. Returns the address that the browser has to open.
+
+        Args:
+            principal: Whom the browser has proved to belong to.
+            invitation: Of `invited`.
+            redirect_uri: Where the browser comes back to.
+
+        Raises:
+            LoginFailed: nobody can log in at this server now; the text says why.
+            StoreUnavailable: it cannot be kept.
+        """
+        server = self._known(invitation.server)
+        provider = self._provider(principal, server, redirect_uri)
+        request = self._request(provider, server, invitation.challenge)
+        try:
+            record = await self.storage(principal, server).load()
+            place = self._client(server, redirect_uri)
+            known = await self._kept(place)
+            shared = None if known is None else OAuthClientInformationFull.model_validate(known[0])
+            if shared is not None and (is_expired(shared) or shared.client_id == invitation.forgotten):
+                shared = None
+            provider.context.client_info = _configured(self._config(server).auth) or shared
+
+            async def keep(client: OAuthClientInformationFull) -> None:
+                # One registration for all users: each would otherwise make one of its own.
+                value = self._sealed(place, client.model_dump(mode="json", exclude_none=True))
+                await self._store.put(place, value, ttl=LIFETIME)
+
+            found = await find_server(request, record)
+            await choose_client(request, found, TokenRecord(), forgotten=None, keep=keep)
+            begun, address = Authorization.begin(provider, found)
+        except (CredentialsRefused, CredentialsUnavailable) as error:
+            failed = str(error)
+        else:
+            kept = {**begun.to_json(), "server": server, "link": invitation.id}
+            await self._keep(self._begun(principal, begun.state), kept)
+            return address
+        raise LoginFailed(failed)
+
+    async def finish(
+        self, principal: Principal, *, state: str, code: str | None, iss: str | None, said: str | None
+    ) -> str:
+        """The browser has come back. Returns the name of the server that the user is logged in at now.
+
+        Args:
+            principal: Whom the browser has proved to belong to.
+            state: What it brought.
+            code: The authorization code, if there is one.
+            iss: The issuer it names (RFC 9207).
+            said: The error code, if the login was refused.
+
+        Raises:
+            LoginFailed: no login of this principal waits for this answer, or it was refused.
+            StoreUnavailable: what was begun cannot be looked up.
+        """
+        place = self._begun(principal, state)
+        found = await self._kept(place)
+        # Deleted before anything else is done with it: of two answers with one state, one counts.
+        if found is None or not await self._store.delete(place, version=found[1]):
+            raise LoginFailed(
+                "No login of yours waits for this answer. It was answered already, is older than 10 minutes, or was "
+                "begun by somebody else."
+            )
+        server = self._known(found[0].pop("server"))
+        begun = Authorization.from_json(found[0])
+        name = redact_url(begun.server.issuer)
+        if code is None:
+            raise LoginFailed(f"{name} refused the login{f' ({_plain(said)})' if said else ''}.")
+        provider = self._provider(principal, server, begun.redirect_uri)
+        if begun.server.server_url != provider.context.server_url:
+            raise LoginFailed(f"The address of {server!r} has changed since. Begin again.")
+        try:
+            outgoing = begun.token_request(provider, code, iss)
+
+            async def trade() -> Refused | None:
+                outcome = await self._request(provider, server, None).tokens(outgoing, begun.server)
+                if isinstance(outcome, Refused):
+                    return outcome
+                await self._store_tokens(principal, server, begun, outcome)
+                return None
+
+            refused = await patiently(trade)
+            if refused is None:
+                await self._store.delete(self._invited(principal, found[0]["link"]))
+                return server
+            failed = await self._told(refused, server, begun, provider)
+        except (CredentialsRefused, CredentialsUnavailable) as error:
+            failed = str(error)
+        raise LoginFailed(failed)
+
+    async def _store_tokens(self, principal: Principal, server: str, begun: Authorization, tokens: OAuthToken) -> None:
+        storage = self.storage(principal, server)
+        if tokens.scope is None:
+            # RFC 6749, 5.1: a scope that is left out is the one that was asked for.
+            tokens.scope = begun.scope
+        changes: dict[str, Any] = {
+            "tokens": tokens,
+            "expires_at": expiry(tokens),
+            "issuer": begun.server.issuer,
+            "server": origin(begun.server.server_url),
+            "client": begun.client,
+            "rotates": None,
+            "mark": None,
+        }
+        # A login counts for more than a renewal that was under way: that one's tokens are of the login before.
+        while not await storage.replace((await storage.load()).successor(**changes)):
+            """Somebody else wrote in between: this write comes after theirs."""
+
+    async def _told(self, refused: Refused, server: str, begun: Authorization, provider: LoginProvider) -> str:
+        """How a code was refused. A client that the authorization server has forgotten is registered anew next time."""
+        if refused.registration and is_dynamic(begun.client, provider):
+            place = self._client(server, begun.redirect_uri)
+            found = await self._kept(place)
+            if found is not None and found[0].get("client_id") == begun.client.client_id:
+                await self._store.delete(place, version=found[1])
+            return f"{redact_url(begun.server.issuer)} does not know this gateway any more. Begin again."
+        return f"{redact_url(begun.server.issuer)} refused: {refused.said}"
+
+    # -- the store
+
+    def _known(self, server: str) -> str:
+        try:
+            self._config(server)
+        except KeyError:
+            raise LoginFailed(f"There is no server {server!r} any more.") from None
+        return server
+
+    def _request(self, provider: LoginProvider, server: str, challenge: str | None) -> Request:
+        # Nothing is shown of what is learned here but what this module composes itself, so there is nobody to tell.
+        return Request(provider, refusal(401, challenge), VERSION, self._fetch(server), lambda secret: None)
+
+    def _client(self, server: str, redirect_uri: str) -> Key:
+        """Where the client is that was registered for all users of a server."""
+        return Key("clients", f"{server} {address_hash(f'{self._config(server).endpoint} {redirect_uri}')}")
+
+    @staticmethod
+    def _invited(principal: Principal, name: str) -> Key:
+        return Key(f"logins/{principal.digest}", f"link {_hash(name)}")
+
+    @staticmethod
+    def _begun(principal: Principal, state: str) -> Key:
+        return Key(f"logins/{principal.digest}", f"state {_hash(state)}")
+
+    async def _keep(self, place: Key, content: Mapping[str, Any]) -> None:
+        try:
+            await self._store.add(place, self._sealed(place, content), ttl=GOOD_FOR, limit=AT_ONCE)
+        except StoreFull:
+            full = True
+        else:
+            full = False
+        if full:
+            raise LoginFailed("Too many logins of yours were begun in the last 10 minutes. Wait until they expire.")
+
+    async def _kept(self, place: Key) -> tuple[dict[str, Any], int] | None:
+        record = await self._store.get(place)
+        if record is None:
+            return None
+        try:
+            content = self._sealer.open(record.value.decode("ascii", "replace"), "\n".join(place))
+        except NotSealedHere:
+            return None
+        found: dict[str, Any] = json.loads(content)
+        return found, record.version
+
+    def _sealed(self, place: Key, content: Mapping[str, Any]) -> bytes:
+        return self._sealer.seal(json.dumps(content).encode(), "\n".join(place)).encode("ascii")
+
+
+def _configured(auth: Any) -> OAuthClientInformationFull | None:
+    """The client that an entry names for its logins."""
+    if not isinstance(auth, Login) or auth.client_id is None:
+        return None
+    return OAuthClientInformationFull(
+        client_id=auth.client_id,
+        client_secret=auth.client_secret,
+        token_endpoint_auth_method="client_secret_post" if auth.client_secret else "none",
+        scope=" ".join(auth.scopes) or None,
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(text: str) -> str:
+    """An error code of an authorization server: it has letters and underscores, and whatever else is not shown."""
+    return text if text.isascii() and text.replace("_", "").isalnum() and len(text) <= 40 else "an unknown error"

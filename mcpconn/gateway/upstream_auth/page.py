@@ -1,0 +1,259 @@
+"""The gateway's page at `/login/...`: a browser proves whose it is, is sent to log in at a server, and comes back.
+
+Without the proof, an attacker could send a link of its own to somebody else, whose consent at the server would then
+give the attacker a login of that person's. So the link opens nothing until the browser has shown the key or token of
+the very user that the link was made for, typed by a person into a form of this page, and the answer of the server is
+taken only from the browser that asked. What is remembered of the browser is in one sealed cookie, for 10 minutes.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from mcpconn.gateway.access.credentials import Identity, NotNow, Refused
+from mcpconn.gateway.access.gate import Gate
+from mcpconn.gateway.principals import ANONYMOUS, Principal
+from mcpconn.gateway.seal import KeyRing, NotSealedHere
+from mcpconn.gateway.store import StoreUnavailable
+from mcpconn.gateway.upstream_auth.logins import CALLBACK, GOOD_FOR, Invitation, LoginFailed, Logins
+
+LOGIN = "/login/"
+COOKIE = "__Host-mcpconn-login"
+"""The prefix makes browsers insist on `Secure`, on `Path=/` and on no `Domain` (RFC 6265bis, 4.1.3.2)."""
+LONGEST_FORM = 32 * 1024
+"""Bytes of a form: a token has 16 KiB at most."""
+STYLE = "body{font:1.1em system-ui,sans-serif;max-width:34em;margin:3em auto;padding:0 1em;color-scheme:light dark}"
+FIELD = "input{font:inherit;width:100%;box-sizing:border-box;margin:.5em 0}button{font:inherit;padding:.4em 1em}"
+HEADERS = {
+    # No script runs and nothing is loaded: whatever text a server or a browser sends stays text.
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+@dataclass(frozen=True)
+class _Browser:
+    """Whose a browser has proved to be."""
+
+    principal: Principal
+    until: float
+
+
+class LoginPage:
+    """The ASGI application of the page."""
+
+    def __init__(
+        self,
+        logins: Logins,
+        ring: KeyRing,
+        *,
+        gate: Gate,
+        security: TransportSecuritySettings,
+        done: Callable[[Principal, str], Awaitable[None]],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Args:
+            logins: Makes the logins.
+            ring: Seals the cookie.
+            gate: Who is let in.
+            security: Hosts and origins that are let in.
+            done: Told of a user who is logged in now, and at which server.
+            wall: Seconds since 1970.
+        """
+        self._logins = logins
+        self._sealer = ring.sealer("login cookie")
+        self._gate = gate
+        self._security = TransportSecurityMiddleware(security)
+        self._done = done
+        self._wall = wall
+
+    async def __call__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        # A name that a foreign site made point to this machine is none of ours (DNS rebinding).
+        refusal = await self._security.validate_request(request, is_post=False)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        name = path.removeprefix(LOGIN)
+        try:
+            if name == CALLBACK and request.method == "GET":
+                response = await self._came_back(request)
+            elif request.method == "GET":
+                response = self._form(request, name)
+            elif request.method == "POST":
+                response = await self._posted(request, name)
+            else:
+                response = _page(405, "This page is opened by a browser.")
+        except LoginFailed as error:
+            response = _page(400, str(error))
+        except StoreUnavailable:
+            response = _page(503, "The gateway cannot reach its store now. Try again in a moment.")
+        await response(scope, receive, send)
+
+    # -- the link
+
+    def _form(self, request: Request, name: str) -> Response:
+        """What a link shows, to whomever opens it: nothing of whose it is, or for which server."""
+        browser = self._browser(request)
+        if browser is not None:
+            who = "this machine's user" if browser.principal == ANONYMOUS else str(browser.principal)
+            words = f"This browser belongs to {who} here."
+            return _page(200, words, _FORM.format(field="", button="Go on"))
+        if not self._asks:
+            return _page(200, "A server asks for a login of yours.", _FORM.format(field="", button="Go on"))
+        return _page(
+            200,
+            "A server asks for a login of yours. First show that this browser is yours: give the key or token that "
+            "your client uses for this gateway.",
+            _FORM.format(field=_KEY, button="Go on"),
+        )
+
+    async def _posted(self, request: Request, name: str) -> Response:
+        if not self._own_page(request):
+            # A foreign page must not log this browser in as somebody else, nor begin a login in its name.
+            return _page(403, "This form is only for the gateway's own page.")
+        form = parse_qs(await _body(request), keep_blank_values=True, max_num_fields=10)
+        try:
+            identity = await self._proof(request, form.get("key", [""])[0].strip())
+        except Refused as error:
+            return _page(403, f"That does not open this gateway: {error}.", _FORM.format(field=_KEY, button="Go on"))
+        except NotNow as error:
+            return _page(503, f"Tokens cannot be checked now: {error}. Try again in a moment.")
+        if identity is None:
+            return _page(401, "Give the key or token first.", _FORM.format(field=_KEY, button="Go on"))
+        principal = identity.principal
+        invitation = await self._logins.invited(principal, name)
+        if invitation is None:
+            raise LoginFailed(
+                "This link is not one of yours. It was made for another user, was used already, or is older than 10 "
+                "minutes. Ask your own client again."
+            )
+        rights = self._gate.rights(identity)
+        if rights is None or not rights.server(invitation.server):
+            return _page(403, f"You may not use {invitation.server!r}.")
+        address = await self._logins.begin(principal, invitation, self._redirect_uri(request.scope))
+        return self._onward(invitation, identity, address)
+
+    def _onward(self, invitation: Invitation, identity: Identity, address: str) -> Response:
+        place = urlsplit(address)
+        where = html.escape(f"{place.scheme}://{place.netloc}")
+        # No redirect: `form-action` would have to name the server's address, which is not known before.
+        body = (
+            f'<meta http-equiv="refresh" content="0;url={html.escape(address, quote=True)}">'
+            f'<p><a rel="noreferrer" href="{html.escape(address, quote=True)}">Go on to {where}</a></p>'
+        )
+        response = _page(200, f"You log in at {invitation.server} with {place.hostname}.", body)
+        until = self._wall() + GOOD_FOR
+        if identity.expires is not None:
+            until = min(until, identity.expires)
+        principal = identity.principal
+        cookie = {
+            "who": [principal.client, principal.issuer, principal.subject],
+            "until": until,
+            "nonce": secrets.token_hex(8),
+        }
+        # Lax: the server's redirect brings it along, which `Strict` would not; no form of a foreign page does.
+        response.set_cookie(
+            COOKIE,
+            self._sealer.seal(json.dumps(cookie).encode()),
+            max_age=int(GOOD_FOR),
+            httponly=True,
+            secure=True,
+            samesite="lax",
+        )
+        return response
+
+    # -- the way back
+
+    async def _came_back(self, request: Request) -> Response:
+        browser = self._browser(request)
+        if browser is None:
+            raise LoginFailed(
+                "This browser has not shown whose it is in the last 10 minutes, so nothing was done. Open the link of "
+                "your client again, in the browser that you log in with."
+            )
+        asked = request.query_params
+        server = await self._logins.finish(
+            browser.principal,
+            state=asked.get("state", ""),
+            code=asked.get("code"),
+            iss=asked.get("iss"),
+            said=asked.get("error"),
+        )
+        await self._done(browser.principal, server)
+        return _page(200, f"You are logged in at {server}. Go back to your client; this page can be closed.")
+
+    # -- whose a browser is
+
+    @property
+    def _asks(self) -> bool:
+        """Whether clients have to show a credential. If not, everybody here is one person."""
+        return self._gate.settings.asks
+
+    async def _proof(self, request: Request, key: str) -> Identity | None:
+        if key:
+            return await self._gate.identify(key)
+        if not self._asks:
+            return Identity(ANONYMOUS)
+        browser = self._browser(request)
+        return None if browser is None else Identity(browser.principal, expires=browser.until)
+
+    def _browser(self, request: Request) -> _Browser | None:
+        sealed = request.cookies.get(COOKIE)
+        if sealed is None:
+            return None
+        try:
+            content = json.loads(self._sealer.open(sealed))
+        except NotSealedHere:
+            return None
+        client, issuer, subject = content["who"]
+        browser = _Browser(Principal(client, issuer, subject), content["until"])
+        if browser.until <= self._wall() or not self._gate.knows(browser.principal):
+            return None
+        return browser
+
+    def _own_page(self, request: Request) -> bool:
+        """Whether a form was sent by a page of this gateway: browsers say so with every POST."""
+        sent = urlsplit(request.headers.get("origin", "")).netloc.lower()
+        return sent != "" and sent == urlsplit(self._gate.origin(request.scope)).netloc.lower()
+
+    def _redirect_uri(self, scope: Scope) -> str:
+        return f"{self._gate.origin(scope)}{scope.get('root_path', '')}{LOGIN}{CALLBACK}"
+
+
+async def _body(request: Request) -> str:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_FORM:
+            raise LoginFailed("That is too long for a key or token.")
+    return body.decode("utf-8", "replace")
+
+
+_KEY = '<input type="password" name="key" autocomplete="off" autofocus required aria-label="Key or token">'
+_FORM = '<form method="post">{field}<button>{button}</button></form>'
+
+
+def _page(status: int, words: str, body: str = "") -> Response:
+    content = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Log in</title><style>{STYLE}{FIELD}</style>'
+        f'<meta name="viewport" content="width=device-width"><main><h1>Log in</h1><p>{html.escape(words)}</p>{body}'
+        "</main></html>"
+    )
+    return Response(content, status, headers=HEADERS, media_type="text/html")

@@ -1,0 +1,96 @@
+"""Users' own credentials, put together for one gateway: logins, exchanges, the page, and what calls are offered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from mcp.server.transport_security import TransportSecuritySettings
+
+from mcpconn.config import ServerConfig
+from mcpconn.gateway.access.gate import Gate
+from mcpconn.gateway.config import Settings
+from mcpconn.gateway.downstream import Call
+from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.seal import KeyRing
+from mcpconn.gateway.store import Store
+from mcpconn.gateway.upstream_auth.addresses import Fetcher
+from mcpconn.gateway.upstream_auth.entries import Entries, fetcher
+from mcpconn.gateway.upstream_auth.logins import Logins
+from mcpconn.gateway.upstream_auth.offering import Offers
+from mcpconn.gateway.upstream_auth.page import LoginPage
+from mcpconn.gateway.upstream_auth.users import UserAuth
+from mcpconn.mcpjson import Servers
+
+
+class UpstreamAuth:
+    """What a gateway has for its users' own credentials."""
+
+    def __init__(self, settings: Settings, *, alone: bool) -> None:
+        """
+        Args:
+            settings: How the gateway's servers are shown.
+            alone: There is one user, who logs in with `mcpconn login`, as over stdio.
+        """
+        self._alone = alone
+        self._entries = Entries()
+        self._settings = settings
+        self.users: UserAuth
+        self.offers: Offers
+        self.page: LoginPage
+
+    def prepare(self, servers: Mapping[str, ServerConfig], settings: Settings) -> Servers:
+        """The entries of servers as the gateway uses them.
+
+        Raises:
+            ConfigError: an entry contradicts its `credentials`.
+        """
+        return self._entries.prepare(
+            servers, settings.credentials, allowed=settings.allowed_addresses, alone=self._alone
+        )
+
+    def assemble(
+        self,
+        *,
+        store: Store,
+        ring: KeyRing,
+        gate: Gate,
+        security: TransportSecuritySettings,
+        entry: Callable[[str], ServerConfig],
+        one_person: bool,
+        done: Callable[[Principal, str], None],
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            store: The gateway's.
+            ring: Its keys.
+            gate: Who is let in.
+            security: Hosts and origins that are let in.
+            entry: A server's entry, by name; raises `KeyError` if it is gone.
+            one_person: Everybody who is anonymous is the same person.
+            done: Told of a user whose lists at a server are others now.
+        """
+        self._gate = gate
+        self._entry = entry
+        logins = Logins(store, ring, fetch=self._fetcher, config=entry)
+        self.users = UserAuth({}, logins, config=entry, one_person=one_person)
+        self.offers = Offers(self.users, page=self._address)
+        self.page = LoginPage(logins, ring, gate=gate, security=security, done=self._logged_in)
+        self._done = done
+        self.settle(self._settings)
+
+    def settle(self, settings: Settings) -> None:
+        """Use these settings from now on."""
+        self._settings = settings
+        self.users.settings = {} if self._alone else settings.credentials
+
+    def _fetcher(self, server: str) -> Fetcher:
+        return fetcher(self._entry(server), self._settings.allowed_addresses)
+
+    def _address(self, call: Call) -> str | None:
+        scope = call.ctx.request.scope if call.ctx.request is not None else None
+        return None if scope is None else f"{self._gate.origin(scope)}{scope.get('root_path', '')}"
+
+    async def _logged_in(self, principal: Principal, server: str) -> None:
+        self.offers.done(principal, server)
+        self._done(principal, server)

@@ -1,0 +1,123 @@
+"""The tokens of one principal for one server, sealed in the gateway's store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+from mcp.shared.auth import OAuthClientInformationFull
+
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+from mcpconn.auth.record import NotARecord, TokenRecord, parse_json
+from mcpconn.auth.store import StoredTokens
+from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.seal import NotSealedHere, Sealer
+from mcpconn.gateway.store import Key, Record, Store, StoreUnavailable
+
+LIFETIME = 180 * 86_400.0
+"""Seconds for which a login is kept after its last renewal: most refresh tokens have ended by then."""
+
+
+def address_hash(url: str) -> str:
+    """A server's address in keys: tokens for one address are no tokens for another that the name gets later."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+class PrincipalTokens(StoredTokens):
+    """A `TokenStore` on the gateway's store. It is shared by all processes of the gateway."""
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        *,
+        principal: Principal,
+        server: str,
+        url: str,
+        client: OAuthClientInformationFull | None = None,
+    ) -> None:
+        """
+        Args:
+            store: The gateway's.
+            sealer: Seals what is stored.
+            principal: Whose tokens they are.
+            server: The server's name.
+            url: Its address.
+            client: The client that is configured; its secret stays in the configuration.
+        """
+        self._store = store
+        self._sealer = sealer
+        self._client = client
+        self._server = server
+        self._place = Key(f"tokens/{principal.digest}", f"{server} {address_hash(url)}")
+        # What is sealed for one user and server cannot be opened as another's, whoever can write to the store.
+        self._context = "\n".join(self._place)
+
+    async def load(self) -> TokenRecord:
+        """The record; one of generation 0 if there is none.
+
+        Raises:
+            CredentialsRefused: what is stored cannot be read.
+            CredentialsUnavailable: the store does not answer.
+        """
+        return (await self._read())[1]
+
+    async def replace(self, record: TokenRecord) -> bool:
+        """Store `record`, if what is stored has the generation before it.
+
+        Raises:
+            CredentialsRefused, CredentialsUnavailable: as `load`.
+        """
+        present, known = await self._read()
+        if known.generation != record.generation - 1:
+            return False
+        if self._client is not None:
+            record = replace(record, client=None)
+        value = self._sealer.seal(json.dumps(record.to_json()).encode(), self._context).encode("ascii")
+        try:
+            if present is None:
+                return await self._store.add(self._place, value, ttl=LIFETIME) is not None
+            return await self._store.swap(self._place, present.version, value, ttl=LIFETIME) is not None
+        except StoreUnavailable:
+            unavailable = self._unavailable()
+        raise unavailable
+
+    async def delete(self) -> None:
+        """Forget the login: its principal was revoked.
+
+        Raises:
+            CredentialsUnavailable: the store does not answer.
+        """
+        try:
+            await self._store.delete(self._place)
+        except StoreUnavailable:
+            unavailable = self._unavailable()
+        else:
+            return
+        raise unavailable
+
+    async def _read(self) -> tuple[Record | None, TokenRecord]:
+        try:
+            present = await self._store.get(self._place)
+        except StoreUnavailable:
+            unavailable = self._unavailable()
+        else:
+            record = TokenRecord() if present is None else self._opened(present.value)
+            return present, record if self._client is None else replace(record, client=self._client)
+        raise unavailable
+
+    def _opened(self, value: bytes) -> TokenRecord:
+        try:
+            content = self._sealer.open(value.decode("ascii", "replace"), self._context)
+            return TokenRecord.from_json(parse_json(content))
+        except (NotSealedHere, NotARecord):
+            pass
+        # Outside the handler: a parser's error may quote what was stored.
+        raise CredentialsRefused(f"the stored login at {self._server!r} cannot be read with the present sealing keys")
+
+    def _unavailable(self) -> CredentialsUnavailable:
+        return CredentialsUnavailable(f"the gateway's store, with the login at {self._server!r}, does not answer")
+
+    def __repr__(self) -> str:
+        return f"<PrincipalTokens for {self._server}>"

@@ -1,0 +1,157 @@
+"""Which credentials a user's connection to a server has, for servers that see their users' own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+from mcpconn.config import ServerConfig
+from mcpconn.connection import Connection
+from mcpconn.core.failures import FailureKind
+from mcpconn.core.states import State
+from mcpconn.errors import CallFailed, McpConnError
+from mcpconn.gateway.downstream import Downstream
+from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.upstream_auth.config import TokenExchange, UserCredentials, UserLogin
+from mcpconn.gateway.upstream_auth.exchange import ExchangedToken
+from mcpconn.gateway.upstream_auth.logins import Logins, UserOAuth
+from mcpconn.observe import log
+
+REVIVED = 10.0
+"""Seconds that a call waits for a connection whose credentials are good again."""
+
+
+class NoCredentials(McpConnError):
+    """This client cannot have credentials of its own for the server. Nothing was sent."""
+
+
+class UserAuth:
+    """The credentials of all users for all servers."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, UserCredentials],
+        logins: Logins,
+        *,
+        config: Callable[[str], ServerConfig],
+        one_person: bool,
+    ) -> None:
+        """
+        Args:
+            settings: Of the servers that see their users' own credentials, by name.
+            logins: The users' logins.
+            config: The entry of a server, by name.
+            one_person: Everybody who is anonymous is the same person.
+        """
+        self.settings = settings
+        """May be replaced while the gateway runs."""
+        self.logins = logins
+        self._config = config
+        self._one_person = one_person
+        # As long as a connection uses them. One object for all connections of a user to a server: what is renewed is
+        # renewed once.
+        self._known: WeakValueDictionary[tuple[Principal, str, str], UserOAuth | ExchangedToken] = WeakValueDictionary()
+
+    def own(self, server: str) -> bool:
+        """Whether a server sees its users' own credentials."""
+        return server in self.settings
+
+    def logs_in(self, server: str) -> bool:
+        """Whether a server's users log in there themselves."""
+        return isinstance(self.settings.get(server), UserLogin)
+
+    def credentials(self, server: str, client: Downstream) -> tuple[UserOAuth | ExchangedToken, str]:
+        """A client's credentials for a server, and what tells them from others of the same principal's.
+
+        Raises:
+            NoCredentials: it can have none.
+        """
+        settings, principal = self.settings[server], client.principal
+        url = self._config(server).endpoint
+        if isinstance(settings, UserLogin):
+            if principal.client == "anonymous" and not self._one_person:
+                raise NoCredentials(
+                    f"server {server!r} needs a login of the user's own, and this gateway cannot tell its anonymous "
+                    "clients apart: use a key or a token"
+                )
+            return self._of(principal, server, url, lambda: self.logins.credentials(principal, server)), ""
+        inbound = client.inbound
+        if inbound is None:
+            raise NoCredentials(
+                f"server {server!r} needs a token of the user's own, and a key cannot be exchanged for one: use a "
+                "token of an issuer that this gateway knows"
+            )
+        # A token with other scopes is one with other rights: it must not use a session that was opened with more.
+        rights = hashlib.sha256(" ".join(sorted(inbound.scopes)).encode()).hexdigest()[:16]
+        found = self._of(principal, server, f"{url} {rights}", lambda: self._exchange(settings, server, url))
+        assert isinstance(found, ExchangedToken)
+        found.offer(inbound)
+        return found, rights
+
+    def _exchange(self, settings: TokenExchange, server: str, url: str) -> ExchangedToken:
+        return ExchangedToken(settings, server=server, url=url)
+
+    def _of(
+        self, principal: Principal, server: str, kind: str, make: Callable[[], UserOAuth | ExchangedToken]
+    ) -> UserOAuth | ExchangedToken:
+        place = principal, server, kind
+        found = self._known.get(place)
+        if found is None:
+            found = self._known[place] = make()
+        return found
+
+    def configured(self, server: str, auth: Any) -> ServerConfig:
+        """The entry of a server for a connection with these credentials."""
+        return replace(self._config(server), auth=auth)
+
+    async def revive(self, connection: Connection, server: str, client: Downstream) -> bool:
+        """Connect again what failed for lack of credentials, if there are others by now. Whether there are.
+
+        The user may have logged in through another process of the gateway, or come with another token.
+        """
+        if not lacks_credentials(connection):
+            return False
+        credentials, _ = self.credentials(server, client)
+        if isinstance(credentials, UserOAuth):
+            try:
+                stored = await self.logins.storage(client.principal, server).load()
+            except (CredentialsRefused, CredentialsUnavailable):
+                return False
+            if stored.tokens is None or stored.tokens.access_token == credentials.refused:
+                return False
+        elif not credentials.untried:
+            return False
+        await reconnected(connection)
+        return True
+
+    async def logged_in(self, connections: list[Connection]) -> None:
+        """A user has logged in: the connections that failed for lack of it are connected again."""
+        for connection in connections:
+            if connection.state is not State.CLOSED:
+                await reconnected(connection, timeout=0)
+
+    async def forget(self, principal: Principal) -> None:
+        """A principal was revoked: whoever gets its name later must not find its logins."""
+        for server in [name for name in self.settings if self.logs_in(name)]:
+            try:
+                await self.logins.storage(principal, server).delete()
+            except CredentialsUnavailable as error:
+                log.error("gateway.login_not_forgotten", server=server, error=str(error))
+
+
+def lacks_credentials(connection: Connection) -> bool:
+    """Whether a connection has failed because its credentials were refused, or there are none."""
+    failure = connection.last_failure
+    return connection.state is State.FAILED and failure is not None and failure.kind is FailureKind.AUTH
+
+
+async def reconnected(connection: Connection, *, timeout: float = REVIVED) -> None:
+    """Have a connection read its credentials anew. What comes of that is told to the next call."""
+    try:
+        await connection.update_credentials(timeout=timeout)
+    except CallFailed:
+        return
