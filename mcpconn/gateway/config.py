@@ -180,6 +180,8 @@ def loaded(
     Raises:
         ConfigError: one of them cannot be used.
     """
+    if isinstance(servers, mcpjson.Servers):
+        return servers, settings or Settings()
     if isinstance(servers, Mapping):
         parsed = {name: ServerConfig.parse(name, entry) for name, entry in servers.items()}
         return mcpjson.Servers(parsed), settings or Settings()

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from mcpconn import mcpjson
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.hosts import loopback
 from mcpconn.gateway.activation import notify
 from mcpconn.gateway.app import App
+from mcpconn.gateway.config import loaded
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.seal import given_ring, kept_ring
 from mcpconn.gateway.store import FileStore
@@ -98,7 +98,8 @@ def make_app(
     Raises:
         ConfigError: the file, the key or the store cannot be used.
     """
-    if all(config.disabled for config in mcpjson.load(path).values()):
+    servers, settings = loaded(path, None)
+    if all(config.disabled for config in servers.values()):
         raise ConfigError(f"{path}: there are no servers in it")
     ring, made = (given_ring(sealing_keys), False) if sealing_keys is not None else kept_ring(state / "keys")
     if made:
@@ -107,7 +108,8 @@ def make_app(
     public_name = urlsplit(public_url).hostname if public_url else None
     hosts = (*allowed_hosts, *([public_name] if public_name else []))
     return App(
-        path,
+        servers,
+        settings=settings,
         store=store,
         ring=ring,
         security=loopback(hosts),
