@@ -19,6 +19,7 @@ from hashlib import sha256
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+import mcp_types as types
 from mcp import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -133,6 +134,13 @@ class Upstreams:
     def common(self, server: str) -> Connection:
         """The manager's own connection to a server. One that sees its users' credentials is never used."""
         return self._manager[server]
+
+    def tools(self, server: str, client: Downstream) -> Mapping[str, types.Tool]:
+        """The tools that a client sees of a server, as far as they are known."""
+        try:
+            return self.lister(server, client).catalog.tools
+        except NoCredentials:
+            return {}
 
     def harmless(self, server: str, tool: str, client: Downstream | None = None) -> bool:
         """Whether running a tool twice does no harm, as far as its annotations say.
