@@ -24,7 +24,7 @@ TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo bench soak mutate conformance \
+.PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo demo-svg bench soak mutate conformance \
   compat canary frameworks docs dist clean distclean
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo "make soak         a thousand simulated days of outages, from a thousand seeds"
 	@echo "make mutate       change the core line by line; does a test notice?"
 	@echo "make demo         watch connections break and recover"
+	@echo "make demo-svg     record the demo: its moving picture, and the excerpt in the README"
 	@echo "make bench        measure; a short run: make bench BENCH_ARGS=--quick"
 	@echo "make docs         build the site into site/"
 	@echo "make dist         build the wheel and the sdist into dist/, and try both in a fresh environment"
@@ -112,6 +113,10 @@ test-all: $(INSTALLED)
 
 demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(USABLE))
 	$(BIN)/python -m mcpconn.demo
+
+# A terminal of its own for the demo: its picture, and the excerpt in the README.
+demo-svg: $(INSTALLED)
+	$(BIN)/python -m tests.demo_picture
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [name ...]`: measure, print a table, write JSON and docs/performance.md."""
+"""`python -m benchmarks [--quick] [name ...]`: measure, print a table, write JSON and the pages about it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import os
 import platform
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from datetime import datetime, timezone
 from typing import Any
 
 import anyio
 
-from benchmarks import calls, fleet, machine, peers, recovery, safeties, simulated
-from benchmarks.measure import Report, Row
+from benchmarks import calls, fleet, machine, pages, peers, recovery, safeties, simulated
+from benchmarks.measure import Report
+from benchmarks.pages import target, verdict
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
-REMARKS = ROOT / "benchmarks" / "remarks.md"
-README = ROOT / "README.md"
-PAGE = ROOT / "docs" / "performance.md"
 GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
     **calls.GROUPS,
     **recovery.GROUPS,
@@ -30,18 +26,6 @@ GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
     **safeties.GROUPS,
     **peers.GROUPS,
 }
-
-
-def verdict(row: Row) -> str:
-    """Whether the target was reached, in a word."""
-    return {True: "met", False: "MISSED", None: ""}[row.met]
-
-
-def target(row: Row) -> str:
-    """What the figure was meant to be."""
-    parts = [f"<= {row.target:g}"] if row.target is not None else []
-    parts += [f">= {row.least:g}"] if row.least is not None else []
-    return " and ".join(parts) or "reported"
 
 
 def merged(reports: Mapping[str, Report]) -> dict[str, Any]:
@@ -56,49 +40,6 @@ def merged(reports: Mapping[str, Report]) -> dict[str, Any]:
             else:
                 found[name] = data
     return found
-
-
-def page(reports: Mapping[str, Report], plots: list[Path], quick: bool) -> str:
-    """docs/performance.md."""
-    series = merged(reports)
-    lines = [
-        "# Performance",
-        "",
-        "Made by `make bench`. Both sides of a comparison run in turn, in one run; figures are medians. The ratios",
-        "carry over to other machines, the absolute figures do not.",
-        "",
-        f"Measured on {os.cpu_count()} processors, {platform.system()}, CPython {platform.python_version()}"
-        + (", with `--quick` (fewer rounds)." if quick else "."),
-        "",
-        "| what | figure | target | | behind it |",
-        "|---|---|---|---|---|",
-    ]
-    rows = [row for report in reports.values() for row in report.rows]
-    lines += [
-        f"| {row.name} | {row.figure:.4g} {row.unit} | {target(row)} | {verdict(row)} | {row.note} |" for row in rows
-    ]
-    for plot in plots:
-        lines += ["", f"![{plot.stem.partition('-')[2]}](assets/{plot.name})"]
-    notes = [note for report in reports.values() for note in report.notes]
-    lines += ["", "## Where the time goes", ""]
-    lines += ["Shares of the measuring process's own processor time, from a profile.", ""]
-    lines += [f"- {note}" for note in notes]
-    if missed := [row for row in rows if row.met is False]:
-        lines += ["", "## What was missed", ""]
-        lines += [f"- {row.name}: {row.figure:.4g} {row.unit}, {target(row)} asked for." for row in missed]
-        lines += ["", REMARKS.read_text(encoding="utf-8").strip()]
-    lines += ["", "## What each safety costs", "", (safeties.__doc__ or "").partition("\n\n")[2].strip(), ""]
-    lines += [series.get("safeties", "Not measured in this run.")]
-    lines += ["", "## The same faults, other clients", "", *peers.table(series.get("peers", {}))]
-    lines += [
-        "",
-        "## Repeat it",
-        "",
-        "`make bench` measures everything; `python -m benchmarks stampede` one group, `--quick` with fewer rounds.",
-        "The figures are also in `benchmarks/results/latest.json`.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,21 +71,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write(reports: Mapping[str, Report], quick: bool) -> None:
-    """The page, its plots, the comparison in the README, and the figures for programs."""
+    """The figures for programs, the plots, and unless the run was a quick one, what is written about them."""
     from benchmarks.plots import draw
 
     series = merged(reports)
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: [row.plain() for row in report.rows] for name, report in reports.items()}
-    everything = {"figures": plain, "peers": series.get("peers", {})}
-    RESULTS.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
-    PAGE.write_text(page(reports, draw(series, PAGE.parent / "assets"), quick), encoding="utf-8")
-    if not quick:
-        before, rest = README.read_text(encoding="utf-8").split("<!-- comparison -->\n")
-        after = rest.partition("<!-- /comparison -->")[2]
-        compared = "\n".join(peers.table(series.get("peers", {})))
-        whole = f"{before}<!-- comparison -->\n{compared}\n<!-- /comparison -->{after}"
-        README.write_text(whole, encoding="utf-8")
+    results = {
+        "measured": datetime.now(timezone.utc).date().isoformat(),
+        "machine": f"{os.cpu_count()} processors, {platform.system()}, CPython {platform.python_version()}",
+        "figures": {name: [row.plain() for row in report.rows] for name, report in reports.items()},
+        "notes": [note for report in reports.values() for note in report.notes],
+        "safeties": series.get("safeties", "Not measured in this run."),
+        "peers": series.get("peers", {}),
+    }
+    if quick:
+        print(json.dumps(results["peers"], indent=2))
+        return
+    pages.RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    pages.RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    draw(series, pages.PAGE.parent / "assets")
+    pages.write()
 
 
 if __name__ == "__main__":

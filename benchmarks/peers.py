@@ -174,34 +174,4 @@ async def peers(quick: bool) -> Report:
     return report
 
 
-def table(found: dict[str, Any]) -> list[str]:
-    """The results as Markdown: a row for each client, a column for each fault."""
-    tried = {peer: results for peer, results in found.items() if isinstance(results, dict)}
-    if not found:
-        return ["Not measured in this run."]
-    explained = (
-        f"Each client is used as its own documentation shows, and calls `charge`, which is not idempotent, {TRIALS} "
-        "times, each time right after the fault. A cell says how many of the calls were answered, how often the tool "
-        "ran for a single call at most, and how long it took until the client had an answer again; "
-        f'"never" is longer than {PATIENCE:g} s.'
-    )
-    lines = [
-        explained,
-        "",
-        "| client | " + " | ".join(FAULTS) + " |",
-        "|---" * (len(FAULTS) + 1) + "|",
-    ]
-    for peer, results in tried.items():
-        cells = [
-            f"{results[fault]['answered']}; ran {results[fault]['ran']}; {results[fault]['recovery']}"
-            for fault in FAULTS
-        ]
-        lines.append(f"| {peer} | " + " | ".join(cells) + " |")
-    left = {peer: reason for peer, reason in found.items() if not isinstance(reason, dict)}
-    if left:
-        lines += ["", "Not installed beside this release of mcp:", ""]
-        lines += [f"- {peer}: {reason}" for peer, reason in left.items()]
-    return lines
-
-
 GROUPS: dict[str, Callable[[bool], Any]] = {"peers": peers}

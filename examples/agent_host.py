@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from mcpconn import CallFailed, SyncManager, handlers
@@ -67,4 +68,5 @@ def main(config: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends it
+        main(sys.argv[1])

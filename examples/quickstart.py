@@ -1,4 +1,5 @@
 import sys
+from contextlib import suppress
 
 import anyio
 
@@ -12,8 +13,9 @@ async def main() -> None:
         manager.subscribe(print)  # every change of a connection's state
         for a in range(60):
             result = await manager.call_tool("shop", "add", {"a": a, "b": 1})
-            print(result.structured_content)
+            print(result.structured_content, "from process", manager["shop"].status()["pid"])
             await anyio.sleep(1)
 
 
-anyio.run(main)
+with suppress(KeyboardInterrupt):  # Ctrl-C ends it
+    anyio.run(main)

@@ -68,6 +68,8 @@ class ConnectionStatus(TypedDict):
     era: str | None
     protocol_version: str | None
     server: ServerStatus | None
+    pid: int | None
+    """The process id of the session's child; None if there is no session, or no child."""
     stream: StreamStatus | None
     """The session's event stream; None if there is none."""
     progress: str | None
@@ -139,6 +141,7 @@ def connection_status(
         "era": link.era if link is not None else None,
         "protocol_version": link.version if link is not None else None,
         "server": {"name": info.name, "version": info.version} if info is not None else None,
+        "pid": link.pid if link is not None else None,
         "stream": stream.status(lifecycle.now) if stream is not None else None,
         "progress": dialer.progress,
         "last_failure": failure_status(lifecycle.last_failure),

@@ -9,8 +9,18 @@ from pathlib import Path
 from mcpconn.schema import keys_table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+README = DOCS.parent / "README.md"
+
+
+def sees_table() -> str:
+    """What a call sees, as the README has it: the front page shows the same."""
+    section = README.read_text(encoding="utf-8").partition("## What your call sees\n\n")[2]
+    return section.partition("\n\n")[0] + "\n"
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("reference/mcp-json.md", "keys"): keys_table,
+    ("index.md", "sees"): sees_table,
 }
 """By page and marker: what stands there."""
 

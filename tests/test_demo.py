@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +20,15 @@ import psutil
 import pytest
 
 from mcpconn import diagram
-from mcpconn.core import Event, Failure, FailureKind, State
+from mcpconn.core import DEFAULT_RULES, TRANSITIONS, Event, Failure, FailureKind, State
 from mcpconn.core.failures import Delivery
 from mcpconn.demo import summary, tally
 from mcpconn.demo.summary import Outcome
 from mcpconn.demo.tally import CallRecord, Recovery, breaches
 from mcpconn.demo.timeline import Timeline
 from mcpconn.runtime.journal import Change
+from mcpconn.wire.child import ChildExited
+from tests import demo_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = [sys.executable, "-m", "mcpconn.demo"]
@@ -259,17 +265,104 @@ def test_a_broken_promise_is_said_and_makes_the_exit_status() -> None:
 # -- the README
 
 
-def test_the_readme_shows_the_quickstart_as_it_is() -> None:
-    assert f"```python\n{QUICKSTART.read_text(encoding='utf-8')}```" in README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("example", [QUICKSTART, ROOT / "docs_src" / "readme" / "five.py"], ids=lambda path: path.stem)
+def test_the_readme_shows_examples_as_they_are(example: Path) -> None:
+    assert f"```python\n{example.read_text(encoding='utf-8')}```" in README.read_text(encoding="utf-8")
 
 
 def test_the_picture_in_the_readme_is_of_this_machine() -> None:
     assert diagram.compare(README) == []
 
 
+def test_the_first_example_calls_a_tool(tmp_path: Path) -> None:
+    entry = {"command": sys.executable, "args": ["-m", "mcpconn.demo.server"]}
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"shop": entry}}), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "docs_src" / "readme" / "five.py")]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=True)
+    assert "structured_content={'result': 3}" in run.stdout
+
+
 def test_the_quickstart_goes_on_when_its_server_is_killed() -> None:
+    said = (ROOT / "docs_src" / "readme" / "quickstart.txt").read_text(encoding="utf-8")
+    assert f"```text\n{said}```" in README.read_text(encoding="utf-8")
+    lost, established = said.splitlines()[1:3]
     with running([sys.executable, "-u", str(QUICKSTART)]) as process:
-        read_until(process, "{'result': 1}")
-        (server,) = psutil.Process(process.pid).children()
-        server.kill()
-        read_until(process, "shop: ready --lost--> reconnecting", "reconnecting --established--> ready", "{'result'")
+        (line,) = [line for line in read_until(process, "{'result': 1}") if line.startswith("{'result': 1}")]
+        killed = int(line.rpartition(" from process ")[2])
+        assert [child.pid for child in psutil.Process(process.pid).children()] == [killed]
+        os.kill(killed, signal.SIGKILL)
+        lines = read_until(
+            process, "shop: ready --lost--> reconnecting", "reconnecting --established--> ready", "{'result'"
+        )
+        assert {lost, established} <= {line.rstrip() for line in lines}
+        assert not lines[-1].endswith(f" {killed}\n")
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert "Traceback" not in process.stdout.read()
+
+
+# -- the picture that moves
+
+
+PICTURE = ROOT / "docs" / "assets" / "demo.svg"
+
+
+def test_the_readme_and_the_picture_show_the_same_run() -> None:
+    page = README.read_text(encoding="utf-8")
+    assert demo_picture.written(page, demo_picture.excerpt(demo_picture.shown(PICTURE.read_text("utf-8")))) == page
+
+
+def test_the_picture_needs_no_script_and_nothing_from_elsewhere() -> None:
+    text = PICTURE.read_text(encoding="utf-8")
+    root = ET.fromstring(text)
+    assert {each.tag.rpartition("}")[2] for each in root.iter()} <= {
+        "svg", "title", "style", "clipPath", "rect", "path", "circle", "text", "tspan", "g",
+    }  # fmt: skip
+    assert "url(http" not in text
+    assert "href" not in text
+    assert "prefers-reduced-motion" in text
+
+
+def test_each_line_of_the_picture_comes_in_its_turn() -> None:
+    lines = [demo_picture.Line(0.0, "one"), demo_picture.Line(1.0, "\x1b[31mtwo\x1b[0m & three")]
+    live = [demo_picture.Line(0.2, "waiting")]
+    text = demo_picture.picture(demo_picture.Recording(lines, live))
+    assert demo_picture.shown(text) == ["one", "two & three"]
+    assert '<tspan class="r">two</tspan> &amp; three' in text
+    steps = re.findall(r"([\d.]+)% { transform: translateY\((-?\d+)px", text.partition("@keyframes lines")[2])
+    rows, height = demo_picture.ROWS, demo_picture.LINE
+    assert steps[:2] == [("0.00", str((rows - 1) * height)), (f"{100 / 11:.2f}", str((rows - 2) * height))]
+
+
+def said_by_the_code() -> str:
+    """All text in the package's source, and the reasons of the rules, in one line."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "mcpconn").rglob("*.py")]
+    return re.sub(r"\s+", " ", " ".join([*sources, *(rule.because for rule in DEFAULT_RULES)]))
+
+
+OF_OTHERS = {"Session not found", "Errno", str(ChildExited(-9, ())), os.strerror(errno.ECONNRESET)}
+"""Words of the SDK's server, and of the system."""
+
+
+def test_the_words_of_the_excerpt_are_those_of_the_code() -> None:
+    """The run was some time ago: were a text of the demo or of a failure changed, the README would be stale."""
+    code = said_by_the_code()
+    page = README.read_text(encoding="utf-8").partition("<!-- demo -->")[2].partition("<!-- /demo -->")[0]
+    timeline, _, rest = page.partition("\n\n")
+    causes = re.sub(r"\n {40}", " ", timeline)
+    for line in causes.splitlines():
+        if len(line) < 17 or not line[:6].strip().replace(".", "").isdigit():
+            continue
+        what, cause = line[16:40].strip(), line[40:]
+        if " -> " in what:
+            source, target = what.split(" -> ")
+            assert any((row.source, row.target) == (source, target) for row in TRANSITIONS), line
+        elif " x " in what:
+            assert what.partition(" x ")[2] in code, line
+        elif not what.startswith("***"):
+            assert what.partition(",")[0] in set(State), line
+        for words in re.split(r"[:;,()\[\]]|-?\b[\d.]+( s)?\b", cause):
+            assert (words or "").strip() in code or (words or "").strip() in OF_OTHERS, (line, words)
+    for label in ("calls", "answered", "replayed", "outcome unknown", "failed", "executed twice", "recovery by cause"):
+        assert f"\n{label} " in rest
+        assert f'"{label}"' in code or f"'{label}" in code

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.main import get_command
 
+from benchmarks import pages as benchmark_pages
 from mcpconn import diagram
 from mcpconn.cli.more import app
 
@@ -118,17 +121,42 @@ def test_the_commands_of_the_tutorial_can_be_followed() -> None:
     assert (ROOT / lines[-1].removeprefix("cd ")).is_dir()
 
 
+def test_what_is_written_of_the_benchmarks_is_what_they_found() -> None:
+    results = json.loads(benchmark_pages.RESULTS.read_text(encoding="utf-8"))
+    assert benchmark_pages.PAGE.read_text(encoding="utf-8") == benchmark_pages.performance(results)
+    assert benchmark_pages.FIGURES.read_text(encoding="utf-8") == benchmark_pages.figures(results)
+    for page in benchmark_pages.COMPARED:
+        text = page.read_text(encoding="utf-8")
+        assert benchmark_pages.compared(text, results["peers"]) == text, f"{named(page)}: python -m benchmarks.pages"
+
+
+@pytest.mark.parametrize(
+    ("answered", "recovery", "problem", "words"),
+    [
+        ("3 of 3", "17.3 ms", "", "answered in 17 ms"),
+        ("0 of 3", "10.9 ms", "OutcomeUnknown: the connection was cut", "said unknown, back in 11 ms"),
+        ("0 of 3", "never", "MCPError: Session not found", "an error, never back"),
+        ("1 of 3", "1.01 s", "MCPError: Connection closed", "1 of 3 answered, else an error, back in 1 s"),
+    ],
+)
+def test_a_comparison_is_told_in_words(answered: str, recovery: str, problem: str, words: str) -> None:
+    cell = {"answered": answered, "ran": 1, "recovery": recovery, "problem": problem}
+    assert benchmark_pages.words(cell) == words
+
+
 def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path: Path) -> None:
     if importlib.util.find_spec("material") is None or importlib.util.find_spec("mkdocstrings") is None:
         pytest.skip("the tools of the site are not installed; `make docs` installs them")
     run = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert run.returncode == 0, run.stderr
+    assert run.stdout + run.stderr == "", "the build says something that nobody has to act on"
     assert (tmp_path / "site" / "assets" / "machine.svg").is_file()
     for page in (tmp_path / "site").rglob("*.html"):
         text = page.read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """A call a second, and every change of the connection's state."""
 
+from contextlib import suppress
+
 import anyio
 
 import mcpconn
@@ -17,4 +19,5 @@ async def main(url: str = URL, calls: int = 60, pause: float = 1) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main)
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends it
+        anyio.run(main)

@@ -50,6 +50,8 @@ class ClientLink:
             self.capabilities = None
         self.era: Era = "modern" if version in MODERN_PROTOCOL_VERSIONS else "legacy"
         self.stream = watch.stream
+        self.pid = watch.pid
+        """The process id of its child; None if there is no child."""
         sdk.validate_known(client.session, listing=local)
 
     @property

@@ -128,6 +128,7 @@ class _Transport:
         watch.sever, watch.recall = self.end, self.outbox.recall
         # Made here: who it is and what is secret is known to the session's watch.
         watch.stderr = child.stderr = Stderr(watch.redact, watch.name)
+        watch.pid = child.process.pid
 
     def start(self, group: TaskGroup) -> None:
         """Begin to read and write."""

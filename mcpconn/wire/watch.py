@@ -70,6 +70,8 @@ class Watch:
         """What that will have been if a probe is not answered."""
         self.stderr = Stderr()
         """What the child wrote to stderr."""
+        self.pid: int | None = None
+        """The child's process id; None if there is no child."""
         self.sever: Callable[[BaseException], None] = lambda _: None
         """Ends the transport for this reason: its session and the calls on it are told at once."""
         self.recall: Callable[[], None] = lambda: None

@@ -1,0 +1,268 @@
+"""What is written about the measurements: docs/performance.md, the comparison in the README, and all figures.
+
+python -m benchmarks.pages      writes them again from benchmarks/results/latest.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import safeties
+from benchmarks.measure import Row
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
+FIGURES = ROOT / "benchmarks" / "results" / "figures.md"
+REMARKS = ROOT / "benchmarks" / "remarks.md"
+PAGE = ROOT / "docs" / "performance.md"
+COMPARED = (ROOT / "README.md", ROOT / "docs" / "index.md")
+"""Pages with the comparison between markers."""
+PLOTS = {
+    "overhead": "The time of a call with mcpconn, against the same call with `mcp.Client`.",
+    "recovery": "An expired session: the time until the answer.",
+    "stampede": "A thousand calls that meet an expired session at once: when each was answered.",
+    "fleet": "Ten thousand connections whose servers come back after ten minutes, simulated: dials a second.",
+}
+"""By the name of a plot: what it shows."""
+TRIALS, PATIENCE = 3, 10
+"""Calls of each fault in the comparison, and the seconds after which "never" is written."""
+
+
+def rows(results: Mapping[str, Any]) -> list[Row]:
+    """All figures."""
+    fields = ("name", "figure", "unit", "target", "least", "note")
+    return [Row(**{each: row[each] for each in fields}) for group in results["figures"].values() for row in group]
+
+
+# -- the page
+
+
+def performance(results: Mapping[str, Any]) -> str:
+    """docs/performance.md."""
+    measured = rows(results)
+    found = {row.name: row for row in measured}
+
+    def against(name: str) -> tuple[str, str]:
+        """Both sides of a figure: "14.4 ms against 50.9 ms", without what is said after them."""
+        ours, _, theirs = found[name].note.partition(" against ")
+        return ours, theirs.partition(",")[0]
+
+    def span(part: str) -> str:
+        figures = [row.figure for name, row in found.items() if name.startswith("a call, ") and part in name]
+        return f"{min(figures):.2f} to {max(figures):.2f}"
+
+    memory, bare_memory = against("memory of 1000 ready HTTP connections, against bare clients")
+    shared_memory = _sharing(measured, "memory of 1000")
+    start, bare_start = against("start of 100 servers, one hanging, one refusing: 98 ready, against 98 bare clients")
+    shared_start = _sharing(measured, "start of 100")
+    expired, new_client = against("recovery, expired session: time against a new bare client")
+    _, four = against("recovery, expired session: time against its four bare requests")
+    back = found["server back after 5 s: listening to first answer"]
+    more = found["a call, in-process server: more"]
+    pays = [
+        (
+            f"**A call over HTTP** takes {span('default engine')} times as long as with `mcp.Client`. With the"
+            f' SDK\'s HTTP library (`engine="httpx"`) it takes {span("httpx engine")} times as long.'
+        ),
+        f"**A call to a server in the same process** takes {more.figure:.0f} µs longer.",
+        (
+            f"**Memory:** {memory} over HTTP. An `mcp.Client` that shares its TLS context takes"
+            f" {shared_memory}, one that does not, as by default, {bare_memory}."
+        ),
+        (
+            f"**Start:** 100 servers in {start}, two of them out of order. Clients that share a TLS context take"
+            f" {shared_start}, bare clients {bare_start}."
+        ),
+        f"**Import:** {found['import mcpconn against import mcp'].figure:.2f} times as long as `import mcp` alone.",
+    ]
+    gets = [
+        (
+            f"**A session that expired** costs one call {expired}: four requests, which take {four} by themselves on an"
+            f" open socket. A new `mcp.Client` takes {new_client}."
+        ),
+        "**A thousand calls that meet an expired session at once** cause one handshake, and all are answered.",
+        f"**A server that was away** answers its first caller {back.figure:.2g} s after it listens again (median).",
+        f"**A thousand idle connections** use {found['idle cost of 1000 ready connections'].figure:.2g} % of one core.",
+        (
+            f"**Ten thousand connections** whose servers come back after ten minutes dial at most"
+            f" {found[_fleet(found)].figure:.0f} times a second."
+        ),
+    ]
+    lines = [
+        "# Performance",
+        "",
+        *_folded(
+            "What mcpconn costs, and what it does for that, beside a bare `mcp.Client`. Both sides of a comparison run"
+            " in turn, in one run; figures are medians. The ratios carry over to other machines, the absolute figures"
+            f" do not. Measured on {results['machine']}, {results['measured']}."
+        ),
+        "",
+        "## What you pay",
+        "",
+        *[line for each in pays for line in _folded(each, item=True)],
+        "",
+        "## What you get",
+        "",
+        *[line for each in gets for line in _folded(each, item=True)],
+        "",
+        "## In pictures",
+        "",
+    ]
+    for name, shows in PLOTS.items():
+        lines += [*_folded(shows), "", f"![{name}](assets/performance-{name}.svg)", ""]
+    lines += [
+        "## The same faults, other clients",
+        "",
+        *comparison(results["peers"]),
+        "",
+        "## Repeat it",
+        "",
+        *_folded(
+            "`make bench` measures everything; `python -m benchmarks stampede` measures one group, and `--quick` takes"
+            " fewer rounds. In the repository, `benchmarks/results/figures.md` has every figure beside its target, what"
+            " was missed and why, where the time goes, and what each safety costs."
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sharing(measured: list[Row], begins: str) -> str:
+    """What clients that share a TLS context take: it is in the row after the one that begins so."""
+    index = next(number for number, row in enumerate(measured) if row.name.startswith(begins))
+    assert measured[index + 1].name.startswith("the same, against bare clients that share")
+    return measured[index + 1].note.partition(" against ")[2]
+
+
+def _fleet(found: Mapping[str, Row]) -> str:
+    return next(name for name in found if name.startswith("fleet of 10,000") and "dials/s" in name)
+
+
+# -- the comparison
+
+
+def comparison(peers: Mapping[str, Any]) -> list[str]:
+    """What became of calls in other clients, in words: a row for each client, a column for each fault."""
+    tried = {peer: results for peer, results in peers.items() if isinstance(results, dict)}
+    if not tried:
+        return ["Not measured in this run."]
+    faults = list(next(iter(tried.values())))
+    explained = _folded(
+        f"Each client is used as its own documentation shows. It calls `charge`, a tool that must not run twice,"
+        f" {TRIALS} times, each time right after the fault. A cell says what the caller was told, and after how long"
+        f' the client answered a call again; "never" is longer than {PATIENCE} s. No client ran the tool twice.'
+    )
+    lines = [*explained, "", "| client | " + " | ".join(faults) + " |", "|---" * (len(faults) + 1) + "|"]
+    lines += [
+        f"| {peer} | " + " | ".join(words(results[fault]) for fault in faults) + " |" for peer, results in tried.items()
+    ]
+    lines += [
+        "",
+        *_folded(
+            '"Said unknown" is `OutcomeUnknown`: the caller is told that the tool may have run. An error of the other'
+            " clients does not say whether it ran."
+        ),
+    ]
+    left = {peer: reason for peer, reason in peers.items() if not isinstance(reason, dict)}
+    for peer, reason in left.items():
+        lines += ["", *_folded(f"Not compared: {peer}, because {reason}.")]
+    return lines
+
+
+def words(cell: Mapping[str, Any]) -> str:
+    """One cell: `{"answered": "0 of 3", "ran": 1, "recovery": "10.9 ms", "problem": "OutcomeUnknown: ..."}`."""
+    assert cell["ran"] <= 1, "a tool ran twice: the sentence above the table would be false"
+    number, _, unit = cell["recovery"].partition(" ")
+    back = f"{float(number):.2g} {unit}" if unit else number
+    answered, _, tried = cell["answered"].partition(" of ")
+    if answered == tried:
+        return f"answered in {back}"
+    told = "said unknown" if cell["problem"].startswith("OutcomeUnknown") else "an error"
+    if answered != "0":
+        told = f"{cell['answered']} answered, else {told}"
+    return f"{told}, never back" if number == "never" else f"{told}, back in {back}"
+
+
+# -- all figures
+
+
+def figures(results: Mapping[str, Any]) -> str:
+    """benchmarks/results/figures.md."""
+    measured = rows(results)
+    lines = [
+        "# All figures",
+        "",
+        f"Made by `make bench` on {results['machine']}, {results['measured']}.",
+        "",
+        "| what | figure | target | | behind it |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row.name} | {row.figure:.4g} {row.unit} | {target(row)} | {verdict(row)} | {row.note} |"
+            for row in measured
+        ),
+        "",
+        "## Where the time goes",
+        "",
+        "Shares of the measuring process's own processor time, from a profile.",
+        "",
+        *[line for note in results["notes"] for line in _folded(note, item=True)],
+    ]
+    if missed := [row for row in measured if row.met is False]:
+        lines += ["", "## What was missed", ""]
+        for row in missed:
+            lines += _folded(f"{row.name}: {row.figure:.4g} {row.unit}, {target(row)} asked for.", item=True)
+        lines += ["", REMARKS.read_text(encoding="utf-8").strip()]
+    explained = (safeties.__doc__ or "").partition("\n\n")[2].split()
+    lines += ["", "## What each safety costs", "", *_folded(" ".join(explained)), "", results["safeties"]]
+    return "\n".join(lines) + "\n"
+
+
+def verdict(row: Row) -> str:
+    """Whether the target was reached, in a word."""
+    return {True: "met", False: "MISSED", None: ""}[row.met]
+
+
+def target(row: Row) -> str:
+    """What the figure was meant to be."""
+    parts = [f"<= {row.target:g}"] if row.target is not None else []
+    parts += [f">= {row.least:g}"] if row.least is not None else []
+    return " and ".join(parts) or "reported"
+
+
+def _folded(text: str, *, item: bool = False) -> list[str]:
+    """Lines of Markdown of at most 100 columns; code is not broken."""
+    lines, current = list[str](), "-" if item else ""
+    for word in re.findall(r"(?:`[^`]*`|[^\s`])+", text):
+        if len(current) + 1 + len(word) > 100:
+            lines.append(current)
+            current = f"  {word}" if item else word
+        else:
+            current = f"{current} {word}" if current else word
+    return [*lines, current]
+
+
+def compared(page: str, peers: Mapping[str, Any]) -> str:
+    """A page with the comparison between its markers."""
+    table = "\n".join(comparison(peers))
+    return re.sub(
+        r"(<!-- comparison -->\n).*?(<!-- /comparison -->)",
+        lambda match: f"{match[1]}{table}\n{match[2]}",
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def write() -> None:
+    """Write all pages from the results."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    PAGE.write_text(performance(results), encoding="utf-8")
+    FIGURES.write_text(figures(results), encoding="utf-8")
+    for path in COMPARED:
+        path.write_text(compared(path.read_text(encoding="utf-8"), results["peers"]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
