@@ -23,6 +23,9 @@ LEDGER = "mcpconn/ledger"
 """The experimental capability of a gateway with a ledger; in `_meta`, the ledger that a repeat was first sent under."""
 IDEMPOTENCY_KEY = "mcpconn/idempotencyKey"
 """The key in `_meta` that names the call."""
+FIRST = "mcpconn/first"
+"""True in `_meta` of a call that is sent for the first time. A gateway whose store may have lost what it knew of calls
+runs such a call; of any other that it does not know it says `unknown`."""
 CANCEL = "mcpconn/cancel"
 """The request that cancels a call by its key: the end of its stream does not."""
 OUTCOME = "mcpconn/outcome"
@@ -71,6 +74,8 @@ class CallKey:
         self._ledger: Ledger | None = None
         self._until = 0.0
         self._repeat = False
+        self._attempted = own is not None
+        """It may have been sent before: a key of the caller's own may be a repeat of theirs."""
 
     def meta(self, client: Client) -> dict[str, Any] | None:
         """The `_meta` for an attempt on a session."""
@@ -81,6 +86,9 @@ class CallKey:
             self._ledger, self._until = ledger, anyio.current_time() + ledger.ttl / 2
             self.key = self.key or secrets.token_hex(16)
         sent = {**self._meta, IDEMPOTENCY_KEY: self.key}
+        if not self._attempted:
+            self._attempted = True
+            return {**sent, FIRST: True}
         # Only of what may have run: another ledger answers `unknown` to a repeat, and runs nothing.
         return {**sent, LEDGER: self._ledger.id} if self._repeat else sent
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -92,12 +92,14 @@ class StatusApp:
         access: Access | None = None,
         clock: Clock | None = None,
         metrics: Callable[[], tuple[bytes, str]] | None = None,
+        degraded: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._manager = manager
         self._render = metrics or partial(render, manager)
         self._guard = Guard(access or Access())
         self._history = History(manager, wall=(clock or Clock()).wall)
-        self._feed = Feed(manager, self._history)
+        self._degraded = degraded
+        self._feed = Feed(manager, self._history, degraded)
         self._draining = False
         files = {name: _file(name) for name in sorted(path.name for path in PAGE.iterdir()) if "." in name}
         self._app = Starlette(
@@ -218,7 +220,10 @@ class StatusApp:
     async def _readyz(self, request: Request) -> Response:
         # Servers that are away are information: a restart of this host would not bring them back.
         counts = summary(self._manager)
-        body = {"ready": not self._draining, "connections": counts}
+        body: dict[str, Any] = {"ready": not self._draining, "connections": counts}
+        # So is what the host works without for a while. Why is for those who may look at the page.
+        if degraded := sorted(self._degraded()):
+            body["degraded"] = degraded
         return JSONResponse(body, 503 if self._draining else 200)
 
     # -- actions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -32,8 +32,10 @@ class TooManyReaders(Exception):
 class Feed:
     """Where readers of one manager get their events from."""
 
-    def __init__(self, manager: Manager, history: History) -> None:
+    def __init__(self, manager: Manager, history: History, degraded: Callable[[], Mapping[str, str]] = dict) -> None:
         self._manager = manager
+        self._degraded = degraded
+        """What the host works without now, and why, by name."""
         self._history = history
         self._readers = 0
         self._ended = anyio.Event()
@@ -64,6 +66,7 @@ class Feed:
         try:
             sent: dict[str, dict[str, Any]] = {}
             yield _event("hello", self._everything(sent))
+            degraded: Mapping[str, str] = {}
             silent = 0.0
             while not self._ended.is_set():
                 with anyio.move_on_after(TICK):
@@ -79,6 +82,9 @@ class Feed:
                 while told:
                     yield _event("change", told.popleft())
                     written = True
+                if (present := dict(self._degraded())) != degraded:
+                    degraded, written = present, True
+                    yield _event("degraded", degraded)
                 silent = 0.0 if written else silent + TICK
                 if silent >= QUIET:
                     silent = 0.0

@@ -73,6 +73,16 @@ def serve(
     fleet_network: Annotated[
         list[str] | None, typer.Option("--fleet-network", help="A network that replicas are in, such as 10.0.0.0/8.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MCPCONN_STORE",
+            help="Where replicas share their state, such as rediss://HOST:6379.  [default: a file in --state]",
+        ),
+    ] = None,
+    store_may_lose: Annotated[
+        bool, typer.Option("--store-may-lose", help="Use the store even if it evicts or does not persist.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Serve all servers of a file at one MCP endpoint that outlives them."""
@@ -92,6 +102,8 @@ def serve(
         sealing_keys=sealing_keys,
         fleet=fleet,
         fleet_networks=tuple(fleet_network or ()),
+        store=store,
+        store_may_lose=store_may_lose,
     )
 
 

@@ -25,6 +25,8 @@ def serve(
     sealing_keys: Path | None = None,
     fleet: str | None = None,
     fleet_networks: tuple[str, ...] = (),
+    store: str | None = None,
+    store_may_lose: bool = False,
 ) -> None:
     """Run the gateway until it is told to stop.
 
@@ -57,6 +59,8 @@ def serve(
         sealing_keys=sealing_keys,
         fleet=gateway.fleet_settings(fleet, fleet_networks),
         alone=stdio,
+        store=store,
+        store_may_lose=store_may_lose,
     )
     asks = app.settings.access.asks
     if not stdio and not where.is_loopback and not asks and not allow_anonymous:

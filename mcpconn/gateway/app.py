@@ -15,7 +15,6 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import Receive, Scope, Send
 from typing_extensions import Self
 
-from mcpconn.asgi.app import StatusApp
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.connection import Connection
 from mcpconn.gateway.access.gate import Gate
@@ -41,7 +40,8 @@ from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
-from mcpconn.gateway.store import MemoryStore, Store, StoreUnavailable
+from mcpconn.gateway.store import Store, StoreUnavailable
+from mcpconn.gateway.store.sealed import prepared, running
 from mcpconn.gateway.upstream_auth.page import LOGIN
 from mcpconn.gateway.upstream_auth.service import UpstreamAuth
 from mcpconn.gateway.upstream_auth.users import NoCredentials
@@ -81,7 +81,7 @@ class App:
         Args:
             servers: A manager that the host runs, or a file or mapping of servers for one of the gateway's own.
             settings: Views and scopes; read from the file's `gateway` section if not given.
-            store: The ledger, deleted sessions and their extras; in memory if not given.
+            store: The ledger, deleted sessions and their extras; in memory if not given. One in Redis is entered here.
             ring: Seals what clients are given; a key that ends with the process if not given.
             security: Hosts and origins that are let in; the SDK's default for loopback if not given.
             one_person: All anonymous clients are one person, as on a loopback listener.
@@ -100,8 +100,8 @@ class App:
         self.settings = settings = settings or Settings()
         self.auth = UpstreamAuth(settings, alone=alone)
         self.manager = servers if isinstance(servers, Manager) else Manager(self.auth.prepare(given or {}, settings))
-        self.store = store or MemoryStore()
         self.ring = ring or KeyRing.ephemeral()
+        self.store = prepared(store, self.ring)
         self.ledger = Ledger(self.store)
         self._security = security or loopback()
         self._one_person = one_person
@@ -115,8 +115,7 @@ class App:
         self._group: TaskGroup
         self._requests = Requests()
         self._metrics = Metrics(self.manager, self._requests, sessions=self._count_sessions)
-        status = StatusApp(self.manager, access=self.settings.dashboard, metrics=self._metrics.render)
-        self._outside = Outside(status)
+        self._outside = Outside(self.manager, self.settings.dashboard, self._metrics.render, self.store)
         self._audit: AuditLog | None = None
         self.relay: Relay
         self._catalogs: dict[str, Callable[[], None]] = {}
@@ -142,6 +141,7 @@ class App:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(running(self.store))
             if self._own:
                 await stack.enter_async_context(self.manager)
             group = await stack.enter_async_context(anyio.create_task_group())

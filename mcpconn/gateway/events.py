@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -43,8 +44,10 @@ LONGEST = 256 * 1024
 """Bytes of an event that goes into the store, as of an answer in the ledger. A longer one stays in this process."""
 LONG_EVENTS = 64 * 1024 * 1024
 """Bytes of longer events that this process keeps; the oldest are dropped."""
-SPARE = 10**15
-"""Added to the numbers of events that the store did not take; they are later than all that it has."""
+PATIENCE = 0.1
+"""Seconds that an event waits for the store. A healthy one takes milliseconds; a call waits for no other."""
+REST = 5.0
+"""Seconds for which nothing is given to a store that did not take an event in time: events stay in this process."""
 LOOK = 1.0
 """Seconds between looks at a log that another process writes."""
 
@@ -80,6 +83,8 @@ class Events(EventStore):
         """
         self._store = store or MemoryStore()
         self._spare = MemoryStore()
+        self._rest_until = 0.0
+        self._last = 0
         self._owner = owner or secrets.token_hex(8)
         self._alive = alive
         self._long: OrderedDict[str, bytes] = OrderedDict()
@@ -99,17 +104,36 @@ class Events(EventStore):
                 entry["long"] = self._keep(dumped.encode())
             else:
                 entry["message"] = dumped
+        number = entry["number"] = self._number()
         value = json.dumps(entry).encode()
-        key = _key(sid)
-        try:
-            number = await self._store.append(key, value, ttl=TTL, keep=KEPT)
-        except StoreUnavailable as error:
-            # The session goes on: only a stream that is cut now cannot be resumed in another process.
-            log.warning("gateway.events_not_kept", error=str(error))
-            number = SPARE + await self._spare.append(key, value, ttl=TTL, keep=KEPT)
+        await self._append(_key(sid), value)
         if (changed := self._changed.pop(sid, None)) is not None:
             changed.set()
         return f"{number}.{stream_id}"
+
+    def _number(self) -> int:
+        """Of an event: greater than all before it, those of this process and of the one that had the session before."""
+        # Not the store's number, which would have to be waited for. One process at a time answers for a session.
+        self._last = max(self._last + 1, time.time_ns() // 1000)
+        return self._last
+
+    async def _append(self, key: Key, value: bytes) -> None:
+        """Give an event to the store, without waiting for one that is slow or away."""
+        if time.monotonic() >= self._rest_until:
+            kept = False
+            try:
+                with anyio.move_on_after(PATIENCE):
+                    await self._store.append(key, value, ttl=TTL, keep=KEPT)
+                    kept = True
+                why = f"no answer within {PATIENCE:g} s"
+            except StoreUnavailable as error:
+                why = str(error)
+            if kept:
+                return
+            # The session goes on: only a stream that is cut now cannot be resumed in another process.
+            log.warning("gateway.events_not_kept", error=why)
+            self._rest_until = time.monotonic() + REST
+        await self._spare.append(key, value, ttl=TTL, keep=KEPT)
 
     async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
         number, _, stream_id = last_event_id.partition(".")
@@ -117,21 +141,20 @@ class Events(EventStore):
             return None
         sid = _sid(ORIGIN.get() or Origin(None))
         after, begun = int(number), None
-        for _, value in await self._entries(_key(sid), 0):
-            entry = json.loads(value)
+        for entry in await self._entries(_key(sid)):
             if entry["stream"] == stream_id and "owner" in entry:
                 begun = entry
         while True:
             changed = self._changed.setdefault(sid, anyio.Event())
-            for later, value in await self._entries(_key(sid), after):
-                after, entry = later, json.loads(value)
-                if entry["stream"] != stream_id or "owner" in entry:
+            for entry in await self._entries(_key(sid)):
+                if entry["number"] <= after or entry["stream"] != stream_id or "owner" in entry:
                     continue
+                after = entry["number"]
                 dumped = entry.get("message") or self._long.get(entry["long"])
                 message = (
                     _too_long(begun, stream_id) if dumped is None else jsonrpc_message_adapter.validate_json(dumped)
                 )
-                await send_callback(EventMessage(message, f"{later}.{stream_id}"))
+                await send_callback(EventMessage(message, f"{after}.{stream_id}"))
                 if entry["final"]:
                     return None
             if stream_id != GET_STREAM_KEY and not await self._will_go_on(begun):
@@ -140,13 +163,15 @@ class Events(EventStore):
             with anyio.move_on_after(LOOK):
                 await changed.wait()
 
-    async def _entries(self, key: Key, after: int) -> list[tuple[int, bytes]]:
+    async def _entries(self, key: Key) -> list[dict[str, Any]]:
+        """A session's events, in order."""
         try:
-            kept = await self._store.entries(key, after=after)
+            kept = await self._store.entries(key, after=0)
         except StoreUnavailable:
             kept = []
-        spare = await self._spare.entries(key, after=max(0, after - SPARE))
-        return [*kept, *((SPARE + number, value) for number, value in spare)]
+        # One that was given up on may have been kept all the same: then it is there twice, under one number.
+        found = [json.loads(value) for _, value in (*kept, *await self._spare.entries(key, after=0))]
+        return [each for _, each in sorted({each["number"]: each for each in found}.items())]
 
     async def _will_go_on(self, begun: dict[str, Any] | None) -> bool:
         """Whether the process that began to answer a request still works at it."""

@@ -41,7 +41,7 @@ from mcpconn.gateway.upstream_auth.offering import LOGIN_TOOL, LoginNeeded, Offe
 from mcpconn.gateway.upstream_auth.users import NoCredentials
 from mcpconn.gateway.upstreams import ERA_PATIENCE, NotShared, Upstreams, speaks_modern
 from mcpconn.gateway.views import View
-from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
+from mcpconn.keys import CANCEL, FIRST, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.names import Table
 
 if TYPE_CHECKING:
@@ -227,6 +227,7 @@ class Forwarder:
                 fingerprint_of("tools/call", server, {**params, "name": own, **rounds.salient}),
                 partial(self._run_tool, call, server, sent),
                 repeat_of=meta.get(LEDGER),
+                new=meta.get(FIRST) is True,
                 detached=detached,
             )
         except Ended as error:

@@ -48,6 +48,7 @@ class Keyed:
         call: Callable[[Entry, Parked], Awaitable[Json]],
         *,
         repeat_of: object = None,
+        new: bool = False,
         detached: bool,
     ) -> Json:
         """Run a call, or join the one that its key names.
@@ -58,6 +59,7 @@ class Keyed:
             fingerprint: What is called.
             call: Runs it, with `Ledger.send` immediately before the request goes out.
             repeat_of: The ledger that the client first sent the call under; None if it does not say.
+            new: The client says that it sends the call for the first time.
             detached: It goes on if the request is cancelled.
 
         Returns:
@@ -72,7 +74,8 @@ class Keyed:
                     {},
                 )
             while True:
-                entry, found = await self._ledger.look(principal, key, fingerprint)
+                # A call that was first sent under the present ledger is in it, or was never sent.
+                entry, found = await self._ledger.look(principal, key, fingerprint, new=new or repeat_of is not None)
                 if found.outcome is not Outcome.NEW:
                     return _remembered(entry, found)
                 try:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ class Entry:
     def __init__(self, key: Key, fingerprint: str) -> None:
         self.key = key
         self.fingerprint = fingerprint
+        self.epoch = ""
+        """Of the store when it was looked at. If it is another one later, what was found may be out of date."""
         self.version: int | None = None
         """Of the record, once this process wrote it: the token by which alone it may be changed."""
         self.changed = anyio.Event()
@@ -151,11 +154,18 @@ class Ledger:
         record = await self._store.get(key)
         assert record is not None
         self._identity = record.value.decode("ascii")
-        return self._identity
+        return self._name(self._identity)
+
+    def _name(self, identity: str) -> str:
+        # After a loss it is another ledger: who repeats a call that was sent before is told that it may have run.
+        epoch = self._store.standing.epoch
+        return f"{identity}.{epoch}" if epoch else identity
 
     def advertised(self) -> dict[str, Any] | None:
-        """What clients are told of the ledger; None until the store has answered for the first time."""
-        return None if self._identity is None else {"id": self._identity, "ttl": self.ttl}
+        """What clients are told of the ledger; None if there is none, or until the store has answered once."""
+        if self._identity is None or self._store.standing.unfit is not None:
+            return None
+        return {"id": self._name(self._identity), "ttl": self.ttl}
 
     async def own(self) -> None:
         """Keep this process's lease, for as long as it runs. Calls it has sent are `unknown` once the lease ends.
@@ -163,6 +173,7 @@ class Ledger:
         Writes down, too, what the store did not take before.
         """
         while True:
+            began = time.monotonic()
             try:
                 await self._store.put(self._lease(self.owner), b"", ttl=LEASE)
                 if self._identity is None:
@@ -171,7 +182,8 @@ class Ledger:
                     await self._write_end(place)
             except StoreUnavailable as error:
                 log.warning("gateway.store_unavailable", error=str(error))
-            await self._sleep(LEASE / 3)
+            # A store may take seconds to answer: its time counts, or the lease would end between two renewals.
+            await self._sleep(max(0.0, began + LEASE / 3 - time.monotonic()))
 
     async def alive(self, owner: str) -> bool:
         """Whether a process still runs, as far as its lease says.
@@ -218,18 +230,21 @@ class Ledger:
     def _place(principal: Principal, key: str) -> Key:
         return Key(f"ledger/{principal.digest}", hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
 
-    async def look(self, principal: Principal, key: str, fingerprint: str) -> tuple[Entry, Found]:
+    async def look(self, principal: Principal, key: str, fingerprint: str, *, new: bool = False) -> tuple[Entry, Found]:
         """What is known of a call before it is run. One that is under way is awaited.
 
         Args:
             principal: Who calls. Another principal's use of the same key is another call.
             key: The client's idempotency key.
             fingerprint: Of what is called (see `fingerprint_of`).
+            new: The client says that it sends the call for the first time. Then a record that is missing was not
+                lost, whatever has happened to the store.
 
         Raises:
             LedgerRefused: the key was used for another call, or is no key.
             StoreUnavailable: nothing is known; nothing may be run.
         """
+        self._check()
         if not 0 < len(key) <= LONGEST_KEY:
             raise LedgerRefused(f"an idempotency key has 1 to {LONGEST_KEY} characters")
         place = self._place(principal, key)
@@ -240,10 +255,17 @@ class Ledger:
                 await self._write_end(place)
             record = await self._store.get(place)
             if record is None:
-                return Entry(place, fingerprint), Found(Outcome.NEW)
+                entry = Entry(place, fingerprint)
+                entry.epoch = self._store.standing.epoch
+                lost = not new and self._store.standing.doubtful(self.ttl)
+                return entry, Found(Outcome.UNKNOWN if lost else Outcome.NEW)
             found = await self._read(place, record, fingerprint)
             if found is not None:
                 return Entry(place, fingerprint), found
+
+    def _check(self) -> None:
+        if (why := self._store.standing.unfit) is not None:
+            raise StoreUnavailable(f"no ledger is kept in this store, because {why}")
 
     @staticmethod
     def _told(content: Mapping[str, Any], fingerprint: str) -> Found:
@@ -289,10 +311,16 @@ class Ledger:
         """
         if entry.version is not None:
             return
+        self._check()
         content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self.owner}
         # The record outlives the longest call by far; its end sets the expiry anew.
         entry.version = await self._store.add(entry.key, _packed(content), ttl=2 * self.ttl, limit=self._records)
         if entry.version is None:
+            raise Superseded
+        if self._store.standing.epoch != entry.epoch:
+            # Another process may have written the same key since the look, and the store may have lost that.
+            version, entry.version = entry.version, None
+            await self._store.delete(entry.key, version=version)
             raise Superseded
         self._entries[entry.key] = entry
         self._sent[entry.key] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 from mcpconn.asgi import Access
 from mcpconn.asgi.app import StatusApp
 from mcpconn.errors import ConfigError
+from mcpconn.gateway.store import Store
+from mcpconn.manager import Manager
 
 DASHBOARD = "/dashboard"
 PLAIN = ("/healthz", "/readyz", "/metrics")
@@ -21,8 +23,22 @@ KEYS = ("read_key_file", "act_key_file", "actions")
 class Outside:
     """Answers requests to paths that are no endpoint's."""
 
-    def __init__(self, status: StatusApp) -> None:
-        self.status = status
+    def __init__(
+        self, manager: Manager, access: Access, metrics: Callable[[], tuple[bytes, str]], store: Store
+    ) -> None:
+        """
+        Args:
+            manager: Whose connections are shown.
+            access: Who may look, and who may act.
+            metrics: Renders `/metrics`.
+            store: Named as degraded while it cannot be reached, or cannot be trusted with everything.
+        """
+
+        def degraded() -> dict[str, str]:
+            why = store.standing.degraded
+            return {} if why is None else {"store": why}
+
+        self.status = StatusApp(manager, access=access, metrics=metrics, degraded=degraded)
 
     def takes(self, path: str) -> bool:
         """Whether a path, counted from where the gateway is mounted, is one of these."""

@@ -21,7 +21,7 @@ from mcpconn.gateway.app import App
 from mcpconn.gateway.config import loaded
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.seal import given_ring, kept_ring
-from mcpconn.gateway.store import FileStore
+from mcpconn.gateway.store import FileStore, RedisStore
 from mcpconn.loopback import is_loopback
 
 DEFAULT_LISTEN = "127.0.0.1:9000"
@@ -81,6 +81,8 @@ def make_app(
     sealing_keys: Path | None = None,
     fleet: FleetSettings | None = None,
     alone: bool = False,
+    store: str | None = None,
+    store_may_lose: bool = False,
 ) -> App:
     """The gateway of a configuration file, with a store and a key that outlive the process.
 
@@ -94,6 +96,8 @@ def make_app(
         sealing_keys: A file with the keys, kept by the operator. None: one of the state directory.
         fleet: Be one of several replicas with this store and key.
         alone: One user is served, over stdio.
+        store: URL of a store in Redis. None: a file of the state directory.
+        store_may_lose: Keep the ledger even in a store that evicts or does not persist.
 
     Raises:
         ConfigError: the file, the key or the store cannot be used.
@@ -104,13 +108,13 @@ def make_app(
     ring, made = (given_ring(sealing_keys), False) if sealing_keys is not None else kept_ring(state / "keys")
     if made:
         say(f"no sealing key was given: one was made and is kept in {state / 'keys'}")
-    store = FileStore(state / "store.db")
+    kept = FileStore(state / "store.db") if store is None else RedisStore(store, may_lose=store_may_lose)
     public_name = urlsplit(public_url).hostname if public_url else None
     hosts = (*allowed_hosts, *([public_name] if public_name else []))
     return App(
         servers,
         settings=settings,
-        store=store,
+        store=kept,
         ring=ring,
         security=loopback(hosts),
         one_person=one_person,

@@ -30,6 +30,10 @@ function connect() {
     show();
     for (const { name } of rows) detail.heard(name);
   });
+  events.addEventListener("degraded", (event) => {
+    const said = Object.entries(JSON.parse(event.data)).map(([name, why]) => `${name}: ${why}`).join("; ");
+    put(part("degraded"), said && `Degraded: ${said}.`);
+  });
   events.addEventListener("bye", () => put(part("link"), "The host is shutting down."));
   events.addEventListener("error", () => {
     put(part("link"), "No connection to the host: what is shown is old. Trying again.");

@@ -22,6 +22,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
+from mcpconn.redis.standing import Standing
+
 
 class StoreUnavailable(Exception):
     """The store cannot be reached, or did not answer. A write that raised it may have happened or not."""
@@ -52,6 +54,10 @@ class Store(Protocol):
 
     `ttl` is in seconds, from the time of the call. A record that has expired is as if it had never been.
     """
+
+    @property
+    def standing(self) -> Standing:
+        """Whether it can be reached, what it can be trusted with, and whether it may have lost something."""
 
     async def get(self, key: Key) -> Record | None:
         """The record, or None."""

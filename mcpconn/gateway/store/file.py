@@ -25,6 +25,7 @@ import anyio.to_thread
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.store.base import Key, Record, StoreFull, StoreUnavailable
+from mcpconn.redis.standing import FINE
 
 T = TypeVar("T")
 
@@ -60,6 +61,8 @@ CREATE TABLE IF NOT EXISTS entries (
 
 class FileStore:
     """Records and logs in one SQLite file."""
+
+    standing = FINE
 
     def __init__(self, path: str | os.PathLike[str], *, wall: Callable[[], float] = time.time) -> None:
         """

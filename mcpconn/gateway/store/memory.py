@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mcpconn.gateway.store.base import Key, Record, StoreFull
 from mcpconn.gateway.store.hints import Hints
+from mcpconn.redis.standing import FINE
 
 
 @dataclass
@@ -22,6 +23,8 @@ class _Log:
 
 class MemoryStore:
     """Records and logs in dictionaries. Every method runs to its end without waiting, and so is atomic."""
+
+    standing = FINE
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         """

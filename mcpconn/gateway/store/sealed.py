@@ -1,0 +1,109 @@
+"""A store of other people's machines: what goes into it is sealed, and bound to the place where it is kept.
+
+Whoever can read or write the server's memory learns no answer of a tool, and a value that was moved to another key, or
+made up, is refused: it is as if the store could not be read, because what it really held is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+
+from mcpconn.gateway.seal import KeyRing, NotSealedHere
+from mcpconn.gateway.store.base import Key, Record, Store, StoreUnavailable
+from mcpconn.gateway.store.memory import MemoryStore
+from mcpconn.gateway.store.redis import RedisStore
+from mcpconn.redis.standing import Standing
+
+
+class SealedStore:
+    """A store whose values, entries and hints are sealed with a gateway's keys."""
+
+    def __init__(self, inner: Store, ring: KeyRing) -> None:
+        """
+        Args:
+            inner: Keeps what is sealed.
+            ring: The gateway's keys, the same for all processes that share the store.
+        """
+        self.inner = inner
+        self._sealer = ring.sealer("store value")
+
+    @property
+    def standing(self) -> Standing:
+        return self.inner.standing
+
+    async def get(self, key: Key) -> Record | None:
+        record = await self.inner.get(key)
+        return None if record is None else Record(self._open(record.value, _place(key)), record.version)
+
+    async def put(self, key: Key, value: bytes, *, ttl: float) -> int:
+        return await self.inner.put(key, self._seal(value, _place(key)), ttl=ttl)
+
+    async def add(self, key: Key, value: bytes, *, ttl: float, limit: int | None = None) -> int | None:
+        return await self.inner.add(key, self._seal(value, _place(key)), ttl=ttl, limit=limit)
+
+    async def swap(self, key: Key, version: int, value: bytes, *, ttl: float) -> int | None:
+        return await self.inner.swap(key, version, self._seal(value, _place(key)), ttl=ttl)
+
+    async def delete(self, key: Key, *, version: int | None = None) -> bool:
+        return await self.inner.delete(key, version=version)
+
+    async def append(self, key: Key, value: bytes, *, ttl: float, keep: int) -> int:
+        return await self.inner.append(key, self._seal(value, _place(key)), ttl=ttl, keep=keep)
+
+    async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
+        place = _place(key)
+        return [(number, self._open(value, place)) for number, value in await self.inner.entries(key, after=after)]
+
+    async def publish(self, channel: str, hint: bytes) -> None:
+        await self.inner.publish(channel, self._seal(hint, f"channel\n{channel}"))
+
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        @asynccontextmanager
+        async def subscription() -> AsyncIterator[AsyncIterator[bytes]]:
+            async with self.inner.subscribe(channel) as hints:
+                yield self._opened(hints, f"channel\n{channel}")
+
+        return subscription()
+
+    async def _opened(self, hints: AsyncIterator[bytes], place: str) -> AsyncIterator[bytes]:
+        async for hint in hints:
+            try:
+                opened = self._open(hint, place)
+            except StoreUnavailable:
+                # Somebody else's: a hint says "look again", and a wrong one must not end the subscription.
+                continue
+            yield opened
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    def _seal(self, value: bytes, place: str) -> bytes:
+        return self._sealer.seal(value, place).encode("ascii")
+
+    def _open(self, value: bytes, place: str) -> bytes:
+        try:
+            return self._sealer.open(value.decode("ascii", "replace"), place)
+        except NotSealedHere:
+            raise StoreUnavailable(
+                "what the store holds was not sealed with these keys, or was changed: give all processes of the "
+                "gateway the same sealing keys, and the store to nobody else"
+            ) from None
+
+
+def prepared(store: Store | None, ring: KeyRing) -> Store:
+    """A store as a gateway uses it: in memory if none is given, sealed if it is another machine's."""
+    if store is None:
+        return MemoryStore()
+    return SealedStore(store, ring) if isinstance(store, RedisStore) else store
+
+
+def running(store: Store) -> AbstractAsyncContextManager[object]:
+    """What a gateway enters so that the store works while it runs."""
+    inner = store.inner if isinstance(store, SealedStore) else store
+    return inner if isinstance(inner, RedisStore) else nullcontext()
+
+
+def _place(key: Key) -> str:
+    # The length keeps two keys apart that are one text.
+    return f"{len(key.group)}:{key.group}\n{key.name}"
