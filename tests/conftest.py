@@ -13,6 +13,7 @@ import mcp.client.stdio
 import pytest
 from hypothesis import settings
 
+from tests.node import find_modules
 from tests.suites import NAMES, choose, may_hold
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +54,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def everything_server_js() -> Path:
     """The everything server's entry, to be run by node. MCPCONN_NODE_DIR names another node_modules."""
-    modules = Path(os.environ.get("MCPCONN_NODE_DIR") or ROOT / ".node" / "node_modules")
+    modules = find_modules()
     entry = modules / EVERYTHING / "dist" / "index.js"
     if shutil.which("node") is None:
         pytest.skip("node is not installed, and the everything server needs it")

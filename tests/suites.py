@@ -57,6 +57,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/gateway/test_activation.py::test_a_passed_socket_that_all_can_reach_needs_keys",
         "tests/gateway/test_embedding.py",
         "tests/gateway/test_idle.py",
+        "tests/gateway/test_foreign_clients.py",
         "tests/gateway/test_handing_on.py",
         "tests/gateway/test_everything.py",
         "tests/gateway/test_killed.py",
@@ -95,6 +96,8 @@ OPTIONAL = frozenset({"tests/integrations"})
 ONCE = (
     "tests/conformance/test_gateway.py::test_the_gateway_fails_nothing_that_its_server_passes",
     "tests/fire/test_bad_network.py::test_an_answer_cut_after_any_number_of_bytes_is_never_taken_for_another",
+    "tests/gateway/test_foreign_clients.py::test_the_inspector_lists_and_calls",
+    "tests/gateway/test_foreign_clients.py::test_the_typescript_sdk_outlives_the_gateway",
     "tests/gateway/test_killed.py::test_killed_at_each_write_a_call_runs_at_most_once",
     "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.node import NODE, find_modules, node_in
+
 ROOT = Path(__file__).resolve().parents[2]
 READY = Path(__file__).resolve().with_name("ready.py")
 PACKAGE = "@modelcontextprotocol/conformance"
 NEXT = "conformance-next"
 """The newest alpha of the same, under a name of its own beside it. It has scenarios for the 2026-07-28 protocol."""
-NODE = 22
-"""The oldest node the suite runs on. npm has it as the package `node`."""
 TIMEOUT = 60.0
 """Seconds for one scenario. The suite itself gives a client 30."""
 
@@ -63,14 +62,14 @@ class Suite:
         """
         if not hasattr(os, "fork"):
             raise LookupError("the client is forked for each scenario, which this system cannot do")
-        modules = Path(os.environ.get("MCPCONN_NODE_DIR") or ROOT / ".node" / "node_modules")
+        modules = find_modules()
         entry = modules / package / "dist" / "index.js"
         if not entry.is_file():
             raise LookupError(f"no {package} in {modules}; .ci/run installs it")
-        for candidate in (modules / "node" / "bin" / "node", shutil.which("node")):
-            if candidate is not None and _version(Path(candidate)) >= NODE:
-                return cls(Path(candidate), entry)
-        raise LookupError(f"the conformance suite needs node {NODE}; .ci/run installs it")
+        node = node_in(modules)
+        if node is None:
+            raise LookupError(f"the conformance suite needs node {NODE}; .ci/run installs it")
+        return cls(node, entry)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -131,12 +130,3 @@ class Suite:
             check=False,
             cwd=ROOT,
         )
-
-
-def _version(node: Path) -> int:
-    try:
-        said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=False).stdout
-    except OSError:
-        return 0
-    found = re.match(r"v(\d+)\.", said)
-    return int(found[1]) if found else 0
