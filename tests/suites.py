@@ -98,6 +98,9 @@ ONCE = (
     "tests/fire/test_bad_network.py::test_an_answer_cut_after_any_number_of_bytes_is_never_taken_for_another",
     "tests/gateway/test_foreign_clients.py::test_the_inspector_lists_and_calls",
     "tests/gateway/test_foreign_clients.py::test_the_typescript_sdk_outlives_the_gateway",
+    "tests/fleet/test_processes.py::test_a_key_sent_to_another_replica_runs_once",
+    "tests/fleet/test_processes.py::test_after_an_owner_is_killed_the_next_call_says_so",
+    "tests/fleet/test_processes.py::test_an_owner_that_is_paused_and_woken_is_one_no_more",
     "tests/gateway/test_killed.py::test_killed_at_each_write_a_call_runs_at_most_once",
     "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",
 )

@@ -17,6 +17,10 @@ from starlette.types import Message, Send
 from mcpconn.gateway.outcomes import tool_error
 from mcpconn.keys import OUTCOME
 
+NOT_SERVED = (
+    "The call was not made: the replica of the gateway that holds the session does not answer, and has not been given "
+    "up yet. Try again in some seconds."
+)
 LOST = (
     "The replica of the gateway that made this call is gone, or lost its hold on the session. It is not known whether "
     "the tool ran. Find out before you call again."
@@ -71,6 +75,13 @@ class Reply:
 
     async def end_unknown(self) -> None:
         """No answer will come: tell the client so, in whatever form its answer has begun."""
+        await self._end(LOST, "unknown")
+
+    async def end_not_run(self) -> None:
+        """The request can be served by nobody now; it did certainly not run."""
+        await self._end(NOT_SERVED, "not_run")
+
+    async def _end(self, text: str, outcome: str) -> None:
         if self.complete:
             return
         self.abandoned = True
@@ -78,7 +89,7 @@ class Reply:
             if self._method != "POST" or not self.wants_answer:
                 await self._end_plain()
             else:
-                await self._end_with(self._unknown())
+                await self._end_with(self._said(text, outcome))
 
     async def _end_plain(self) -> None:
         if not self.started:
@@ -102,12 +113,12 @@ class Reply:
         self.complete = True
         await self._send({"type": "http.response.body", "body": packed})
 
-    def _unknown(self) -> dict[str, Any]:
+    def _said(self, text: str, outcome: str) -> dict[str, Any]:
         assert self._message is not None
         said = {"jsonrpc": "2.0", "id": self._message["id"]}
         if self.is_call:
-            return {**said, "result": {**tool_error(LOST, "unknown", {}), "resultType": "complete"}}
-        return {**said, "error": {"code": INTERNAL_ERROR, "message": LOST, "data": {OUTCOME: "unknown"}}}
+            return {**said, "result": {**tool_error(text, outcome, {}), "resultType": "complete"}}
+        return {**said, "error": {"code": INTERNAL_ERROR, "message": text, "data": {OUTCOME: outcome}}}
 
 
 async def unless(lost: anyio.Event, reply: Reply, serve: Callable[[], Awaitable[None]]) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from mcpconn.gateway.asgi import refuse
 from mcpconn.gateway.fleet.envelopes import envelope_of
 from mcpconn.gateway.fleet.forwarding import AddressRefused, Answer, Forwarding, Lost, NotDelivered, Sent
 from mcpconn.gateway.fleet.ownership import Owner, Ownership
@@ -21,12 +20,11 @@ from mcpconn.gateway.fleet.replies import Reply, unless
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.observe import log
 
-TRIES = 8
-"""Owners that are tried for one request. Each of them was the owner when it was looked for."""
 PAUSE = 0.25
 """Seconds before an owner that did not take a request is looked for again; a lease that ends takes up to 3 s."""
-PATIENCE = 6.0
-"""Seconds for which an owner is looked for that neither takes requests nor is gone: a paused one is gone after 3 s."""
+PATIENCE = 8.0
+"""Seconds for which an owner is looked for that neither takes requests nor is gone. One that was killed or paused is
+gone after 3 s, and each try at one that is paused may take 5 s."""
 Local = Callable[[Receive, Send], Awaitable[None]]
 
 
@@ -95,7 +93,7 @@ class Routing:
         """
         reply = Reply(send, scope["method"], body)
         began = anyio.current_time()
-        for _ in range(TRIES):
+        while True:
             owner = await self._find(key)
             if owner is None or owner.mine:
                 if not await unless(self._lost(key), reply, lambda: local(receive, reply)):
@@ -106,13 +104,14 @@ class Routing:
                 return
             except AddressRefused as error:
                 log.error("gateway.fleet_address_refused", error=str(error), owner=owner.replica.name)
-                await refuse(reply, 503, "The session is held by a replica that cannot be reached from here")
+                await reply.end_not_run()
                 return
             except NotDelivered as error:
                 self._ownership.forget(owner)
                 log.debug("gateway.fleet_not_delivered", owner=owner.replica.name, reason=str(error))
                 if anyio.current_time() - began > PATIENCE:
-                    break
+                    await reply.end_not_run()
+                    return
                 await anyio.sleep(PAUSE)
             except Lost as error:
                 self._ownership.forget(owner)
@@ -121,7 +120,6 @@ class Routing:
                 if reply.started or not (scope["method"] != "POST" or repeatable()):
                     await reply.end_unknown()
                     return
-        await refuse(reply, 503, "The replica that holds the session does not answer", headers=(("retry-after", "1"),))
 
     async def _find(self, key: str) -> Owner | None:
         """The owner; None if it cannot be known: then the request is served here, with what there is."""

@@ -1,0 +1,68 @@
+"""Replicas are killed and replaced, one after another, under the load of bare clients: `python -m tests.fleet.soak`.
+
+Every call is answered, or its client is told `not_run` or `unknown`, or its connection broke; none runs twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import anyio
+
+from tests.fleet.load import Load
+from tests.fleet.processes import Fleet, fleet
+
+
+async def soak(made: Fleet, *, seconds: float, clients: int, between: float = 2.0) -> Load:
+    """Kill and replace replicas for a while.
+
+    Args:
+        made: The fleet.
+        seconds: For how long.
+        clients: Clients; every second one is modern.
+        between: Seconds from one that serves again to the next kill.
+    """
+    load = Load(made.url)
+    async with anyio.create_task_group() as group:
+        for number in range(clients):
+            group.start_soon(load.client, f"c{number}", "auto" if number % 2 else "legacy")
+        end = anyio.current_time() + seconds
+        turn = 0
+        while anyio.current_time() < end:
+            await anyio.sleep(between)
+            await made.kill(turn % len(made.replicas))
+            await made.start(turn % len(made.replicas))
+            turn += 1
+        await anyio.sleep(between)
+        load.stopping = True
+    return load
+
+
+def report(made: Fleet, load: Load) -> list[str]:
+    """Print the count; what was wrong."""
+    problems = load.problems(made.ran())
+    kills = sum("SIGKILL" in what for _, what in made.timeline)
+    print(f"{len(load.told)} calls, {kills} replicas killed: {load.count()}")
+    for words, count in load.words.most_common(12):
+        print(f"  {count:5} {words}")
+    for problem in problems[:20]:
+        print(f"WRONG {problem}")
+    return problems
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        async with fleet(Path(folder), store=arguments.store) as made:
+            load = await soak(made, seconds=arguments.seconds, clients=arguments.clients)
+            return 1 if report(made, load) else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--store", help="URL of the store; a file if not given")
+    sys.exit(anyio.run(main, parser.parse_args()))
