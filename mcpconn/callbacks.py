@@ -12,13 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from anyio.lowlevel import checkpoint
 from mcp.client import ClientRequestContext
 
 from mcpconn.core.attempt import ATTEMPT
 from mcpconn.errors import ArgumentError
-from mcpconn.runtime.native import being_cancelled
+from mcpconn.runtime.native import awaited
 from mcpconn.validate import check_timeout
 
 if TYPE_CHECKING:
@@ -125,12 +124,6 @@ def _without_context(connection: Connection, callback: Callable[..., Awaitable[A
 async def _called(connection: Connection, callback: Callable[..., Awaitable[Any]], *args: Any) -> Any:
     token = _current.set(connection)
     try:
-        return await callback(*args)
-    except anyio.get_cancelled_exc_class() as error:
-        if being_cancelled():
-            raise
-        # It waited for something of the host's that was cancelled. Passed on, this would end the task that reads
-        # the session, and the session with it.
-        raise RuntimeError("the callback raised a cancellation, though nobody cancelled it") from error
+        return await awaited(callback, *args)
     finally:
         _current.reset(token)

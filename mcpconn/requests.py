@@ -17,6 +17,7 @@ from mcpconn.keys import CANCEL, CallKey, ledger_of, repeated
 from mcpconn.peer import Peer
 from mcpconn.policy import Policy
 from mcpconn.runtime.calls import Calls
+from mcpconn.runtime.native import awaited
 from mcpconn.runtime.supervisor import Supervisor
 from mcpconn.telemetry import start_span, within
 from mcpconn.validate import check_timeout
@@ -247,7 +248,8 @@ def noting(attempt: Attempt, callback: ProgressFnT | None) -> ProgressFnT | None
         if attempt.extend is not None:
             attempt.extend()
         if callback is not None:
-            await callback(progress, total, message)
+            # In process this is the caller's own task. The SDK logs what a callback raises, but not a cancellation.
+            await awaited(callback, progress, total, message)
         # In process the server awaits this in the caller's task, which could not be cancelled without.
         await checkpoint()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import socket
 import threading
@@ -197,3 +198,28 @@ async def test_a_call_can_be_cancelled_whatever_its_callbacks_wait_for(mode: str
                 await connection.call_tool("busy", progress_callback=progress)
     assert scope.cancelled_caught
     assert called < 1000
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_progress_callback_cannot_cancel_its_call(
+    mode: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server: MCPServer[Any] = MCPServer("busy")
+
+    @server.tool()
+    async def busy(ctx: Context[Any]) -> str:
+        await ctx.report_progress(1, 2)
+        return "done"
+
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    gone.cancel()
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        await gone
+
+    with anyio.fail_after(SAFETY):
+        async with Connection({"server": server, "mode": mode}) as connection:
+            assert text_of(await connection.call_tool("busy", progress_callback=progress)) == "done"
+            assert connection.epoch == 1
+    assert "the callback raised a cancellation, though nobody cancelled it" in caplog.text

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import anyio
+
+T = TypeVar("T")
 
 
 def asyncio_loop() -> asyncio.AbstractEventLoop | None:
@@ -100,6 +102,21 @@ def being_cancelled() -> bool:
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     # Before 3.11 a task does not know. A cancellation that is swallowed is worse than one that is believed.
     return cancelling is None or cancelling() > 0
+
+
+async def awaited(callback: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Await host code that runs in a task of the connection's, or in one that waits for an answer.
+
+    Raises:
+        RuntimeError: it raised a cancellation, though nobody cancelled this task. It waited for something of the
+            host's that was cancelled. Passed on, this would end the task: a call, or a session with all its calls.
+    """
+    try:
+        return await callback(*args)
+    except anyio.get_cancelled_exc_class() as error:
+        if being_cancelled():
+            raise
+        raise RuntimeError("the callback raised a cancellation, though nobody cancelled it") from error
 
 
 def poster() -> Callable[..., object]:
