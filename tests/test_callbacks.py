@@ -115,7 +115,7 @@ async def test_over_http_a_callback_runs_in_the_context_of_the_call_that_caused_
                 assert text_of(await connection.call_tool("favourite", {})) == f"{who} on one"
 
 
-async def test_a_servers_own_callbacks_go_before_the_managers() -> None:
+async def test_a_servers_callbacks_go_first() -> None:
     async def other(context: ConnectionContext, params: Any) -> types.ElicitResult:
         return types.ElicitResult(action="accept", content={"colour": f"its own on {context.connection.name}"})
 
@@ -202,7 +202,7 @@ async def test_a_call_can_be_cancelled_whatever_its_callbacks_wait_for(mode: str
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_progress_callback_cannot_cancel_its_call(
+async def test_progress_callbacks_cannot_cancel_calls(
     mode: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server: MCPServer[Any] = MCPServer("busy")

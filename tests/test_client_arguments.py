@@ -54,7 +54,7 @@ def demo() -> MCPServer:
 # -- arguments
 
 
-async def test_the_mode_is_an_argument_of_the_constructor() -> None:
+async def test_mode_is_an_argument() -> None:
     async with Connection(demo(), mode="legacy") as connection:
         assert connection.protocol_version == "2025-11-25"
     async with Connection(demo(), mode="2026-07-28") as connection:
@@ -196,7 +196,7 @@ async def test_a_stdio_transport_object_is_taken() -> None:
             assert text_of(await connection.call_tool(*ADD)) == "2"
 
 
-async def test_a_factory_that_makes_no_transport_is_told_so() -> None:
+async def test_a_factory_of_no_transport_is_told_so() -> None:
     with pytest.raises(ConnectionFailed, match="made a int, which is no transport"):
         async with Connection(lambda: 3):
             pass
@@ -297,7 +297,7 @@ async def test_outside_of_its_block_a_connection_raises_a_runtime_error() -> Non
         await connection.__aenter__()
 
 
-async def test_what_the_protocol_gave_up_warns_as_in_the_sdk() -> None:
+async def test_removed_methods_warn_as_in_the_sdk() -> None:
     script = Script()
     async with HttpServer(script) as server, Connection(server.url, mode="legacy") as connection:
         calls: dict[str, tuple[Any, ...]] = {

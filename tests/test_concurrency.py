@@ -202,7 +202,7 @@ async def test_a_hundred_resets_at_once_cause_one_probe_and_no_reconnect(era: Er
 
 
 @pytest.mark.parametrize("rounds", [3])
-async def test_every_socket_that_fails_under_load_is_replaced(rounds: int, era: Era) -> None:
+async def test_sockets_that_fail_under_load_are_replaced(rounds: int, era: Era) -> None:
     script = Script(era=era)
     with anyio.fail_after(SAFETY):
         async with (

@@ -114,7 +114,7 @@ def test_a_url_can_be_given_in_three_ways(entry: Any) -> None:
     assert (config.name, config.kind, config.url) == ("srv", "http", "https://host/mcp")
 
 
-def test_spaces_and_newlines_around_values_are_not_meant() -> None:
+def test_spaces_around_values_are_cut() -> None:
     config = ServerConfig(
         name="srv", url=" https://host/mcp\n", headers={"X-Key": "abc\r\n"}, auth="Bearer abc\n", transport=" HTTP "
     )
@@ -138,7 +138,7 @@ def test_an_argument_that_does_not_exist_is_named() -> None:
         ServerConfig(name="srv", url="http://host/mcp", timout=3)  # type: ignore[call-arg]
 
 
-def test_a_variant_is_checked_and_equal_to_what_it_says() -> None:
+def test_a_variant_is_checked_like_the_original() -> None:
     config = ServerConfig(name="srv", url="http://host/mcp", headers={"A": "b"}, timeout=5)
     assert dataclasses.replace(config, name="other") == config
     assert dataclasses.replace(config, timeout=6).timeout == 6
@@ -149,7 +149,7 @@ def test_a_variant_is_checked_and_equal_to_what_it_says() -> None:
         config.timeout = 7  # type: ignore[misc]
 
 
-def test_what_was_given_cannot_be_changed_from_outside() -> None:
+def test_a_configuration_keeps_its_own_copies() -> None:
     env = {"A": "1"}
     config = ServerConfig(command="npx", env=env, args=["x"])
     env["B"] = "2"
@@ -189,7 +189,7 @@ def test_a_server_that_is_disabled_is_left_out() -> None:
     assert list(manager) == ["on"]
 
 
-def test_a_servers_own_numbers_go_before_the_managers() -> None:
+def test_a_servers_numbers_go_first() -> None:
     manager = Manager(
         {"own": {"url": "http://host/mcp", "timeout": 5, "max_in_flight": 2}, "plain": {"url": "http://host/mcp"}},
         policy=Policy(call_timeout=9),

@@ -59,7 +59,7 @@ async def answered(call: Callable[[], Awaitable[Any]]) -> tuple[Any, list[Except
 
 @pytest.mark.parametrize("answer", ["json", "sse"])
 @pytest.mark.parametrize("expiry", EXPIRIES)
-async def test_a_session_forgotten_in_any_words_is_replaced(expiry: str, answer: Any) -> None:
+async def test_a_refusal_in_any_words_is_found_out(expiry: str, answer: Any) -> None:
     script = Script(expiry=expiry, answer=answer, get_stream="405")
     with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server, Connection({"url": server.url}, name="srv") as connection:
@@ -171,7 +171,7 @@ class Worded(Script):
 
 @pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize("message", REFUSALS)
-async def test_a_refusal_need_not_be_in_the_words_of_its_probe(message: str, probe: str) -> None:
+async def test_a_refusal_may_differ_from_its_probes(message: str, probe: str) -> None:
     script = Worded(message, probe)
     with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server, Connection({"url": server.url}, name="srv") as connection:

@@ -82,7 +82,7 @@ async def test_calls_fail_for_ten_seconds_at_most(expiry: str, before: str) -> N
 @pytest.mark.parametrize(
     ("stateless", "dropped"), [(("ping",), ""), ((), "ping")], ids=["ping is answered", "ping is dropped"]
 )
-async def test_it_is_enough_that_the_server_refuses_a_listing(expiry: str, stateless: Any, dropped: str) -> None:
+async def test_a_refused_listing_is_enough(expiry: str, stateless: Any, dropped: str) -> None:
     script = Stateless(*stateless, dropped=dropped, expiry=expiry)
     async with played(script, clock=virtual_clock(2)) as (connection, _):
         script.forget_sessions()
@@ -232,7 +232,7 @@ async def test_retry_after_beyond_patience_on_a_dial_is_failed_with_that_retry_i
         assert text_of(await connection.call_tool("add", {"a": 1, "b": 1})) == "2"
 
 
-async def test_entering_a_connection_does_not_wait_an_hour() -> None:
+async def test_entering_does_not_wait_an_hour() -> None:
     script = Script()
     script.inject(faults.unavailable(3600), method=None, times=None)
     started = anyio.current_time()
@@ -257,7 +257,7 @@ async def test_a_wait_within_patience_is_waited_for() -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 404])
 @pytest.mark.parametrize("code", [-32600, -32601, -32602, -32022])
-async def test_a_handshake_refused_for_good_is_dialled_once(code: int, status: int) -> None:
+async def test_a_final_refusal_is_dialled_once(code: int, status: int) -> None:
     script = Script()
     refusal = faults.rpc_error(code, "no", http_status=status, ran=False)
     script.inject(refusal, method="initialize", times=None)

@@ -146,7 +146,7 @@ RECOVERED = [Recovery("http", "session expired", 0.0, 0.0, 0.5, 1.0)]
 READY = {"http": "ready"}
 
 
-def test_a_charge_of_unknown_outcome_may_have_run_or_not() -> None:
+def test_an_unknown_charge_may_have_run_or_not() -> None:
     assert breaches(GOOD, LEDGER, RECOVERED, READY) == []
 
 
@@ -224,7 +224,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_terminal_gets_colours_and_lines_that_fit(terminal: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_colours_and_short_lines(terminal: pytest.MonkeyPatch) -> None:
     out = Terminal()
     Timeline(out).change(lost("the server cannot be reached, and what is more, nobody knows where it has gone"))
     text = out.getvalue()
@@ -270,7 +270,7 @@ def test_the_readme_shows_examples_as_they_are(example: Path) -> None:
     assert f"```python\n{example.read_text(encoding='utf-8')}```" in README.read_text(encoding="utf-8")
 
 
-def test_the_picture_in_the_readme_is_of_this_machine() -> None:
+def test_the_readmes_picture_is_of_this_machine() -> None:
     assert diagram.compare(README) == []
 
 
@@ -307,7 +307,7 @@ def test_the_quickstart_goes_on_when_its_server_is_killed() -> None:
 PICTURE = ROOT / "docs" / "assets" / "demo.svg"
 
 
-def test_the_readme_and_the_picture_show_the_same_run() -> None:
+def test_readme_and_picture_show_the_same_run() -> None:
     page = README.read_text(encoding="utf-8")
     assert demo_picture.written(page, demo_picture.excerpt(demo_picture.shown(PICTURE.read_text("utf-8")))) == page
 
@@ -323,7 +323,7 @@ def test_the_picture_needs_no_script_and_nothing_from_elsewhere() -> None:
     assert "prefers-reduced-motion" in text
 
 
-def test_each_line_of_the_picture_comes_in_its_turn() -> None:
+def test_the_pictures_lines_come_in_turn() -> None:
     lines = [demo_picture.Line(0.0, "one"), demo_picture.Line(1.0, "\x1b[31mtwo\x1b[0m & three")]
     live = [demo_picture.Line(0.2, "waiting")]
     text = demo_picture.picture(demo_picture.Recording(lines, live))
@@ -344,7 +344,7 @@ OF_OTHERS = {"Session not found", "Errno", str(ChildExited(-9, ())), os.strerror
 """Words of the SDK's server, and of the system."""
 
 
-def test_the_words_of_the_excerpt_are_those_of_the_code() -> None:
+def test_the_excerpts_words_are_the_codes() -> None:
     """The run was some time ago: were a text of the demo or of a failure changed, the README would be stale."""
     code = said_by_the_code()
     page = README.read_text(encoding="utf-8").partition("<!-- demo -->")[2].partition("<!-- /demo -->")[0]

@@ -52,7 +52,7 @@ def test_the_mermaid_diagram_has_exactly_the_edges_of_the_machine() -> None:
     )
 
 
-def test_every_edge_drawn_is_one_the_machine_takes() -> None:
+def test_every_drawn_edge_can_be_taken() -> None:
     for source, event, target in read_mermaid(diagram.mermaid()):
         cell = Cell(State(source))
         assert fire(cell, Event(event)) is State(target)
@@ -83,7 +83,7 @@ def test_the_svg_picture_has_exactly_the_edges_of_the_machine(narrow: bool) -> N
     assert edges_of_svg(diagram.svg(narrow=narrow)) == EDGES
 
 
-def test_the_svg_picture_says_in_words_what_it_shows() -> None:
+def test_the_svg_says_in_words_what_it_shows() -> None:
     description = ET.fromstring(diagram.svg("failed").encode()).findtext("{http://www.w3.org/2000/svg}desc") or ""
     assert all(f"{row.source}, {row.event}: {row.target}." in description for row in TRANSITIONS)
     assert description.endswith("The connection is failed.")
@@ -103,7 +103,7 @@ def test_without_a_common_event_the_picture_draws_every_edge(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("layout", [WIDE, NARROW], ids=lambda layout: layout.name)
-def test_nothing_in_the_picture_lies_outside_of_it(layout: Layout) -> None:
+def test_nothing_lies_outside_the_picture(layout: Layout) -> None:
     root = ET.fromstring(diagram.svg(narrow=layout is NARROW).encode())
     width, height = layout.width, layout.height
     for element in root.iter("{http://www.w3.org/2000/svg}text"):
@@ -132,7 +132,7 @@ def test_only_one_state_is_marked() -> None:
     assert diagram.dot("ready").count("#ffffff") == diagram.dot().count("#ffffff") + 1
 
 
-def test_a_failed_connection_is_not_lit_like_a_ready_one() -> None:
+def test_failed_is_not_lit_like_ready() -> None:
     for make in (diagram.mermaid, diagram.dot):
         assert COLOURS[State.FAILED] in make("failed")
         assert COLOURS[State.FAILED] not in make("ready")
@@ -157,7 +157,7 @@ def test_a_marked_name_can_be_read(colours: dict[State, str], ink: str) -> None:
 FLEET = "27 ready, 2 reconnecting, 1 failed"
 
 
-def test_a_manager_is_marked_by_how_many_are_where() -> None:
+def test_a_manager_is_marked_by_counts() -> None:
     states = [State.READY] * 27 + [State.RECONNECTING] * 2 + [State.FAILED]
     fleet = {f"shop{number}": Live(state) for number, state in enumerate(states)}
     for make in (diagram.mermaid, diagram.dot, diagram.svg, diagram.markdown_table):
@@ -176,23 +176,23 @@ def test_a_manager_is_marked_by_how_many_are_where() -> None:
     assert (picture.findtext(f"{names}desc") or "").endswith("Connections: 27 ready, 2 reconnecting, 1 failed.")
 
 
-def test_a_manager_without_connections_marks_nothing() -> None:
+def test_an_empty_manager_marks_nothing() -> None:
     assert diagram.svg({}) == diagram.svg()
 
 
-def test_states_of_the_picture_are_links_on_request() -> None:
+def test_states_are_links_on_request() -> None:
     picture = ET.fromstring(diagram.svg(links="states.md").encode())
     links = [link.get("href") for link in picture.iter("{http://www.w3.org/2000/svg}a")]
     assert links == [f"states.md#{state}" for state in State]
     assert "<a " not in diagram.svg()
 
 
-def test_two_pictures_in_one_page_have_no_id_twice() -> None:
+def test_two_pictures_in_a_page_share_no_id() -> None:
     ids = re.findall(r' id="([^"]+)"', diagram.svg() + diagram.svg(narrow=True))
     assert len(ids) == len(set(ids)) == 6
 
 
-def test_a_state_that_does_not_exist_cannot_be_marked() -> None:
+def test_an_unknown_state_cannot_be_marked() -> None:
     with pytest.raises(ValueError, match=r"no state 'broken'; the states are: idle, connecting, ready"):
         diagram.mermaid("broken")
 
@@ -229,7 +229,7 @@ def test_one_changed_edge_is_drift(tmp_path: Path) -> None:
     assert [drift.kind for drift in diagram.check(path)] == ["mermaid"]
 
 
-def test_a_marker_can_ask_for_a_state_to_be_marked(tmp_path: Path) -> None:
+def test_a_marker_can_mark_a_state(tmp_path: Path) -> None:
     path = page(tmp_path, attributes=" highlight=failed")
     diagram.write(path)
     assert "class failed failed_now" in path.read_text(encoding="utf-8")
@@ -246,7 +246,7 @@ def test_several_blocks_of_one_page_are_written_each_in_its_place(tmp_path: Path
     assert diagram.check(path) == []
 
 
-def test_a_folder_is_searched_for_pages_and_pictures(tmp_path: Path) -> None:
+def test_a_folder_is_searched_for_pictures(tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     hidden = tmp_path / ".hidden"
     for folder in (inner, hidden):
@@ -281,7 +281,7 @@ def test_markers_in_a_code_block_are_text(tmp_path: Path) -> None:
         ("no markers\n", "no markers"),
     ],
 )
-def test_a_page_whose_markers_make_no_sense_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+def test_senseless_markers_are_an_error(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "page.md"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):

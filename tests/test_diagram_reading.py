@@ -82,7 +82,7 @@ stateDiagram-v2
 """
 
 
-def test_it_reads_a_drawing_as_mermaids_own_parser_does() -> None:
+def test_it_reads_as_mermaids_own_parser_does() -> None:
     expected = {
         ("idle", "connect", "connecting"),
         ("connecting", "established", "ready"),
@@ -111,7 +111,7 @@ def test_it_reads_a_drawing_as_mermaids_own_parser_does() -> None:
         "```mermaid\n%%{init: {\n'theme': 'dark'}}%%\nstateDiagram-v2\n a --> b: go\n```\n",
     ],
 )
-def test_a_diagram_is_found_in_whatever_it_is_wrapped(text: str) -> None:
+def test_a_diagram_is_found_in_any_wrapping(text: str) -> None:
     assert read_mermaid(text) == {("a", "go", "b")}
 
 
@@ -218,7 +218,7 @@ def test_of_several_diagrams_in_a_file_the_one_like_the_machine_is_meant(tmp_pat
     assert diagram.compare(page) == diagram.compare(str(page)) == []
 
 
-def test_a_page_without_a_diagram_is_not_a_true_one(tmp_path: Path) -> None:
+def test_a_page_without_a_diagram_is_not_true(tmp_path: Path) -> None:
     page = tmp_path / "host.md"
     page.write_text("# Host\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no state diagram of a connection"):
@@ -258,7 +258,7 @@ def test_a_picture_may_show_some_states_only() -> None:
     assert diagram.compare(whole.replace("-v2", "-v2\n %% mcpconn: partial")) == []
 
 
-def test_a_false_edge_of_a_partial_picture_is_told() -> None:
+def test_a_partial_pictures_false_edge_is_told() -> None:
     (difference,) = diagram.compare("stateDiagram-v2\n  idle --> failed: give_up\n", partial=True)
     assert str(difference) == "line 2: the machine has no idle --give_up--> failed: give_up cannot happen in idle"
 
@@ -281,7 +281,7 @@ def test_a_folder_without_a_picture_of_connections_is_an_error(tmp_path: Path) -
         diagram.compare(tmp_path)
 
 
-def test_of_two_pictures_in_a_file_both_are_compared(tmp_path: Path) -> None:
+def test_both_pictures_of_a_file_are_compared(tmp_path: Path) -> None:
     page = tmp_path / "host.md"
     block = DOCUMENT.partition("\n\n")[2]
     page.write_text(f"```mermaid\n{diagram.mermaid()}```\n\n{block}", encoding="utf-8")

@@ -92,7 +92,7 @@ COMPOUND = document(
 )
 
 
-def test_compound_states_are_read_as_the_standard_says() -> None:
+def test_compound_states_follow_the_standard() -> None:
     assert read_scxml(COMPOUND) == {
         ("idle", "connect", "ready"),
         ("idle", "close", "closed"),
@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_an_error(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("row", TRANSITIONS, ids=lambda row: f"{row.source}-{row.event}")
-def test_a_redirected_transition_is_told_with_its_line(tmp_path: Path, row: Transition) -> None:
+def test_a_changed_transition_names_its_line(tmp_path: Path, row: Transition) -> None:
     lines = diagram.scxml().splitlines(keepends=True)
     begin = next(number for number, line in enumerate(lines) if f'<state id="{row.source}">' in line)
     at = next(number for number in range(begin, len(lines)) if f'event="{row.event}"' in lines[number])
@@ -151,7 +151,7 @@ def test_a_redirected_transition_is_told_with_its_line(tmp_path: Path, row: Tran
     assert extra.startswith(f"{path}:{at + 1}: the machine has no {row.source} --{row.event}--> elsewhere: there is no")
 
 
-def test_a_partial_document_is_compared_by_what_it_shows() -> None:
+def test_a_partial_document_is_compared_in_part() -> None:
     states = """<!-- mcpconn: partial -->
     <state id="idle"><transition event="connect" target="connecting"/></state>
     <state id="connecting"><transition event="attempt_failed" target="connecting"/></state>"""

@@ -71,7 +71,7 @@ def test_every_diagram_and_table_is_what_the_code_says(path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=named)
-def test_every_code_block_is_a_file_that_tests_run(page: Path) -> None:
+def test_every_code_block_is_a_tested_file(page: Path) -> None:
     for language, lines in blocks(without_made(page.read_text(encoding="utf-8"))):
         assert language, f"{named(page)}: a code block says in which language it is"
         for line in lines:
@@ -112,7 +112,7 @@ def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
         assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, f"mcpconn {command}{rest}"
 
 
-def test_the_commands_of_the_tutorial_can_be_followed() -> None:
+def test_the_tutorials_commands_work() -> None:
     lines = (SOURCES / "tutorial" / "install.sh").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "python3 -m venv .venv"
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")[2]

@@ -157,7 +157,7 @@ async def test_a_second_failure_is_the_callers(tool: str, era: Era) -> None:
 
 @pytest.mark.parametrize("fault", [faults.rate_limited(0.05), faults.unavailable(0.05)], ids=["429", "503"])
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_retry_after_is_waited_for_and_never_cut_short(tool: str, fault: Fault, era: Era) -> None:
+async def test_retry_after_is_waited_for_in_full(tool: str, fault: Fault, era: Era) -> None:
     # Whole seconds are tried in virtual time, in test_timing.py.
     script = Script(era=era)
     async with served(script) as (connection, _):
@@ -325,7 +325,7 @@ METHODS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_every_method_is_kept_alive_by_the_same_rules(method: str, era: Era) -> None:
+async def test_every_method_follows_the_same_rules(method: str, era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         before = script.count(method)

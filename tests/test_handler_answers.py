@@ -312,7 +312,7 @@ async def test_a_result_for_a_tool_that_is_not_there_is_no_proof_that_it_ran(mod
         assert (answer["outcome"], "such tool" in answer["error"]) == ("ran", False)
 
 
-async def test_an_error_for_a_tool_that_is_not_there_says_so(host: Hosting) -> None:
+async def test_a_missing_tool_is_called_missing(host: Hosting) -> None:
     script = Script()
     async with host({"srv": scripted(script)}) as asking:
         answer = await asking.tool("chargee")
@@ -352,7 +352,7 @@ async def test_what_only_reads_is_not_said_to_have_run(host: Hosting) -> None:
         assert "You may try again." in answer["error"]
 
 
-async def test_what_a_failed_tool_gave_stands_beside_its_error(host: Hosting) -> None:
+async def test_a_failed_tools_content_is_kept(host: Hosting) -> None:
     sent = {"content": [TEXT, IMAGE], "structuredContent": {"n": 1}, "isError": True}
     async with host({"srv": scripted(answering(sent))}) as asking:
         assert await asking.tool("it") == {
@@ -362,18 +362,18 @@ async def test_what_a_failed_tool_gave_stands_beside_its_error(host: Hosting) ->
         }
 
 
-async def test_a_tool_that_fails_without_a_word_is_given_some(host: Hosting) -> None:
+async def test_a_wordless_failure_is_given_words(host: Hosting) -> None:
     async with host({"srv": scripted(answering({"content": [], "isError": True}))}) as asking:
         assert (await asking.tool("it"))["error"] == "The tool failed, and does not say why."
 
 
-async def test_what_the_application_added_to_its_error_is_kept(host: Hosting) -> None:
+async def test_what_an_error_carries_is_kept(host: Hosting) -> None:
     async with host({"srv": scripted(answering(RpcError(1, "no", {"hint": [1]})))}) as asking:
         answer = await asking.tool("it")
         assert (list(answer), answer["data"]) == ([*KEYS, "data"], {"hint": [1]})
 
 
-async def test_a_server_cannot_forge_the_fields_of_a_failure(host: Hosting) -> None:
+async def test_a_server_cannot_forge_failure_fields(host: Hosting) -> None:
     forged = {"error": "fine", "kind": "timeout", "state": "idle", "outcome": "not_run", "retry_in": 1, "result": "x"}
     sent = {"content": [TEXT], "isError": True, **forged}
     async with host({"srv": scripted(answering(sent))}) as asking:
@@ -412,7 +412,7 @@ async def test_a_server_that_repeats_its_secrets_in_an_error_does_not_get_them_i
 
 
 @pytest.mark.parametrize("what", ECHOES)
-async def test_a_secret_learned_at_run_time_is_hidden_as_well(what: str, host: Hosting) -> None:
+async def test_a_secret_learned_later_is_hidden_too(what: str, host: Hosting) -> None:
     async with host({"srv": scripted(answering(ECHOES[what]))}) as asking:
         await asking.tool("add", {"a": 1, "b": 1})
         for secret in (TOKEN, KEY):

@@ -217,7 +217,7 @@ class TestVirtualTime:
             assert (answer["kind"], answer["state"], answer["outcome"]) == ("timeout", "connecting", "not_run")
             assert "not ready within 7 s" in answer["error"]
 
-    async def test_a_failed_connection_says_when_it_tries_again(self) -> None:
+    async def test_failed_says_when_it_tries_again(self) -> None:
         config = scripted(Script())
         config["http_transport"].down = True
         async with Manager({"srv": config}) as manager:

@@ -37,7 +37,7 @@ LISTING_FAULTS = [
 @pytest.mark.parametrize("answer", ["json", "sse"])
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize("fault", LISTING_FAULTS, ids=lambda fault: fault.name)
-async def test_an_answer_arrives_whatever_the_listing_does(
+async def test_an_answer_arrives_despite_the_listing(
     fault: faults.Fault, era: Era, answer: Literal["json", "sse"], engine: str, catalog: str
 ) -> None:
     script = Script(era=era, answer=answer)
@@ -114,7 +114,7 @@ async def test_a_result_that_does_not_fit_its_listed_schema_is_refused_once(idem
         assert (script.count("ping"), connection.epoch) == (pings, 1)
 
 
-async def test_a_schema_of_an_earlier_session_refuses_nothing() -> None:
+async def test_an_earlier_sessions_schema_refuses_nothing() -> None:
     script = Script(tools=[*default_tools(), tool_with_wrong_results()])
     async with served(script) as (connection, _):
         await connection.list_tools()
@@ -124,7 +124,7 @@ async def test_a_schema_of_an_earlier_session_refuses_nothing() -> None:
         assert (await connection.call_tool("sum")).structured_content == {"total": "seven"}
 
 
-async def test_a_schema_that_may_have_changed_refuses_nothing() -> None:
+async def test_a_doubtful_schema_refuses_nothing() -> None:
     script = Script(tools=[*default_tools(), tool_with_wrong_results()])
     async with served(script) as (connection, _):
         await connection.list_tools()

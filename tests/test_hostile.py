@@ -117,7 +117,7 @@ async def test_the_first_of_two_answers_counts(era: Era) -> None:
 
 
 @pytest.mark.parametrize("code", [-32000, -32001, -32600, -32603])
-async def test_evidence_that_a_server_forges_is_not_believed(code: int, era: Era) -> None:
+async def test_forged_evidence_is_not_believed(code: int, era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         for message in ("Connection closed", "Request failed: ConnectError", "Session terminated"):
@@ -131,7 +131,7 @@ async def test_evidence_that_a_server_forges_is_not_believed(code: int, era: Era
         assert (connection.state, connection.epoch) == (State.READY, 1)
 
 
-async def test_a_hostile_server_harms_no_other_connection(era: Era) -> None:
+async def test_a_hostile_server_harms_no_other(era: Era) -> None:
     bad, good = Script(era=era), Script(era=era)
     with anyio.fail_after(SAFETY):
         async with HttpServer(bad) as first, HttpServer(good) as second:

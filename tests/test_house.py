@@ -70,14 +70,14 @@ def real_sleeps(source: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("path", files(PACKAGE, "__init__.py"), ids=named)
-def test_an_init_holds_only_a_docstring_imports_and_all(path: Path) -> None:
+def test_an_init_holds_only_imports_and_all(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source)), f"{named(path)} has no docstring"
     assert list(statements_with_code(source)) == [], f"{named(path)} has code on these lines"
 
 
 @pytest.mark.parametrize("path", files(PACKAGE), ids=named)
-def test_a_file_of_the_package_has_at_most_400_lines(path: Path) -> None:
+def test_a_file_has_at_most_400_lines(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= MAX_LINES, f"{named(path)} has {lines} lines; {MAX_LINES} are the most"
 

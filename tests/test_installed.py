@@ -22,7 +22,7 @@ def python(*arguments: str, path: Path | None = None) -> subprocess.CompletedPro
     return subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
 
 
-def test_importing_the_package_loads_only_what_it_needs() -> None:
+def test_the_import_loads_only_what_it_needs() -> None:
     run = python("import sys, mcpconn; print(*(name for name in sys.modules if name.startswith('mcpconn.')))")
     assert run.returncode == 0, run.stderr
     rooms = {name.split(".")[1] for name in run.stdout.split()}
@@ -55,7 +55,7 @@ def record(site: Path, *files: str) -> None:
 
 
 @pytest.mark.parametrize("linked", [True, False], ids=["one folder", "two folders"])
-def test_files_mixed_with_the_other_project_are_named(linked: bool, tmp_path: Path) -> None:
+def test_files_of_the_other_project_are_named(linked: bool, tmp_path: Path) -> None:
     record(tmp_path, "mcpconn/client.py")
     if linked:
         (tmp_path / "mcpconn").symlink_to(ROOT / "mcpconn")

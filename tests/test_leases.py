@@ -31,7 +31,7 @@ async def added(connection: Connection) -> str:
     return text_of(await connection.call_tool("add", {"a": 1, "b": 1}))
 
 
-async def test_the_second_time_it_is_the_same_connection() -> None:
+async def test_get_or_add_returns_the_same_connection() -> None:
     async with Manager() as manager:
         first = manager.get_or_add("ada", entry(), ttl=10)
         assert await added(first) == "2"
@@ -75,7 +75,7 @@ async def test_calls_and_being_asked_for_keep_it() -> None:
         assert "ada" not in manager
 
 
-async def test_a_long_call_keeps_it_and_so_does_one_that_waits() -> None:
+async def test_a_call_under_way_keeps_it() -> None:
     transport = ScriptTransport(Script())
     async with Manager() as manager:
         ada = manager.get_or_add("ada", entry(), ttl=2)
@@ -91,7 +91,7 @@ async def test_a_long_call_keeps_it_and_so_does_one_that_waits() -> None:
         assert list(manager) == []
 
 
-async def test_a_session_that_is_replaced_does_not_shorten_it() -> None:
+async def test_a_replaced_session_does_not_shorten_it() -> None:
     script = Script()
     async with Manager() as manager:
         ada = manager.get_or_add("ada", entry(script, max_lifetime=12), ttl=10)
@@ -114,7 +114,7 @@ async def test_the_last_word_on_its_time_counts(shorter: bool) -> None:
         assert ("ada" in manager) is not shorter
 
 
-async def test_time_counts_from_the_start_of_the_manager() -> None:
+async def test_time_counts_from_the_managers_start() -> None:
     manager = Manager()
     ada = manager.get_or_add("ada", entry(), ttl=10)
     await anyio.sleep(100)
@@ -133,7 +133,7 @@ async def test_a_time_that_is_none_is_refused(ttl: Any) -> None:
         assert list(manager) == []
 
 
-async def test_a_reload_leaves_the_users_connections_alone(tmp_path: Path) -> None:
+async def test_a_reload_leaves_leased_ones_alone(tmp_path: Path) -> None:
     path = tmp_path / "mcp.json"
     path.write_text(json.dumps({"mcpServers": {"new": {"url": "http://127.0.0.1:9/mcp"}}}))
     async with Manager({"old": entry()}) as manager:

@@ -110,7 +110,7 @@ async def test_closing_with_calls_in_flight_ends_within_the_drain_timeout(
     assert outcomes == ["unknown"] * 5
 
 
-async def test_closing_waits_for_calls_that_are_nearly_done(era: Era) -> None:
+async def test_closing_waits_for_calls_nearly_done(era: Era) -> None:
     script = Script(era=era)
     answers: list[str] = []
     with anyio.fail_after(SAFETY):
@@ -216,7 +216,7 @@ async def test_closing_while_a_probe_is_under_way_is_quick_and_clean(
     assert "connection.crashed" not in caplog.text
 
 
-async def test_closing_does_not_wait_for_what_nobody_called(era: Era) -> None:
+async def test_closing_waits_for_no_listing(era: Era) -> None:
     script = Script(era=era)
     script.inject(faults.hang(), method="resources/list", times=None)
     with anyio.fail_after(SAFETY):

@@ -62,7 +62,7 @@ async def test_what_a_listener_raises_ends_nothing(
     assert "crashed" not in caplog.text
 
 
-async def test_a_listener_that_wants_to_leave_the_program_does() -> None:
+async def test_a_listener_can_leave_the_program() -> None:
     manager = Manager({"srv": entry(ScriptTransport(Script()))})
     connection = manager["srv"]
     heard: list[Change] = []
@@ -83,7 +83,7 @@ async def test_a_listener_that_wants_to_leave_the_program_does() -> None:
             await connection.ended()
 
 
-async def test_a_rule_that_raises_leaves_the_others_to_decide(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_rule_that_raises_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     def broken(_: Any) -> bool:
         raise ZeroDivisionError
 
@@ -235,7 +235,7 @@ def test_an_unsubscribed_listener_hears_no_more() -> None:
     assert bool(listeners)
 
 
-def test_one_function_subscribed_twice_is_two_listeners() -> None:
+def test_a_function_subscribed_twice_is_told_twice() -> None:
     listeners: Listeners[int] = Listeners()
     heard: list[int] = []
     first, second = listeners.subscribe(heard.append), listeners.subscribe(heard.append)

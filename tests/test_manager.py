@@ -51,7 +51,7 @@ def entry(script: Script, **more: Any) -> dict[str, Any]:
 # -- the mapping
 
 
-async def test_a_manager_is_a_mapping_of_its_connections() -> None:
+async def test_a_manager_is_a_mapping() -> None:
     manager = Manager({"a": entry(Script()), "b": entry(Script())})
     assert (len(manager), list(manager), "a" in manager, "x" in manager) == (2, ["a", "b"], True, False)
     assert isinstance(manager["a"], Connection)
@@ -81,7 +81,7 @@ async def test_a_server_that_is_not_there_is_a_key_error_that_lists_those_that_a
 # -- before and after
 
 
-async def test_calls_before_entering_are_refused_at_once() -> None:
+async def test_calls_before_entering_are_refused() -> None:
     manager = Manager({"srv": entry(Script())})
     for call in (manager.call_tool("srv", "add"), manager.list_tools("srv"), manager["srv"].list_prompts()):
         with anyio.fail_after(1), pytest.raises(NotRunning, match="srv"):
@@ -164,7 +164,7 @@ class Mine(Exception):
 
 
 @pytest.mark.parametrize("kind", ["manager", "connection"])
-async def test_an_exception_in_the_block_comes_out_as_it_is(kind: str) -> None:
+async def test_an_exception_leaves_the_block_as_it_is(kind: str) -> None:
     error = Mine("mine")
     with pytest.raises(Mine) as caught:
         async with AsyncExitStack() as stack:
@@ -178,7 +178,7 @@ async def test_an_exception_in_the_block_comes_out_as_it_is(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["manager", "connection"])
-async def test_a_cancelled_block_leaves_and_is_cancelled(kind: str) -> None:
+async def test_a_cancelled_block_is_left(kind: str) -> None:
     connection: Connection | None = None
     with anyio.CancelScope() as scope:
         async with AsyncExitStack() as stack:
@@ -210,7 +210,7 @@ async def test_entering_a_connection_can_be_given_up() -> None:
 # -- adding and removing
 
 
-async def test_servers_come_and_go_while_the_manager_runs() -> None:
+async def test_servers_come_and_go_at_run_time() -> None:
     one, two = Script(), Script()
     async with Manager({"one": entry(one)}) as manager:
         added = manager.add("two", entry(two))
@@ -236,7 +236,7 @@ async def test_servers_come_and_go_while_the_manager_runs() -> None:
 # -- what is told
 
 
-async def test_every_transition_is_told_at_once_and_in_order() -> None:
+async def test_every_transition_is_told_in_order() -> None:
     script = Script()
     told: list[str] = []
     async with Manager({"srv": entry(script)}) as manager:

@@ -90,7 +90,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("listed", [True, False])
-async def test_a_tool_that_needs_a_task_is_called_as_one(listed: bool, engine: str) -> None:
+async def test_a_tool_that_needs_a_task_gets_one(listed: bool, engine: str) -> None:
     script, service = scripted()
     with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server, Connection({"url": server.url, "engine": engine}) as connection:
@@ -182,7 +182,7 @@ async def test_a_task_that_fails_is_its_tools_own_error() -> None:
             assert type(caught.value) is MCPError
 
 
-async def test_a_task_that_is_not_over_in_time_may_be_running() -> None:
+async def test_a_task_out_of_time_may_be_running() -> None:
     script, service = scripted()
     service.questions = 1000
     with anyio.fail_after(SAFETY):
@@ -205,7 +205,7 @@ async def test_a_creation_that_is_cut_is_not_made_twice() -> None:
             assert service.executions["research"] == 1
 
 
-async def test_a_server_that_declares_no_tasks_is_sent_none() -> None:
+async def test_a_server_without_tasks_is_sent_none() -> None:
     script, service = scripted()
     service.declared = False
     with anyio.fail_after(SAFETY):

@@ -50,7 +50,7 @@ def test_what_is_published_resolves(tools):
 
 
 @given(texts)
-def test_a_name_is_nobodys_unless_it_was_made_here(text):
+def test_only_names_made_here_are_known(text):
     table = Table(["a", "b"])
     found = table.resolve(text)
     assert found is None or table.name(*found) == text
@@ -79,7 +79,7 @@ def test_an_ordinary_name_is_readable(server, tool, name):
         ("fs", "look-xabcdefghijkl"),
     ],
 )
-def test_what_cannot_be_split_or_is_illegal_is_hashed(server, tool):
+def test_illegal_names_are_hashed(server, tool):
     assert re.fullmatch(r".+-x[a-z2-7]{12}", public_name(server, tool))
 
 
@@ -97,7 +97,7 @@ def test_two_resources_never_share_a_uri(resources):
 
 
 @given(texts, st.text(max_size=20))
-def test_a_uri_has_a_legal_scheme_and_keeps_its_rest(server, uri):
+def test_a_uri_gets_a_scheme_and_keeps_its_rest(server, uri):
     public = public_uri(server, f"file:{uri}")
     assert re.match(r"[a-z][a-z0-9+.-]*:", public)
     assert split_uri(public) == (uri_label(server), f"file:{uri}")

@@ -89,9 +89,7 @@ class Turns:
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
 @pytest.mark.parametrize("kind", ANSWERS)
-async def test_others_have_their_turn_during_a_costly_answer(
-    kind: str, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_costly_answers_let_others_run(kind: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
         script.inject(costly(kind), tool="charge")

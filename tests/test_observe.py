@@ -35,7 +35,7 @@ def events(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[
     return [record.getMessage().split()[0] for record in records]
 
 
-async def test_a_call_that_succeeds_logs_nothing_above_debug(caplog: pytest.LogCaptureFixture) -> None:
+async def test_success_logs_nothing_above_debug(caplog: pytest.LogCaptureFixture) -> None:
     async with served(Script()) as (connection, _):
         caplog.clear()
         caplog.set_level(logging.INFO, "mcpconn")
@@ -196,7 +196,7 @@ def points(reader: InMemoryMetricReader) -> dict[str, list[Any]]:
     return found
 
 
-async def test_metrics_and_spans_tell_the_story_of_a_call(
+async def test_metrics_and_spans_tell_of_a_call(
     readers: tuple[InMemoryMetricReader, InMemorySpanExporter],
 ) -> None:
     reader, exporter = readers

@@ -218,7 +218,7 @@ async def test_a_server_stopped_for_longer_than_a_probe_waits_is_dialled_until_i
         assert seen.events.count("suspected") == seen.events.count("lost") == 1
 
 
-async def test_the_legacy_event_stream_transport_is_spoken(sse: ServerProcess) -> None:
+async def test_the_legacy_sse_transport_is_spoken(sse: ServerProcess) -> None:
     async with connected(sse) as connection:
         assert connection.status()["transport"] == "sse"
         before = sse.executed("charge")
@@ -303,7 +303,7 @@ async def test_a_server_object_is_called_without_a_wire(mode: str) -> None:
 
 
 @pytest.mark.parametrize(("tool", "code"), [("refuses", -32042), ("misleads", -32603)])
-async def test_an_error_of_a_server_object_arrives_untouched(tool: str, code: int, mode: str) -> None:
+async def test_a_server_objects_error_is_untouched(tool: str, code: int, mode: str) -> None:
     async with Connection({"server": in_process(), "mode": mode}, name="here") as connection:
         await quiet(connection)
         with pytest.raises(MCPError) as caught:

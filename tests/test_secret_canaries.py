@@ -326,7 +326,7 @@ def test_no_command_shows_a_secret_of_a_child(folder: Path, place: str) -> None:
         CANARY,
     ],
 )
-def test_a_secret_in_the_wrong_place_is_not_quoted(folder: Path, entry: Any) -> None:
+def test_a_misplaced_secret_is_not_quoted(folder: Path, entry: Any) -> None:
     path = written(folder, entry)
     config = mcpjson.load(path)["srv"]
     assert config.problem is not None

@@ -66,7 +66,7 @@ def echoing(status: int, content_type: str) -> faults.Fault:
         (503, "application/json"),
     ],
 )
-async def test_a_refusal_that_repeats_them_does_not_show_them(
+async def test_a_refusal_that_repeats_them_hides_them(
     status: int, content_type: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="mcpconn")

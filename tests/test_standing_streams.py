@@ -119,7 +119,7 @@ def test_a_stream_that_ends_at_once_is_reopened_ever_more_slowly(backend: str, r
     play(backend, Script(get_stream="closing", retry_ms=retry_ms), act)
 
 
-def test_a_stream_is_reopened_after_any_number_of_cuts(backend: str, era: Era) -> None:
+def test_a_stream_is_reopened_after_every_cut(backend: str, era: Era) -> None:
     async def act(scene: Scene) -> None:
         for cuts in range(1, 11):
             await anyio.sleep(100)
@@ -152,7 +152,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("fault", REFUSALS, ids=lambda fault: fault.name)
-def test_a_stream_that_is_refused_is_asked_for_again(backend: str, fault: faults.Fault) -> None:
+def test_a_refused_stream_is_asked_for_again(backend: str, fault: faults.Fault) -> None:
     async def act(scene: Scene) -> None:
         await anyio.sleep(20)
         assert within(scene.waits[0], 1)
@@ -166,7 +166,7 @@ def test_a_stream_that_is_refused_is_asked_for_again(backend: str, fault: faults
     play(backend, Script(), act, arm=lambda script: script.inject(fault, method="GET", times=3))
 
 
-def test_a_server_that_asks_for_a_longer_wait_gets_it(backend: str) -> None:
+def test_a_longer_wait_is_granted(backend: str) -> None:
     async def act(scene: Scene) -> None:
         await anyio.sleep(60)
         assert within(scene.waits[0], 30)
@@ -319,7 +319,7 @@ def test_what_changes_before_the_stream_is_open_is_listed(backend: str, era: Era
     play(backend, Script(era=era), act, arm=lambda script: script.inject(late(0.5), method=OPENING[era]))
 
 
-def test_a_listing_waits_for_the_stream_for_one_second(backend: str, era: Era) -> None:
+def test_a_listing_waits_1_s_for_the_stream(backend: str, era: Era) -> None:
     async def act(scene: Scene) -> None:
         await anyio.sleep(STREAM_PATIENCE + 0.5)
         assert listed(scene.script) == dict.fromkeys(LISTS, 1)
@@ -331,7 +331,7 @@ def test_a_listing_waits_for_the_stream_for_one_second(backend: str, era: Era) -
     play(backend, Script(era=era), act, arm=lambda script: script.inject(late(5), method=OPENING[era]))
 
 
-def test_a_refused_stream_does_not_hold_up_the_listing(backend: str) -> None:
+def test_a_refused_stream_delays_no_listing(backend: str) -> None:
     async def act(scene: Scene) -> None:
         await anyio.sleep(0.3)
         assert listed(scene.script) == dict.fromkeys(LISTS, 1)
@@ -342,7 +342,7 @@ def test_a_refused_stream_does_not_hold_up_the_listing(backend: str) -> None:
 # -- gaps
 
 
-def test_after_a_gap_what_can_have_changed_is_listed(backend: str, era: Era) -> None:
+def test_a_gap_is_followed_by_a_listing(backend: str, era: Era) -> None:
     script = Script(era=era)
     capabilities = script.service.catalog._capabilities()
     del capabilities["prompts"]["listChanged"]

@@ -341,7 +341,7 @@ async def test_closing_with_calls_in_flight_ends_within_the_drain_timeout_and_th
     assert outcomes == ["unknown"] * 3
 
 
-async def test_closing_lets_a_call_that_is_nearly_done_finish(era: str, executions: Executions) -> None:
+async def test_closing_lets_a_call_finish(era: str, executions: Executions) -> None:
     answers: list[str] = []
     async with anyio.create_task_group() as group:
         async with running("--era", era, "--count-file", str(executions.path)) as connection:
@@ -409,7 +409,7 @@ async def test_closing_while_a_child_is_being_started_leaves_no_child() -> None:
         assert connection.state is State.CLOSED
 
 
-async def test_a_manager_closes_all_its_children_at_once() -> None:
+async def test_a_manager_closes_its_children_at_once() -> None:
     servers = {f"child{number}": program("--tools", "add") for number in range(5)}
     with anyio.fail_after(SAFETY):
         async with Manager(servers, policy=Policy(dials_per_origin=8)) as manager:

@@ -157,7 +157,7 @@ async def test_a_stream_that_was_cut_holds_one_socket_and_leaves_none(
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
-async def test_the_system_watches_the_socket_of_a_stream(engine: str) -> None:
+async def test_the_system_watches_a_streams_socket(engine: str) -> None:
     async with served(Script(), config={"engine": engine}) as (connection, server):
         await Openings(connection).reach(1)
         of_the_client = [each for each in psutil.Process().net_connections("tcp") if each.raddr[1:] == (server.port,)]

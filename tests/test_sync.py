@@ -209,7 +209,7 @@ def test_errors_arrive_as_they_are(backend: str) -> None:
             manager.call_tool("elsewhere", "charge")
 
 
-def test_a_call_that_raised_leaves_no_garbage_behind(backend: str) -> None:
+def test_a_call_that_raised_leaves_no_garbage(backend: str) -> None:
     with SyncManager({"srv": scripted()}, backend=backend) as manager:
         manager.wait_ready(SAFETY)
         for _ in range(3):
@@ -234,7 +234,7 @@ def test_ctrl_c_cancels_the_call_that_waits_and_is_raised(backend: str) -> None:
         assert (manager["srv"].state, manager["srv"].epoch) == (State.READY, 1)
 
 
-def test_ctrl_c_leaves_the_calls_of_other_threads_alone(backend: str) -> None:
+def test_ctrl_c_leaves_other_threads_calls_alone(backend: str) -> None:
     waiting = Waiting()
     servers = {"srv": {"server": waiting.server}}
     with SyncManager(servers, backend=backend) as manager, ThreadPoolExecutor(THREADS) as pool:
@@ -245,7 +245,7 @@ def test_ctrl_c_leaves_the_calls_of_other_threads_alone(backend: str) -> None:
         assert [text_of(call.result(SAFETY)) for call in calls] == [str(n) for n in range(THREADS - 1)]
 
 
-def test_whatever_a_signal_handler_raises_ends_the_call(backend: str) -> None:
+def test_a_signal_handlers_error_ends_the_call(backend: str) -> None:
     def interrupt(*_: object) -> None:
         raise InterruptedError("the user has sent something new")
 
@@ -406,7 +406,7 @@ def closes(manager: SyncManager) -> None:
         manager.wait_ready()
 
 
-def test_ctrl_c_at_any_line_of_the_start_leaves_nothing(backend: str) -> None:
+def test_ctrl_c_during_the_start_leaves_nothing(backend: str) -> None:
     for at in itertools.count(1):
         manager, interrupt = SyncManager({}, backend=backend), Interrupting(at, background_module.__file__)
         with interrupt, suppress(KeyboardInterrupt):
@@ -441,7 +441,7 @@ def test_a_bad_configuration_is_refused_before_anything_starts() -> None:
         SyncManager({"srv": {"url": "nowhere"}})
 
 
-def test_servers_come_from_a_file_and_change_with_it(tmp_path: Any, backend: str) -> None:
+def test_servers_follow_their_file(tmp_path: Any, backend: str) -> None:
     path = tmp_path / "mcp.json"
     path.write_text('{"mcpServers": {"one": {"url": "http://127.0.0.1:1/mcp", "lazy": true}}}', encoding="utf-8")
     with SyncManager.from_file(path, backend=backend) as manager:
@@ -452,7 +452,7 @@ def test_servers_come_from_a_file_and_change_with_it(tmp_path: Any, backend: str
         assert manager["two"].config.lazy
 
 
-def test_it_can_be_made_where_another_event_loop_runs() -> None:
+def test_it_can_be_made_inside_an_event_loop() -> None:
     # What is made there must not be tied to that loop.
     async def make() -> SyncManager:
         return SyncManager({"srv": scripted()}, backend="trio")
@@ -461,7 +461,7 @@ def test_it_can_be_made_where_another_event_loop_runs() -> None:
         assert text_of(manager.call_tool("srv", "add", {"a": 1, "b": 2}, timeout=SAFETY)) == "3"
 
 
-def test_servers_are_added_and_removed_from_any_thread(backend: str) -> None:
+def test_any_thread_can_add_and_remove_servers(backend: str) -> None:
     def use(name: str) -> str:
         manager.add(name, scripted())
         answer = text_of(manager.call_tool(name, "add", {"a": 1, "b": 1}, timeout=SAFETY))
@@ -570,7 +570,7 @@ def test_a_plain_callback_may_block_and_make_calls_itself(backend: str) -> None:
 
 
 @pytest.mark.parametrize("shape", ["plain", "async", "plain that returns a coroutine"])
-def test_callbacks_of_the_manager_may_be_plain_or_async(shape: str, backend: str) -> None:
+def test_callbacks_may_be_plain_or_async(shape: str, backend: str) -> None:
     heard: Future[str] = Future()
 
     def plain(message: Any) -> None:

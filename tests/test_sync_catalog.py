@@ -69,7 +69,7 @@ def test_a_refresh_waits_for_the_listing(backend: str) -> None:
         assert script.count("tools/list") == 2
 
 
-def test_who_unsubscribes_after_the_end_is_told_nothing(backend: str) -> None:
+def test_a_late_unsubscriber_is_told_nothing(backend: str) -> None:
     heard = Heard()
     with SyncManager({"s": scripted(Script())}, backend=backend) as manager:
         unsubscribe = manager["s"].catalog.subscribe(heard)

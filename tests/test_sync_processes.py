@@ -41,7 +41,7 @@ def reports() -> dict[tuple[str, str], dict[str, Any]]:
         pytest.param("interrupted", "trio", -signal.SIGINT, id="that is interrupted in a call, on trio"),
     ],
 )
-def test_a_program_still_exits_and_its_servers_with_it(
+def test_a_program_exits_with_its_servers(
     program: str, backend: str, ended: int, reports: dict[tuple[str, str], dict[str, Any]]
 ) -> None:
     report = reports[program, backend]

@@ -147,7 +147,7 @@ class Mine(Exception):
 @KINDS
 @pytest.mark.parametrize("native", [True, False], ids=["task", "scope"])
 @virtual("asyncio")
-async def test_a_cancelled_block_ends_and_stays_cancelled(kind: str, native: bool) -> None:
+async def test_a_cancelled_block_stays_cancelled(kind: str, native: bool) -> None:
     it, inside, reached = made(kind), asyncio.Event(), False
 
     async def host() -> None:
@@ -207,7 +207,7 @@ async def test_the_blocks_exception_comes_out_as_it_is(kind: str) -> None:
 
 @KINDS
 @virtual("asyncio")
-async def test_a_start_that_is_cancelled_leaves_nothing_behind(kind: str) -> None:
+async def test_a_cancelled_start_leaves_nothing_behind(kind: str) -> None:
     script = Script()
     script.inject(faults.hang(), method=None, times=None)
     it = made(kind, script)
@@ -341,7 +341,7 @@ async def test_a_lifespan_may_be_driven_by_two_tasks() -> None:
     assert manager["srv"].state is State.CLOSED
 
 
-def test_a_fixture_is_set_up_and_torn_down_in_two_tasks() -> None:
+def test_a_fixture_may_end_in_another_task() -> None:
     """What pytest-asyncio does with an async generator: each half is a task of its own, on one loop."""
 
     async def fixture() -> AsyncIterator[Manager]:

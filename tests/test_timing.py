@@ -80,7 +80,7 @@ async def test_too_many_requests_without_a_time_are_waited_for_too(era: Era) -> 
 
 @pytest.mark.parametrize("timeout", [0.5, 3.0, 60.0])
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_a_call_without_an_answer_ends_at_its_deadline(
+async def test_an_unanswered_call_ends_at_its_deadline(
     tool: str, timeout: float, era: Era, answer: Literal["json", "sse"]
 ) -> None:
     script = Script(era=era, answer=answer)
@@ -352,7 +352,7 @@ def gone() -> Any:
     return Evidence(exception=anyio.EndOfStream(), from_wire=False, phase="idle")
 
 
-async def test_an_expired_session_is_replaced_without_any_wait() -> None:
+async def test_an_expired_session_is_replaced_at_once() -> None:
     script = Script()
     async with played(script) as (connection, _):
         for _ in range(2):
@@ -362,7 +362,7 @@ async def test_an_expired_session_is_replaced_without_any_wait() -> None:
             assert anyio.current_time() == started
 
 
-async def test_time_spent_waiting_counts_towards_the_deadline(era: Era) -> None:
+async def test_waiting_counts_towards_the_deadline(era: Era) -> None:
     script = Script(era=era)
     async with played(script, clock=virtual_clock(9)) as (connection, transport):
         transport.down = True
@@ -382,7 +382,7 @@ async def test_time_spent_waiting_counts_towards_the_deadline(era: Era) -> None:
         assert caught.value.outcome == "unknown"
 
 
-async def test_a_server_without_a_standalone_stream_is_healthy() -> None:
+async def test_no_standalone_stream_is_healthy() -> None:
     script = Script(get_stream="405")
     async with played(script, warm=False) as (connection, _):
         requests = Requests(script)

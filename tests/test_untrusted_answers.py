@@ -171,9 +171,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("code", "words"), WORDS)
-async def test_a_tools_error_is_the_tools_whatever_it_says(
-    transport: str, code: int, words: str, tmp_path: Path
-) -> None:
+async def test_a_tools_error_stays_the_tools(transport: str, code: int, words: str, tmp_path: Path) -> None:
     async with connected(transport, tmp_path) as (connection, ran):
         seen = Seen(connection)
         with pytest.raises(MCPError) as caught:
@@ -246,7 +244,7 @@ async def test_the_read_timeout_ends_so_in_process(mode: str) -> None:
 
 
 @pytest.mark.parametrize("value", [int("7" * 4000) ** 2, "half a pair: \ud83d"], ids=["digits", "text"])
-async def test_what_cannot_be_sent_fails_its_caller_alone(transport: str, value: Any, tmp_path: Path) -> None:
+async def test_an_unsendable_call_fails_its_caller_alone(transport: str, value: Any, tmp_path: Path) -> None:
     async with connected(transport, tmp_path) as (connection, ran):
         seen = Seen(connection)
         async with anyio.create_task_group() as group:
@@ -264,7 +262,7 @@ async def test_what_cannot_be_sent_fails_its_caller_alone(transport: str, value:
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
 @pytest.mark.parametrize("era", ["legacy", "modern"])
-async def test_a_reader_of_too_much_is_not_told_of_tools(era: Any, engine: str) -> None:
+async def test_an_oversized_resource_is_not_called_a_tool(era: Any, engine: str) -> None:
     script = Script(era=era)
     with anyio.fail_after(SAFETY):
         async with (

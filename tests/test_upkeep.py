@@ -32,7 +32,7 @@ def play(script: Script, act: Callable[[Connection], Awaitable[None]], **config:
     return connection
 
 
-def test_a_lazy_connection_dials_at_its_first_call() -> None:
+def test_a_lazy_connection_dials_when_called() -> None:
     script = Script()
 
     async def act(connection: Connection) -> None:
@@ -89,7 +89,7 @@ def test_a_call_that_takes_longer_than_the_idle_timeout_is_not_disturbed() -> No
     play(script, act, idle_timeout=30)
 
 
-def test_a_connection_that_rested_is_still_not_lazy() -> None:
+def test_a_rested_connection_is_not_lazy() -> None:
     script = Script()
 
     async def act(connection: Connection) -> None:
@@ -141,7 +141,7 @@ def test_keepalive_probes_only_a_session_that_nobody_uses() -> None:
     play(script, act, keepalive=10)
 
 
-def test_three_unanswered_keepalives_in_a_row_are_proof() -> None:
+def test_three_unanswered_keepalives_are_proof() -> None:
     script = Script()
 
     async def act(connection: Connection) -> None:
@@ -188,7 +188,7 @@ def test_keepalive_asks_a_server_without_ping_for_its_tools() -> None:
     play(script, act, keepalive=10)
 
 
-def test_keepalive_of_the_modern_era_asks_for_discovery() -> None:
+def test_modern_keepalive_asks_for_discovery() -> None:
     script = Script(era="modern")
 
     async def act(connection: Connection) -> None:
@@ -232,7 +232,7 @@ def test_a_session_that_can_be_forgotten_is_asked_about_once_a_minute() -> None:
 
 
 @pytest.mark.parametrize("script", [Script(era="modern"), Script(sessions=False)], ids=["modern", "no session id"])
-def test_what_cannot_be_forgotten_is_not_asked_about(script: Script) -> None:
+def test_an_unforgettable_session_is_not_probed(script: Script) -> None:
     assert pings_in(script, 600) == 0
 
 

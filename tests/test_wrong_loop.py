@@ -80,7 +80,7 @@ async def refused_elsewhere(it: Manager | Connection, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", methods_of(Connection))
-async def test_a_connections_methods_refuse_another_thread(name: str) -> None:
+async def test_methods_refuse_another_thread(name: str) -> None:
     async with Connection(entry(), name="srv") as connection:
         await refused_elsewhere(connection, name)
         assert connection.state is State.READY
@@ -100,7 +100,7 @@ async def test_a_managers_methods_refuse_another_thread(name: str, tmp_path: Any
 
 
 @pytest.mark.parametrize("kind", ["open", "closed"])
-def test_another_loop_of_the_same_thread_is_refused(kind: str) -> None:
+def test_another_loop_of_the_thread_is_refused(kind: str) -> None:
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     manager = Manager({"srv": entry()})
     try:
@@ -145,7 +145,7 @@ def each_limit() -> list[tuple[str, Callable[[Manager, Any], Any]]]:
     "anyio_backend", [virtual_backend("asyncio"), virtual_backend("trio")], ids=["asyncio", "trio"]
 )
 @pytest.mark.parametrize("which", range(len(each_limit())), ids=[name for name, _ in each_limit()])
-async def test_an_unusable_limit_is_refused_and_harms_nobody(which: int, anyio_backend: Any) -> None:
+async def test_an_unusable_limit_is_refused(which: int, anyio_backend: Any) -> None:
     script = Script()
     server = {"url": "http://scripted/mcp", "http_transport": ScriptTransport(script)}
     async with Manager({"srv": server, "other": entry()}) as manager:

@@ -66,7 +66,7 @@ async def test_a_reader_hears_of_every_transition():
             assert seen == [("rows", "ready"), ("change", "idle"), ("change", "connecting"), ("change", "ready")]
 
 
-async def test_a_reader_hears_of_connections_that_come_and_go():
+async def test_a_reader_hears_of_added_and_removed_ones():
     async with Manager({}) as servers, events(status_app(servers)) as stream:
         assert await stream.next() == ("hello", {"rows": []})
         servers.add("late", {**entry(), "lazy": True})
@@ -78,7 +78,7 @@ async def test_a_reader_hears_of_connections_that_come_and_go():
         assert data["gone"] == ["late"]
 
 
-async def test_a_quiet_reader_is_sent_nothing_but_comments(monkeypatch):
+async def test_a_quiet_reader_gets_only_comments(monkeypatch):
     monkeypatch.setattr(feed, "TICK", 0.001)
     monkeypatch.setattr(feed, "QUIET", 0.003)
     async with Manager({"down": {"url": "http://127.0.0.1:1/mcp", "lazy": True}}) as servers:

@@ -107,7 +107,7 @@ async def test_without_metadata_of_the_issuer_nothing_is_guessed(
     assert world.server.saw(*stored_secrets(record)) == []
 
 
-async def test_metadata_that_answer_404_once_cost_one_attempt(world: World, storage: FileTokenStorage) -> None:
+async def test_one_404_for_metadata_costs_one_attempt(world: World, storage: FileTokenStorage) -> None:
     record = logged_in(world)
     assert await storage.replace(record)
     world.auth.revoke_access()
@@ -172,7 +172,7 @@ async def test_of_two_servers_the_first_that_can_be_used_is_logged_in_at(
     assert record.client.issuer == world.issuer.origin
 
 
-async def test_another_issuer_gets_nothing_that_is_stored(world: World, storage: FileTokenStorage) -> None:
+async def test_another_issuer_gets_nothing_stored(world: World, storage: FileTokenStorage) -> None:
     """The MCP server names another authorization server than the tokens came from: a login there starts anew."""
     record = logged_in(world, issuer="http://127.0.0.1:9/former")
     assert await storage.replace(record)
@@ -248,7 +248,7 @@ async def test_a_server_that_is_its_own_issuer_may_publish_nothing(storage: File
         assert (world.person.logins, world.auth.counts["refresh_token"]) == (1, 1)
 
 
-async def test_metadata_that_name_another_issuer_are_not_used(world: World, storage: FileTokenStorage) -> None:
+async def test_metadata_of_another_issuer_are_not_used(world: World, storage: FileTokenStorage) -> None:
     record = logged_in(world)
     assert await storage.replace(record)
     world.auth.revoke_access()
@@ -285,7 +285,7 @@ async def test_a_token_endpoint_that_redirects_elsewhere_is_not_followed(
     assert world.auth.counts["refresh_token"] == 1
 
 
-async def test_a_file_of_another_server_gives_nothing_away(world: World, storage: FileTokenStorage) -> None:
+async def test_a_file_of_another_server_is_not_used(world: World, storage: FileTokenStorage) -> None:
     record = replace(logged_in(world), server="https://other.example:443")
     assert await storage.replace(record)
     with pytest.raises(ConnectionFailed, match=r"holds the tokens of https://other\.example:443") as caught:
@@ -383,7 +383,7 @@ def test_issuers_are_one_by_their_identifier(one: str, other: str, same: bool) -
     assert same_issuer(other, one) is same
 
 
-def test_only_the_published_token_endpoint_is_accepted() -> None:
+def test_only_the_published_endpoint_is_accepted() -> None:
     metadata = OAuthMetadata.model_validate(
         {
             "issuer": "https://as.example",

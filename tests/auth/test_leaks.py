@@ -186,7 +186,7 @@ async def test_a_server_that_answers_form_encoded_is_understood(world: World, en
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
 @pytest.mark.parametrize("dress", ODD)
-async def test_odd_answers_to_a_refresh_token_show_no_token(
+async def test_odd_refresh_answers_show_no_token(
     world: World, engine: str, dress: Dress, shown: Shown, tmp_path: Path
 ) -> None:
     auth = world.provider(FileTokenStorage(tmp_path / "tokens.json"))
@@ -222,7 +222,7 @@ async def test_odd_answers_to_a_login_show_no_token(world: World, engine: str, d
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
 @pytest.mark.parametrize("dress", ODD)
-async def test_odd_answers_to_an_auth_of_its_own_show_no_token(
+async def test_odd_answers_to_a_custom_auth_show_no_token(
     world: World, engine: str, dress: Dress, shown: Shown
 ) -> None:
     async def assertion(issuer: str, resource: str) -> str:
@@ -275,9 +275,7 @@ def quoting(secret: str) -> list[Exception]:
 
 @pytest.mark.parametrize("number", range(6))
 @pytest.mark.parametrize("where", ["redirect", "callback", "storage", "callable"])
-async def test_errors_of_host_code_that_quote_show_no_secret(
-    world: World, shown: Shown, number: int, where: str
-) -> None:
+async def test_quoting_errors_of_hosts_show_no_secret(world: World, shown: Shown, number: int, where: str) -> None:
     secret = "tok-1234567890-abcdef"
     error = quoting(secret)[number]
 
@@ -303,7 +301,7 @@ async def test_errors_of_host_code_that_quote_show_no_secret(
     assert type(error).__name__ in str(caught.value) or "state" in str(caught.value)
 
 
-async def test_words_of_host_code_pass_when_they_quote_nothing(world: World) -> None:
+async def test_host_errors_that_quote_nothing_are_shown(world: World) -> None:
     async def fail() -> AuthorizationCodeResult:
         raise RuntimeError("the browser was closed")
 
@@ -314,7 +312,7 @@ async def test_words_of_host_code_pass_when_they_quote_nothing(world: World) -> 
             pass
 
 
-async def test_the_cause_of_a_failed_login_keeps_the_sdks_type(world: World) -> None:
+async def test_a_failed_login_keeps_the_sdks_type(world: World) -> None:
     world.auth.error = {"error": "access_denied"}
     auth = OAuth(world.provider(Memory()))
     with pytest.raises(CredentialsRefused, match="refused: access_denied") as caught:

@@ -111,7 +111,7 @@ async def add(connection: Connection, **options: Any) -> str:
     return text_of(await connection.call_tool("add", {"a": 1, "b": 1}, **options))
 
 
-async def test_the_first_connect_logs_in_once_and_at_once() -> None:
+async def test_the_first_connect_logs_in_once() -> None:
     world = World()
     began = anyio.current_time()
     async with world.connected() as connection:
@@ -430,7 +430,7 @@ async def test_a_call_that_needs_more_rights_gets_them_and_is_made_again() -> No
         assert world.person.logins == 2  # type: ignore[union-attr]
 
 
-async def test_rights_that_are_not_granted_are_asked_for_once() -> None:
+async def test_a_denied_scope_is_asked_for_once() -> None:
     world = World()
     async with world.connected() as connection:
         require(world, "files:write")
@@ -476,7 +476,7 @@ async def test_client_credentials_need_no_person() -> None:
         assert (connection.epoch, world.auth.counts["client_credentials"]) == (2, 2)
 
 
-async def test_client_credentials_go_to_their_own_issuer_alone() -> None:
+async def test_client_credentials_go_to_one_issuer_only() -> None:
     world = World()
     auth = ClientCredentialsOAuthProvider(
         f"{ORIGIN}/mcp", world.storage, "client", "a-client-secret", issuer="http://another.example"
@@ -515,7 +515,7 @@ async def test_one_provider_is_one_set_of_credentials_wherever_it_is_given() -> 
     assert repr(as_credentials(given)) == "<OAuth OAuthClientProvider>"
 
 
-async def test_a_provider_with_a_flow_of_its_own_runs_as_it_is() -> None:
+async def test_a_provider_with_its_own_flow_is_kept() -> None:
     class Own(OAuthClientProvider):
         async def async_auth_flow(self, request: Any) -> Any:
             yield request

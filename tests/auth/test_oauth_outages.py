@@ -75,7 +75,7 @@ async def test_a_token_endpoint_that_has_moved_within_its_origin_is_followed() -
         assert (world.person.logins, world.auth.counts["refresh_token"]) == (1, 1)  # type: ignore[union-attr]
 
 
-async def test_an_unreadable_token_response_is_asked_for_again() -> None:
+async def test_an_unreadable_token_response_is_retried() -> None:
     world = World()
     async with world.connected() as connection:
         answers = [(200, {"content-type": "application/json"}, b'{"token_type": "Bearer"}')]

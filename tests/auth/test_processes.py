@@ -266,7 +266,7 @@ def test_a_holder_that_is_stopped_keeps_the_others_waiting_and_is_named(tmp_path
         assert (server.counts["refresh_token"], server.counts["reused"]) == (1, 0)
 
 
-def test_a_lock_dies_with_the_process_that_holds_it(tmp_path: Path, children: Start) -> None:
+def test_a_lock_dies_with_its_process(tmp_path: Path, children: Start) -> None:
     holder = children(HOLD, str(tmp_path / "lock"))
     assert holder.says() == "held"
 

@@ -94,7 +94,7 @@ async def test_of_many_writers_one_succeeds(store: TokenStore) -> None:
     assert (await store.load()).mark == Mark(f"holder {succeeded[0]}", 0.0)
 
 
-async def test_tokens_that_are_written_by_others_end_a_refresh() -> None:
+async def test_tokens_written_by_others_end_a_refresh() -> None:
     store = SharedStore()
     await store.replace(RECORD)
     await store.set_tokens(OAuthToken(access_token="brought"))
@@ -222,7 +222,7 @@ async def test_ten_programs_spend_one_refresh_token(store: TokenStore) -> None:
     assert (record.mark, record.rotates, record.issuer, record.server) == (None, True, ORIGIN, f"{ORIGIN}:80")
 
 
-async def test_nothing_is_sent_before_the_mark_is_stored() -> None:
+async def test_the_mark_is_stored_before_anything_is_sent() -> None:
     fleet = Fleet()
     await fleet.log_in()
     program = fleet.program()
@@ -271,7 +271,7 @@ def spending(fleet: Fleet, resumed: anyio.Event, stopped: anyio.Event) -> None:
     fleet.store.pause = pause
 
 
-async def test_a_paused_holder_is_waited_for_and_not_overtaken() -> None:
+async def test_a_paused_holder_is_not_overtaken() -> None:
     fleet = Fleet()
     await fleet.log_in()
     holder, other = fleet.program(), fleet.program()
@@ -336,7 +336,7 @@ async def test_a_registration_stored_during_a_refresh_costs_no_tokens() -> None:
     assert (record.tokens.refresh_token, record.client, record.mark) == ("refresh-0002-secret", CLIENT, None)
 
 
-async def test_a_mark_of_somebody_who_is_gone_needs_a_login() -> None:
+async def test_a_mark_left_behind_needs_a_login() -> None:
     fleet = Fleet()
     await fleet.log_in()
     record = await fleet.store.load()
@@ -422,7 +422,7 @@ async def test_nothing_is_asked_twice_while_the_token_is_still_good(monkeypatch:
     assert len(sent) == 2
 
 
-async def test_tokens_that_the_store_has_lost_are_stored_again() -> None:
+async def test_tokens_lost_by_the_store_are_stored_again() -> None:
     fleet = Fleet()
     await fleet.log_in()
     program = fleet.program()
@@ -480,7 +480,7 @@ async def test_a_login_is_written_over_whatever_was_stored_meanwhile() -> None:
     assert store.record.tokens.access_token == "access-0001-secret"
 
 
-async def test_connections_that_share_a_store_renew_once() -> None:
+async def test_connections_of_one_store_renew_once() -> None:
     fleet = Fleet()
     await fleet.log_in()
     entry = {"url": f"{ORIGIN}/mcp", "http_transport": fleet.world.transport}

@@ -73,7 +73,7 @@ def client_id(storage: FileTokenStorage) -> str:
 
 
 @pytest.mark.parametrize("answer", FORGOTTEN)
-async def test_a_forgotten_registration_is_made_again_once(
+async def test_a_forgotten_registration_is_renewed_once(
     world: World, storage: FileTokenStorage, answer: Answer
 ) -> None:
     await connect(world, world.provider(storage))
@@ -109,7 +109,7 @@ async def test_any_storage_of_the_sdk_will_do(world: World) -> None:
     assert storage.client.client_id == "client-2"
 
 
-async def test_where_nobody_can_log_in_nothing_is_registered(world: World, storage: FileTokenStorage) -> None:
+async def test_nothing_is_registered_without_a_login(world: World, storage: FileTokenStorage) -> None:
     await connect(world, world.provider(storage))
     forget(world)
     for restart in (1, 2, 3):
@@ -143,7 +143,7 @@ async def test_logins_that_fail_keep_the_old_one_and_register_once(world: World,
 
 
 @pytest.mark.parametrize("answer", FORGOTTEN)
-async def test_a_configured_client_is_a_persons_business(
+async def test_a_refused_configured_client_needs_a_person(
     world: World, storage: FileTokenStorage, answer: Answer
 ) -> None:
     configured = OAuthClientInformationFull(client_id="configured", client_secret="a-client-secret-0123")
@@ -157,7 +157,7 @@ async def test_a_configured_client_is_a_persons_business(
 
 
 @pytest.mark.parametrize("answer", FORGOTTEN)
-async def test_client_credentials_are_a_persons_business(world: World, answer: Answer) -> None:
+async def test_refused_client_credentials_need_a_person(world: World, answer: Answer) -> None:
     auth = ClientCredentialsOAuthProvider(
         world.url, Memory(), "configured", "a-client-secret-0123", issuer=world.issuer.origin
     )
@@ -237,7 +237,7 @@ async def test_a_secret_whose_time_is_over_is_replaced_before_the_login(
         (raw(503, "text/plain", ""), "clients cannot be registered now .HTTP 503", "unavailable"),
     ],
 )
-async def test_a_registration_that_comes_to_nothing_says_why(
+async def test_a_failed_registration_says_why(
     world: World, answer: Answer, says: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.answers["/as/register"] = lambda: answer
@@ -248,7 +248,7 @@ async def test_a_registration_that_comes_to_nothing_says_why(
     assert world.person.logins == 0
 
 
-async def test_a_server_that_registers_nobody_says_what_to_do(world: World) -> None:
+async def test_without_registration_it_says_what_to_do(world: World) -> None:
     metadata = world.auth.metadata()
     del metadata["registration_endpoint"]
     world.answers["/.well-known/"] = lambda: as_json(200, metadata)
@@ -258,7 +258,7 @@ async def test_a_server_that_registers_nobody_says_what_to_do(world: World) -> N
     assert world.server.count("/register") == 0
 
 
-async def test_the_time_of_a_registration_is_stored_with_it(world: World) -> None:
+async def test_a_registration_is_stored_with_its_time(world: World) -> None:
     """So that it is told from a configured one, in any storage."""
     storage = Memory()
     await OAuth(world.provider(storage)).refresh(f'Bearer resource_metadata="{world.server.origin}/x"')

@@ -167,7 +167,7 @@ async def test_names_with_wildcards_are_names(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a matter of POSIX systems")
-async def test_a_pipe_in_place_of_the_file_does_not_block(path: Path) -> None:
+async def test_a_pipe_for_a_file_does_not_block(path: Path) -> None:
     os.mkfifo(path)
     with anyio.fail_after(SAFETY):
         with pytest.raises(TokenFileError, match="no regular file"):
@@ -180,7 +180,7 @@ async def test_a_file_that_is_too_long_is_not_read(path: Path) -> None:
         await FileTokenStorage(path).get_tokens()
 
 
-async def test_who_holds_the_lock_is_known_to_those_who_wait(path: Path) -> None:
+async def test_whoever_waits_knows_who_holds_the_lock(path: Path) -> None:
     holder, waiter = FileTokenStorage(path), FileTokenStorage(path)
     assert waiter.holder() is None
     async with holder.lock():
@@ -188,7 +188,7 @@ async def test_who_holds_the_lock_is_known_to_those_who_wait(path: Path) -> None
     assert waiter.holder() is None
 
 
-async def test_a_lock_that_is_held_for_long_is_an_outage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_held_for_long_is_an_outage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcpconn.auth.storage.LOCK_PATIENCE", 0.05)
     holder, waiter = FileTokenStorage(path), FileTokenStorage(path)
     await holder.set_tokens(TOKENS)

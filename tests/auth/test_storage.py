@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "tokens.json"
 
 
-async def test_what_is_stored_is_there_for_the_next_program(path: Path) -> None:
+async def test_the_next_program_finds_what_is_stored(path: Path) -> None:
     storage: TokenStorage = FileTokenStorage(path)
     assert await storage.get_tokens() is None
     assert await storage.get_client_info() is None

@@ -54,7 +54,7 @@ async def log_in(server: AuthServer, login: Login) -> list[str]:
 
 
 @pytest.mark.parametrize("auth", ["oauth", {"client_id": "c", "client_secret": SECRET, "scopes": ["r"]}])
-async def test_without_a_login_the_failure_says_how_to_log_in(server: AuthServer, auth: Any) -> None:
+async def test_a_missing_login_says_how_to_log_in(server: AuthServer, auth: Any) -> None:
     with anyio.fail_after(SAFETY), pytest.raises(ConnectionFailed) as caught:
         async with Connection(entry(server, auth), name="srv"):
             raise AssertionError("never ready")
@@ -112,7 +112,7 @@ def test_a_login_shows_nothing_of_itself() -> None:
     assert replace(config, name="other").auth == login
 
 
-def test_servers_of_one_host_have_files_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_server_of_a_host_has_its_own_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     files = {token_file(f"https://u:p@a.example/{path}#x") for path in ("one", "two", "two?tenant=1")}
     assert len(files) == 3

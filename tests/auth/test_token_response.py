@@ -79,7 +79,7 @@ def test_a_lifetime_is_seconds_or_not_known(given: object, expected: int | None)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-0.0", "9" * 3000])
-def test_numbers_that_are_none_leave_the_token_readable(number: str) -> None:
+def test_bad_numbers_leave_the_token_readable(number: str) -> None:
     read = tokens(answer(f'{{"access_token": "{NEW}", "expires_in": {number}}}'))
     assert (read.access_token, read.expires_in) == (NEW, None)
 
@@ -168,7 +168,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("response", UNREADABLE)
-def test_anything_else_is_described_and_not_quoted(response: httpx2.Response) -> None:
+def test_other_answers_are_described_not_quoted(response: httpx2.Response) -> None:
     with pytest.raises(Unreadable, match=f"HTTP {response.status_code}") as caught:
         read(response)
     assert NEW not in repr(caught.value)
@@ -194,7 +194,7 @@ def test_what_the_request_held_is_hidden_before_a_description_is_cut() -> None:
         assert "xxxx" not in outcome.said
 
 
-def test_an_error_code_that_is_a_secret_is_not_shown() -> None:
+def test_a_secret_error_code_is_not_shown() -> None:
     outcome = read(answer({"error": "refresh0001secret"}, 400), secrets=["refresh0001secret"])
     assert outcome == Refused("unknown", "an error code that is none")
 
@@ -213,7 +213,7 @@ FIELDS = st.dictionaries(
 
 
 @given(fields=FIELDS, status=st.sampled_from([200, 201, 204, 302, 400, 401, 403, 404, 422, 429, 500, 503]))
-def test_whatever_json_comes_the_outcome_is_one_of_ours(fields: dict[str, Any], status: int) -> None:
+def test_any_json_gives_an_outcome_of_ours(fields: dict[str, Any], status: int) -> None:
     try:
         outcome = read(answer(fields, status))
     except Unreadable:
@@ -225,12 +225,12 @@ def test_whatever_json_comes_the_outcome_is_one_of_ours(fields: dict[str, Any], 
 
 
 @given(body=st.binary(max_size=200), status=st.sampled_from([200, 400, 401, 500]))
-def test_whatever_bytes_come_the_outcome_is_one_of_ours(body: bytes, status: int) -> None:
+def test_any_bytes_give_an_outcome_of_ours(body: bytes, status: int) -> None:
     with suppress(Unreadable):
         assert isinstance(read(answer(body, status)), (OAuthToken, Refused, Busy))
 
 
-def test_other_parsers_get_the_tokens_in_plain_json() -> None:
+def test_other_parsers_get_tokens_in_plain_json() -> None:
     noted: list[str] = []
     request = httpx2.Request("POST", "https://as.example/token")
     given = answer(f"access_token={NEW}&refresh_token={REFRESH}&expires_in=60&evil=1", content_type="text/plain")
@@ -253,6 +253,6 @@ def test_other_parsers_get_the_tokens_in_plain_json() -> None:
         (answer(f"<html>{NEW}", content_type="text/html"), 400, "unreadable_response"),
     ],
 )
-def test_other_parsers_get_a_refusal_without_its_words(given: httpx2.Response, status: int, error: str) -> None:
+def test_other_parsers_get_a_wordless_refusal(given: httpx2.Response, status: int, error: str) -> None:
     response = plain(given, httpx2.Request("POST", "https://as.example/token"), lambda secret: None)
     assert (response.status_code, response.json()) == (status, {"error": error})

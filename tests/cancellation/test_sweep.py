@@ -212,7 +212,7 @@ async def test_opening_a_modern_event_stream_can_be_cancelled_anywhere() -> None
         assert await every_checkpoint(make, after=on.left_clean) >= 1
 
 
-async def test_a_reader_of_changes_can_be_cancelled_anywhere() -> None:
+async def test_changes_can_be_cancelled_anywhere() -> None:
     async with stage() as on:
 
         async def make(cut: Cut) -> None:
@@ -292,7 +292,7 @@ async def test_the_sweep_notices_a_permit_that_is_not_given_back(monkeypatch: py
             await every_checkpoint(through(on, ACTS["call_tool"]), after=on.left_clean)
 
 
-async def test_the_sweep_notices_a_task_that_is_not_ended() -> None:
+async def test_the_sweep_notices_a_leaked_task() -> None:
     async with stage() as on, anyio.create_task_group() as group:
 
         async def careless() -> None:

@@ -68,7 +68,7 @@ async def test_a_listener_that_raises_keeps_nothing_from_being_listed_or_announc
     assert "listener.raised" in caplog.text
 
 
-async def test_all_pages_are_listed_and_announced_as_added() -> None:
+async def test_all_pages_are_listed_and_announced() -> None:
     script = Script(page_size=2)
     async with HttpServer(script) as server:
         connection = Connection({"url": server.url})
@@ -142,7 +142,7 @@ async def test_a_list_that_changes_is_listed_again_once_for_a_burst_of_notificat
                 assert script.count("tools/list") == before + 1
 
 
-async def test_only_what_the_server_advertises_is_listed() -> None:
+async def test_only_advertised_lists_are_listed() -> None:
     from mcp.server import MCPServer
 
     server = MCPServer("plain")

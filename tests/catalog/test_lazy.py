@@ -186,7 +186,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "pinned"])
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_read_only_call_is_retried_after_one_listing(era: Era, mode: str) -> None:
+async def test_a_read_only_call_is_retried_once_listed(era: Era, mode: str) -> None:
     script = Script(era=era)
     pinned = {"mode": "legacy" if era == "legacy" else "2026-07-28"} if mode == "pinned" else {}
     async with served(script, warm=False, config=pinned) as (connection, _):
@@ -197,7 +197,7 @@ async def test_a_read_only_call_is_retried_after_one_listing(era: Era, mode: str
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_call_that_is_not_read_only_is_not_retried(era: Era) -> None:
+async def test_a_call_with_side_effects_is_not_retried(era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         script.inject(faults.bad_gateway(ran=True), tool="charge")
@@ -233,7 +233,7 @@ async def test_annotations_of_two_sessions_must_agree(earlier: bool, later: bool
         assert script.executions["it"] == 1
 
 
-async def test_a_retry_on_a_new_session_asks_that_session() -> None:
+async def test_a_retry_asks_the_new_session() -> None:
     script = Script()
     async with served(script) as (connection, _):
         await connection.list_tools()

@@ -60,7 +60,7 @@ def announcing(script: Script, *, delay: int = 0) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_list_that_the_server_does_not_know_is_empty(backend: str, era: Era, kind: str) -> None:
+def test_a_list_unknown_to_the_server_is_empty(backend: str, era: Era, kind: str) -> None:
     script = Script(era=era)
     script.inject(faults.rpc_error(-32601, "Method not found"), method=LISTS[kind][0], times=None)
 
@@ -208,7 +208,7 @@ def test_what_a_caller_who_left_has_not_listed_is_listed_when_needed(backend: st
 # -- changes
 
 
-def test_a_burst_of_announcements_makes_one_listing(backend: str, era: Era) -> None:
+def test_many_announcements_make_one_listing(backend: str, era: Era) -> None:
     script = Script(era=era)
 
     async def act(connection: Connection, transport: ScriptTransport) -> None:
@@ -223,7 +223,7 @@ def test_a_burst_of_announcements_makes_one_listing(backend: str, era: Era) -> N
     play(backend, script, act)
 
 
-def test_a_change_during_a_listing_is_listed_after_it(backend: str, era: Era) -> None:
+def test_a_change_during_a_listing_is_listed_next(backend: str, era: Era) -> None:
     script = Script(era=era)
 
     async def act(connection: Connection, transport: ScriptTransport) -> None:
@@ -242,7 +242,7 @@ def test_a_change_during_a_listing_is_listed_after_it(backend: str, era: Era) ->
     play(backend, script, act)
 
 
-def test_an_announcement_at_each_listing_makes_no_storm(backend: str, era: Era) -> None:
+def test_announcements_by_listings_make_no_storm(backend: str, era: Era) -> None:
     script = Script(era=era)
     announcing(script)
 
@@ -293,7 +293,7 @@ def test_after_a_quiet_time_a_change_is_listed_at_once_again(backend: str) -> No
     play(backend, script, act)
 
 
-def test_listings_do_not_keep_an_idle_session_open(backend: str) -> None:
+def test_listings_keep_no_idle_session_open(backend: str) -> None:
     script = Script()
     announcing(script)
 
@@ -340,7 +340,7 @@ def test_announcements_of_lists_that_nobody_needs_cost_nothing(backend: str) -> 
     play(backend, script, act, catalog="lazy")
 
 
-def test_a_subscriber_hears_of_a_change_by_the_server(backend: str, era: Era) -> None:
+def test_a_subscriber_hears_of_a_servers_change(backend: str, era: Era) -> None:
     script = Script(era=era)
     heard: list[CatalogChange] = []
 

@@ -41,7 +41,7 @@ def test_check_shows_every_server_and_succeeds_where_all_are_ready(mcpconn: Invo
     assert result.stderr == ""
 
 
-def test_check_says_why_a_server_failed_and_what_to_do(mcpconn: Invoke, config: Config) -> None:
+def test_check_says_what_failed_and_what_to_do(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("check", config(good=stdio(), crash=stdio("--crash-on-start", "no such module"), down=REFUSED))
     assert result.exit_code == 1
     assert "crash: the server process exited before the handshake (exited with 1: no such module)" in result.stdout
@@ -80,7 +80,7 @@ def test_a_lazy_server_is_connected_to_as_well(mcpconn: Invoke, config: Config) 
     assert "● ready" in result.stdout
 
 
-def test_the_file_comes_from_the_variable_or_the_folder(
+def test_the_file_is_found_by_variable_or_folder(
     mcpconn: Invoke, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = config(off={**REFUSED, "disabled": True})
@@ -106,7 +106,7 @@ def test_tools_lists_what_servers_have_and_what_may_run_twice(mcpconn: Invoke, c
     assert "Add two numbers." in result.stdout
 
 
-def test_tools_of_chosen_servers_leaves_the_others_alone(mcpconn: Invoke, config: Config) -> None:
+def test_tools_leaves_unnamed_servers_alone(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("tools", "one", "--json", "--config", config(one=stdio("--tools", "add"), down=REFUSED))
     assert result.exit_code == 0
     listed = json.loads(result.stdout)
@@ -129,7 +129,7 @@ def test_call_prints_the_answer_and_nothing_else(mcpconn: Invoke, config: Config
     assert (result.exit_code, result.stdout, result.stderr) == (0, "3\n", "")
 
 
-def test_call_reads_its_arguments_from_standard_input(mcpconn: Invoke, config: Config) -> None:
+def test_call_reads_arguments_from_stdin(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("call", "srv", "add", "-", "--config", config(srv=stdio()), input='{"a": 1, "b": 2}')
     assert (result.exit_code, result.stdout) == (0, "3\n")
 
@@ -142,7 +142,7 @@ def test_call_prints_the_whole_result_as_json(mcpconn: Invoke, config: Config) -
     assert answer["isError"] is False
 
 
-def test_a_tool_that_fails_is_an_error_in_one_line(mcpconn: Invoke, config: Config) -> None:
+def test_a_failed_tool_is_an_error_in_one_line(mcpconn: Invoke, config: Config) -> None:
     path = config(srv=stdio())
     result = mcpconn("call", "srv", "session_expired_result", "--config", path)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -171,7 +171,7 @@ def test_a_call_that_may_have_run_has_a_status_of_its_own(mcpconn: Invoke, confi
     assert result.stderr == ""
 
 
-def test_a_call_to_a_server_that_is_down_says_so_at_once(mcpconn: Invoke, config: Config) -> None:
+def test_a_call_to_a_server_down_says_so_at_once(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("call", "down", "add", "--config", config(down=REFUSED))
     assert result.exit_code == 1
     assert "the server cannot be reached" in error_of(result)
@@ -224,14 +224,14 @@ def test_a_command_that_makes_no_sense_ends_with_one_line(mcpconn: Invoke, argum
     assert message in error_of(result)
 
 
-def test_the_variable_is_named_where_its_file_is_missing(mcpconn: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_names_its_variable(mcpconn: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCPCONN_CONFIG", "gone.json")
     assert error_of(mcpconn("tools")) == (
         "error: the configuration file gone.json (from MCPCONN_CONFIG) does not exist"
     )
 
 
-def test_a_file_of_an_editor_is_pointed_out_and_not_read(mcpconn: Invoke) -> None:
+def test_an_editors_file_is_named_and_not_read(mcpconn: Invoke) -> None:
     Path(".vscode").mkdir()
     Path(".vscode/mcp.json").write_text("{}", encoding="utf-8")
     assert "there is .vscode/mcp.json: name it with --config FILE" in error_of(mcpconn("check"))
@@ -275,7 +275,7 @@ def test_a_server_that_is_not_there_is_told_with_those_that_are(
     assert message in error_of(result)
 
 
-def test_a_secret_of_the_configuration_is_never_printed(mcpconn: Invoke, config: Config) -> None:
+def test_a_configured_secret_is_never_printed(mcpconn: Invoke, config: Config) -> None:
     secret = "sk-live-4f9a8b7c6d5e"
     program = "import os, sys; sys.exit('bad token ' + os.environ['TOKEN'])"
     path = config(srv={"command": sys.executable, "args": ["-c", program], "env": {"TOKEN": secret}})
@@ -326,7 +326,7 @@ def test_diagram_writes_and_then_finds_true(mcpconn: Invoke) -> None:
     assert mcpconn("diagram", "--write", page).stderr == ""
 
 
-def test_diagram_compares_a_drawing_with_the_machine(mcpconn: Invoke) -> None:
+def test_diagram_compares_drawing_and_machine(mcpconn: Invoke) -> None:
     Path("host.md").write_text(f"```mermaid\n{diagram.mermaid()}    idle --> ready: lost\n```\n", encoding="utf-8")
     result = mcpconn("diagram", "--compare", "host.md")
     assert result.exit_code == 1
@@ -334,7 +334,7 @@ def test_diagram_compares_a_drawing_with_the_machine(mcpconn: Invoke) -> None:
     assert mcpconn("diagram", "--compare", "host.md", "--ignore", "lost").exit_code == 0
 
 
-def test_diagram_compares_a_folder_of_partial_pictures(mcpconn: Invoke) -> None:
+def test_diagram_compares_partial_pictures(mcpconn: Invoke) -> None:
     Path("docs").mkdir()
     Path("docs/start.md").write_text(
         "```mermaid\nstateDiagram-v2\n idle --> connecting: connect\n```\n", encoding="utf-8"
@@ -349,7 +349,7 @@ def test_diagram_marks_a_fleet(mcpconn: Invoke) -> None:
     assert mcpconn("diagram", "--highlight", fleet).stdout == diagram.mermaid(fleet)
 
 
-def test_diagram_makes_a_picture_for_phones_with_links(mcpconn: Invoke) -> None:
+def test_diagram_makes_a_picture_for_phones(mcpconn: Invoke) -> None:
     result = mcpconn("diagram", "--format", "svg", "--narrow", "--links", "states.md")
     assert result.stdout == diagram.svg(links="states.md", narrow=True)
 

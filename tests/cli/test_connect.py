@@ -50,7 +50,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return file
 
 
-def test_progress_names_the_servers_that_are_waited_for(screen: io.StringIO) -> None:
+def test_progress_names_servers_it_waits_for(screen: io.StringIO) -> None:
     manager = Manager({f"[b]server{number}": REFUSED for number in range(5)})
     with connect.progress(manager):
         pass
@@ -66,7 +66,7 @@ async def test_progress_ends_when_all_have_answered(screen: io.StringIO) -> None
 
 
 @pytest.mark.anyio
-async def test_a_listing_of_many_pages_is_read_to_its_end() -> None:
+async def test_a_listing_is_read_to_its_last_page() -> None:
     (result,) = await connect.check(scripted(srv=Script(page_size=2)))
     assert result.tools is not None
     assert len(result.tools) == 7
@@ -95,7 +95,7 @@ async def test_a_server_that_cannot_list_its_tools_is_no_success() -> None:
 
 @pytest.mark.anyio
 @VIRTUAL
-async def test_waiting_for_a_server_ends_when_it_is_there() -> None:
+async def test_waiting_ends_when_the_server_is_there() -> None:
     servers = scripted(srv=Script())
     transport = servers["srv"].http_transport
     transport.down = True
@@ -117,7 +117,7 @@ async def test_waiting_for_a_server_ends_when_it_is_there() -> None:
 
 @pytest.mark.anyio
 @VIRTUAL
-async def test_the_live_view_is_drawn_until_its_time_is_over(screen: io.StringIO) -> None:
+async def test_the_live_view_is_drawn_until_its_end(screen: io.StringIO) -> None:
     source = watching.own(scripted(srv=Script()), Path("mcp.json"), probe=5)
     await watching.watch(source, duration=3, as_json=False)
     text = screen.getvalue()
@@ -171,7 +171,7 @@ def test_the_console_script_runs_a_command(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().out.startswith("mcpconn 0.")
 
 
-def test_the_console_script_names_what_is_not_installed(
+def test_the_console_script_names_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in ("app", "more"):

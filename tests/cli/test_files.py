@@ -33,7 +33,7 @@ def test_check_strict_refuses_the_whole_file(mcpconn: Invoke, config: Config) ->
     assert "server 'bad': headers.K: the environment variable MCPCONN_NOPE is not set" in result.stderr
 
 
-def test_a_bad_entry_that_is_disabled_is_no_failure(mcpconn: Invoke, config: Config) -> None:
+def test_a_disabled_bad_entry_is_no_failure(mcpconn: Invoke, config: Config) -> None:
     for options in ([], ["--strict"]):
         result = mcpconn("check", *options, config(bad={**BAD, "disabled": True}, good=stdio()))
         assert result.exit_code == 0, result.output

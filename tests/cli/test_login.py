@@ -58,7 +58,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, **answer: str) -> Browser:
     return browser
 
 
-def test_a_login_is_stored_and_used_by_other_commands(
+def test_a_login_serves_other_commands(
     mcpconn: Invoke, config: Config, server: AuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = opened(monkeypatch)
@@ -90,7 +90,7 @@ def test_a_login_that_is_refused_says_so(
     assert "<b>" not in browser.pages[-1]
 
 
-def test_a_second_login_comes_back_to_the_same_address(
+def test_a_second_login_uses_the_same_address(
     mcpconn: Invoke, config: Config, server: AuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = opened(monkeypatch)

@@ -95,7 +95,7 @@ def test_arguments_are_pairs_objects_and_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["n:=four", "@/nowhere", "x=@/nowhere", "[1]", "{", "word", "[" * 100_000])
-def test_a_word_that_is_no_argument_is_an_error_of_usage(word: str) -> None:
+def test_an_unknown_word_is_an_error_of_usage(word: str) -> None:
     with pytest.raises(CliError) as caught:
         arguments_of([word])
     assert caught.value.status == 2
@@ -112,7 +112,7 @@ def test_what_a_server_says_meanwhile_goes_to_standard_error(mcpconn: Invoke) ->
 # -- what else there is to ask
 
 
-def test_resources_and_prompts_are_listed_and_read(mcpconn: Invoke, config: Config) -> None:
+def test_resources_and_prompts_can_be_read(mcpconn: Invoke, config: Config) -> None:
     path = config(srv=stdio(), down=REFUSED)
     listed = mcpconn("resources", "--json", "srv", "--config", path)
     assert listed.exit_code == 0, listed.output
@@ -124,7 +124,7 @@ def test_resources_and_prompts_are_listed_and_read(mcpconn: Invoke, config: Conf
     assert "Ann" in mcpconn("prompt", "srv", "greet", "name=Ann", "--config", path).stdout
 
 
-def test_one_server_that_is_down_troubles_no_other(mcpconn: Invoke, config: Config) -> None:
+def test_one_server_down_troubles_no_other(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("ping", "--config", config(srv=stdio(), down=REFUSED))
     assert result.exit_code == 1
     assert result.stdout.splitlines()[1].startswith("srv\t")
@@ -148,7 +148,7 @@ def test_a_tool_is_shown_as_a_function() -> None:
 
 
 @pytest.mark.parametrize("schema", [{"properties": 5}, {"required": "x"}, {"properties": {"a": {"type": {}}}}, {}])
-def test_a_schema_that_is_none_is_shown_all_the_same(schema: dict[str, Any]) -> None:
+def test_an_invalid_schema_is_shown_all_the_same(schema: dict[str, Any]) -> None:
     assert signature(types.Tool(name="t", input_schema=schema)).startswith("t(")
 
 

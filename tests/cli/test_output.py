@@ -32,7 +32,7 @@ DOCUMENTED = Path(__file__).resolve().parent.parent.parent / "docs_src" / "howto
 SERVERS = {"alpha": {"url": "http://alpha/mcp"}, "be[red]ta": {"url": "http://beta/mcp"}}
 
 
-def test_a_servers_words_cannot_command_the_terminal() -> None:
+def test_a_servers_text_cannot_command_a_terminal() -> None:
     assert clean("\x1b]0;owned\x07\x1b[2Jplain\ttext\nnext\r\nlast\x9b1m") == "�]0;owned��[2Jplain\ttext\nnext\nlast�1m"
 
 
@@ -52,7 +52,7 @@ def test_a_duration_is_written_for_people(value: float | None, text: str) -> Non
     assert seconds(value) == text
 
 
-def test_every_state_and_kind_of_failure_has_its_words() -> None:
+def test_every_state_and_failure_has_its_words() -> None:
     assert set(STYLES) == set(State)
     for kind in FailureKind:
         failure = Failure(kind=kind, delivery=Delivery.UNKNOWN, proof=True, summary="x")
@@ -130,7 +130,7 @@ def test_the_view_shows_all_connections_and_what_happened_last() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 24), (60, 12), (40, 9), (200, 60)])
-def test_the_view_fits_any_terminal_and_keeps_the_newest(width: int, height: int) -> None:
+def test_the_view_fits_any_terminal(width: int, height: int) -> None:
     view = view_of(SERVERS)
     failure = Failure(kind=FailureKind.TRANSPORT_LOST, delivery=Delivery.UNKNOWN, proof=True, summary="word " * 60)
     view.changes += [change(number, failure=failure) for number in range(100)]

@@ -84,7 +84,7 @@ def terminal(*arguments: object, stream: str, columns: int = 100, **variables: s
         os.close(master)
 
 
-def test_progress_is_shown_while_a_slow_server_connects(config: Config, tmp_path: Path) -> None:
+def test_progress_is_shown_for_a_slow_server(config: Config, tmp_path: Path) -> None:
     pipe = tmp_path / "gate"
     path = config(quick=stdio(), slow=gated(pipe))
     with terminal("check", path, stream="stderr") as screen:
@@ -100,7 +100,7 @@ def test_no_progress_is_written_to_a_file(config: Config) -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_ctrl_c_ends_a_command_without_a_traceback(config: Config, tmp_path: Path) -> None:
+def test_ctrl_c_shows_no_traceback(config: Config, tmp_path: Path) -> None:
     path = config(slow=gated(tmp_path / "gate"))
     with terminal("check", path, stream="stderr") as screen:
         screen.read_until("waiting for slow")
@@ -136,7 +136,7 @@ def test_what_is_known_is_json_at_ctrl_c(config: Config, tmp_path: Path) -> None
     assert (report["servers"]["bad"]["state"], report["servers"]["slow"]["state"]) == ("failed", "connecting")
 
 
-def test_a_narrow_terminal_shows_names_and_states_whole(config: Config) -> None:
+def test_a_narrow_terminal_shows_whole_names(config: Config) -> None:
     name = "a-server-with-quite-a-long-name"
     with terminal("check", config(**{name: stdio()}), stream="stdout", columns=60) as screen:
         screen.read_until("ready")
@@ -172,7 +172,7 @@ def test_a_traceback_is_shown_on_request_alone(config: Config) -> None:
 
 
 @pytest.mark.parametrize("name", ["typer", "rich"])
-def test_without_its_extra_it_says_how_to_install_it(name: str) -> None:
+def test_a_missing_extra_says_how_to_install_it(name: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", WITHOUT.format(name=name)], capture_output=True, text=True, timeout=SAFETY
     )
@@ -184,7 +184,7 @@ def test_without_its_extra_it_says_how_to_install_it(name: str) -> None:
     )
 
 
-def test_the_package_itself_needs_neither_typer_nor_rich() -> None:
+def test_the_package_needs_no_typer_nor_rich() -> None:
     program = "import sys; sys.modules.update(typer=None, rich=None); import mcpconn, mcpconn.diagram"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SAFETY)
     assert run.returncode == 0, run.stderr

@@ -80,7 +80,7 @@ def test_failed_connections_come_first() -> None:
     assert names_in(shown(view)) == ["b", "d", "a", "c"]
 
 
-def test_what_does_not_fit_is_counted_and_scrolled_to() -> None:
+def test_what_does_not_fit_is_counted() -> None:
     view = View(Given(**MANY))
     lines = shown(view, height=20)
     assert "20 more: up and down scroll" in lines[13]
@@ -211,7 +211,7 @@ async def test_an_attached_source_follows_a_host_and_acts_on_it() -> None:
         ]
 
 
-def test_diagram_marks_the_states_of_a_running_host(mcpconn: Invoke) -> None:
+def test_diagram_marks_a_running_hosts_states(mcpconn: Invoke) -> None:
     with Host() as host:
         assert mcpconn("diagram", "--attach", host.url).stdout == diagram.mermaid("2 ready")
 
@@ -255,7 +255,7 @@ def test_a_transition_of_a_host_is_a_line_and_the_end_of_the_pipe_the_end() -> N
 
 
 @pytest.mark.parametrize("key", ["", "another-key-0123456789"])
-def test_without_the_right_key_it_says_where_to_put_it(key: str) -> None:
+def test_a_wrong_key_says_where_to_put_it(key: str) -> None:
     with Host(KEY) as host:
         out, errors = watch("--attach", host.url, key=key).communicate()
         assert out == ""
@@ -273,12 +273,12 @@ def test_a_host_that_is_not_there_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host/", "http://"])
-def test_an_attach_url_that_cannot_be_used_is_refused(url: str) -> None:
+def test_an_unusable_attach_url_is_refused(url: str) -> None:
     with pytest.raises(CliError, match="--attach"):
         attached(url, key_file=None, names=())
 
 
-def test_a_key_file_is_read_and_its_mistakes_are_said(tmp_path: Path) -> None:
+def test_a_key_files_mistakes_are_said(tmp_path: Path) -> None:
     path = tmp_path / "key"
     with pytest.raises(CliError, match="No such file"):
         attached("http://127.0.0.1:1", key_file=path, names=())

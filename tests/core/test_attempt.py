@@ -49,7 +49,7 @@ def test_a_record_has_slots() -> None:
     assert not hasattr(Attempt("call"), "__dict__")
 
 
-def test_the_next_request_starts_with_a_clean_record() -> None:
+def test_the_next_request_has_a_clean_record() -> None:
     attempt = Attempt("call", "legacy")
     for name, value in FIELDS.items():
         setattr(attempt, name, value)
@@ -105,7 +105,7 @@ def test_a_request_that_was_not_refused_counts_as_an_earlier_one(noted: dict[str
     assert attempt.earlier == (0 if refused else 2)
 
 
-def test_a_message_sent_in_a_second_request_starts_clean() -> None:
+def test_a_second_request_starts_clean() -> None:
     attempt = Attempt("call", "legacy")
     attempt.start()
     attempt.start_request(session_sent=True, written=False)
@@ -120,7 +120,7 @@ def test_a_message_sent_in_a_second_request_starts_clean() -> None:
     assert (attempt.earlier, attempt.written, attempt.session_sent) == (1, False, True)
 
 
-def test_a_call_is_unsafe_only_when_it_is_said_to_be() -> None:
+def test_a_call_is_unsafe_only_if_said_to_be() -> None:
     assert (Attempt("call").unsafe, Attempt("call", unsafe=True).unsafe) == (False, True)
 
 

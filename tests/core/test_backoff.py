@@ -37,7 +37,7 @@ MIDDLE = Fixed(0.5)
 """No jitter either way."""
 
 
-def test_the_figures_are_grpcs_with_half_the_ceiling() -> None:
+def test_figures_are_grpcs_with_half_the_ceiling() -> None:
     backoff = Backoff()
     assert (backoff.initial, backoff.factor, backoff.maximum, backoff.jitter) == (1.0, 1.6, 60.0, 0.2)
     delays = [backoff.delay(attempt, MIDDLE) for attempt in range(12)]
@@ -54,9 +54,7 @@ def test_a_server_that_asked_to_wait_is_not_asked_earlier(
 
 
 @given(backoff=BACKOFFS, attempt=ATTEMPTS, seed=st.integers(), ceiling=st.none() | SECONDS)
-def test_a_delay_stays_within_its_ceilings_and_jitter(
-    backoff: Backoff, attempt: int, seed: int, ceiling: float | None
-) -> None:
+def test_a_delay_stays_within_its_bounds(backoff: Backoff, attempt: int, seed: int, ceiling: float | None) -> None:
     delay = backoff.delay(attempt, random.Random(seed), ceiling=ceiling)
     most = backoff.maximum if ceiling is None else min(backoff.maximum, ceiling)
     assert 0 <= delay <= most * (1 + backoff.jitter)
@@ -116,7 +114,7 @@ def test_many_failures_are_no_overflow(attempt: int) -> None:
     )
 
 
-def test_the_numbers_are_given_by_name_and_do_not_change() -> None:
+def test_numbers_are_given_by_name_and_are_frozen() -> None:
     with pytest.raises(TypeError):
         Backoff(1.0)  # type: ignore[call-arg] # that is the point
     with pytest.raises(AttributeError):
@@ -161,7 +159,7 @@ def test_no_more_than_the_maximum_is_saved_up() -> None:
     assert small.balance == 3
 
 
-def test_a_reserve_above_the_maximum_is_the_maximum() -> None:
+def test_a_reserve_is_cut_to_the_maximum() -> None:
     budget = ReplayBudget(reserve=50, maximum=10)
     assert budget.balance == 50
     budget.deposit()
@@ -178,9 +176,7 @@ def test_a_budget_has_slots() -> None:
     maximum=st.floats(0, 20),
     steps=st.lists(st.booleans(), max_size=200),
 )
-def test_a_budget_is_never_negative_and_never_lends(
-    ratio: float, reserve: float, maximum: float, steps: list[bool]
-) -> None:
+def test_a_budget_is_never_negative(ratio: float, reserve: float, maximum: float, steps: list[bool]) -> None:
     budget = ReplayBudget(ratio, reserve, maximum)
     earned = reserve
     for deposit in steps:

@@ -91,7 +91,7 @@ def test_an_empty_message_leaves_the_word_to_the_exception() -> None:
     assert failure.kind is K.SESSION_EXPIRED
 
 
-def test_a_message_has_the_word_before_the_exception() -> None:
+def test_a_message_goes_before_the_exception() -> None:
     error = RuntimeError("unknown session")
     assert classify(Evidence(code=-32000, message="no", from_wire=True, exception=error)).kind is K.APPLICATION
 
@@ -113,7 +113,7 @@ def test_a_404_that_says_the_method_is_not_found_is_no_proof_with_a_session_id()
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "text/plain", "application/problem+json"])
-def test_a_404_with_a_proxys_body_is_only_a_suspicion(content_type: str) -> None:
+def test_a_proxys_404_is_only_a_suspicion(content_type: str) -> None:
     failure = classify(Evidence(http_status=404, session_sent=True, content_type=content_type, phase="call"))
     assert decide(State.READY, failure) is Event.SUSPECTED
 
@@ -178,7 +178,7 @@ def test_what_was_never_written_is_not_sent_whatever_else_is_known() -> None:
         assert (failure.kind, failure.delivery) == (witness.kind, D.NOT_SENT), witness
 
 
-def test_what_was_written_is_never_called_not_sent() -> None:
+def test_what_was_written_is_never_not_sent() -> None:
     for witness in WITNESSES:
         failure = classify(replace(witness.evidence, written=True))
         expected = D.UNKNOWN if witness.delivery is D.NOT_SENT else witness.delivery
@@ -214,7 +214,7 @@ def test_a_phrase_of_a_users_server_is_a_suspicion_in_any_case(text: str) -> Non
     assert classify(Evidence(code=1, message="context", from_wire=True), rules=rules).kind is K.APPLICATION
 
 
-def test_a_phrase_can_mean_another_kind_and_delivery() -> None:
+def test_a_phrase_has_its_own_kind_and_delivery() -> None:
     rule = Rule.phrase("pod moved", K.TRANSPORT_LOST, delivery=D.UNKNOWN, because="the pod moved")
     failure = classify(Evidence(code=1, message="Pod moved", from_wire=True), rules=(rule,))
     assert (failure.kind, failure.delivery, failure.proof) == (K.TRANSPORT_LOST, D.UNKNOWN, False)
@@ -263,7 +263,7 @@ def test_a_phrase_without_words_is_refused(text: str) -> None:
         (Evidence(code=0, message="no", from_wire=True), "the server answered with an error (JSON-RPC 0, no)"),
     ],
 )
-def test_a_summary_says_what_it_means_and_what_was_seen(evidence: Evidence, summary: str) -> None:
+def test_a_summary_says_what_was_seen(evidence: Evidence, summary: str) -> None:
     assert classify(evidence).summary == summary
     assert str(classify(evidence)) == summary
 
@@ -287,7 +287,7 @@ def test_a_summary_is_one_line(text: str, code: int, status: int | None) -> None
     assert "\n" not in failure.summary
 
 
-def test_what_the_server_asked_to_wait_is_handed_on() -> None:
+def test_the_servers_retry_after_is_handed_on() -> None:
     assert classify(Evidence(http_status=429, retry_after=2.5)).retry_after == 2.5
     assert classify(Evidence(http_status=429)).retry_after is None
 

@@ -159,7 +159,7 @@ def trio_cancelled() -> BaseException:
 )
 @pytest.mark.parametrize("how", WRAPPINGS)
 @pytest.mark.parametrize("rest", [{}, {"http_status": 404, "session_sent": True}, {"code": -32000, "from_wire": True}])
-def test_a_cancellation_anywhere_wins_over_everything(error: BaseException, how: str, rest: dict[str, Any]) -> None:
+def test_a_cancellation_wins_over_everything(error: BaseException, how: str, rest: dict[str, Any]) -> None:
     failure = classify(Evidence(exception=wrapped(error, how), message="Session not found", **rest))
     assert failure.kind is K.CANCELLED
     for state in State:

@@ -95,7 +95,7 @@ def test_a_failure_does_nothing_to_a_connection_that_is_not_ready(state: State) 
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FailureKind if kind is not K.AUTH])
-def test_credentials_matter_to_no_other_kind_than_auth(kind: FailureKind) -> None:
+def test_credentials_matter_to_auth_alone(kind: FailureKind) -> None:
     for proof in BOTH:
         found = failure(kind, proof=proof)
         assert decide(State.READY, found, refreshable=True) is decide(State.READY, found)
@@ -167,7 +167,7 @@ def test_a_session_that_refuses_its_probe_has_expired_unless_more_is_known(kind:
         assert lost is found
 
 
-def test_only_a_child_that_returned_hurries_its_probe() -> None:
+def test_only_a_child_that_ended_is_probed_sooner() -> None:
     class Returned(Exception):
         transport_ended: bool | None = False
 
@@ -227,7 +227,7 @@ def test_a_refusal_stays_one_only_if_its_session_was_refused_for_its_own_sake() 
         assert confirmed(refusal, lost).kind is K.SESSION_EXPIRED
 
 
-def test_a_sentence_that_names_a_session_stays_unknown() -> None:
+def test_a_sentence_about_a_session_stays_unknown() -> None:
     sentence = said("Checkout failed: session expired", delivery=D.UNKNOWN)
     for lost in (None, GONE, sentence):
         assert confirmed(sentence, lost) is sentence
@@ -244,7 +244,7 @@ def test_a_users_phrase_is_a_refusal_if_the_probe_was_refused_in_the_same_words(
 
 
 @pytest.mark.parametrize(("status", "stays"), [(399, False), (400, True), (499, True), (500, False)])
-def test_a_client_error_is_a_refusal_in_whatever_words(status: int, stays: bool) -> None:
+def test_a_client_error_refuses_in_any_words(status: int, stays: bool) -> None:
     told = said("no such conversation here", status=status)
     assert (confirmed(told, GONE).delivery is D.REJECTED) is stays
     assert confirmed(told, None).delivery is D.UNKNOWN
@@ -275,7 +275,7 @@ def test_proof_needs_no_confirmation() -> None:
 
 
 @pytest.mark.parametrize("kind", FailureKind)
-def test_whether_a_failed_dial_is_followed_by_another(kind: FailureKind) -> None:
+def test_which_failed_dials_are_followed_by_another(kind: FailureKind) -> None:
     for (attempts, elapsed), status, worked, half_open, refreshable, proof in product(
         TIMES, (None, 401, 403), BOTH, BOTH, BOTH, BOTH
     ):
@@ -395,7 +395,7 @@ def test_a_403_renews_nothing(refreshable: bool) -> None:
     assert not may_replay(found, safe=True, replays=0, refreshed=True)
 
 
-def test_a_ping_that_the_server_never_knew_says_nothing() -> None:
+def test_a_ping_never_known_says_nothing() -> None:
     unknown = classify(Evidence(http_status=200, code=-32601, message="Method not found", from_wire=True))
     assert decide_probe(unknown, known=False, last=False) is S
     assert decide_probe(unknown, known=True, last=False) is L

@@ -201,7 +201,7 @@ def test_a_call_is_made_again_where_the_line_says_that_it_is_safe(number: int) -
 
 @pytest.mark.parametrize("number", [number for number in ERRORS if LINES[number]["negative"]])
 @pytest.mark.parametrize("refreshable", [False, True])
-def test_a_negative_line_never_leads_to_a_reconnect(number: int, refreshable: bool) -> None:
+def test_a_negative_line_causes_no_reconnect(number: int, refreshable: bool) -> None:
     failure = classify(evidence_of(number))
     assert decide(State.READY, failure, refreshable=refreshable) not in (Event.LOST, Event.GIVE_UP)
 

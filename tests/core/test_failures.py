@@ -17,7 +17,7 @@ def test_a_name_in_logs_is_the_lower_case_name(kind: type[FailureKind] | type[De
         assert str(member) == f"{member}" == member.value == member.name.lower()
 
 
-def test_nothing_was_observed_unless_somebody_says_so() -> None:
+def test_evidence_begins_empty() -> None:
     assert {getattr(Evidence(), field.name) for field in dataclasses.fields(Evidence)} == {None}
 
 
@@ -32,7 +32,7 @@ def test_evidence_and_failures_are_told_by_name_and_do_not_change(cls: Any) -> N
         failure.evidence.code = 1  # type: ignore[misc] # that is the point
 
 
-def test_a_repr_shows_neither_exception_nor_challenge() -> None:
+def test_a_repr_shows_no_exception_or_challenge() -> None:
     evidence = Evidence(exception=RuntimeError("sk-secret"), challenge='Bearer realm="sk-secret"', http_status=401)
     assert "sk-secret" not in repr(evidence)
     assert "http_status=401" in repr(evidence)

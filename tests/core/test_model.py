@@ -379,7 +379,7 @@ def test_a_safe_call_may_be_written_twice() -> None:
 
 
 @pytest.mark.parametrize("words", FAULTS)
-def test_a_fault_is_told_in_keeping_with_the_truth(words: str) -> None:
+def test_a_fault_is_told_truthfully(words: str) -> None:
     fault, failure = FAULTS[words], Model().failures[words]
     if failure.delivery is Delivery.NOT_SENT:
         assert not fault.written

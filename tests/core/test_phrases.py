@@ -52,7 +52,7 @@ OTHER_WORDS = [
 
 
 @pytest.mark.parametrize("text", REFUSALS)
-def test_a_refusal_names_a_session_and_says_nothing_else(text: str) -> None:
+def test_a_refusal_says_nothing_but_its_session(text: str) -> None:
     assert names_session(text)
     assert is_session_refusal(text)
 
@@ -113,7 +113,7 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_every_small_change_of_a_pattern_is_noticed(name: str) -> None:
+def test_every_change_of_a_pattern_is_noticed(name: str) -> None:
     pattern, method, right, wrong = PATTERNS[name]
     right = [text for text in right if text != ONLY_WHOLE or name == "refusal"]
     # The identifier has its own turn; in the others it stays what it is.

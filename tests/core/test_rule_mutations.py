@@ -91,7 +91,7 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("names", "name"), LISTS, ids=[name for _, name in LISTS])
-def test_a_name_that_is_missing_from_a_list_is_noticed(
+def test_a_name_missing_from_a_list_is_noticed(
     names: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = names[name]
@@ -210,7 +210,7 @@ def compiled(condition: ast.Lambda) -> Any:
     return eval(compile(expression, "a changed condition", "eval"), NAMES)
 
 
-def test_every_small_change_of_a_condition_is_noticed() -> None:
+def test_every_change_of_a_condition_is_noticed() -> None:
     by_line = {rule.matches.__code__.co_firstlineno: i for i, rule in enumerate(DEFAULT_RULES)}
     found = [condition for condition in conditions() if condition.lineno in by_line]
     # The others are functions with names, where mutmut does look.

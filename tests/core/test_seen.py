@@ -14,7 +14,7 @@ from tests.core.trees import as_cause, as_context, in_group, wrapped, wrappings
 
 
 @given(how=wrappings())
-def test_a_walk_meets_the_outermost_first_and_each_once(how: list[str]) -> None:
+def test_a_walk_meets_each_error_once(how: list[str]) -> None:
     inner = RuntimeError("inner")
     outer = wrapped(inner, *how)
     met = list(walk(outer))
@@ -47,13 +47,13 @@ def test_members_can_be_a_list() -> None:
     assert [str(error) for error in walk(outer)] == ["outer", "member"]
 
 
-def test_what_is_no_sequence_of_members_is_left_alone() -> None:
+def test_what_is_no_sequence_is_left_alone() -> None:
     outer = RuntimeError("outer")
     outer.exceptions = {ValueError("member")}  # type: ignore[attr-defined] # only its name matters
     assert [str(error) for error in walk(outer)] == ["outer"]
 
 
-def test_without_an_exception_there_is_nothing_to_walk() -> None:
+def test_without_an_exception_nothing_is_walked() -> None:
     assert Seen(Evidence()).errors == ()
     assert Seen(Evidence()).names == frozenset()
     assert Seen(Evidence()).text == ""
@@ -107,7 +107,7 @@ def test_a_media_type_has_no_parameters(content_type: str | None, media_type: st
 
 
 @pytest.mark.parametrize(("from_wire", "local"), [(True, False), (False, True), (None, True)])
-def test_an_error_may_be_our_own_unless_it_was_received(from_wire: bool | None, local: bool) -> None:
+def test_an_error_is_local_unless_received(from_wire: bool | None, local: bool) -> None:
     assert Seen(Evidence(from_wire=from_wire)).local is local
 
 

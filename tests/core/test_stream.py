@@ -32,7 +32,7 @@ def test_a_stream_that_lived_thirty_seconds_begins_at_one_again() -> None:
     assert record.lost(100.0 + STEADY, "cut") == REOPEN_FLOOR
 
 
-def test_a_stream_that_lived_less_goes_on_doubling() -> None:
+def test_a_short_lived_stream_goes_on_doubling() -> None:
     record = StreamRecord()
     waits(record, 2)
     record.open(100.0)
@@ -51,7 +51,7 @@ def test_jitter_only_lengthens_a_wait() -> None:
     assert late.lost(0.0, "cut") == REOPEN_CEILING * (1 + JITTER)
 
 
-def test_a_stream_is_settled_once_it_is_open_or_refused() -> None:
+def test_a_stream_is_settled_once_open_or_refused() -> None:
     record = StreamRecord()
     assert record.known
     record.opening()
@@ -74,7 +74,7 @@ def test_a_first_refusal_settles_it_too(final: bool) -> None:
     assert record.known
 
 
-def test_its_status_tells_what_happened_and_what_is_next() -> None:
+def test_its_status_tells_past_and_next_step() -> None:
     now = 20.0
     record = StreamRecord()
 

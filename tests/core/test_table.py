@@ -78,7 +78,7 @@ def test_a_machine_without_rows_knows_no_event() -> None:
         fire(Cell(), Event.CONNECT, empty)
 
 
-def test_firing_leaves_nothing_behind_in_the_machine() -> None:
+def test_firing_leaves_nothing_in_the_machine() -> None:
     before = {name: len(event.transitions) for name, event in MACHINE.events.items()}
     for _ in range(50):
         fire(Cell(), Event.CONNECT)
@@ -92,7 +92,7 @@ def test_cells_do_not_know_of_each_other() -> None:
     assert (first.state, second.state) == (State.CONNECTING, State.IDLE)
 
 
-def test_a_cell_begins_idle_and_holds_its_state_alone() -> None:
+def test_a_cell_begins_idle_and_holds_one_state() -> None:
     cell = Cell()
     assert cell.state is State.IDLE
     assert Cell.__slots__ == ("state",)
@@ -105,7 +105,7 @@ def test_a_cell_shows_its_state() -> None:
     assert repr(Cell(State.RECONNECTING)) == "<Cell reconnecting>"
 
 
-def test_an_illegal_transition_says_what_happened_where() -> None:
+def test_an_illegal_transition_says_where() -> None:
     error = IllegalTransition(State.CLOSED, Event.CONNECT)
     assert str(error) == "event 'connect' cannot happen in state 'closed'"
     assert (error.state, error.event) == (State.CLOSED, Event.CONNECT)
@@ -123,7 +123,7 @@ class Odd(IllegalTransition):
     """Somebody's subclass."""
 
 
-def test_a_subclass_survives_pickling_as_what_it_is() -> None:
+def test_a_subclass_survives_pickling() -> None:
     assert type(pickle.loads(pickle.dumps(Odd(State.READY, Event.RETRY)))) is Odd
 
 

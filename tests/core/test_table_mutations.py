@@ -48,7 +48,7 @@ def test_a_row_that_leads_elsewhere_breaks_a_law(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", ROWS)
-def test_a_row_that_is_missing_is_missed_by_the_model(i: int) -> None:
+def test_a_missing_row_is_missed_by_the_model(i: int) -> None:
     found = search(Model(safe=(False,), renewals=1, table=without(i))).counterexample
     assert found is not None
     assert found.invariant == "only_legal_events"

@@ -37,7 +37,7 @@ def test_a_sync_host_registers_every_tool() -> None:
 
 
 @pytest.mark.anyio
-async def test_each_user_has_a_connection_until_the_logout() -> None:
+async def test_each_user_has_a_connection_until_logout() -> None:
     page = load(HOWTO / "per_user.py")
     alice, bob = Script(), Script()
     async with Manager({}) as manager:
@@ -173,7 +173,7 @@ async def test_code_for_a_client_works_on_a_connection(name: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_function_makes_a_transport_for_each_session() -> None:
+async def test_a_function_makes_each_transport() -> None:
     async with HttpServer(Script()) as server:
         assert await load(HOWTO / "client_transports.py").main(server.url) == 2
 

@@ -28,7 +28,7 @@ def one(servers: Servers) -> ServerConfig:
     return config
 
 
-def test_comments_and_trailing_commas_are_no_fault(tmp_path: Path) -> None:
+def test_comments_and_trailing_commas_are_allowed(tmp_path: Path) -> None:
     text = """
     // The file of an editor.
     {
@@ -55,7 +55,7 @@ def test_an_error_behind_comments_is_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_the_encodings_of_editors_and_shells_are_read(tmp_path: Path, encoding: str) -> None:
+def test_encodings_of_editors_are_read(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "mcp.json"
     path.write_bytes('{"ä": {"url": "https://a"}}'.encode(encoding))
     assert list(load(path)) == ["ä"]

@@ -85,7 +85,7 @@ def check(config: ServerConfig) -> None:
 
 @settings(max_examples=40)
 @given(PLACED, st.sampled_from(FILES), st.sampled_from(WRAPPERS))
-def test_any_entry_is_a_configuration_or_says_why_not(entry: dict[str, Any], name: str, wrapper: str | None) -> None:
+def test_any_entry_works_or_says_why_not(entry: dict[str, Any], name: str, wrapper: str | None) -> None:
     content: Any = {"a": entry}
     if wrapper is not None:
         content = {wrapper: content}

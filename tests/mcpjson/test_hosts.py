@@ -210,7 +210,7 @@ def test_an_entry_of_a_host_is_understood(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", NOT_USABLE)
-def test_what_only_the_host_can_do_disables_the_entry(tmp_path: Path, case: str) -> None:
+def test_what_needs_its_host_disables_the_entry(tmp_path: Path, case: str) -> None:
     name, entry, words = NOT_USABLE[case]
     problem = load(written(tmp_path, name, entry), environ=ENVIRON)["a"].problem
     assert problem is not None

@@ -59,7 +59,7 @@ def test_the_usual_spellings_of_a_transport_are_understood(file: Path, key: str,
     assert loaded["a"].kind == kind
 
 
-def test_variables_are_replaced_wherever_a_string_stands(file: Path) -> None:
+def test_variables_are_replaced_in_every_string(file: Path) -> None:
     entry = {
         "url": "https://${HOST}/mcp",
         "headers": {"Authorization": "Bearer ${env:TOKEN}", "X": "${MISSING:-fallback}", "Y": "${EMPTY:-full}"},
@@ -128,7 +128,7 @@ def test_one_bad_entry_disables_that_server_alone(file: Path, servers: Any, word
 
 
 @pytest.mark.parametrize(("servers", "words"), WRONG)
-def test_strict_refuses_the_whole_file_and_says_where(file: Path, servers: Any, words: list[str]) -> None:
+def test_strict_refuses_the_file_and_says_where(file: Path, servers: Any, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(write(file, in_file(servers)), environ={}, strict=True)
     assert caught.value.server is not None
@@ -154,7 +154,7 @@ def test_strict_refuses_the_whole_file_and_says_where(file: Path, servers: Any, 
         ({"mcpServers": 5}, ["mcpServers must be a mapping", "a number"]),
     ],
 )
-def test_a_file_that_is_none_is_refused_as_a_whole(file: Path, content: Any, words: list[str]) -> None:
+def test_an_unreadable_file_is_refused_whole(file: Path, content: Any, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(write(file, content), environ={})
     for word in (str(file), *words):
@@ -198,7 +198,7 @@ def test_servers_that_are_not_read_are_told(file: Path, content: Any, words: lis
 
 
 @pytest.mark.parametrize("off", [{"disabled": True}, {"disable": True}, {"enabled": False}, {"isActive": False}])
-def test_whether_a_server_is_disabled_is_looked_at_first(file: Path, off: dict[str, bool]) -> None:
+def test_disabled_is_looked_at_first(file: Path, off: dict[str, bool]) -> None:
     entry = {"urll": 5, "headers": {"K": "${NOPE}"}, **off}
     for strict in (False, True):
         loaded = load(write(file, {"mcpServers": {"off": entry}}), environ={}, strict=strict)
@@ -281,7 +281,7 @@ async def test_reload_applies_the_difference_and_leaves_the_rest_alone(file: Pat
 
 
 @pytest.mark.anyio
-async def test_a_file_that_cannot_be_used_changes_nothing(file: Path) -> None:
+async def test_an_unusable_file_changes_nothing(file: Path) -> None:
     script = Script()
     async with HttpServer(script) as server:
         write(file, {"a": {"url": server.url}})

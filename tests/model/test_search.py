@@ -25,7 +25,7 @@ def found() -> Counterexample:
     return counterexample
 
 
-def test_a_counterexample_is_the_shortest_way_in_words() -> None:
+def test_a_counterexample_is_shortest_and_in_words() -> None:
     assert str(found()).splitlines() == [
         f"never_written_twice does not hold: {never_written_twice.__doc__}",
         "  1. the connection is told to connect",

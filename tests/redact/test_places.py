@@ -39,7 +39,7 @@ PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAg
         [str(Path(__file__).resolve().parent)],
     ],
 )
-def test_arguments_that_are_no_secret_stay_readable(args: list[str]) -> None:
+def test_plain_arguments_stay_readable(args: list[str]) -> None:
     assert secrets_of_args(args) == set()
 
 

@@ -350,7 +350,7 @@ async def test_a_caller_who_would_not_wait_is_told_at_once_in_which_state_the_co
         assert await rig.call("answer", wait=False) == "answer"
 
 
-async def test_one_call_more_than_may_wait_is_refused_at_once() -> None:
+async def test_a_call_too_many_is_refused_at_once() -> None:
     rig = Rig(Policy(max_waiting=3))
     rig.dialer.always = failing(REFUSED)
     async with anyio.create_task_group() as group, rig.running():
@@ -521,7 +521,7 @@ async def test_an_error_says_what_happened_to_which_server_and_what_to_do() -> N
         assert str(refused.value).endswith("(HTTP 403); the call was not run")
 
 
-async def test_every_call_is_counted_once_with_its_outcome() -> None:
+async def test_every_call_is_counted_with_its_outcome() -> None:
     rig = Rig()
     async with rig.running():
         await rig.call("answer")

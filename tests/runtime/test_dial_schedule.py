@@ -46,7 +46,7 @@ def test_a_first_dial_and_the_first_after_a_proven_session_are_made_at_once(sche
     assert schedule.due is None
 
 
-def test_failed_dials_are_further_and_further_apart(schedule: DialSchedule, time: Time) -> None:
+def test_failed_dials_get_further_apart(schedule: DialSchedule, time: Time) -> None:
     delays: list[float] = []
     for _ in range(12):
         schedule.attempts += 1

@@ -15,7 +15,7 @@ from tests.runtime.fakes import CUT, REFUSED, Rig, failing
 pytestmark = pytest.mark.anyio
 
 
-async def test_no_more_dials_at_once_than_the_limits_say() -> None:
+async def test_dials_at_once_keep_to_the_limits() -> None:
     dials = Dials(Policy(dials_per_origin=2, dials=3))
     now, most = {"a": 0, "b": 0}, {"a": 0, "b": 0, "all": 0}
 
@@ -57,7 +57,7 @@ async def test_a_dial_that_is_given_up_while_it_waits_gives_its_place_back() -> 
                 pass
 
 
-async def test_calm_is_when_nobody_dials_or_waits_for_a_slot() -> None:
+async def test_idle_is_when_nobody_dials_or_waits() -> None:
     dials = Dials(Policy(dials_per_origin=1, dials=1))
     # Nobody does: at once.
     await dials.wait_until_idle()
@@ -115,7 +115,7 @@ async def failing_never(link: object) -> None:
     """A plan: the dial succeeds."""
 
 
-async def test_a_connection_that_has_ended_hears_no_news() -> None:
+async def test_an_ended_connection_hears_no_news() -> None:
     dials = Dials(Policy())
     heard: list[int] = []
     leave = [dials.join("a", lambda number=number: heard.append(number)) for number in range(2)]  # type: ignore[misc]

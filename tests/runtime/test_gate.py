@@ -239,7 +239,7 @@ async def test_a_deadline_that_passes_while_the_gate_opens_loses_no_permit() -> 
         assert (one.in_flight, one.waiting) == (0, 0)
 
 
-async def test_the_owner_is_told_when_somebody_starts_to_wait() -> None:
+async def test_the_owner_is_told_of_waiters() -> None:
     told: list[bool] = []
     async with anyio.create_task_group() as group:
         callers = Callers(gate(on_waiting=lambda: told.append(True)), group)

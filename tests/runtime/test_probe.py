@@ -104,7 +104,7 @@ async def test_a_suspicion_that_waits_is_dropped_when_a_call_is_answered() -> No
         assert rig.events == ["connect", "established", "suspected"]
 
 
-async def test_a_suspicion_that_waits_ends_with_its_session() -> None:
+async def test_a_waiting_suspicion_ends_with_its_session() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -116,7 +116,7 @@ async def test_a_suspicion_that_waits_ends_with_its_session() -> None:
         assert (rig.lifecycle.epoch, rig.link.asked) == (2, [])
 
 
-async def test_a_child_that_returned_is_probed_at_once_for_1_s() -> None:
+async def test_an_ended_child_is_probed_at_once_for_1_s() -> None:
     class Returned(ConnectionResetError):
         """Its process has returned, and its pipes are still open."""
 
@@ -166,7 +166,7 @@ async def test_a_keepalive_of_a_server_that_drops_pings_leaves_it_alone() -> Non
         assert set(rig.link.asked[2:]) == {"tools/list"}
 
 
-async def test_a_ping_that_is_answered_late_is_an_answer() -> None:
+async def test_a_late_answer_to_a_ping_is_an_answer() -> None:
     rig = Rig(Policy(probe_timeout=5))
 
     async def late() -> None:
@@ -347,7 +347,7 @@ async def test_after_a_lost_session_an_error_waits_for_the_probe_of_the_next_one
         assert rig.lifecycle.epoch == 3
 
 
-async def test_two_errors_in_a_row_make_a_session_suspect() -> None:
+async def test_two_errors_make_a_session_suspect() -> None:
     rig = Rig()
     async with rig.running():
         assert await rig.call("answer") == "answer"
@@ -451,7 +451,7 @@ async def test_after_the_cool_down_one_session_in_vain_is_enough_and_a_good_one_
         assert rig.lifecycle.state is State.READY
 
 
-async def test_sessions_that_nobody_called_are_not_in_vain() -> None:
+async def test_sessions_without_calls_are_not_useless() -> None:
     rig = Rig(Policy(keepalive=10))
 
     async def useless(link: FakeLink) -> None:

@@ -33,5 +33,5 @@ def wrapped(cause: Exception) -> Exception:
     ],
     ids=["certificate", "proxy", "407", "command", "nothing known"],
 )
-def test_configuration_is_blamed_for_what_is_in_it_alone(failure: Failure, said: str) -> None:
+def test_configuration_is_blamed_for_its_own_faults(failure: Failure, said: str) -> None:
     assert said in advice(failure, None)

@@ -189,7 +189,7 @@ async def test_a_failure_reported_for_an_old_epoch_changes_nothing() -> None:
         assert rig.link.asked == []
 
 
-async def test_a_hundred_failures_together_cause_one_reconnect() -> None:
+async def test_a_hundred_failures_cause_one_reconnect() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -199,7 +199,7 @@ async def test_a_hundred_failures_together_cause_one_reconnect() -> None:
         assert (rig.dialer.dials, rig.events.count("lost")) == (2, 1)
 
 
-async def test_one_probe_at_a_time_and_none_is_left_over() -> None:
+async def test_probes_run_one_at_a_time() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -370,7 +370,7 @@ async def test_new_credentials_give_a_half_open_dial_a_successor() -> None:
     [Evidence(exception=FileNotFoundError("nope"), phase="dial"), Evidence(http_status=401, phase="dial")],
     ids=["config", "auth"],
 )
-async def test_what_only_a_person_can_mend_is_dialled_once(evidence: Evidence) -> None:
+async def test_what_needs_a_person_is_dialled_once(evidence: Evidence) -> None:
     rig = Rig()
     rig.dialer.always = failing(evidence)
     async with rig.running():
@@ -418,7 +418,7 @@ async def test_reconnecting_a_connection_that_waits_for_its_next_dial_dials_at_o
         assert rig.dialer.dials == 5
 
 
-async def test_reconnecting_an_idle_lazy_connection_starts_it() -> None:
+async def test_reconnect_starts_a_lazy_connection() -> None:
     rig = Rig(lazy=True)
     async with rig.running():
         await checkpoints(10)
@@ -442,7 +442,7 @@ async def test_reconnecting_a_connection_in_the_middle_of_a_dial_starts_no_secon
         assert (rig.dialer.dials, rig.events) == (1, ["connect", "established"])
 
 
-async def test_a_lazy_connection_dials_for_its_first_call() -> None:
+async def test_a_lazy_connection_waits_for_a_call() -> None:
     rig = Rig(lazy=True)
     async with rig.running():
         await anyio.sleep(100)
@@ -492,7 +492,7 @@ async def test_a_probe_refused_with_retry_after_delays_the_next_dial_once() -> N
         assert rig.dialer.at[2] - rig.dialer.at[1] <= 1.2
 
 
-async def test_closing_twice_and_before_the_start_is_harmless() -> None:
+async def test_closing_twice_is_harmless() -> None:
     rig = Rig()
     rig.lifecycle.close()
     rig.lifecycle.close()

@@ -55,7 +55,7 @@ async def test_the_sdk_lists_the_tools_inside_a_call(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_with_known_validation_a_call_is_one_request(mode: str) -> None:
+async def test_a_call_is_one_request(mode: str) -> None:
     async with session(mode) as one:
         sdk.validate_known(one)
         made = listing_of(one)
@@ -84,7 +84,7 @@ async def test_seeded_tools_are_not_validated(listed_before: bool) -> None:
         assert made == []
 
 
-async def test_seeded_tools_send_their_arguments_as_headers() -> None:
+async def test_restored_tools_send_headers() -> None:
     schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
     async with session("auto") as one:
         sdk.restore_tools(one, [Tool(name="total", input_schema=schema)])

@@ -28,7 +28,7 @@ def test_proxies_are_found_by_the_rules_of_httpx2(monkeypatch: pytest.MonkeyPatc
     assert ProxyMap().find("http://excepted.example/") is None
 
 
-def test_the_pool_of_a_transport_takes_another_backend() -> None:
+def test_a_transports_pool_takes_our_backend() -> None:
     transport, backend = httpx2.AsyncHTTPTransport(), httpcore2.AsyncMockBackend([])
     assert isinstance(pool_of(transport), httpcore2.AsyncConnectionPool)
     use_backend(transport, backend)

@@ -60,7 +60,7 @@ def test_a_fixed_issuer_is_kept_under_its_name() -> None:
     assert sdk.needs_person(provider(Memory()))
 
 
-def test_the_flow_is_the_one_that_ours_was_written_after() -> None:
+def test_the_sdks_flow_has_not_changed() -> None:
     """If this fails, read the SDK's flow again: `grants`, `discovery` and `registration` do the same steps."""
     source = inspect.getsource(OAuthClientProvider._auth_flow) + inspect.getsource(oauth2.OAuthContext)
     digest = hashlib.sha256("".join(source.split()).encode()).hexdigest()
@@ -96,7 +96,7 @@ async def test_a_method_that_is_gone_is_a_warning_and_not_an_error_in_a_401(
 
 
 @pytest.mark.anyio
-async def test_a_provider_of_an_unknown_sdk_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_provider_of_an_unknown_sdk_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdk, "NEEDED", (*sdk.NEEDED, "_a_method_of_a_later_release"))
     world = World()
     auth = provider(world.storage, world.person)

@@ -67,7 +67,7 @@ def test_an_engine_that_keeps_left_over_bytes_is_found_out(monkeypatch: pytest.M
             live_through(seed, "asyncio")
 
 
-def test_a_record_that_spans_two_requests_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_of_two_requests_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Attempt.start_request
 
     def start_request(self: Attempt, *, session_sent: bool, written: bool | None) -> None:

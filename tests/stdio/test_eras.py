@@ -155,7 +155,7 @@ async def test_a_refused_initialize_is_for_a_person(told: Told) -> None:
     assert len(told.lines) == 3
 
 
-async def test_an_initialize_that_fails_for_now_is_tried_again() -> None:
+async def test_a_passing_failure_of_initialize_is_retried() -> None:
     with anyio.fail_after(SAFETY):
         with pytest.raises(ConnectionFailed) as caught:
             async with Connection(server("--refuse", "-32603"), policy=IMPATIENT):
@@ -163,7 +163,7 @@ async def test_an_initialize_that_fails_for_now_is_tried_again() -> None:
     assert caught.value.retry_in is not None
 
 
-async def test_check_finds_children_that_exit_on_the_question() -> None:
+async def test_check_finds_children_that_exit_on_it() -> None:
     config = ServerConfig.parse("odd", server("--first", "exit"))
     with anyio.fail_after(SAFETY):
         (result,) = await check({"odd": config})

@@ -122,7 +122,7 @@ anyio.run(main, backend=sys.argv[2])
 
 
 @pytest.mark.parametrize("room", [0, 3, 5])
-def test_a_host_without_a_file_to_spare_tries_again(room: int, anyio_backend_name: str) -> None:
+def test_a_host_out_of_files_tries_again(room: int, anyio_backend_name: str) -> None:
     arguments = [sys.executable, "-c", FULL, server()["args"][0], anyio_backend_name, str(room)]
     run = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
     said = (

@@ -72,9 +72,7 @@ async def test_children_and_their_helpers_end_when_their_host_is_killed(told: To
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-async def test_watch_ends_its_children_when_a_signal_ends_it(
-    number: signal.Signals, told: Told, tmp_path: Path
-) -> None:
+async def test_watch_ends_its_children_on_a_signal(number: signal.Signals, told: Told, tmp_path: Path) -> None:
     config = tmp_path / "mcp.json"
     config.write_text(json.dumps({"mcpServers": {"srv": with_helper(told)}}))
     with anyio.fail_after(SAFETY * 2):

@@ -48,7 +48,7 @@ async def test_a_failure_names_the_reason_a_child_gave(name: str) -> None:
     assert all(line in text for line in status["stderr"])
 
 
-async def test_a_child_that_never_answers_is_explained_too() -> None:
+async def test_a_silent_child_is_explained_too() -> None:
     text, reason = SAMPLES["node, the source is quoted"]
     policy = Policy(patience=1e-6, min_attempts=1, connect_timeout=1, start_timeout=1, drain_timeout=0.1)
     said, status = await failure_of(dying(text, then="sys.stdin.read()"), policy)
@@ -71,7 +71,7 @@ async def test_nothing_is_formatted_when_nobody_listens(caplog: pytest.LogCaptur
     assert not [record for record in caplog.records if record.name == "mcpconn.stderr"]
 
 
-async def test_the_lines_of_a_running_child_are_in_status() -> None:
+async def test_a_running_childs_lines_are_in_status() -> None:
     code = f"import runpy, sys; print('listening', file=sys.stderr); sys.argv = [{SCRIPT!r}]; "
     config = {"command": sys.executable, "args": ["-c", code + f"runpy.run_path({SCRIPT!r}, run_name='__main__')"]}
     with anyio.fail_after(SAFETY):

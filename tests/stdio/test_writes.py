@@ -199,7 +199,7 @@ async def test_a_sender_that_leaves_as_room_is_made_was_sent_or_was_not() -> Non
             assert bool(received) is said
 
 
-async def test_senders_are_told_when_nobody_reads_any_more() -> None:
+async def test_senders_are_told_that_nobody_reads() -> None:
     async with rig() as one:
         exchange = record()
         await one.reader.aclose()

@@ -40,7 +40,7 @@ def test_a_forgotten_session_is_replaced_in_time(expiry: str, backend: str) -> N
     assert live(expiry, backend=backend)["answered"] >= 10
 
 
-def test_a_machine_that_starts_no_probe_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_probes_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def confident(state: State, failure: Failure, **facts: Any) -> Event | None:
         event = decide(state, failure, **facts)
         return None if event is Event.SUSPECTED else event
@@ -50,7 +50,7 @@ def test_a_machine_that_starts_no_probe_is_found_out(monkeypatch: pytest.MonkeyP
         live("400 and nothing")
 
 
-def test_only_failures_on_the_forgotten_session_count() -> None:
+def test_only_the_forgotten_sessions_failures_count() -> None:
     here, later = Standing(1, 0), FAILING_LIMIT + 1
     convergence = Convergence()
     assert convergence.ended(here, here, began=0, now=0) is None

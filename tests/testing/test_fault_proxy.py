@@ -53,7 +53,7 @@ async def test_bandwidth_is_bounded() -> None:
         assert anyio.current_time() - began >= 0.1
 
 
-async def test_a_truncated_answer_ends_after_that_many_bytes() -> None:
+async def test_a_truncated_answer_ends_at_its_byte() -> None:
     async with behind() as (proxy, client, _):
         await client.post(proxy.url, json=BODY)
         # More than the headers, and less than the answer.
@@ -89,7 +89,7 @@ async def test_a_half_open_connection_is_silent_and_a_new_one_is_not() -> None:
 
 
 @pytest.mark.parametrize("kept", [False, True])
-async def test_the_end_of_a_server_can_be_kept_from_its_client(kept: bool) -> None:
+async def test_a_servers_end_can_be_hidden(kept: bool) -> None:
     async with behind() as (proxy, _, server):
         proxy.slow_close = 60 if kept else 0
         async with await anyio.connect_tcp("127.0.0.1", proxy.port) as stream:

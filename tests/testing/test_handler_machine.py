@@ -193,12 +193,12 @@ def test_a_right_handler_is_not_blamed(handler: Any) -> None:
     play(machine(handler), TROUBLES)
 
 
-def test_a_handlers_bug_is_named_with_its_exception() -> None:
+def test_a_handlers_bug_names_its_exception() -> None:
     with pytest.raises(AssertionError, match=r"no bug in the handler: .*NameError"):
         play(machine(misspelt), (CHARGE, on("advance", seconds=2.0)))
 
 
 @pytest.mark.parametrize("outcome", ["", "perhaps", "answered"])
-def test_only_the_outcomes_of_a_failed_call_can_be_said(outcome: str) -> None:
+def test_only_real_outcomes_can_be_said(outcome: str) -> None:
     with pytest.raises(ValueError, match="not_run, unknown or ran"):
         Said(outcome)

@@ -49,7 +49,7 @@ def rules(history: History, server: Server, **options: Any) -> list[str]:
     return [violation.rule for violation in history.violations(server, **options)]
 
 
-def test_calls_that_were_told_the_truth_break_no_rule() -> None:
+def test_truthful_calls_break_no_rule() -> None:
     history = History()
     answered, safe = ended(history), ended(history, safe=True)
     failed, cut = ended(history, error=not_run()), ended(history, error=unknown())
@@ -70,7 +70,7 @@ def test_a_call_that_is_not_safe_and_ran_twice() -> None:
     assert rules(history, Server(call, call)) == ["ran at most once"]
 
 
-def test_a_call_that_is_said_not_to_have_run_and_did() -> None:
+def test_a_false_not_run_is_found() -> None:
     history = History()
     call = ended(history, error=not_run())
     assert rules(history, Server(call)) == ["not run"]

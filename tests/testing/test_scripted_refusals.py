@@ -32,7 +32,7 @@ def modern(method: str = "tools/call", **changes: Any) -> tuple[dict[str, Any], 
     return message, {**headers, **changes}
 
 
-def test_a_correct_request_of_the_modern_era_is_answered() -> None:
+def test_a_correct_modern_request_is_answered() -> None:
     status, answer = decided(Script(era="modern"), *modern())
     assert (status, answer["result"]["content"][0]["text"]) == (200, "3")
 

@@ -79,9 +79,7 @@ async def test_an_address_in_digits_needs_no_look_up(listener: socket.socket, mo
     assert await connected_to(*listener.getsockname()) == listener.getsockname()
 
 
-async def test_the_next_address_is_tried_when_one_refuses(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refusing_address_is_passed_over(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, ("127.0.0.1", await free_port()), listener.getsockname())
     assert await connected_to("somewhere", 1) == listener.getsockname()
 

@@ -106,7 +106,7 @@ async def test_cookies_are_kept_for_balancers(engine: Name) -> None:
     assert b"cookie: node=7" in server.heads[1].lower()
 
 
-async def test_an_answer_in_front_of_nonsense_is_an_answer() -> None:
+async def test_an_answer_before_nonsense_counts() -> None:
     # httpx2's engine gives its caller each chunk before it looks at the next one.
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     async with (
@@ -135,7 +135,7 @@ def crumbs(count: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * count + b"0\r\n\r\n"
 
 
-async def test_other_tasks_run_while_a_body_of_crumbs_is_read(engine: Name) -> None:
+async def test_other_tasks_run_while_crumbs_are_read(engine: Name) -> None:
     count = 5000
     turns = 0
 
@@ -175,14 +175,14 @@ async def test_a_socket_is_used_again(engine: Name) -> None:
     assert server.accepted == 1
 
 
-async def test_requests_at_the_same_time_have_a_socket_each(engine: Name) -> None:
+async def test_concurrent_requests_have_own_sockets(engine: Name) -> None:
     async with listening(*[Reply()] * 5) as server, client(engine) as http, anyio.create_task_group() as group:
         for _ in range(5):
             group.start_soon(http.get, server.url)
     assert server.accepted == 5
 
 
-async def test_a_socket_unused_for_too_long_is_not_used_again(engine: Name) -> None:
+async def test_a_stale_socket_is_not_used_again(engine: Name) -> None:
     async with listening(Reply(), Reply()) as server, client(engine, expiry=0.0) as http:
         await http.get(server.url)
         await http.get(server.url)
@@ -197,7 +197,7 @@ async def test_a_socket_that_the_server_closed_meanwhile_is_not_used_again(engin
     assert server.accepted == 2
 
 
-async def test_a_server_that_says_close_is_taken_at_its_word(engine: Name) -> None:
+async def test_a_server_that_says_close_is_believed(engine: Name) -> None:
     close = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
     async with listening(Reply(close), Reply()) as server, client(engine) as http:
         await http.get(server.url)
@@ -235,7 +235,7 @@ BEFORE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol
 
 
 @pytest.mark.parametrize("how", CUT)
-async def test_an_answer_that_ends_early_is_a_protocol_error(how: str, engine: Name) -> None:
+async def test_a_short_answer_is_a_protocol_error(how: str, engine: Name) -> None:
     async with listening(CUT[how]) as server, client(engine) as http:
         with pytest.raises(httpx2.RemoteProtocolError) as caught:
             await http.get(server.url)
@@ -251,7 +251,7 @@ async def test_a_server_that_wants_another_protocol_is_a_protocol_error() -> Non
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello"], ids=["head", "body"])
-async def test_a_reset_after_the_request_is_a_read_error(sent: bytes, engine: Name) -> None:
+async def test_a_reset_after_a_request_is_a_read_error(sent: bytes, engine: Name) -> None:
     async with listening(Reply(sent, "reset")) as server, client(engine) as http:
         with pytest.raises(httpx2.ReadError) as caught:
             await http.get(server.url)
@@ -271,7 +271,7 @@ LARGE = b"a" * 6_000_000
 @pytest.mark.parametrize("status", [401, 413, 429, 503])
 @pytest.mark.parametrize("then", ["close", "stall"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_a_large_request_is_refused_before_it_was_read(
+async def test_a_large_request_can_be_refused_early(
     status: int, then: Literal["close", "stall"], secure: bool, engine: Name
 ) -> None:
     # The close comes with a reset, because there is something that nobody has read.
@@ -296,7 +296,7 @@ async def test_a_port_that_refuses_is_a_connect_error(engine: Name) -> None:
             await http.get(f"http://127.0.0.1:{port}/")
 
 
-async def test_a_name_that_nobody_knows_is_a_connect_error(engine: Name) -> None:
+async def test_an_unknown_host_is_a_connect_error(engine: Name) -> None:
     async with client(engine) as http:
         with pytest.raises(httpx2.ConnectError):
             await http.get("http://nobody.invalid/")
@@ -384,7 +384,7 @@ async def test_a_certificate_that_is_not_trusted_is_a_connect_error(
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
 
 
-async def test_a_server_that_speaks_no_tls_is_a_connect_error(engine: Name) -> None:
+async def test_a_server_without_tls_is_a_connect_error(engine: Name) -> None:
     _, trusting = certificate()
     async with listening() as server, client(engine, tls=trusting) as http:
         server.greeting = b"220 mail.example.com ESMTP\r\n"

@@ -41,7 +41,7 @@ def era(request: pytest.FixtureRequest) -> Literal["legacy", "modern"]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("answer", ["json", "sse"])
-async def test_a_fault_is_the_same_fault_over_either_engine(
+async def test_a_fault_is_the_same_on_both_engines(
     fault: str, answer: Literal["json", "sse"], era: Literal["legacy", "modern"], engine: Name
 ) -> None:
     make, ran = FAULTS[fault]
@@ -57,7 +57,7 @@ async def test_a_fault_is_the_same_fault_over_either_engine(
         assert (connection.state, connection.epoch) == (State.READY, 1)
 
 
-async def test_a_refused_call_is_made_again_over_either_engine(engine: Name) -> None:
+async def test_a_refused_call_is_retried_on_both_engines(engine: Name) -> None:
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
         script.inject(faults.rate_limited(0.01))
@@ -67,7 +67,7 @@ async def test_a_refused_call_is_made_again_over_either_engine(engine: Name) -> 
         assert (script.executions["charge"], connection.epoch) == (2, 2)
 
 
-async def test_neighbours_survive_a_reset_over_either_engine(engine: Name, era: Literal["legacy", "modern"]) -> None:
+async def test_neighbours_survive_a_reset(engine: Name, era: Literal["legacy", "modern"]) -> None:
     script = Script(era=era)
     async with served(script, config={"engine": engine}) as (connection, _):
         held = script.inject(faults.slow(0.2), tool="add", times=5)

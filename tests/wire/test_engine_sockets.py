@@ -177,7 +177,7 @@ async def test_where_nobody_says_what_was_acknowledged_a_hasty_refusal_is_not_be
 @pytest.mark.parametrize(
     "greeting", [LEFT_OVER, b"220 mail.example.com ESMTP\r\n"], ids=["refusal", "another protocol"]
 )
-async def test_a_server_that_speaks_first_gets_no_request(greeting: bytes) -> None:
+async def test_a_server_speaking_first_gets_no_request(greeting: bytes) -> None:
     async with serving(Reply()) as (server, engine):
         server.greeting = greeting
         original = engine._connect
@@ -288,7 +288,7 @@ async def test_a_socket_that_answered_before_it_died_teaches_nothing() -> None:
 # -- idle sockets
 
 
-async def test_idle_sockets_that_the_server_closed_are_swept() -> None:
+async def test_closed_idle_sockets_are_swept() -> None:
     count = 20
     replies = [Reply(then="close") for _ in range(count)]
     async with serving(*replies, expiry=0.1) as (server, engine), anyio.create_task_group() as group:
@@ -321,7 +321,7 @@ async def test_sockets_are_swept_when_they_are_too_old() -> None:
         await server.gone.wait()
 
 
-async def test_the_end_of_the_last_session_closes_what_is_idle() -> None:
+async def test_the_last_session_closes_idle_sockets() -> None:
     async with serving(Reply()) as (server, engine):
         async with anyio.create_task_group() as group:
             group.start_soon(engine.tend)

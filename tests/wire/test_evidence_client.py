@@ -67,7 +67,7 @@ async def test_a_redirect_is_followed_by_nobody_here() -> None:
         (ValueError("odd"), True, K.APPLICATION),
     ],
 )
-async def test_what_was_raised_says_whether_anything_left(error: Exception, written: bool, kind: FailureKind) -> None:
+async def test_an_error_says_whether_anything_left(error: Exception, written: bool, kind: FailureKind) -> None:
     evidence = (await noted(error)).evidence()
     assert (evidence.written, evidence.exception) == (written, error)
     failure = classify(evidence)
@@ -75,7 +75,7 @@ async def test_what_was_raised_says_whether_anything_left(error: Exception, writ
     assert failure.delivery.value == ("unknown" if written else "not_sent")
 
 
-async def test_what_expects_no_answer_returns_its_failure() -> None:
+async def test_a_notification_returns_its_failure() -> None:
     request = httpx2.Request("POST", URL, headers={"mcp-session-id": "s1"})
     for reply, kind in (
         (httpx2.ReadError("reset"), K.TRANSPORT_LOST),

@@ -52,7 +52,7 @@ def test_a_challenge_is_told_in_words(challenge: str, says: str | None) -> None:
     assert given(400, ("www-authenticate", challenge)) is None
 
 
-def test_several_challenges_are_told_one_after_another() -> None:
+def test_several_challenges_are_all_told() -> None:
     both = [("www-authenticate", "Negotiate"), ("www-authenticate", 'Bearer error="invalid_token"')]
     assert given(401, *both) == "it wants Negotiate credentials; invalid_token"
 
@@ -63,7 +63,7 @@ def test_what_is_allowed_is_told() -> None:
     assert given(404, ("allow", "GET")) is None
 
 
-def test_a_secret_is_hidden_before_the_text_is_cut() -> None:
+def test_a_secret_is_hidden_before_the_cut() -> None:
     for padding in range(LIMIT - 60, LIMIT):
         said = given(401, ("www-authenticate", f'Bearer error_description="{"." * padding}{SECRET}"'))
         assert said is not None
@@ -126,7 +126,7 @@ async def test_it_is_in_the_error_of_a_call() -> None:
         b"Client sent an HTTP request to an HTTPS server.\n",
     ],
 )
-async def test_a_web_server_that_expects_tls_is_understood(page: bytes) -> None:
+async def test_a_server_expecting_tls_is_understood(page: bytes) -> None:
     script = Script()
     reply = Reply(400, (("content-type", "text/html"),), (Send(page),))
     script.inject(faults.Fault("plain", lambda attempt: reply), method=None, times=None)

@@ -169,7 +169,7 @@ def test_the_id_of_a_broken_message_is_looked_for_at_its_ends(data: bytes, answe
     assert (error.answers, error.asks) == (answers, asks)
 
 
-def test_a_message_of_the_wrong_shape_says_whose_it_was() -> None:
+def test_a_misshapen_message_says_whose_it_was() -> None:
     with pytest.raises(Unreadable) as caught:
         read(b'{"jsonrpc": "2.0", "id": 7, "result": "a text"}')
     assert (caught.value.answers, caught.value.asks) == (7, False)
@@ -182,7 +182,7 @@ def test_a_message_of_the_wrong_shape_says_whose_it_was() -> None:
     ("one", "other", "same"),
     [(7, 7, True), ("7", 7, True), (7, "7", True), ("a", "a", True), (None, 7, False), (8, 7, False), ("a", 7, False)],
 )
-def test_ids_are_compared_as_the_sdk_compares_them(one: Any, other: Any, same: bool) -> None:
+def test_ids_are_compared_as_in_the_sdk(one: Any, other: Any, same: bool) -> None:
     assert same_id(one, other) is same
 
 
@@ -193,7 +193,7 @@ def result(inner: bytes) -> bytes:
     return b'{"jsonrpc":"2.0","id":1,"result":' + inner + b"}"
 
 
-async def test_a_message_of_too_many_bytes_is_not_parsed() -> None:
+async def test_too_many_bytes_are_not_parsed() -> None:
     with pytest.raises(MessageTooLarge, match="larger than 1000000 bytes"):
         await parse(b"x" * 1_000_001, LIMITS)
 
@@ -201,7 +201,7 @@ async def test_a_message_of_too_many_bytes_is_not_parsed() -> None:
 @pytest.mark.parametrize(
     "piece", [b"{},", b"[],", b"1,", b'"",', b'{"a":1},', b"[[]],"], ids=["{}", "[]", "1", "text", "{a}", "[[]]"]
 )
-async def test_a_message_of_too_many_values_is_not_parsed(piece: bytes) -> None:
+async def test_too_many_values_are_not_parsed(piece: bytes) -> None:
     data = result(b'{"structuredContent":{"a":[' + piece * 25_000 + b"0]}}")
     with pytest.raises(MessageTooLarge, match="more than 25000 values"):
         await parse(data, LIMITS)
@@ -244,7 +244,7 @@ async def test_values_that_no_model_describes_are_not_such_items(name: bytes) ->
 
 
 @given(st.text(alphabet='{}[],"\\ab', max_size=60), st.integers(0, 30))
-def test_values_are_counted_right_whatever_is_in_texts(text: str, items: int) -> None:
+def test_values_are_counted_outside_of_texts(text: str, items: int) -> None:
     import anyio
 
     from mcpconn.wire.messages import _count
@@ -273,7 +273,7 @@ def test_values_are_counted_right_whatever_is_in_texts(text: str, items: int) ->
         ),
     ],
 )
-def test_messages_are_encoded_without_what_is_not_set(message: JSONRPCMessage, body: bytes) -> None:
+def test_unset_fields_are_not_encoded(message: JSONRPCMessage, body: bytes) -> None:
     assert encode(message) == body
     assert read(body).model_dump() == message.model_dump()
 
@@ -305,7 +305,7 @@ def _deep() -> list[Any]:
     ],
     ids=["surrogate", "digits", "nan", "infinity", "object", "key", "loop", "deep"],
 )
-def test_what_cannot_be_sent_says_why_and_is_not_quoted(value: Any, why: str) -> None:
+def test_what_cannot_be_sent_says_why_unquoted(value: Any, why: str) -> None:
     message = JSONRPCRequest(jsonrpc="2.0", id=1, method="tools/call", params={"arguments": {"secret": value}})
     with pytest.raises(ValueError, match=why) as caught:
         encode(message)

@@ -114,7 +114,7 @@ def test_those_are_the_rules_of_its_own_client(
         ("ALL_PROXY", f"ftp://u:{PASSWORD}@p", "ALL_PROXY=ftp://p is not the URL"),
     ],
 )
-async def test_a_bad_setting_is_named_and_no_server_blamed(
+async def test_a_bad_setting_blames_no_server(
     variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -163,7 +163,7 @@ async def test_tls_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, truste
             assert set(proxy.authorizations) == {""}
 
 
-async def test_a_bad_certificate_behind_a_proxy_is_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bad_certificate_behind_a_proxy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async with HttpServer(Script()) as server:
         with ForwardProxy() as proxy, TlsFront(made()[0], server.port) as front:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
@@ -247,7 +247,7 @@ async def test_a_proxy_that_changes_its_password_ends_in_failed(monkeypatch: pyt
                         await connection.call_tool("add", {"a": 1, "b": 1})
 
 
-async def test_the_authorization_server_has_a_proxy_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_authorization_server_has_its_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "mcp.example")
     network = Network()

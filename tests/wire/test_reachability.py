@@ -46,9 +46,7 @@ async def failing(url: str, engine: Engine, policy: Policy = ONCE) -> Connection
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_a_port_that_refuses_is_named_wherever_one_looks(
-    engine: Engine, host: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_refusing_port_is_named_everywhere(engine: Engine, host: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="mcpconn")
     port = await free_port()
     expected = f"{host}:{port}: connection refused"
@@ -167,7 +165,7 @@ async def test_a_bad_certificate_is_a_matter_of_configuration_at_once(
         ("SSL_CERT_DIR", "", "there is no such directory"),
     ],
 )
-async def test_certificates_that_cannot_be_read_are_named(
+async def test_unreadable_certificates_are_named(
     engine: Engine, name: str, content: str | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "missing.pem"

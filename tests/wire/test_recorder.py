@@ -49,7 +49,7 @@ def post(**headers: str) -> httpx2.Request:
     return httpx2.Request("POST", "http://host.example/mcp", headers=headers, content=b"message")
 
 
-async def test_a_request_without_a_message_has_no_record() -> None:
+async def test_a_request_of_no_message_has_no_record() -> None:
     inner = Answering(httpx2.Response(200))
     assert (await Recorder(inner).handle_async_request(post())).status_code == 200
     assert inner.seen[0].extensions == {}
@@ -110,7 +110,7 @@ async def test_a_request_that_was_never_connected_was_not_written(engine: Name) 
     await transport.aclose()
 
 
-async def test_a_header_that_cannot_be_sent_was_not_written(engine: Name) -> None:
+async def test_an_unsendable_header_was_not_written(engine: Name) -> None:
     attempt = Attempt("call")
     async with listening(Reply()) as server:
         transport = Network().transport(server.url, engine)
@@ -122,7 +122,7 @@ async def test_a_header_that_cannot_be_sent_was_not_written(engine: Name) -> Non
     assert attempt.written is False
 
 
-async def test_written_turns_true_before_the_answer_and_stays(engine: Name) -> None:
+async def test_written_is_true_before_the_answer(engine: Name) -> None:
     attempt = Attempt("call")
     async with listening(Reply(b"", "hang")) as server:
         transport = Network().transport(server.url, engine)

@@ -92,7 +92,7 @@ async def test_a_missing_slash_costs_one_more_request(engine: Name) -> None:
         assert (script.count("tools/call") - before, script.executions["charge"]) == (2, 1)
 
 
-async def test_a_notification_is_redirected_as_a_call_is(engine: Name) -> None:
+async def test_a_notification_is_redirected_like_a_call(engine: Name) -> None:
     script = Script()
     redirect = script.inject(poison.redirect(), method="notifications/initialized")
     async with served(script, config={"engine": engine}):
@@ -101,7 +101,7 @@ async def test_a_notification_is_redirected_as_a_call_is(engine: Name) -> None:
 
 
 @pytest.mark.parametrize("location", ["/mcp", "/mcp#again"])
-async def test_a_redirect_to_the_same_url_is_not_followed(location: str, engine: Name) -> None:
+async def test_a_redirect_to_itself_is_not_followed(location: str, engine: Name) -> None:
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
         script.inject(poison.redirect(location=location), times=None)
@@ -134,7 +134,7 @@ AFTER_THE_HOP = {
 
 
 @pytest.mark.parametrize("how", AFTER_THE_HOP)
-async def test_the_request_after_the_hop_speaks_for_itself(how: str, engine: Name) -> None:
+async def test_the_redirected_request_is_judged_alone(how: str, engine: Name) -> None:
     fault, expected, delivery = AFTER_THE_HOP[how]
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
@@ -150,7 +150,7 @@ async def test_the_request_after_the_hop_speaks_for_itself(how: str, engine: Nam
 
 @pytest.mark.parametrize("status", [300, 302, 303, 304])
 @pytest.mark.parametrize("ran", [True, False])
-async def test_a_redirect_that_may_follow_a_run_is_unknown(status: int, ran: bool, engine: Name) -> None:
+async def test_a_redirect_after_a_run_is_unknown(status: int, ran: bool, engine: Name) -> None:
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
         script.inject(poison.redirect(status, "/receipt", ran=ran))
@@ -159,7 +159,7 @@ async def test_a_redirect_that_may_follow_a_run_is_unknown(status: int, ran: boo
         assert script.executions["charge"] == ran
 
 
-async def test_a_safe_call_is_made_again_after_such_a_redirect(engine: Name) -> None:
+async def test_a_safe_call_is_retried_after_a_redirect(engine: Name) -> None:
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
         script.inject(poison.redirect(303, "/receipt", ran=True))

@@ -51,14 +51,14 @@ def test_retry_after_as_a_date(offset: int) -> None:
     assert max(0, offset - 5) <= found <= max(0, offset) + 1
 
 
-def test_retry_after_as_a_date_without_a_zone_is_in_utc() -> None:
+def test_a_retry_after_date_without_zone_is_utc() -> None:
     when = datetime.now(timezone.utc) + timedelta(seconds=60)
     found = retry_after(when.strftime("%d %b %Y %H:%M:%S -0000"))
     assert found is not None
     assert 50 <= found <= 61
 
 
-async def test_no_more_is_read_than_the_limit_and_one_chunk() -> None:
+async def test_reading_stops_one_chunk_past_the_limit() -> None:
     body = Chunks(b"x" * 1000, endless=True)
     response = httpx2.Response(200, stream=body, request=httpx2.Request("POST", URL))
     with pytest.raises(MessageTooLarge, match="larger than 5000 bytes"):
@@ -97,7 +97,7 @@ async def test_a_challenge_is_noted_and_is_in_no_repr() -> None:
     assert "internal-name" not in classify(evidence).summary
 
 
-async def test_a_jsonrpc_error_is_noted_with_or_without_an_id() -> None:
+async def test_an_error_is_noted_with_or_without_id() -> None:
     for identity in (b"", b'"id": null, ', b'"id": 99, '):
         body = b'{"jsonrpc": "2.0", ' + identity + b'"error": {"code": -32600, "message": "sk-secret-value"}}'
         evidence = (await refused(400, body, "application/json")).evidence()
@@ -105,7 +105,7 @@ async def test_a_jsonrpc_error_is_noted_with_or_without_an_id() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 500])
-async def test_an_error_that_nobody_can_read_may_be_a_tools(status: int) -> None:
+async def test_an_unreadable_error_may_be_a_tools(status: int) -> None:
     # A tool that has run and raises an error with half a surrogate pair in it: in the modern era such errors
     # come with status 400, and what it said may have been "I have charged the card".
     body = b'{"jsonrpc": "2.0", "id": 7, "error": {"code": -32602, "message": "\\ud83d"}}'

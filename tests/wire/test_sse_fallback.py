@@ -85,7 +85,7 @@ async def test_a_server_that_learned_the_present_transport_is_found_again() -> N
 
 
 @pytest.mark.parametrize("status", [401, 403, 422, 500, 503])
-async def test_any_other_refusal_is_not_a_reason_to_try_it(status: int) -> None:
+async def test_other_refusals_are_no_reason_to_try_it(status: int) -> None:
     script = OldServer(status)
     async with HttpServer(script) as server:
         with pytest.raises(ConnectionFailed) as caught:

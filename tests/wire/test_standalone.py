@@ -83,7 +83,7 @@ def play(*answers: bytes | int | Exception, check: Callable[[Server, list[Any], 
         clock.run(main, backend=backend)
 
 
-def test_it_is_reopened_after_the_last_event_it_has_seen() -> None:
+def test_it_is_reopened_after_its_last_event() -> None:
     def check(server: Server, delivered: list[Any], watch: Watch, signs: list[Evidence]) -> None:
         assert [event_id for _, event_id in server.asked] == [None, b"7", b"7", b"9"]
         assert delivered == ["notifications/tools/list_changed"] * 2
@@ -100,7 +100,7 @@ def test_an_event_that_was_cut_in_the_middle_is_not_delivered() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 500])
-def test_an_event_id_that_is_refused_is_not_sent_again(status: int) -> None:
+def test_a_refused_event_id_is_not_sent_again(status: int) -> None:
     def check(server: Server, delivered: list[Any], watch: Watch, signs: list[Evidence]) -> None:
         assert [event_id for _, event_id in server.asked] == [None, b"7", None]
 
@@ -123,7 +123,7 @@ def test_a_retry_field_can_only_lengthen_the_wait(retry: bytes, least: float) ->
     play(b"retry: " + retry + b"\n\n", check=check)
 
 
-def test_answers_and_what_is_no_message_are_dropped() -> None:
+def test_answers_and_non_messages_are_dropped() -> None:
     def check(server: Server, delivered: list[Any], watch: Watch, signs: list[Evidence]) -> None:
         assert delivered == ["notifications/tools/list_changed"]
         assert watch.dropped == 2
@@ -161,7 +161,7 @@ def test_no_word_of_an_error_gets_into_the_reason() -> None:
     play(httpx2.ConnectError("token=secret"), check=check)
 
 
-def test_a_session_that_is_known_to_be_gone_asks_no_more() -> None:
+def test_a_lost_session_asks_no_more() -> None:
     async def main() -> None:
         server = Server(CHANGED)
         watch = Watch(lambda evidence: None)

@@ -16,12 +16,12 @@ def written(text: str) -> Stderr:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_reason_is_found_in_what_programs_print(name: str) -> None:
+def test_the_reason_is_found_in_programs_output(name: str) -> None:
     text, reason = SAMPLES[name]
     assert written(text).reason == reason
 
 
-def test_a_reason_before_a_thousand_frames_is_kept() -> None:
+def test_a_reason_before_many_frames_is_kept() -> None:
     goroutines = "".join(f"\ngoroutine {n} [select]:\nmain.work(0x1, ...)\n\t/srv/main.go:8 +0x1d" for n in range(1000))
     assert written("panic: no key" + goroutines).reason == "panic: no key"
     frames = "\n    at f (file:///x.js:1:1)" * 1000

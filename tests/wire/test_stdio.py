@@ -42,7 +42,7 @@ async def lines(*pieces: bytes, limit: int = 100) -> list[bytes | str]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
-async def test_lines_are_put_together_however_they_arrive(size: int) -> None:
+async def test_lines_are_joined_however_they_arrive(size: int) -> None:
     data = b'{"a": 1}\n\n  \n{"b": 2}\r\nlast\nno end'
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     assert await lines(*pieces) == [b'{"a": 1}', b'{"b": 2}\r', b"last"]
@@ -126,7 +126,7 @@ async def child(code: str) -> Child:
     return await start_child(sys.executable, ["-c", code], env=None, cwd=None)
 
 
-async def test_the_last_lines_of_stderr_are_kept_and_no_more() -> None:
+async def test_only_the_last_stderr_lines_are_kept() -> None:
     one = await child(
         """
 import sys
@@ -144,7 +144,7 @@ sys.stderr.write('end')
     await one.stop()
 
 
-async def test_stderr_without_any_line_end_takes_no_memory() -> None:
+async def test_stderr_without_lines_takes_no_memory() -> None:
     one = await child("import sys\nfor _ in range(200): sys.stderr.write('x' * 65536)")
     with anyio.fail_after(20):
         await one.drain_stderr()

@@ -115,7 +115,7 @@ async def test_a_refusal_with_a_jsonrpc_error_is_handed_on_with_the_id_of_the_re
 
 
 @pytest.mark.parametrize("status", [202, 302, 503])
-async def test_a_refusal_without_one_has_an_answer_made_here(status: int) -> None:
+async def test_a_bare_refusal_has_an_answer_made_here(status: int) -> None:
     answer, session = await asked(replied(status))
     assert isinstance(answer, JSONRPCError)
     assert answer.error.message == f"Request failed: HTTP {status}"
@@ -127,7 +127,7 @@ async def test_a_discovery_that_says_nothing_of_the_era_fails_the_dial(status: i
     await fails_the_dial(replied(status))
 
 
-async def test_a_discovery_that_was_cut_off_fails_the_dial() -> None:
+async def test_a_cut_discovery_fails_the_dial() -> None:
     await fails_the_dial(httpx2.ReadError("reset"))
 
 
@@ -156,7 +156,7 @@ async def fails_the_dial(reply: Any) -> None:
         replied(200, b"what?", "text/plain"),
     ],
 )
-async def test_a_discovery_that_an_old_server_refuses_does_not(reply: Reply) -> None:
+async def test_a_refused_discovery_does_not(reply: Reply) -> None:
     async with opened(lambda _: reply) as session:
         session.attempt = Attempt("dial")
         assert isinstance(await session.ask(DISCOVER), JSONRPCError)
@@ -298,7 +298,7 @@ def cancelled(request_id: Any) -> JSONRPCNotification:
 
 @pytest.mark.parametrize(("request_id", "ends"), [(7, True), ("7", True), (None, False), (8, False)])
 @pytest.mark.parametrize("modern", [True, False])
-async def test_a_cancelled_request_is_given_up_and_no_other(request_id: Any, ends: bool, modern: bool) -> None:
+async def test_only_the_cancelled_request_is_given_up(request_id: Any, ends: bool, modern: bool) -> None:
     waiting = anyio.Event()
 
     async def silent() -> httpx2.Response:
@@ -390,7 +390,7 @@ async def test_a_server_that_is_stuck_at_a_goodbye_is_not_waited_for(monkeypatch
         await begun(session)
 
 
-async def test_an_answer_on_the_standalone_stream_is_nobodys() -> None:
+async def test_an_answer_on_the_standalone_is_nobodys() -> None:
     async def silent() -> httpx2.Response:
         await anyio.sleep_forever()
         raise AssertionError

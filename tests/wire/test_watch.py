@@ -120,7 +120,7 @@ def test_what_was_made_here_is_not_received() -> None:
     assert (passing.records[7].from_wire, passing.records[7].answered) == (None, False)
 
 
-def test_a_late_answer_tells_nothing_about_anybody() -> None:
+def test_a_late_answer_tells_nothing() -> None:
     passing = Passing(7)
     passing.watch.waiting.give_up("7")
     item = error(7)
@@ -195,7 +195,7 @@ ANONYMOUS = [
 
 @pytest.mark.parametrize("item", ANONYMOUS)
 @pytest.mark.parametrize("listening", [True, False])
-def test_an_answer_to_nobody_is_that_of_the_only_request(item: Any, listening: bool) -> None:
+def test_a_stray_answer_is_the_only_requests(item: Any, listening: bool) -> None:
     passing = Passing()
     if listening:
         # This one waits for ever, and was answered with what it waits for.
@@ -253,7 +253,7 @@ def test_progress_of_nothing_is_nobodys(token: Any) -> None:
     ids=["log", "question"],
 )
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_log_message_or_a_question_may_be_any_requests(item: SessionMessage, shared: bool) -> None:
+def test_a_log_message_may_be_any_requests(item: SessionMessage, shared: bool) -> None:
     passing = Passing(7, 8, shared=shared)
     passing.receive(item)
     # With a stream for each request, those on a stream of no request are no request's.
@@ -314,7 +314,7 @@ async def test_what_a_closed_transport_was_given_was_not_written() -> None:
     assert attempt.written is False
 
 
-async def test_the_end_of_a_read_stream_is_a_sign_and_only_one() -> None:
+async def test_the_end_of_a_stream_is_told_once() -> None:
     signs: list[Evidence] = []
     watch, inbox = Watch(signs.append), Inbox()
     stream = WatchedRead(inbox, watch)
