@@ -319,6 +319,7 @@ class App:
             sealer=self.ring.sealer(f"cursor {view.name}"),
             allowed=view.shows,
             trusted=self._trusted,
+            look=lambda client: self.upstreams.look(self._served(view), client),
             logs_in=self.auth.users.logs_in,
         )
         endpoint: Endpoint
@@ -365,8 +366,11 @@ class App:
         return server in self.settings.trusted
 
     def _listers(self, view: View, client: Downstream | None = None) -> dict[str, Connection | NoCredentials]:
-        known = [name for name in self._chosen(view) if name in self.manager]
-        return self.upstreams.listers(known, client)
+        return self.upstreams.listers(self._served(view), client)
+
+    def _served(self, view: View) -> list[str]:
+        """Names of a view's servers that there are now."""
+        return [name for name in self._chosen(view) if name in self.manager]
 
     def _instructions(self, view: View) -> str | None:
         chosen = self._chosen(view)

@@ -54,6 +54,10 @@ class Downstream:
         return cls(principal, sid, frozenset(declared), rights_of(scope), inbound_of(scope))
 
 
+EVERYBODY = Downstream(Principal("everybody", issuer="mcpconn"), None, frozenset(ABILITIES))
+"""Stands for the client of a shared connection, who is known for each call only."""
+
+
 @dataclass(eq=False)
 class Call:
     """A request of a client while it is being forwarded."""

@@ -7,7 +7,7 @@ which and why: an empty or partial list must not look like a complete one. Lists
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,6 +45,10 @@ class BadCursor(Exception):
     """A cursor that this gateway did not hand out to this client."""
 
 
+async def _nothing(client: Downstream) -> None:
+    """All clients see the same."""
+
+
 class Lists:
     """The lists of one view."""
 
@@ -56,6 +60,7 @@ class Lists:
         sealer: Sealer,
         allowed: Callable[[str, str], bool] = lambda server, name: True,
         trusted: Callable[[str], bool] = lambda server: False,
+        look: Callable[[Downstream], Awaitable[None]] = _nothing,
         logs_in: Callable[[str], bool] = lambda server: False,
         page: int = PAGE,
     ) -> None:
@@ -67,6 +72,7 @@ class Lists:
             sealer: Seals cursors.
             allowed: Whether the view shows a tool of a server.
             trusted: Whether a server is a gateway of our own.
+            look: Finds out which servers list something else for clients of this kind.
             logs_in: Whether a server's users log in there themselves.
             page: Entries of one page.
         """
@@ -75,6 +81,7 @@ class Lists:
         self._sealer = sealer
         self._allowed = allowed
         self._trusted = trusted
+        self._look = look
         self._logs_in = logs_in
         self._page = page
         # What was made from a listing is kept until the next: 300 tools need not be rendered for each client.
@@ -96,8 +103,9 @@ class Lists:
         """
         kind, member = KINDS[method]
         after = self._opened(cursor, method, client) if cursor is not None else 0
-        servers = self._servers(client)
         await self.first_look((kind,), client=client)
+        await self._look(client)
+        servers = self._servers(client)
         entries: list[Json] = []
         missing: Json = {}
         for server, connection in servers.items():

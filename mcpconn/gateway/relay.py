@@ -33,9 +33,9 @@ from mcp_types import INVALID_REQUEST
 from pydantic import BaseModel
 
 from mcpconn.callbacks import current_connection
-from mcpconn.gateway.downstream import ABILITIES, CALL, Call, Downstream, RawNotification, is_modern
+from mcpconn.gateway.downstream import CALL, EVERYBODY, Call, Downstream, RawNotification, is_modern
+from mcpconn.gateway.log_levels import LEVELS
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.upstreams import LEVELS
 from mcpconn.observe import log
 
 PENDING = 256
@@ -47,10 +47,6 @@ _CHANGED: dict[str, tuple[str, ServerEvent]] = {
     "resources": ("notifications/resources/list_changed", ResourcesListChanged()),
     "templates": ("notifications/resources/list_changed", ResourcesListChanged()),
 }
-
-
-EVERYBODY = Downstream(Principal("everybody", issuer="mcpconn"), None, frozenset(ABILITIES))
-"""Stands for the client of a shared connection, who is known for each call only."""
 
 
 class Channel:

@@ -8,7 +8,8 @@ Which era an upstream session speaks is its client's, if the server speaks that,
 tool of theirs that was written for one of them asks its client in the way of that era only.
 
 Lists come from one connection per server, the manager's own of that name, so that listing opens nothing per client. A
-server that sees its users' own credentials is listed once for each user: what it shows may be theirs alone.
+server that sees its users' own credentials is listed once for each user: what it shows may be theirs alone. One that
+lists by what a client can do is listed once for each kind of clients (see `profiles`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import mcp_types as types
-from mcp import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.catalog.entries import CatalogChange
@@ -28,9 +27,11 @@ from mcpconn.checks import PREFER_LEGACY
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
-from mcpconn.errors import CallFailed, McpConnError, NotReady
-from mcpconn.gateway.downstream import Downstream
+from mcpconn.errors import McpConnError, NotReady
+from mcpconn.gateway.downstream import CALL, EVERYBODY, Downstream
+from mcpconn.gateway.log_levels import LogLevels
 from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.profiles import Profile, Profiles, Wanted
 from mcpconn.gateway.upstream_auth.users import NoCredentials, UserAuth
 from mcpconn.manager import Manager
 
@@ -42,10 +43,6 @@ AT_MOST = 1000
 """Connections for clients and users at once; above it the one used longest ago is closed."""
 ERA_PATIENCE = 5.0
 """Seconds to wait for a server's era, which decides who may share a session with it."""
-LEVEL_PATIENCE = 5.0
-"""Seconds that a call waits for the log level to be set."""
-LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-"""Of log messages, the least severe first (RFC 5424)."""
 MARK = "#"
 """Between a server's name and the client's part in a connection's name. No server's own name has it."""
 
@@ -66,7 +63,7 @@ class Upstreams:
         shared_callbacks: Callable[[str], dict[str, Any]],
         one_person: bool,
         users: UserAuth,
-        listed: Callable[[CatalogChange, Principal], None] = lambda change, principal: None,
+        listed: Callable[[CatalogChange, Principal | None], None] = lambda change, principal: None,
         idle: float = IDLE,
         at_most: int = AT_MOST,
     ) -> None:
@@ -79,7 +76,7 @@ class Upstreams:
                 call it belongs to.
             one_person: Everybody who is anonymous is the same person, as on a loopback listener.
             users: The credentials of users, for servers that see them.
-            listed: Told when a list has changed that is one user's alone.
+            listed: Told when a list has changed that is one user's alone, or one kind of clients'.
             idle: Seconds after which an unused connection is closed.
             at_most: Connections for clients and users at once.
         """
@@ -99,7 +96,8 @@ class Upstreams:
         self._principals: dict[str, Principal] = {}
         # Servers that were seen to refuse the older era.
         self._modern_only: set[str] = set()
-        self._levels: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
+        self._profiles = Profiles()
+        self._levels = LogLevels()
 
     def lister(self, server: str, client: Downstream) -> Connection:
         """The connection whose lists a client sees.
@@ -107,6 +105,49 @@ class Upstreams:
         Raises:
             NoCredentials: the server is listed for each user, and this client cannot be one.
         """
+        base = self._base_lister(server, client)
+        return self._profiles.lister(base, self._profile(server, client, base))
+
+    async def look(self, servers: Iterable[str], client: Downstream) -> None:
+        """Find out which servers list something else for clients of this kind, as far as it is not known."""
+        wanted = []
+        for server in servers:
+            try:
+                base = self._base_lister(server, client)
+            except NoCredentials:
+                continue
+            profile = self._profile(server, client, base)
+            if profile != Profile(mode=base.config.mode):
+                wanted.append(self._wanted(server, client, base, profile))
+        await self._profiles.look(wanted)
+
+    def _profile(self, server: str, client: Downstream, base: Connection) -> Profile:
+        """The kind of clients that a client is of, if the server may tell it from others."""
+        if self.scopes.get(server) == "shared" and base.config.url is None:
+            # One child for all: a second one must not be started.
+            return Profile(mode=base.config.mode)
+        mirrors = base.config.mode == "auto" and client.sid is not None and server not in self._modern_only
+        return Profile(client.abilities, PREFER_LEGACY if mirrors and speaks_modern(base) else base.config.mode)
+
+    def _wanted(self, server: str, client: Downstream, base: Connection, profile: Profile) -> Wanted:
+        principal = client.principal if self.users.own(server) else None
+
+        def opened() -> Connection:
+            name = _name(server, f"lists of {base.name} {sorted(profile.abilities)} {profile.mode}")
+            # Nobody is asked on it: what it can do is said, so that the server lists what needs it.
+            able = replace(EVERYBODY, abilities=profile.abilities)
+            options = {**(base.config.options or {}), **self._callbacks(server, able)}
+            config = replace(base.config, options=options, lazy=False, catalog="lazy", mode=profile.mode)
+            return self._reused(name) or self._add(name, config, principal)
+
+        def differs(connection: Connection, kinds: Iterable[str], late: bool) -> None:
+            connection.catalog.subscribe(lambda change: self._listed(change, principal))
+            for kind in kinds if late else ():
+                self._listed(CatalogChange(server, kind, (), (), (), connection.catalog.epoch), principal)
+
+        return Wanted(base, profile, opened, lambda connection: self._remove(connection.name), differs)
+
+    def _base_lister(self, server: str, client: Downstream) -> Connection:
         if not self.users.own(server):
             return self._manager[server]
         credentials, rights = self.users.credentials(server, client)
@@ -177,7 +218,7 @@ class Upstreams:
         """Whether its last session spoke the modern protocol. Unknown means no: that shares less."""
         if client is None and self.users.own(server):
             return any(speaks_modern(each) for name, each in self._open.items() if name.rpartition(MARK)[0] == server)
-        connection = self._manager[server] if client is None else self.lister(server, client)
+        connection = self._manager[server] if client is None else self._base_lister(server, client)
         return connection.config.url is not None and speaks_modern(connection)
 
     def keeps_state(self, server: str, client: Downstream | None = None) -> bool:
@@ -200,7 +241,7 @@ class Upstreams:
         known = server in self.scopes or self._manager[server].config.url is None
         if known or self.mode(server, client) == PREFER_LEGACY:
             return
-        connection = self.lister(server, client)
+        connection = self._base_lister(server, client)
         try:
             await connection.wait_ready(timeout)
         except McpConnError:
@@ -260,7 +301,12 @@ class Upstreams:
 
     def _add(self, name: str, config: ServerConfig, principal: Principal | None) -> Connection:
         self._make_room()
-        self._open[name] = connection = self._manager.get_or_add(name, config, ttl=self._idle)
+        # Tasks that live as long as the connection must not take the present call for theirs.
+        token = CALL.set(None)
+        try:
+            self._open[name] = connection = self._manager.get_or_add(name, config, ttl=self._idle)
+        finally:
+            CALL.reset(token)
         if principal is not None:
             self._principals[name] = principal
         return connection
@@ -290,26 +336,9 @@ class Upstreams:
         return [self._open[name] for name in self._of_session.get(sid, ()) if name in self._open]
 
     async def set_level(self, connection: Connection, level: str) -> None:
-        """Have a legacy server send log messages from this level on, if it sends any.
-
-        A connection that several clients share is set to the least level that one of them asked for; `Relay` holds back
-        from each what is below its own.
-        """
+        """Have a legacy server send log messages from this level on; see `LogLevels.set`."""
         owned = any(connection.name in names for names in self._of_session.values())
-        before = self._levels.get(connection)
-        if before is not None and (before == level or (not owned and LEVELS.index(before) <= LEVELS.index(level))):
-            return
-        self._levels[connection] = level
-        try:
-            await connection.wait_ready(LEVEL_PATIENCE)
-            if connection.server_capabilities.logging is not None and not speaks_modern(connection):
-                await connection.set_level(level, timeout=LEVEL_PATIENCE)  # type: ignore[arg-type]
-        except CallFailed:
-            # It is away: it is told at the next call.
-            self._levels.pop(connection, None)
-        except MCPError:
-            # A server that refuses its own capability sends what it likes; `Relay` holds back what is below the level.
-            return
+        await self._levels.set(connection, level, owned=owned)
 
     def release(self, sid: str, *, drain: bool = True) -> None:
         """A downstream session has ended: its upstream sessions end with it.
