@@ -79,7 +79,7 @@ def test_every_code_block_is_a_tested_file(page: Path) -> None:
             assert match, f"{named(page)}: {line!r} is written into the page; put it into docs_src/, where it is tested"
             assert (ROOT / match["file"]).is_file(), match["file"]
             if match["part"]:
-                assert f"[start:{match['part']}]" in (ROOT / match["file"]).read_text(encoding="utf-8")
+                assert f"--8<-- [start:{match['part']}]" in (ROOT / match["file"]).read_text(encoding="utf-8")
 
 
 def test_no_example_is_left_over() -> None:

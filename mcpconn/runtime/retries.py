@@ -199,7 +199,8 @@ class Retries:
     def timed_out(self, call: Call, timeout: float | None) -> CallTimeout:
         """The deadline passed: in flight, or while waiting for a connection."""
         lifecycle, session, attempt = self._lifecycle, call.session, call.attempt
-        seconds = f"{timeout:g} s" if timeout is not None else "the deadline"
+        # What is left of 3 s after a few instructions is 2.99999: three decimals are enough for people.
+        seconds = f"{round(timeout, 3):g} s" if timeout is not None else "the deadline"
         evidence = Evidence(exception=TimeoutError(), phase="call")
         if attempt is not None and session is not None:
             # Read before the evidence is replaced: the deadline says nothing about what was written.

@@ -12,8 +12,9 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import mcp_types as types
 import pytest
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.auth import OAuthToken
 
 import mcpconn.diagram
@@ -196,6 +197,67 @@ def test_it_runs_on_trio() -> None:
     script = Script()
     assert load(HOWTO / "on_trio.py").run(scripted(script)) == 10
     assert script.executions["add"] == 10
+
+
+def questioning() -> MCPServer[None]:
+    """A server whose tool asks for everything that a server can ask for."""
+    server: MCPServer[None] = MCPServer("shop")
+
+    @server.tool()
+    async def order(item: str, context: Context[Any, Any]) -> str:
+        await context.report_progress(1, 2, "packing")
+        session = context.session
+        message = types.SamplingMessage(role="user", content=types.TextContent(type="text", text=item))
+        sampled = await session.create_message([message], max_tokens=9)
+        wanted = await session.elicit_form("Is that all?", {"type": "object", "properties": {}})
+        roots = (await session.list_roots()).roots
+        await session.send_log_message(level="info", data="sold")
+        assert isinstance(sampled.content, types.TextContent)
+        return f"{sampled.content.text}; {wanted.action}; {len(roots)}"
+
+    return server
+
+
+@pytest.mark.anyio
+async def test_callbacks_answer_what_a_server_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    page = load(HOWTO / "callbacks.py")
+    await page.ask({"shop": {"server": questioning(), "mode": "legacy"}})
+    assert set(capsys.readouterr().out.splitlines()) == {
+        "1 of 2",
+        "shop: info: sold",
+        "{'result': '1 message for shop; decline; 1'}",
+    }
+
+
+def test_a_server_may_have_callbacks_of_its_own() -> None:
+    manager = load(HOWTO / "callbacks_each.py").two(print)
+    assert list(manager) == ["shop", "news"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_reconnect_code_by_hand_charges_twice() -> None:
+    script = Script()
+    script.inject(faults.cut_stream())
+    async with HttpServer(script) as server:
+        shop = load(HOWTO / "reconnect_before.py").Shop(server.url)
+        try:
+            await shop.call("charge", {})
+        finally:
+            await shop._stack.aclose()
+    assert sum(script.executions.values()) == 2
+
+
+@pytest.mark.anyio
+async def test_a_connection_in_its_place_charges_once() -> None:
+    script = Script()
+    script.inject(faults.cut_stream())
+    async with HttpServer(script) as server:
+        shop = load(HOWTO / "reconnect_after.py").Shop(server.url)
+        async with shop.connection:
+            with pytest.raises(mcpconn.OutcomeUnknown):
+                await shop.call("charge", {})
+    assert sum(script.executions.values()) == 1
 
 
 def test_a_fleet_is_drawn(tmp_path: Path) -> None:
