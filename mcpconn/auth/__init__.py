@@ -13,6 +13,7 @@ from mcpconn.auth.credentials import (
 )
 from mcpconn.auth.oauth import OAuth
 from mcpconn.auth.record import Mark, TokenRecord, TokenStore
+from mcpconn.auth.redis_storage import RedisTokenStorage
 from mcpconn.auth.storage import FileTokenStorage, TokenFileError
 from mcpconn.auth.store import StoredTokens
 from mcpconn.login import Login, token_file
@@ -26,6 +27,7 @@ __all__ = [
     "Login",
     "Mark",
     "OAuth",
+    "RedisTokenStorage",
     "StaticBearer",
     "StoredTokens",
     "TokenFileError",

@@ -92,6 +92,11 @@ class HeldTokens:
         return time.time() >= end - min(LEEWAY, (tokens.expires_in or 0) / 10)
 
     @property
+    def unsaved(self) -> bool:
+        """Whether what is used is newer than what is stored."""
+        return self._unsaved is not None
+
+    @property
     def expired(self) -> bool:
         """Whether the access token's time is over."""
         return time.time() >= (self._context.token_expiry_time or 0)
@@ -158,9 +163,14 @@ class HeldTokens:
             CredentialsUnavailable: they have not finished yet.
         """
         pauses = iter(PAUSES)
-        while (mark := self.record.mark) is not None and mark.holder != self._holder:
+        while True:
+            mark = self.record.mark
             if self.record.rotates is False:
                 # This server takes the same refresh token again and again: it cannot be used up.
+                return None
+            if self.record.doubt is not None:
+                return self.record.doubt
+            if mark is None or mark.holder == self._holder:
                 return None
             when = datetime.fromtimestamp(mark.since, timezone.utc).isoformat(timespec="seconds")
             begun = f"{mark.holder} began to renew the tokens at {when} and has not finished"
@@ -174,7 +184,6 @@ class HeldTokens:
                 raise CredentialsUnavailable(begun)
             await anyio.sleep(pause)
             await self.load()
-        return None
 
     # -- the store
 
@@ -255,7 +264,10 @@ class HeldTokens:
     def _again(self) -> tuple[Change, Test]:
         """The present record once more, as the successor of an older one."""
         ours = self.record
-        return lambda stored: replace(ours, generation=stored.generation + 1, mark=None), lambda stored: True
+        return (
+            lambda stored: replace(ours, generation=stored.generation + 1, mark=None, doubt=None, basis=None),
+            lambda stored: True,
+        )
 
     async def write(
         self, change: Change, mine: Test = lambda stored: True, *, known: TokenRecord | None = None

@@ -35,6 +35,10 @@ FLOOR = 10.0
 """Seconds between two renewals ahead of time. A server whose tokens live shorter refuses them itself, and a clock
 that is wrong must not make a token request of every request."""
 
+SAVING, SAVE_EVERY = 0.25, 1.0
+"""Seconds that a request waits while tokens are stored that could not be stored when they came, and between two such
+attempts. A store that is back takes milliseconds."""
+
 Note = Callable[[str], None]
 
 
@@ -62,6 +66,7 @@ class OAuth:
         self._flight: SingleFlight[bool] = SingleFlight()
         self._not_before = 0.0
         """When a token may be renewed ahead of time again, by the monotonic clock."""
+        self._save_after = 0.0
         self._steps: dict[str, SingleFlight[bool]] = {}
         self._stepped: set[str] = set()
         """Scopes asked for since the last renewal. Asking again would only be refused again."""
@@ -78,6 +83,11 @@ class OAuth:
             note: Told of every secret that comes up.
         """
         renewer = self._renewer
+        if renewer.held.unsaved and time.monotonic() >= self._save_after:
+            # Others wait for them, and a crash would lose them.
+            self._save_after = time.monotonic() + SAVE_EVERY
+            with anyio.move_on_after(SAVING):
+                await renewer.save()
         due = renewer.is_due() and time.monotonic() >= self._not_before
         if due or not renewer.held.loaded:
             await self._prolong(_request(self.provider, 401, None, None, fetch, note))

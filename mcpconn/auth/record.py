@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
@@ -58,10 +58,20 @@ class TokenRecord:
     """Whether the last refresh came with another refresh token; None before the first."""
     mark: Mark | None = None
     """A refresh is under way, or was never finished."""
+    doubt: str | None = None
+    """Why the refresh token may be spent although there is no mark; None if there is no such reason. Not stored."""
+    basis: tuple[str, str] | None = field(default=None, compare=False, repr=False)
+    """What the store that it was read from has to know if a successor of it is written. Not stored."""
 
     def successor(self, **changes: Any) -> TokenRecord:
-        """The record after this one, with `changes`."""
+        """The record after this one, with `changes`. Other tokens make it independent of what was read."""
+        if "tokens" in changes:
+            changes |= {"doubt": None, "basis": None}
         return replace(self, generation=self.generation + 1, **changes)
+
+    def with_basis(self, basis: tuple[str, str], *, doubt: str | None) -> TokenRecord:
+        """The record as a store gives it out."""
+        return replace(self, basis=basis, doubt=doubt)
 
     def current_tokens(self) -> OAuthToken | None:
         """The tokens, `expires_in` counted from now, as the SDK's `TokenStorage` gives them."""

@@ -16,6 +16,7 @@ because with that answer the next tokens were lost as well: nothing is left that
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -90,6 +91,12 @@ class Renewer:
         async with held.alone():
             return await self._until_first(partial(self._prolong, request))
 
+    async def save(self) -> None:
+        """Store what could not be stored when it came. Never raises: it is tried again."""
+        async with self.held.alone():
+            with suppress(CredentialsRefused, CredentialsUnavailable):
+                await self.held.load()
+
     async def renew(self, request: Request) -> bool:
         """Get other tokens than the present ones, by all means.
 
@@ -131,7 +138,8 @@ class Renewer:
         await held.load()
         abandoned = await held.others()
         # An earlier refresh that was not finished: nothing is risked before the token is of no use any more.
-        if self.is_due() and (held.record.mark is None or held.expired):
+        unfinished = held.record.mark is not None or held.record.doubt is not None
+        if self.is_due() and (not unfinished or held.expired):
             why = abandoned or await self._refresh(request)
             if why:
                 raise CredentialsRefused(why)

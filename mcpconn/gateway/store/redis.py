@@ -13,7 +13,6 @@ A record's write returns when a majority of the server and its replicas have it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
@@ -25,6 +24,7 @@ from mcpconn.gateway.store.base import Key, Record, StoreFull, StoreUnavailable
 from mcpconn.gateway.store.hints import Hints
 from mcpconn.redis.address import Address
 from mcpconn.redis.link import Link, RedisUnavailable
+from mcpconn.redis.records import hashed, log_keys, milliseconds, record_keys
 from mcpconn.redis.scripts import ADD, APPEND, DELETE, ENTRIES, GET, HINT, HINTS, PUT, SWAP, Script
 from mcpconn.redis.standing import Standing
 
@@ -34,8 +34,6 @@ KEPT = 1024
 """Hints kept, of all channels. A process that is cut off for longer than they last hears of it and looks anew."""
 HINT_TTL = 60.0
 """Seconds for which a hint can be read; a subscriber looks far more often."""
-DIGITS = 40
-"""Hexadecimal digits of a hash in a key: 160 bits, of which no two are ever the same."""
 
 
 class RedisStore:
@@ -82,45 +80,47 @@ class RedisStore:
     # -- records
 
     async def get(self, key: Key) -> Record | None:
-        found = await self._run(GET, self._record(key), _hash(key.name))
+        found = await self._record(GET, key)
         return Record(found[0], int(found[1])) if found else None
 
     async def put(self, key: Key, value: bytes, *, ttl: float) -> int:
-        (version,) = await self._run(PUT, self._record(key), _hash(key.name), value, _ms(ttl), durable=True)
+        (version,) = await self._record(PUT, key, value, milliseconds(ttl), durable=True)
         return int(version)
 
     async def add(self, key: Key, value: bytes, *, ttl: float, limit: int | None = None) -> int | None:
         counted = -1 if limit is None else limit
-        (said,) = await self._run(ADD, self._record(key), _hash(key.name), value, _ms(ttl), counted, durable=True)
+        (said,) = await self._record(ADD, key, value, milliseconds(ttl), counted, durable=True)
         if said == b"full":
             raise StoreFull(f"{limit} records are kept already")
         return int(said) if said else None
 
     async def swap(self, key: Key, version: int, value: bytes, *, ttl: float) -> int | None:
-        (said,) = await self._run(SWAP, self._record(key), _hash(key.name), value, _ms(ttl), version, durable=True)
+        (said,) = await self._record(SWAP, key, value, milliseconds(ttl), version, durable=True)
         return int(said) if said else None
 
     async def delete(self, key: Key, *, version: int | None = None) -> bool:
-        wanted = "" if version is None else version
-        (said,) = await self._run(DELETE, self._record(key), _hash(key.name), wanted, durable=True)
+        (said,) = await self._record(DELETE, key, "" if version is None else version, durable=True)
         return bool(said)
+
+    async def _record(self, script: Script, key: Key, *arguments: Any, durable: bool = False) -> list[Any]:
+        keys = record_keys(self.link, *key)
+        return await self._run(script, keys, hashed(key.name), *arguments, durable=durable)
 
     # -- logs
 
     async def append(self, key: Key, value: bytes, *, ttl: float, keep: int) -> int:
-        (number,) = await self._run(APPEND, self._log(key), value, _ms(ttl), keep)
+        (number,) = await self._run(APPEND, log_keys(self.link, *key), value, milliseconds(ttl), keep)
         return int(number)
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
-        first, *found = await self._run(ENTRIES, self._log(key), after)
+        first, *found = await self._run(ENTRIES, log_keys(self.link, *key), after)
         return list(enumerate(found, start=int(first)))
 
     # -- hints
 
     async def publish(self, channel: str, hint: bytes) -> None:
-        await self._run(
-            HINT, [self._stream], self._channel, channel.encode("utf-8", "surrogatepass"), hint, KEPT, _ms(HINT_TTL)
-        )
+        name = channel.encode("utf-8", "surrogatepass")
+        await self._run(HINT, [self._stream], self._channel, name, hint, KEPT, milliseconds(HINT_TTL))
 
     def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         @asynccontextmanager
@@ -163,14 +163,6 @@ class RedisStore:
     def _channel(self) -> str:
         return f"{self.link.address.prefix}:hints"
 
-    def _record(self, key: Key) -> list[str]:
-        group = _hash(key.group)
-        return [self.link.key(group, *parts) for parts in (("record", _hash(key.name)), ("index",), ("clock",))]
-
-    def _log(self, key: Key) -> list[str]:
-        group, name = _hash(key.group), _hash(key.name)
-        return [self.link.key(group, part, name) for part in ("log", "entries")]
-
     async def _run(self, script: Script, keys: list[str], *arguments: Any, durable: bool = False) -> list[Any]:
         try:
             return await self.link.run(script, keys, *arguments, durable=durable)
@@ -179,11 +171,3 @@ class RedisStore:
 
     def __repr__(self) -> str:
         return f"<RedisStore {self.link.address}>"
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))

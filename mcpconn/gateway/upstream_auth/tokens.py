@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 
 from mcp.shared.auth import OAuthClientInformationFull
 
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
-from mcpconn.auth.record import NotARecord, TokenRecord, parse_json
-from mcpconn.auth.store import StoredTokens
+from mcpconn.auth.record import TokenRecord
+from mcpconn.auth.shared import SharedTokens
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.seal import NotSealedHere, Sealer
-from mcpconn.gateway.store import Key, Record, Store, StoreUnavailable
+from mcpconn.gateway.store import Key, Store, StoreUnavailable
+from mcpconn.redis.standing import Standing
 
 LIFETIME = 180 * 86_400.0
 """Seconds for which a login is kept after its last renewal: most refresh tokens have ended by then."""
@@ -24,7 +24,7 @@ def address_hash(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
-class PrincipalTokens(StoredTokens):
+class PrincipalTokens(SharedTokens):
     """A `TokenStore` on the gateway's store. It is shared by all processes of the gateway."""
 
     def __init__(
@@ -54,31 +54,32 @@ class PrincipalTokens(StoredTokens):
         # What is sealed for one user and server cannot be opened as another's, whoever can write to the store.
         self._context = "\n".join(self._place)
 
-    async def load(self) -> TokenRecord:
-        """The record; one of generation 0 if there is none.
+    @property
+    def _standing(self) -> Standing:
+        return self._store.standing
 
-        Raises:
-            CredentialsRefused: what is stored cannot be read.
-            CredentialsUnavailable: the store does not answer.
-        """
-        return (await self._read())[1]
+    async def load(self) -> TokenRecord:
+        record = await super().load()
+        return record if self._client is None else replace(record, client=self._client)
 
     async def replace(self, record: TokenRecord) -> bool:
-        """Store `record`, if what is stored has the generation before it.
+        return await super().replace(record if self._client is None else replace(record, client=None))
 
-        Raises:
-            CredentialsRefused, CredentialsUnavailable: as `load`.
-        """
-        present, known = await self._read()
-        if known.generation != record.generation - 1:
-            return False
-        if self._client is not None:
-            record = replace(record, client=None)
-        value = self._sealer.seal(json.dumps(record.to_json()).encode(), self._context).encode("ascii")
+    async def _get(self) -> tuple[bytes, int] | None:
         try:
-            if present is None:
-                return await self._store.add(self._place, value, ttl=LIFETIME) is not None
-            return await self._store.swap(self._place, present.version, value, ttl=LIFETIME) is not None
+            present = await self._store.get(self._place)
+        except StoreUnavailable:
+            unavailable = self._unavailable()
+        else:
+            return None if present is None else (self._opened(present.value), present.version)
+        raise unavailable
+
+    async def _put(self, value: bytes, version: int | None) -> bool:
+        sealed = self._sealer.seal(value, self._context).encode("ascii")
+        try:
+            if version is None:
+                return await self._store.add(self._place, sealed, ttl=LIFETIME) is not None
+            return await self._store.swap(self._place, version, sealed, ttl=LIFETIME) is not None
         except StoreUnavailable:
             unavailable = self._unavailable()
         raise unavailable
@@ -97,23 +98,11 @@ class PrincipalTokens(StoredTokens):
             return
         raise unavailable
 
-    async def _read(self) -> tuple[Record | None, TokenRecord]:
+    def _opened(self, value: bytes) -> bytes:
         try:
-            present = await self._store.get(self._place)
-        except StoreUnavailable:
-            unavailable = self._unavailable()
-        else:
-            record = TokenRecord() if present is None else self._opened(present.value)
-            return present, record if self._client is None else replace(record, client=self._client)
-        raise unavailable
-
-    def _opened(self, value: bytes) -> TokenRecord:
-        try:
-            content = self._sealer.open(value.decode("ascii", "replace"), self._context)
-            return TokenRecord.from_json(parse_json(content))
-        except (NotSealedHere, NotARecord):
+            return self._sealer.open(value.decode("ascii", "replace"), self._context)
+        except NotSealedHere:
             pass
-        # Outside the handler: a parser's error may quote what was stored.
         raise CredentialsRefused(f"the stored login at {self._server!r} cannot be read with the present sealing keys")
 
     def _unavailable(self) -> CredentialsUnavailable:

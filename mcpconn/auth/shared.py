@@ -1,0 +1,98 @@
+"""Tokens in a store that processes and machines share, which may have lost what was written last.
+
+A failover to a server that lacks the last writes can take a mark away, or the tokens of a refresh. Whoever reads the
+record then finds a refresh token that was spent, without a mark that says so. So each record is stored with the epoch
+of the store (see `mcpconn.redis.standing`) in which it was known to be the latest. In a later epoch it is in doubt: its
+access token is used, its refresh token is not, until somebody brings tokens that are later than any lost ones: by a
+login, or from the memory of the process that refreshed last.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any
+
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+from mcpconn.auth.record import NotARecord, TokenRecord, parse_json
+from mcpconn.auth.store import StoredTokens
+from mcpconn.redis.standing import Standing
+
+EPOCH = "epoch"
+"""The key, beside those of the record, of the epoch in which it was the latest."""
+DOUBT = (
+    "the store of the tokens has changed over to a server that may lack what was written last: the refresh token may "
+    "be used up already, and is not used again"
+)
+
+
+class SharedTokens(StoredTokens, ABC):
+    """A `TokenStore` on one sealed value that is changed by compare-and-set."""
+
+    @abstractmethod
+    async def _get(self) -> tuple[bytes, int] | None:
+        """What is stored, opened, and its version.
+
+        Raises:
+            CredentialsRefused: it cannot be opened.
+            CredentialsUnavailable: the store does not answer.
+        """
+
+    @abstractmethod
+    async def _put(self, value: bytes, version: int | None) -> bool:
+        """Store a value durably if the stored version is `version`, or if there is none. Whether it was.
+
+        Raises:
+            CredentialsUnavailable: the store does not answer. It is not known whether the value is stored.
+        """
+
+    @property
+    @abstractmethod
+    def _standing(self) -> Standing:
+        """How the store is, as of its last answer."""
+
+    async def load(self) -> TokenRecord:
+        """The record; one of generation 0 if there is none.
+
+        Raises:
+            CredentialsRefused: what is stored cannot be read.
+            CredentialsUnavailable: the store does not answer.
+        """
+        found = await self._get()
+        epoch = self._standing.epoch
+        if found is None:
+            return TokenRecord(basis=(epoch, epoch))
+        data = self._parsed(found[0])
+        known = str(data.get(EPOCH, ""))
+        record = TokenRecord.from_json(data)
+        return record.with_basis((known, epoch), doubt=DOUBT if known != epoch else None)
+
+    async def replace(self, record: TokenRecord) -> bool:
+        """Store `record`, if what is stored has the generation before it. See `TokenStore.replace`.
+
+        Raises:
+            CredentialsRefused, CredentialsUnavailable: as `load`; the latter also for a mark that the store might lose.
+        """
+        unfit = self._standing.unfit
+        if record.mark is not None and unfit is not None:
+            raise CredentialsUnavailable(f"the tokens are not refreshed, because of their store: {unfit}")
+        found = await self._get()
+        if (self._parsed(found[0]).get("generation", 0) if found is not None else 0) != record.generation - 1:
+            return False
+        # Tokens that have just come are the latest, whatever the store has lost.
+        known, seen = record.basis or (self._standing.epoch,) * 2
+        value = json.dumps({**record.to_json(), EPOCH: known}).encode()
+        written = await self._put(value, None if found is None else found[1])
+        # If the store has lost something since the record was read, this one follows one that is not the latest: a
+        # refresh token must not be sent on the strength of it.
+        return written and (record.basis is None or self._standing.epoch == seen)
+
+    def _parsed(self, value: bytes) -> dict[str, Any]:
+        try:
+            data = parse_json(value)
+            TokenRecord.from_json(data)
+            return data
+        except NotARecord:
+            pass
+        # Outside the handler: a parser's error may quote what was stored.
+        raise CredentialsRefused(f"{self!r} holds something else than tokens, or damaged ones")
