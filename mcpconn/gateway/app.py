@@ -295,6 +295,7 @@ class App:
         """A principal was revoked: calls of its that wait for an answer must not go on."""
         if self._stack is not None:
             self.parking.end(principal)
+            self.auth.users.revoke(principal)
             self.upstreams.revoke(principal)
             self.relay.later(partial(self.auth.users.forget, principal))
 

@@ -232,6 +232,10 @@ class Forwarder:
             )
         except Ended as error:
             return tool_error(error.error.message, "unknown", {})
+        except LoginNeeded as needed:
+            return needed.result({})
+        except CallFailed as error:
+            return unanswered(error, server, {})
 
     async def _run_tool(self, call: Call, server: str, sent: Json, entry: Entry | None, parked: Parked | None) -> Json:
         """Run a tool, and write down what became of it if the call has a key.

@@ -134,6 +134,11 @@ class UserAuth:
             if connection.state is not State.CLOSED:
                 await reconnected(connection, timeout=0)
 
+    def revoke(self, principal: Principal) -> None:
+        """A principal was revoked: what is held of its credentials is not used again."""
+        for place in [place for place in self._known if place[0] == principal]:
+            self._known.pop(place, None)
+
     async def forget(self, principal: Principal) -> None:
         """A principal was revoked: whoever gets its name later must not find its logins."""
         for server in [name for name in self.settings if self.logs_in(name)]:
