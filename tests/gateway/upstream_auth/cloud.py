@@ -51,6 +51,8 @@ class Cloud:
         self.resource_changes: dict[str, Any] = {}
         self.iss: str | None = None
         """What the authorization response calls its issuer; None: the truth."""
+        self.challenge: str | None = None
+        """What a refused request is told; None: the truth."""
         self.busy = 0
         """Token requests that are answered 503."""
         self.subjects: set[str] | None = None
@@ -117,7 +119,9 @@ class Cloud:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in self.users:
             self.counts["refused"] += 1
-            challenge = f'Bearer resource_metadata="{self.origin}/.well-known/oauth-protected-resource/mcp"'
+            challenge = (
+                self.challenge or f'Bearer resource_metadata="{self.origin}/.well-known/oauth-protected-resource/mcp"'
+            )
             await JSONResponse({"token": token}, 401, {"www-authenticate": challenge})(scope, request.receive, send)
             return
         given = False
