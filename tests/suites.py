@@ -64,6 +64,8 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/gateway/test_starting.py::test_a_file_that_cannot_be_served_is_one_line",
         "tests/gateway/test_starting.py::test_a_taken_port_is_one_line",
         "tests/gateway/test_store.py::test_of_several_processes_one_wins",
+        "tests/gateway/upstream_auth/test_login.py",
+        "tests/gateway/upstream_auth/test_many_users.py",
         "tests/stdio/test_dead_children.py",
         "tests/stdio/test_eras.py",
         "tests/stdio/test_first_starts.py",
@@ -102,6 +104,7 @@ ONCE = (
     "tests/fleet/test_processes.py::test_after_an_owner_is_killed_the_next_call_says_so",
     "tests/fleet/test_processes.py::test_an_owner_that_is_paused_and_woken_is_one_no_more",
     "tests/gateway/test_killed.py::test_killed_at_each_write_a_call_runs_at_most_once",
+    "tests/gateway/upstream_auth/test_many_users.py::test_users_with_their_own_tokens_come_and_go",
     "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",
 )
 

@@ -87,10 +87,14 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(
-    *scripts: Script, settings: Settings | None = None, more: dict[str, Any] | None = None, **options: Any
+    *scripts: Script,
+    settings: Settings | None = None,
+    more: dict[str, Any] | None = None,
+    safety: float = SAFETY,
+    **options: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway before scripted servers called a, b, ..."""
-    with anyio.fail_after(SAFETY):
+    with anyio.fail_after(safety):
         async with AsyncExitStack() as stack:
             servers = {}
             for name, script in zip("abcdef", scripts, strict=False):

@@ -46,7 +46,8 @@ class Cloud:
         """Head and body of every request to the MCP server."""
         self.asked: list[str] = []
         """The same for the authorization server."""
-        self.sessions: set[str] = set()
+        self.sessions: dict[str, str] = {}
+        """Whose a session is; one whose token was taken back is none any more."""
         self.metadata_changes: dict[str, Any] = {}
         self.resource_changes: dict[str, Any] = {}
         self.iss: str | None = None
@@ -93,6 +94,7 @@ class Cloud:
     def revoke_access(self, user: str) -> None:
         """Take a user's access tokens back. The refresh token stays good."""
         self.users = {token: whose for token, whose in self.users.items() if whose != user}
+        self.sessions = {session: whose for session, whose in self.sessions.items() if whose != user}
 
     def revoke(self, user: str) -> None:
         """Take all of a user's tokens back."""
@@ -135,11 +137,12 @@ class Cloud:
 
         async def note(message: Any) -> None:
             if message["type"] == "http.response.start":
+                asked = request.headers.get("mcp-session-id")
                 for name, value in message["headers"]:
-                    if name == b"mcp-session-id":
-                        self.sessions.add(value.decode())
+                    if name == b"mcp-session-id" and asked is None:
+                        self.sessions[value.decode()] = self.users.get(token, "")
                 if scope["method"] == "DELETE" and message["status"] < 300:
-                    self.sessions.discard(request.headers.get("mcp-session-id", ""))
+                    self.sessions.pop(asked or "", None)
             await send(message)
 
         await self._mcp(scope, receive, note)
