@@ -146,7 +146,7 @@ class Exchange:
 
     async def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.subjects.append(dict(httpx2.QueryParams(request.content.decode()))["subject_token"])
-        token = {"access_token": f"exchanged-{len(self.subjects)}", "token_type": "Bearer"}
+        token: dict[str, Any] = {"access_token": f"exchanged-{len(self.subjects)}", "token_type": "Bearer"}
         if self.expires_in is not None:
             token["expires_in"] = self.expires_in
         return httpx2.Response(200, json=token, request=request)
