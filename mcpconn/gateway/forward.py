@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 from mcp import MCPError
@@ -173,16 +173,9 @@ class Forwarder:
             connection = self._upstreams.connection(server, call.client)
         except (NotShared, NoCredentials) as error:
             raise MCPError(INVALID_PARAMS, str(error), {"mcpconn/outcome": "not_run"}) from None
-        if (level := self._level_of(call)) is not None:
+        if (level := self._relay.level_of(call)) is not None:
             await self._upstreams.set_level(connection, level)
         return connection
-
-    def _level_of(self, call: Call) -> str | None:
-        """The least level of log messages that the client wants; None: it did not say."""
-        if is_modern(call.ctx):
-            return cast("str | None", (call.ctx.meta or {}).get(LOG_LEVEL_META_KEY))
-        channel = self._relay.channels.get(call.client.sid or "")
-        return channel.level if channel is not None else None
 
     # -- lists
 
@@ -347,7 +340,7 @@ class Forwarder:
         """
 
         guard = None if self._fleet is None else self._fleet.guard(call.client, call.server)
-        level = self._level_of(call) or ("debug" if not is_modern(call.ctx) else None)
+        level = self._relay.level_of(call) or ("debug" if not is_modern(call.ctx) else None)
 
         # The connection copies the parameters, but not what is inside them: so this can still be changed.
         meta = sent["_meta"] = dict(sent.get("_meta") or {})

@@ -14,7 +14,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as types
 from anyio.abc import TaskGroup
@@ -138,6 +138,13 @@ class Relay:
             return await channel.session.send_request(question, answer)
         except MCPError as error:
             return error.error
+
+    def level_of(self, call: Call) -> str | None:
+        """The least level of log messages that a client wants during a call; None: it did not say."""
+        if is_modern(call.ctx):
+            return cast("str | None", (call.ctx.meta or {}).get(types.LOG_LEVEL_META_KEY))
+        channel = self.channels.get(call.client.sid or "")
+        return channel.level if channel is not None else None
 
     async def _log(self, client: Downstream, params: types.LoggingMessageNotificationParams) -> None:
         call = CALL.get()
