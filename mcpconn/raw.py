@@ -11,6 +11,8 @@ from mcp.shared.dispatcher import ProgressFnT
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, TypeAdapter
 
+from mcpconn.sdk.client import send_unchecked
+
 SAFE_METHODS = frozenset(
     {
         "completion/complete",
@@ -58,6 +60,12 @@ async def send(
         driven = await _driven(client, method, sent, progress_callback)
         if driven is not None:
             return driven.model_dump(by_alias=True, mode="json", exclude_none=True)
+    if method == "tools/call" and sent is not None and "task" in sent:
+        if client.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            # Its answer is the receipt of a task, which the SDK does not take for an answer.
+            return await send_unchecked(client.session, method, sent, progress_callback=progress_callback)
+        # The modern era has no such wish of the client's.
+        del sent["task"]
     request = _Request(method=method, params=sent)
     return await client.session.send_request(request, _JSON, progress_callback=progress_callback)  # type: ignore[type-var]
 

@@ -334,6 +334,7 @@ class App:
             ledger=self.ledger,
             extras=Extras(self.store),
             offers=self.auth.offers,
+            sealer=self.ring.sealer(f"task {view.name}"),
             stamp=lambda: endpoint.server.server_info_stamp,
             trusted=self._trusted,
             fleet=self.fleet,

@@ -67,6 +67,8 @@ class Call:
     server: str
     parked: Parked | None = None
     """How a modern client is asked while the call goes on; None if it is not to be asked that way."""
+    task: str | None = None
+    """The task whose result is waited for, as its client knows it."""
 
     @property
     def progress(self) -> Any:

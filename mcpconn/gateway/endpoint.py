@@ -45,6 +45,14 @@ ROUND_TTL = 600.0
 """Seconds for which a `requestState` is good; the SDK's default."""
 
 
+TASKS = types.ServerTasksCapability(
+    list=types.TasksListCapability(),
+    cancel=types.TasksCancelCapability(),
+    requests=types.ServerTasksRequestsCapability(tools=types.TasksToolsCapability(call=types.TasksCallCapability())),
+)
+"""What the forwarding serves of tasks. Which tools can be called so is said by each tool."""
+
+
 class ViewServer(Server[Any]):
     """The SDK's server of one view. Its capabilities are those that the forwarding serves."""
 
@@ -78,6 +86,7 @@ class ViewServer(Server[Any]):
             completions=types.CompletionsCapability(),
             # The modern era has a level per request, and no capability for it.
             logging=None if modern else types.LoggingCapability(),
+            tasks=None if modern else TASKS,
             # A client that knows of the ledger sends keys with its calls, and may then send them again.
             experimental={**(experimental_capabilities or {}), **({LEDGER: said} if said is not None else {})} or None,
         )

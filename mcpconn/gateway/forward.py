@@ -27,6 +27,7 @@ from mcpconn.gateway.fleet.membership import OwnershipLost
 from mcpconn.gateway.keyed import Keyed
 from mcpconn.gateway.ledger import Entry, Ledger, fingerprint_of
 from mcpconn.gateway.lists import KINDS, BadCursor, Lists
+from mcpconn.gateway.located import Located
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME, refused, tool_error, unanswered
 from mcpconn.gateway.param_headers import ParamHeaders
 from mcpconn.gateway.parked import Ended, Parked, ParkingLot
@@ -35,7 +36,9 @@ from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.results import dressed
 from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
+from mcpconn.gateway.seal import Sealer
 from mcpconn.gateway.standing import Standing
+from mcpconn.gateway.task_calls import TaskCalls
 from mcpconn.gateway.upstream_auth.calls import LoginsOfCalls
 from mcpconn.gateway.upstream_auth.offering import LOGIN_TOOL, LoginNeeded, Offers
 from mcpconn.gateway.upstream_auth.users import NoCredentials
@@ -63,6 +66,7 @@ class Forwarder:
         ledger: Ledger,
         extras: Extras,
         offers: Offers,
+        sealer: Sealer,
         stamp: Callable[[], Json],
         trusted: Callable[[str], bool] = lambda server: False,
         fleet: Fleet | None = None,
@@ -78,12 +82,13 @@ class Forwarder:
             ledger: Calls with an idempotency key.
             extras: What a legacy session keeps over a restart of the gateway.
             offers: Has users log in whose calls need it.
+            sealer: Seals the ids of tasks.
             stamp: The gateway's `serverInfo`, for results of the modern era.
             trusted: Whether a server is a gateway of our own.
             fleet: This process as a replica; None if it is the whole gateway.
         """
         self._fleet = fleet
-        self._view = view
+        self._located = Located(view, table)
         self._table = table
         self._lists = lists
         self._upstreams = upstreams
@@ -96,11 +101,12 @@ class Forwarder:
             relay=relay,
             upstreams=upstreams,
             extras=extras,
-            located=self._located,
+            located=self._located.resource,
             connection=self._connection,
         )
         self._param_headers = ParamHeaders()
         self._logins = LoginsOfCalls(offers, parking)
+        self._tasks = TaskCalls(sealer, lister=upstreams.lister, forward=self._of_task, servers=lambda: table.servers)
         self._stamp = stamp
         self._trusted = trusted
         self._handlers: dict[str, Callable[[Call, Json], Awaitable[Json]]] = {
@@ -113,6 +119,7 @@ class Forwarder:
             "completion/complete": self._complete,
             "logging/setLevel": self.standing.set_level,
             CANCEL: self._cancel,
+            **self._tasks.handlers,
         }
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -131,7 +138,9 @@ class Forwarder:
             return await call_next(ctx)
         try:
             # The SDK's server would do it after its middleware, which this is.
-            if ctx.method != CANCEL:
+            # It knows nothing of tasks, nor of what is ours.
+            tasks = ctx.method in self._tasks.handlers and not is_modern(ctx)
+            if ctx.method != CANCEL and not tasks:
                 protocol.validate_client_request(ctx.method, ctx.protocol_version, ctx.params)
         except KeyError:
             raise MCPError(METHOD_NOT_FOUND, "Method not found", ctx.method) from None
@@ -147,24 +156,6 @@ class Forwarder:
         return dressed(ctx, answer, self._stamp)
 
     # -- which server
-
-    def _named(self, call: Call, params: Json, what: str) -> tuple[str, str]:
-        name = str(params.get("name", ""))
-        found = self._table.resolve(name)
-        # What a client may not use is to it as if it were not there.
-        if found is not None and what == "tool":
-            seen = self._view.shows(*found) and call.client.rights.tool(*found)
-        else:
-            seen = found is not None and call.client.rights.server(found[0])
-        if found is None or not seen:
-            raise MCPError(INVALID_PARAMS, f"Unknown {what}: {name}")
-        return found
-
-    def _located(self, call: Call, uri: str) -> tuple[str, str]:
-        found = self._table.resolve_uri(uri)
-        if found is None or not call.client.rights.server(found[0]):
-            raise MCPError(INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri})
-        return found
 
     async def _connection(self, call: Call, server: str) -> Connection:
         call.server = server
@@ -188,7 +179,7 @@ class Forwarder:
     # -- tools
 
     async def _call_tool(self, call: Call, params: Json) -> Json:
-        server, own = self._named(call, params, "tool")
+        server, own = self._located.named(call, params, "tool")
         # Its annotations say whether it may run twice, so they are waited for if the server has just been connected.
         await self._lists.first_look(("tools",), server=server, client=call.client)
         if own == LOGIN_TOOL and self._upstreams.users.logs_in(server):
@@ -206,6 +197,9 @@ class Forwarder:
             raise MCPError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY} must be a string that does not begin with {ROUND}")
         key = rounds.key or own_key
         sent = {**to_server(params), "name": own}
+        if is_modern(call.ctx):
+            # A task of the older era cannot be asked about in this one.
+            sent.pop("task", None)
         # A modern client's stream can be cut at any time; a call with a key can be asked for again, so it goes on.
         detached = own_key is not None and is_modern(call.ctx)
         try:
@@ -289,19 +283,19 @@ class Forwarder:
     # -- prompts and resources
 
     async def _get_prompt(self, call: Call, params: Json) -> Json:
-        server, own = self._named(call, params, "prompt")
+        server, own = self._located.named(call, params, "prompt")
         return await self._read_only(call, server, "prompts/get", {**to_server(params), "name": own}, params)
 
     async def _read(self, call: Call, params: Json) -> Json:
-        server, own = self._located(call, str(params.get("uri", "")))
+        server, own = self._located.resource(call, str(params.get("uri", "")))
         return await self._read_only(call, server, "resources/read", {**to_server(params), "uri": own}, params)
 
     async def _complete(self, call: Call, params: Json) -> Json:
         ref = dict(params.get("ref") or {})
         if ref.get("type") == "ref/prompt":
-            server, ref["name"] = self._named(call, ref, "prompt")
+            server, ref["name"] = self._located.named(call, ref, "prompt")
         else:
-            server, ref["uri"] = self._located(call, str(ref.get("uri", "")))
+            server, ref["uri"] = self._located.resource(call, str(ref.get("uri", "")))
         return await self._read_only(call, server, "completion/complete", {**to_server(params), "ref": ref}, params)
 
     async def _read_only(self, call: Call, server: str, method: str, sent: Json, params: Json) -> Json:
@@ -315,6 +309,9 @@ class Forwarder:
             raise MCPError(INTERNAL_ERROR, str(error), {OUTCOME: error.outcome}) from None
         except MCPError as error:
             raise refused(error) from None
+
+    async def _of_task(self, call: Call, server: str, method: str, sent: Json) -> Json:
+        return await self._read_only(call, server, method, sent, {})
 
     # -- the way to a server and back
 
@@ -368,10 +365,11 @@ class Forwarder:
                 idempotent=self._idempotent(call, call.server, method, sent),
                 rounds=not is_modern(call.ctx),
             )
-            if guard is None:
-                return self._answered(call.server, method, answer)
-            await guard.after()
-            return guard.told(self._answered(call.server, method, answer))
+            if guard is not None:
+                await guard.after()
+            answer = self._answered(call.server, method, answer)
+            answer = self._tasks.receipt(call, answer) if "task" in sent else answer
+            return answer if guard is None else guard.told(answer)
 
         async def attempt(parked: Parked | None) -> Json:
             if not is_modern(call.ctx) or not call.client.abilities or speaks_modern(connection):

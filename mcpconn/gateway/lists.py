@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
-from mcpconn.gateway.access.rights import Rights
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.rewrite import Json, from_server
 from mcpconn.gateway.seal import NotSealedHere, Sealer
@@ -119,7 +118,7 @@ class Lists:
                 }
                 continue
             rendered = self._entries(server, connection, kind)
-            entries += self._permitted(rendered, client.rights) if kind == "tools" else rendered
+            entries += self._usable(rendered, client) if kind == "tools" else rendered
             if kind == "tools" and self.offers_login(server, connection):
                 entries.append(login_tool(server, self._table.name(server, LOGIN_TOOL)))
             if (state := _condition(connection, kind)) is not None:
@@ -180,12 +179,16 @@ class Lists:
         kept[kind] = (dict(known), rendered)
         return rendered
 
-    def _permitted(self, tools: list[Json], rights: Rights) -> list[Json]:
-        """The tools that a client may call."""
-        if rights.every_tool:
+    def _usable(self, tools: list[Json], client: Downstream) -> list[Json]:
+        """The tools that a client may and can call."""
+        if client.sid is None and any("execution" in tool for tool in tools):
+            # Tasks of the older era: a modern client cannot ask about them.
+            tools = [tool for tool in tools if (tool.get("execution") or {}).get("taskSupport") != "required"]
+            tools = [{key: value for key, value in tool.items() if key != "execution"} for tool in tools]
+        if client.rights.every_tool:
             return tools
         named = ((tool, self._table.resolve(tool["name"])) for tool in tools)
-        return [tool for tool, found in named if found is not None and rights.tool(*found)]
+        return [tool for tool, found in named if found is not None and client.rights.tool(*found)]
 
     def _render(self, server: str, kind: str, known: Mapping[str, BaseModel]) -> list[Json]:
         if kind in ("tools", "prompts"):

@@ -36,6 +36,7 @@ from mcpconn.callbacks import current_connection
 from mcpconn.gateway.downstream import CALL, EVERYBODY, Call, Downstream, RawNotification, is_modern
 from mcpconn.gateway.log_levels import LEVELS
 from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.rewrite import OURS, PROTOCOLS, RELATED_TASK, without
 from mcpconn.observe import log
 
 PENDING = 256
@@ -127,6 +128,7 @@ class Relay:
         call = CALL.get()
         if call is not None and client is EVERYBODY and _ability(question) not in call.client.abilities:
             return types.ErrorData(code=INVALID_REQUEST, message=f"this client supports no {_ability(question)}")
+        question = _next_hop(question, call)
         try:
             if call is not None and call.parked is not None:
                 return answer.model_validate(await call.parked.ask(question), by_name=False)
@@ -293,6 +295,18 @@ class Relay:
         finally:
             del self._listeners[token]
             self._forget(token)
+
+
+def _next_hop(question: Any, call: Call | None) -> Any:
+    """A question with the `_meta` of the next hop: progress tokens and ids of tasks are each hop's own."""
+    params = question.params
+    if params is None or not params.meta:
+        return question
+    meta = without(params.meta, PROTOCOLS, OURS)
+    meta.pop("progress_token", None)
+    if call is not None and call.task is not None:
+        meta[RELATED_TASK] = {"taskId": call.task}
+    return question.model_copy(update={"params": params.model_copy(update={"meta": meta or None})})
 
 
 def _ability(question: types.ServerRequest) -> str:

@@ -14,6 +14,9 @@ OURS = "mcpconn/"
 PROTOCOLS = "io.modelcontextprotocol/"
 """Prefix of the protocol's own `_meta` keys. They belong to one hop: each side writes its own."""
 
+RELATED_TASK = f"{PROTOCOLS}related-task"
+"""Names the task that a message belongs to (specification 2025-11-25, tasks)."""
+
 Json = dict[str, Any]
 
 
@@ -76,7 +79,7 @@ def resource(part: Any, uri: Callable[[str], str], *, trusted: bool = False) -> 
 def result(method: str, answer: Json, uri: Callable[[str], str], *, trusted: bool = False) -> Json:
     """The result of `method` as its client may see it."""
     answer = from_server(answer, trusted=trusted)
-    if method == "tools/call" and isinstance(answer.get("content"), list):
+    if method in ("tools/call", "tasks/result") and isinstance(answer.get("content"), list):
         return {**answer, "content": [content(block, uri, trusted=trusted) for block in answer["content"]]}
     if method == "resources/read" and isinstance(answer.get("contents"), list):
         return {**answer, "contents": [resource(part, uri, trusted=trusted) for part in answer["contents"]]}

@@ -13,6 +13,7 @@ from mcp import MCPError
 from mcp.client import ClientSession
 from mcp.client._memory import InMemoryTransport
 from mcp.client.caching import CacheConfig, ClientResponseCache
+from mcp.shared.dispatcher import ProgressFnT
 from mcp_types import (
     CONNECTION_CLOSED,
     HEADER_MISMATCH,
@@ -131,14 +132,16 @@ def response_cache(client: mcp.Client) -> ClientResponseCache | None:
     return getattr(client, "_response_cache", None)
 
 
-async def send_unchecked(session: ClientSession, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+async def send_unchecked(
+    session: ClientSession, method: str, params: Mapping[str, Any], *, progress_callback: ProgressFnT | None = None
+) -> dict[str, Any]:
     """Send a request, and return its result whatever its shape.
 
     `ClientSession.send_request` checks the results of the methods that it knows, and for `tools/call` it knows only
     the result of a tool: not the receipt that a server of 2025-11-25 gives for a task.
     """
     data: dict[str, Any] = {"method": method, "params": dict(params)}
-    options: Any = {}
+    options: Any = {} if progress_callback is None else {"on_progress": progress_callback}
     session._stamp(data, options)
     return dict(await session._dispatcher.send_raw_request(method, data["params"], options))
 
