@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import Receive, Scope, Send
 from typing_extensions import Self
@@ -21,6 +20,7 @@ from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.access.hosts import loopback
 from mcpconn.gateway.asgi import refuse, within_lifespan
 from mcpconn.gateway.audit import Auditing, AuditLog, note
+from mcpconn.gateway.background import Background
 from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.config import Settings, loaded
 from mcpconn.gateway.downstream import Downstream
@@ -112,7 +112,7 @@ class App:
         self._endpoints: dict[str, Endpoint] = {}
         self._tables: dict[str, Table] = {}
         self._stack: AsyncExitStack | None = None
-        self._group: TaskGroup
+        self._group: Background
         self._requests = Requests()
         self._metrics = Metrics(self.manager, self._requests, sessions=self._count_sessions)
         self._outside = Outside(self.manager, self.settings.dashboard, self._metrics.render, self.store)
@@ -144,8 +144,9 @@ class App:
             await stack.enter_async_context(running(self.store))
             if self._own:
                 await stack.enter_async_context(self.manager)
-            group = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(group.cancel_scope.cancel)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(tasks.cancel_scope.cancel)
+            group = Background(tasks)
             stack.callback(self._metrics.follow())
             if self.settings.audit is not None:
                 self._audit = AuditLog(self.settings.audit, arguments=self.settings.audit_arguments)
@@ -179,14 +180,14 @@ class App:
             for name, view in self.settings.views.items():
                 self._endpoints[name] = endpoint = self._endpoint(view, relay, parking)
                 await stack.enter_async_context(endpoint.running())
-                group.start_soon(endpoint.sessions.sweep)
+                group.keep(endpoint.sessions.sweep)
             if self.fleet is not None:
                 await stack.enter_async_context(self.fleet.running(group))
-            group.start_soon(self._gate.watch)
+            group.keep(self._gate.watch)
             with suppress(StoreUnavailable):
                 await self.ledger.identity()
-            group.start_soon(self.ledger.own)
-            group.start_soon(self.ledger.obey)
+            group.keep(self.ledger.own)
+            group.keep(self.ledger.obey)
             for server in self.servers:
                 self._follow(server)
             self._group = group

@@ -138,11 +138,14 @@ async def until(event: anyio.Event, app: ASGIApp, scope: Scope, receive: Receive
 async def within_lifespan(app: AbstractAsyncContextManager[Any], receive: Receive, send: Send) -> None:
     """Run `app` for as long as its server runs, by the lifespan protocol of ASGI."""
     await receive()
+    started = False
     try:
         async with app:
             await send({"type": "lifespan.startup.complete"})
+            started = True
             await receive()
     except Exception as error:
-        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        if not started:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
         raise
     await send({"type": "lifespan.shutdown.complete"})

@@ -358,7 +358,10 @@ class Ledger:
             entry.end()
 
     async def _write_end(self, place: Key) -> None:
-        entry, value = self._unwritten[place]
+        entry, value = self._unwritten.get(place, (None, None))
+        if entry is None:
+            # Another task has written it meanwhile.
+            return
         assert entry.version is not None
         if value is None:
             await self._store.delete(place, version=entry.version)

@@ -16,10 +16,10 @@ from typing import Any
 
 import anyio
 import mcp_types as types
-from anyio.abc import TaskGroup
 from mcp import MCPError
 from mcp_types import INVALID_PARAMS, INVALID_REQUEST
 
+from mcpconn.gateway.background import Background
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.rewrite import Json
 from mcpconn.gateway.rounds import wrapped
@@ -144,7 +144,7 @@ class ParkingLot:
 
     def __init__(
         self,
-        group: TaskGroup,
+        group: Background,
         *,
         per_principal: int = PER_PRINCIPAL,
         expiry: float = EXPIRY,

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import mcp_types as types
-from anyio.abc import TaskGroup
 from mcp import MCPError
 from mcp.server.connection import allowed_log_levels
 from mcp.server.session import ServerSession
@@ -33,6 +32,7 @@ from mcp_types import INVALID_REQUEST
 from pydantic import BaseModel
 
 from mcpconn.callbacks import current_connection
+from mcpconn.gateway.background import Background
 from mcpconn.gateway.downstream import CALL, EVERYBODY, Call, Downstream, RawNotification, is_modern
 from mcpconn.gateway.log_levels import LEVELS
 from mcpconn.gateway.principals import Principal
@@ -69,7 +69,7 @@ class Relay:
     """Passes on what servers send of their own accord."""
 
     def __init__(
-        self, *, listens: Callable[[str], bool], uri: Callable[[str, str, str], str], group: TaskGroup
+        self, *, listens: Callable[[str], bool], uri: Callable[[str, str, str], str], group: Background
     ) -> None:
         """
         Args:

@@ -194,7 +194,7 @@ async def serve_http(
         http=drain.protocol(),
         log_config=None,
         log_level="warning",
-        lifespan="on",
+        lifespan="off",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE,
         limit_concurrency=CONNECTIONS,
@@ -205,7 +205,9 @@ async def serve_http(
     server = uvicorn.Server(config)
     # Signals are handled here: event streams have to end before uvicorn waits for what is in flight.
     server.capture_signals = nullcontext  # type: ignore[assignment]
-    async with anyio.create_task_group() as group:
+    # Not by the lifespan protocol: if the gateway fails, the process has to end, so that a supervisor starts another.
+    # uvicorn would go on to accept requests, and answer each with an error.
+    async with app, anyio.create_task_group() as group:
 
         async def stop() -> None:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

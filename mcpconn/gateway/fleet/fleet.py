@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 from mcp import MCPError
 from mcp.shared.inbound import decode_header_value
 from mcp_types import ErrorData
@@ -17,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcpconn.errors import McpConnError
 from mcpconn.gateway.asgi import header
+from mcpconn.gateway.background import Background
 from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.fleet.config import FleetSettings
@@ -113,7 +113,7 @@ class Fleet:
     # -- life
 
     @asynccontextmanager
-    async def running(self, group: TaskGroup) -> AsyncIterator[None]:
+    async def running(self, group: Background) -> AsyncIterator[None]:
         """Take part in the fleet for as long as the block runs.
 
         Args:
@@ -149,7 +149,7 @@ class Fleet:
 
         await self.membership.renew()
         group.start_soon(serve)
-        group.start_soon(self.membership.keep)
+        group.keep(self.membership.keep)
         log.info("gateway.fleet_joined", replica=self.membership.name, address=self.address)
         try:
             yield

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
+from mcpconn.gateway.background import Background
 from mcpconn.gateway.fleet.membership import Replica
 from mcpconn.gateway.store import StoreUnavailable
 
@@ -21,7 +21,7 @@ class Peers:
 
     def __init__(
         self,
-        group: TaskGroup,
+        group: Background,
         find: Callable[[str], Awaitable[Replica | None]],
         *,
         sleep: Callable[[float], Awaitable[Any]] = anyio.sleep,

@@ -1,4 +1,4 @@
-"""A bare client of the chaos run: it calls, and writes down what it was told. It looks at every byte that reaches it."""
+"""A bare client of the chaos run: it calls, writes down what it was told, and looks at every byte that reaches it."""
 
 from __future__ import annotations
 

@@ -62,9 +62,7 @@ def of_audit(
     for name, line in started.items():
         outcomes[line["arguments"]["id"]].append(ended.get(name, "alone"))
     by_id = {call.id: call for call in calls}
-    for name in runs:
-        if name not in outcomes:
-            problems.append(f"ran, and no line says so: {by_id.get(name, name)}")
+    problems += [f"ran, and no line says so: {by_id.get(name, name)}" for name in runs if name not in outcomes]
     for name, found in outcomes.items():
         call, ran = by_id.get(name), runs.get(name, 0)
         if call is None:

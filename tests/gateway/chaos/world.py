@@ -33,6 +33,8 @@ class Http:
         self._journal, self._era = journal, era
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
+        self.busy = False
+        """It is being killed or started."""
         self._process: anyio.abc.Process | None = None
 
     async def start(self) -> None:
@@ -91,7 +93,7 @@ class World:
         await self._terminate(self._gateway)
         self._gateway = None
         with anyio.move_on_after(10):
-            while self.children():
+            while self.children():  # noqa: ASYNC110 - processes that are not ours have no event
                 await anyio.sleep(0.1)
         left = self.children()
         self.kill_now()
@@ -139,12 +141,14 @@ class World:
         await self._bounce("new", self.new)
 
     async def _bounce(self, name: str, server: Http) -> None:
-        if server._process is None:
+        if server.busy:
             return
+        server.busy = True
         self.killed[name] += 1
         await server.kill()
         await anyio.sleep(self._random.choice((0, 0.5, 3)))
         await server.start()
+        server.busy = False
 
     async def _kill_child(self) -> None:
         if children := self.children():
