@@ -38,19 +38,20 @@ class Spinning(AssertionError):
 class _VirtualSelector(selectors.DefaultSelector):
     """Never waits where a timer is next: it moves the clock there instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounds: int) -> None:
         super().__init__()
         self.now = 0.0
         self.settling: list[asyncio.Future[None]] = []
+        self._limit = rounds
         self._rounds = 0
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
         if events or timeout == 0:
             self._rounds += 1
-            if self._rounds > ROUNDS:
+            if self._rounds > self._limit:
                 self._rounds = 0
-                raise Spinning(f"{ROUNDS:,} rounds of the event loop, and no time passes: something never waits")
+                raise Spinning(f"{self._limit:,} rounds of the event loop, and no time passes: something never waits")
             return events
         self._rounds = 0
         # Nobody can run: everything waits for a timer, or for something outside.
@@ -69,8 +70,12 @@ class _VirtualSelector(selectors.DefaultSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop in which waiting takes no time: the counterpart of trio's `MockClock`."""
 
-    def __init__(self) -> None:
-        self._virtual = _VirtualSelector()
+    def __init__(self, rounds: int = ROUNDS) -> None:
+        """
+        Args:
+            rounds: After so many rounds of the loop in which no time passes, `Spinning` is raised.
+        """
+        self._virtual = _VirtualSelector(rounds)
         super().__init__(self._virtual)
 
     def time(self) -> float:

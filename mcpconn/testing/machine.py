@@ -19,7 +19,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from mcpconn.policy import Policy
-from mcpconn.testing.clock import VirtualLoop
+from mcpconn.testing.clock import Spinning, VirtualLoop
 from mcpconn.testing.history import Said as Said
 from mcpconn.testing.named_faults import FAULTS
 from mcpconn.testing.sandbox import Handler, Sandbox
@@ -50,6 +50,14 @@ SERVERS = st.integers(0, 7)
 TIMES = st.sampled_from([1, 2, 5])
 
 
+ROUNDS = 1000
+"""Rounds of the event loop in which no time passes, before a handler is said to spin. Between two actions an honest one
+takes 51 at most (60 examples of 30 steps)."""
+ROUNDS_AGAIN = 200
+"""The same once it was found to. hypothesis repeats a failure some hundred times to make its story shorter, and every
+time the loop runs idle for so many rounds: with 10,000, a spinning handler took minutes after it was found."""
+
+
 class SandboxMachine(RuleBasedStateMachine):
     """A state machine around a `Sandbox`, without any rules yet.
 
@@ -63,6 +71,7 @@ class SandboxMachine(RuleBasedStateMachine):
     """The manager's."""
     config: ClassVar[Mapping[str, Any]] = {}
     """More entries for the servers' configurations: `keepalive`, `lazy` and so on."""
+    _rounds: ClassVar[int] = ROUNDS
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -70,7 +79,7 @@ class SandboxMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loop = VirtualLoop()
+        self._loop = VirtualLoop(self._rounds)
         self.sandbox = Sandbox(
             {name: self.script(name) for name in self.servers},
             handler=self.handler(),
@@ -102,7 +111,11 @@ class SandboxMachine(RuleBasedStateMachine):
             # What ended it is what went wrong.
             coroutine.close()
             self._home.result()
-        return self._loop.run_until_complete(coroutine)
+        try:
+            return self._loop.run_until_complete(coroutine)
+        except Spinning:
+            type(self)._rounds = ROUNDS_AGAIN
+            raise
 
     async def _live(self) -> None:
         async with self.sandbox:

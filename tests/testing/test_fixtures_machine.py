@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from mcpconn import CallFailed
+from mcpconn import CallFailed, NotReady
 from mcpconn.testing.clock import Spinning, VirtualLoop
 from mcpconn.testing.history import HistoryError
 from mcpconn.testing.machine import SETTINGS, HandlerMachine, SandboxMachine
@@ -83,8 +83,26 @@ def test_a_handler_that_tries_again_without_a_wait_is_found_spinning() -> None:
 
     # While it waits for the server, time passes; once the connection has failed, it is told so at once.
     rules = [on("take_down", server=0), on("call", server=0, tool=0, seconds=1), on("wait_long", seconds=65.0)]
-    with pytest.raises(Spinning, match="no time passes"):
+    with pytest.raises(Spinning, match="1,000 rounds of the event loop, and no time passes"):
         play(Impatient, rules)
+    # hypothesis repeats it some hundred times to make its story shorter: that must not take minutes.
+    with pytest.raises(Spinning, match="200 rounds"):
+        play(Impatient, rules)
+
+
+def test_a_handler_that_never_waits_is_found_spinning() -> None:
+    class Insistent(HandlerMachine):
+        async def handle(self, manager: Any, server: str, tool: str, arguments: dict[str, Any]) -> Any:
+            while True:
+                try:
+                    return await manager.call_tool(server, tool, arguments, wait=False)
+                except NotReady:
+                    await anyio.lowlevel.checkpoint()
+
+    # Its connection waits for time to pass before it dials again, and time passes only if everybody waits.
+    rules = [on("take_down", server=0), on("call", server=0, tool=0, seconds=1), on("forget", server=0)]
+    with pytest.raises(Spinning, match="no time passes"):
+        play(Insistent, [*rules, on("call", server=0, tool=0, seconds=1), on("advance", seconds=2.0)])
 
 
 def test_time_that_passes_is_no_spinning() -> None:
