@@ -96,8 +96,15 @@ def record() -> Recording:
 
 def picture(recording: Recording) -> str:
     """The recording as an SVG whose lines move up."""
-    lines, total = recording.lines, recording.lines[-1].at + HOLD
-    live = _each_second(recording.live, lines[-1].at)
+    # It begins with the heading there: before that, servers start, and nothing moves.
+    begin = next((line.at for line in recording.lines if line.plain.lstrip().startswith("time  server")), 0.0)
+    lines, live = _since(begin, recording.lines), _since(begin, recording.live)
+    total = lines[-1].at + HOLD
+    live = _each_second(live, lines[-1].at)
+    counts = _counts([line.at for line in lines], total)
+    up = {when: min(0, ROWS - count) for when, count in counts.items()}
+    covered = {when: min(ROWS, count) for when, count in counts.items()}
+    versions = {when: -count for when, count in _counts([line.at for line in live] + [lines[-1].at], total).items()}
     width, height = round(COLUMNS * ADVANCE) + 2 * EDGE, BAR + (ROWS + 1) * LINE + EDGE
     style = f"""\
     .screen {{ fill: #0d1117 }} .bar {{ fill: #161b22 }} .dot {{ fill: #30363d }}
@@ -105,11 +112,14 @@ def picture(recording: Recording) -> str:
            white-space: pre }}
     .b {{ font-weight: 700; fill: #ffffff }} .d {{ fill: #8b949e }} .r {{ fill: #ff7b72 }} .g {{ fill: #3fb950 }}
     .y {{ fill: #e3b341 }}
-    .lines {{ transform: translateY({(ROWS - len(lines)) * LINE}px); animation: lines {total:.1f}s step-end infinite }}
+    .lines {{ transform: translateY({min(0, ROWS - len(lines)) * LINE}px);
+             animation: lines {total:.1f}s step-end infinite }}
+    .cover {{ transform: translateY({ROWS * LINE}px); animation: cover {total:.1f}s step-end infinite }}
     .live {{ transform: translateY({-len(live) * LINE}px); animation: live {total:.1f}s step-end infinite }}
-    @media (prefers-reduced-motion: reduce) {{ .lines, .live {{ animation: none }} }}
-    @keyframes lines {{ {_steps([line.at for line in lines], total, ROWS)} }}
-    @keyframes live {{ {_steps([line.at for line in live] + [lines[-1].at], total, 1)} }}"""
+    @media (prefers-reduced-motion: reduce) {{ .lines, .cover, .live {{ animation: none }} }}
+    @keyframes lines {{ {_steps(up)} }}
+    @keyframes cover {{ {_steps(covered)} }}
+    @keyframes live {{ {_steps(versions)} }}"""
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     title = "The demo in a terminal: connections break, recover, and no charge runs twice"
     below, top = BAR + ROWS * LINE + 6, BAR - 6
@@ -127,9 +137,9 @@ def picture(recording: Recording) -> str:
         f'  <text class="d" x="{width / 2:g}" y="19" text-anchor="middle">make demo</text>',
         '  <g clip-path="url(#demo-screen)"><g class="lines">',
         *(f"    {_text(line.text, index)}" for index, line in enumerate(lines)),
-        "  </g></g>",
+        f'  </g><rect class="screen cover" y="{BAR}" width="{width}" height="{ROWS * LINE}"/></g>',
         '  <g clip-path="url(#demo-live)"><g class="live">',
-        *(f"    {_text(line.text, ROWS + index, 6)}" for index, line in enumerate(live)),
+        *(f"    {_text(line.text, ROWS + 1 + index, 6)}" for index, line in enumerate(live)),
         "  </g></g>",
         "</svg>",
     ]
@@ -142,13 +152,23 @@ def _each_second(live: list[Line], end: float) -> list[Line]:
     return list(kept.values())
 
 
-def _steps(times: list[float], total: float, rows: int) -> str:
-    """Keyframes: how far up the lines are after each that has come, the last at the bottom."""
-    steps: dict[str, int] = {f"{0:.2f}%": rows * LINE}
-    for count, at in enumerate(times, 1):
-        # Lines of the same twentieth of a second come together.
-        steps[f"{100 * round(at, 2) / total:.2f}%"] = (rows - count) * LINE
-    return " ".join(f"{when} {{ transform: translateY({offset}px) }}" for when, offset in steps.items())
+def _since(begin: float, lines: list[Line]) -> list[Line]:
+    return [Line(max(0.0, line.at - begin), line.text) for line in lines]
+
+
+def _counts(times: list[float], total: float) -> dict[str, int]:
+    """How many lines there are from which part of the whole time on."""
+    return {"0.00%": 0} | {f"{100 * at / total:.2f}%": count for count, at in enumerate(times, 1)}
+
+
+def _steps(rows: dict[str, int]) -> str:
+    """Keyframes: by how many rows something is moved from when on."""
+    steps, last = list[str](), None
+    for when, count in rows.items():
+        if count != last:
+            steps.append(f"{when} {{ transform: translateY({count * LINE}px) }}")
+        last = count
+    return " ".join(steps)
 
 
 def _text(text: str, row: int, lower: int = 0) -> str:
@@ -167,7 +187,7 @@ def _text(text: str, row: int, lower: int = 0) -> str:
 
 def shown(svg: str) -> list[str]:
     """The lines of a picture, as text."""
-    screen = svg.partition('class="lines">')[2].partition("</g></g>")[0]
+    screen = svg.partition('class="lines">')[2].partition("</g>")[0]
     return [unescape(re.sub(r"<[^>]+>", "", line)) for line in re.findall(r"<text [^>]*>(.*)</text>", screen)]
 
 

@@ -329,9 +329,16 @@ def test_the_pictures_lines_come_in_turn() -> None:
     text = demo_picture.picture(demo_picture.Recording(lines, live))
     assert demo_picture.shown(text) == ["one", "two & three"]
     assert '<tspan class="r">two</tspan> &amp; three' in text
-    steps = re.findall(r"([\d.]+)% { transform: translateY\((-?\d+)px", text.partition("@keyframes lines")[2])
-    rows, height = demo_picture.ROWS, demo_picture.LINE
-    assert steps[:2] == [("0.00", str((rows - 1) * height)), (f"{100 / 11:.2f}", str((rows - 2) * height))]
+    covers = re.findall(r"([\d.]+)% { transform: translateY\((-?\d+)px", text.partition("@keyframes cover")[2])
+    height = demo_picture.LINE
+    assert covers[:2] == [("0.00", str(height)), (f"{100 / 11:.2f}", str(2 * height))]
+
+
+def test_a_full_screen_moves_up() -> None:
+    lines = [demo_picture.Line(float(number), f"line {number}") for number in range(demo_picture.ROWS + 2)]
+    text = demo_picture.picture(demo_picture.Recording(lines, []))
+    moves = re.findall(r"translateY\((-?\d+)px", text.partition("@keyframes lines")[2].partition("@keyframes")[0])
+    assert moves == ["0", str(-demo_picture.LINE), str(-2 * demo_picture.LINE)]
 
 
 def said_by_the_code() -> str:
