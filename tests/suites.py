@@ -40,6 +40,8 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/fire",
         "tests/properties",
         "tests/simulation",
+        "tests/testing/test_handler_machine.py::test_a_broken_handler_is_found_by_search",
+        "tests/testing/test_handler_machine.py::test_a_search_does_not_blame_a_right_handler",
     ),
     # Servers, gateways, commands and programs that run as processes, and are killed.
     "processes": (
@@ -105,6 +107,8 @@ ONCE = (
     "tests/fleet/test_processes.py::test_an_owner_that_is_paused_and_woken_is_one_no_more",
     "tests/gateway/test_killed.py::test_killed_at_each_write_a_call_runs_at_most_once",
     "tests/gateway/upstream_auth/test_many_users.py::test_users_with_their_own_tokens_come_and_go",
+    "tests/testing/test_handler_machine.py::test_a_broken_handler_is_found_by_search",
+    "tests/testing/test_handler_machine.py::test_a_search_does_not_blame_a_right_handler",
     "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",
 )
 

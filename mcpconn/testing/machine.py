@@ -14,12 +14,15 @@ is shrunk to the shortest sequence that shows it. Docs: "Test your handlers".
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 from mcpconn.policy import Policy
 from mcpconn.testing.clock import Spinning, VirtualLoop
+from mcpconn.testing.history import HistoryError
 from mcpconn.testing.history import Said as Said
 from mcpconn.testing.named_faults import FAULTS
 from mcpconn.testing.sandbox import Handler, Sandbox
@@ -58,6 +61,33 @@ ROUNDS_AGAIN = 200
 time the loop runs idle for so many rounds: with 10,000, a spinning handler took minutes after it was found."""
 
 
+def told_alone(run: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A test whose failure is told in a few lines: what was broken, and the shortest sequence that shows it.
+
+    The frames of the traceback are those of hypothesis and of the sandbox, and the log has a line for every fault that
+    was put in: neither says anything about the handler. Under pytest both are left out. `--full-trace` has them.
+    """
+
+    @wraps(run)
+    def run_test(self: Any) -> None:
+        pytest = sys.modules.get("pytest")
+        log = logging.getLogger("mcpconn")
+        quiet, log.disabled = log.disabled, True
+        try:
+            run(self)
+            return
+        except (HistoryError, Spinning) as error:
+            if pytest is None or "--full-trace" in sys.argv:
+                raise
+            found = [str(error), *getattr(error, "__notes__", ())]
+        finally:
+            log.disabled = quiet
+        # Outside of the handler of the first exception, which would be shown as well.
+        pytest.fail("\n".join(found), pytrace=False)
+
+    return run_test
+
+
 class SandboxMachine(RuleBasedStateMachine):
     """A state machine around a `Sandbox`, without any rules yet.
 
@@ -76,6 +106,8 @@ class SandboxMachine(RuleBasedStateMachine):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.TestCase.settings = SETTINGS
+        case: Any = cls.TestCase
+        case.runTest = told_alone(case.runTest)
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,6 +228,12 @@ class HandlerMachine(SandboxMachine):
         for number in range(count):
             name = self.tools[number % len(self.tools)]
             self.act("call", self._name(server), name, self.arguments(name, 1))
+
+    @rule(server=SERVERS, tool=st.integers(0, 15), fault=st.sampled_from(list(FAULTS)))
+    def call_meets(self, server: int, tool: int, fault: str) -> None:
+        """A call is made, and meets a fault."""
+        self.act("inject", self._name(server), fault, times=1)
+        self.call(server=server, tool=tool, seconds=1)
 
     @rule(number=st.integers(0, 7))
     def cancel(self, number: int) -> None:

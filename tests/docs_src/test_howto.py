@@ -260,6 +260,10 @@ async def test_a_connection_in_its_place_charges_once() -> None:
     assert sum(script.executions.values()) == 1
 
 
+def test_scripted_servers_test_any_client() -> None:
+    load(HOWTO / "test_any_client.py").test_a_cut_stream_is_an_error_although_the_tool_ran()
+
+
 def test_a_fleet_is_drawn(tmp_path: Path) -> None:
     draw = load(HOWTO / "fleet_picture.py").draw
     manager = Manager({name: {"url": f"http://{name}.test/mcp"} for name in "ab"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from mcpconn import CallFailed, NotReady
 from mcpconn.testing.clock import Spinning, VirtualLoop
 from mcpconn.testing.history import HistoryError
-from mcpconn.testing.machine import SETTINGS, HandlerMachine, SandboxMachine
+from mcpconn.testing.machine import SETTINGS, HandlerMachine, SandboxMachine, told_alone
 from tests.docs_src.conftest import HOWTO, load
 from tests.properties.sequences import Rule, on, play
 
@@ -38,7 +39,7 @@ def quiet() -> Iterator[None]:
 def shown() -> list[Rule]:
     """The sequence of rules on the page."""
     found = []
-    for line in re.findall(r"^E +(state\.\w+\(.*\))$", SHOWN, re.MULTILINE):
+    for line in re.findall(r"^(state\.\w+\(.*\))$", SHOWN, re.MULTILINE):
         call = ast.parse(line, mode="eval").body
         assert isinstance(call, ast.Call)
         assert isinstance(call.func, ast.Attribute)
@@ -51,7 +52,7 @@ def shown() -> list[Rule]:
 def test_the_page_shows_the_sequence_that_breaks_the_handler() -> None:
     with pytest.raises(HistoryError) as failed:
         play(BUYING, shown())
-    assert f"HistoryError: {failed.value}\n" in SHOWN
+    assert f"{failed.value}\n" in SHOWN
 
 
 def test_the_same_sequence_does_not_break_a_handler_that_leaves_it_to_mcpconn() -> None:
@@ -65,6 +66,41 @@ def test_the_bug_of_the_page_is_found() -> None:
     found = settings(SETTINGS, max_examples=300, phases=[Phase.generate], derandomize=True, database=None)
     with pytest.raises(HistoryError):
         run_state_machine_as_test(BUYING, settings=settings(found, print_blob=False))
+
+
+def told(problem: BaseException, *notes: str) -> str:
+    """What pytest shows of a machine's failure."""
+
+    def run(case: Any) -> None:
+        logging.getLogger("mcpconn").warning("nobody wants to read this")
+        for note in notes:
+            problem.add_note(note)
+        raise problem
+
+    with pytest.raises(pytest.fail.Exception) as failed:
+        told_alone(run)(None)
+    assert not failed.value.pytrace, "frames of hypothesis would stand before it"
+    assert failed.value.__context__ is None, "another exception would stand before it"
+    return str(failed.value)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with 3.11; before, hypothesis prints them")
+def test_a_failure_is_told_in_the_lines_that_matter(caplog: pytest.LogCaptureFixture) -> None:
+    problem = HistoryError([])
+    assert told(problem, "state = Buying()", "state.teardown()").strip().splitlines() == [
+        "state = Buying()",
+        "state.teardown()",
+    ]
+    assert caplog.text == ""
+    assert not logging.getLogger("mcpconn").disabled
+
+
+def test_a_bug_of_the_machine_keeps_its_traceback() -> None:
+    def run(case: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        told_alone(run)(None)
 
 
 def test_a_machine_has_settings_of_its_own() -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 from mcp import MCPError
 
 import mcpconn
 from mcpconn import handlers
 from mcpconn.testing.history import Said
-from mcpconn.testing.machine import HandlerMachine
+from mcpconn.testing.machine import SETTINGS, HandlerMachine
 from tests.properties.sequences import Rule, on, play
 
 # The SDK leaves response bodies unfinished, and trio warns of that; see tests/support.py.
@@ -186,6 +188,21 @@ def named(function: Any) -> str:
 def test_a_broken_handler_is_found(handler: Any) -> None:
     with pytest.raises(AssertionError):
         play(machine(handler), TROUBLES)
+
+
+SEARCH = settings(SETTINGS, phases=[Phase.generate], derandomize=True, database=None, print_blob=False)
+"""As a user's test searches, without the shrinking."""
+
+
+@pytest.mark.parametrize("handler", BROKEN, ids=named)
+def test_a_broken_handler_is_found_by_search(handler: Any) -> None:
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine(handler), settings=SEARCH)
+
+
+@pytest.mark.parametrize("handler", RIGHT, ids=named)
+def test_a_search_does_not_blame_a_right_handler(handler: Any) -> None:
+    run_state_machine_as_test(machine(handler), settings=settings(SEARCH, max_examples=10))
 
 
 @pytest.mark.parametrize("handler", RIGHT, ids=named)
