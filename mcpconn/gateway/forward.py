@@ -250,7 +250,7 @@ class Forwarder:
         except OwnershipLost as error:
             if entry is not None:
                 await (self._ledger.unknown(entry) if error.sent else self._ledger.drop(entry))
-            return tool_error(str(error), error.outcome, meta)
+            return tool_error(str(error), error.told, meta)
         except Ended:
             raise
         except MCPError as error:
@@ -306,7 +306,7 @@ class Forwarder:
         try:
             return await self._forward(call, await self._connection(call, server), method, sent)
         except OwnershipLost as error:
-            raise MCPError(INTERNAL_ERROR, str(error), {OUTCOME: error.outcome}) from None
+            raise MCPError(INTERNAL_ERROR, str(error), {OUTCOME: error.told}) from None
         except MCPError as error:
             raise refused(error) from None
 

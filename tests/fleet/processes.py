@@ -34,6 +34,8 @@ defaults
     timeout check 1s
     option redispatch
     retries 3
+    # Idle connections are good for 10 s after SIGTERM, and nobody wants to wait for them here.
+    {option}
     # Only a connection that was refused: of every other request it is not known whether it ran.
     retry-on conn-failure
 frontend all
@@ -76,13 +78,15 @@ async def until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 class Fleet:
     """Three replicas, a balancer, and two servers: one over HTTP, one that is started for each session."""
 
-    def __init__(self, folder: Path, *, count: int = 3, store: str | None = None) -> None:
+    def __init__(self, folder: Path, *, count: int = 3, store: str | None = None, keepalive: bool = True) -> None:
         """
         Args:
             folder: For everything that is written.
             count: Replicas.
             store: URL of the store; None: a file that all share.
+            keepalive: The balancer keeps connections to replicas open between requests.
         """
+        self.option = "option http-keep-alive" if keepalive else "option http-server-close"
         self.folder, self.store = folder, store
         self.journal = folder / "journal"
         self.journal.touch()
@@ -138,7 +142,9 @@ class Fleet:
         self.others.append(self._start(module, "server"))
         lines = [f"    server r{number} 127.0.0.1:{port}" for number, port in enumerate(self.ports)]
         config = self.folder / "haproxy.cfg"
-        config.write_text(HAPROXY.format(port=self.balancer_port, servers="\n".join(lines)), encoding="utf-8")
+        config.write_text(
+            HAPROXY.format(port=self.balancer_port, servers="\n".join(lines), option=self.option), encoding="utf-8"
+        )
         async with anyio.create_task_group() as group:
             for number in range(len(self.ports)):
                 group.start_soon(self.start, number)

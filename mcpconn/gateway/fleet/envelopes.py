@@ -30,7 +30,7 @@ def principal_key(principal: Principal) -> str:
     return f"{PRINCIPAL}/{principal.digest}"
 
 
-def envelope_of(owner: Owner, scope: Scope, *, action: str, view: str, body: bytes) -> Envelope:
+def envelope_of(owner: Owner, scope: Scope, *, action: str, view: str, body: bytes, new: bool = True) -> Envelope:
     """What is asked of an owner."""
     principal, rights = principal_of(scope), scope.get(RIGHTS_KEY)
     headers = tuple(
@@ -49,6 +49,7 @@ def envelope_of(owner: Owner, scope: Scope, *, action: str, view: str, body: byt
         principal=(principal.client, principal.issuer, principal.subject),
         rights=None if rights is None else asdict(rights),
         body=digest(body),
+        new=new,
     )
 
 

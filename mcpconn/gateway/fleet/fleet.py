@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp import MCPError
-from mcp.shared.inbound import decode_header_value
 from mcp_types import ErrorData
 from starlette.types import Receive, Scope, Send
 
-from mcpconn.errors import McpConnError
-from mcpconn.gateway.asgi import header
 from mcpconn.gateway.background import Background
 from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.downstream import Downstream
@@ -40,6 +37,7 @@ from mcpconn.gateway.fleet.peers import Peers
 from mcpconn.gateway.fleet.replies import Reply, unless
 from mcpconn.gateway.fleet.routing import Routing
 from mcpconn.gateway.fleet.signing import Envelope, Signer
+from mcpconn.gateway.fleet.targets import Targets
 from mcpconn.gateway.parked import Ended, ParkingLot
 from mcpconn.gateway.principals import Principal, principal_of
 from mcpconn.gateway.seal import KeyRing
@@ -54,8 +52,6 @@ if TYPE_CHECKING:
 
 GRACE = 30.0
 """Seconds that requests of other replicas get to finish when this one is stopped; as those of its own clients."""
-NAMING = ("tools/call", "prompts/get", "resources/read")
-"""Methods of the modern era whose header names what they are about."""
 LOOK = 0.2
 """Seconds between looks for sessions that can be given up while this replica is being stopped."""
 Local = Callable[[Receive, Send], Awaitable[None]]
@@ -89,8 +85,8 @@ class Fleet:
         """
         self._settings = settings
         self._endpoints = endpoints
-        self._tables = tables
         self._upstreams = upstreams
+        self._targets = Targets(tables, upstreams)
         self._parking = parking
         self._socket = socket.create_server(
             (settings.host, settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -100,7 +96,7 @@ class Fleet:
         self.membership = Membership(store, ring.sealer("fleet replica"), self.address)
         self.membership.lost = self._drop
         self.ownership = Ownership(store, self.membership, ring.sealer("fleet owner"))
-        self.handover = Handover(store, ring.sealer("fleet upstreams"), self.ownership, self._end_upstream)
+        self.handover = Handover(store, ring.sealer("fleet upstreams"), self.ownership, self._targets.end)
         signer = Signer(ring)
         self.forwarding = Forwarding(signer, settings.networks)
         self.listener = Listener(
@@ -162,20 +158,27 @@ class Fleet:
                 self._socket.close()
 
     async def drain(self) -> None:
-        """Give up sessions as soon as nothing of them is in flight, until the end. To be run beside requests."""
-        self._draining = True
+        """Give up everything as soon as nothing of it is in flight, until the end. To be run beside requests."""
+        self._draining = self.ownership.leaving = True
+        self._routing.end_streams()
         while True:
-            for endpoint in tuple(self._endpoints.values()):
-                await endpoint.sessions.put_away_idle()
+            await self._give_up_idle()
             await anyio.sleep(LOOK)
+
+    async def _give_up_idle(self) -> None:
+        for key in self.ownership.keys:
+            async with self._routing.alone(key):
+                if not self._routing.in_use(key) and self.ownership.mine(key) is not None:
+                    await self._put_away(key)
+                    await self.released(key)
 
     async def _leave(self) -> None:
         """Finish what was begun for other replicas, and give up everything."""
+        self._draining = self.ownership.leaving = True
         with anyio.move_on_after(GRACE):
             while self.listener.running:
-                for endpoint in tuple(self._endpoints.values()):
-                    await endpoint.sessions.put_away_idle()
-                await anyio.sleep(0.05)
+                await self._give_up_idle()
+                await anyio.sleep(LOOK / 4)
         with anyio.move_on_after(GRACE / 6):
             for key in self.ownership.keys:
                 await self._put_away(key)
@@ -200,7 +203,8 @@ class Fleet:
         """What belongs to a key was put away here: whoever gets its next request is its owner."""
         self._lost.pop(key, None)
         if self.ownership.mine(key) is not None:
-            await self.handover.forget(key)
+            # One that was idle for long, or deleted, has nothing to be told of; one that is moved on has.
+            await (self.handover.leave(key) if self._draining else self.handover.forget(key))
             await self.ownership.release(key)
 
     async def route_session(
@@ -216,14 +220,14 @@ class Fleet:
             view=session.view,
             body=body,
             local=local,
-            repeatable=lambda: self._repeatable(session.view, body),
+            repeatable=lambda: self._targets.repeatable(session.view, body),
         )
 
     async def route_modern(
         self, view: str, scope: Scope, receive: Receive, send: Send, body: bytes, local: Local
     ) -> None:
         """Serve a modern request here, or have the owner of its principal's state serve it."""
-        if not self._keeps_state(view, scope):
+        if not self._targets.keeps_state(view, scope):
             await local(receive, send)
             return
         await self._routing.route(
@@ -235,7 +239,7 @@ class Fleet:
             view=view,
             body=body,
             local=local,
-            repeatable=lambda: self._repeatable(view, body),
+            repeatable=lambda: self._targets.repeatable(view, body),
         )
 
     def guard(self, client: Downstream, server: str) -> Guard | None:
@@ -245,36 +249,6 @@ class Fleet:
         key = session_key(client.sid) if client.sid is not None else principal_key(client.principal)
         return Guard(self.membership, self.handover, key, server)
 
-    def _keeps_state(self, view: str, scope: Scope) -> bool:
-        """Whether a modern request goes to a server that keeps state for each session of this principal's."""
-        table = self._tables.get(view)
-        method, name = header(scope, b"mcp-method"), decode_header_value(header(scope, b"mcp-name"))
-        if table is None or name is None or method not in NAMING:
-            return False
-        found = table.resolve_uri(name) if method == "resources/read" else table.resolve(name)
-        return found is not None and self._upstreams.keeps_state(found[0])
-
-    def _safe(self, view: str, name: str) -> bool:
-        """Whether a tool can be called twice without harm, as far as its annotations say."""
-        found = self._tables[view].resolve(name) if view in self._tables else None
-        return found is not None and self._upstreams.harmless(*found)
-
-    async def _end_upstream(self, server: str, session: str, version: str) -> bool:
-        try:
-            return await self._upstreams.common(server).end_session(session, version)
-        except McpConnError:
-            # Its entry is gone from the file.
-            return False
-
-    def _repeatable(self, view: str, body: bytes) -> bool:
-        """Whether a request does no harm if it is made twice. One with a key is run once by the ledger."""
-        with suppress(ValueError, RecursionError, AttributeError, TypeError):
-            message = json.loads(body)
-            if message.get("method") != "tools/call":
-                return "method" in message and message.get("id") is not None
-            return self._safe(view, str(message["params"]["name"]))
-        return False
-
     # -- for other replicas
 
     async def _owned(self, envelope: Envelope) -> bool:
@@ -283,12 +257,19 @@ class Fleet:
         if self.ownership.superseded(envelope.key, envelope.number):
             await self._give_up([envelope.key])
             return False
-        own = self.ownership.mine(envelope.key)
-        if own is None or own.number != envelope.number:
-            return False
         if not self.membership.may_write:
             await self.membership.renew()
-        return envelope.to == self.membership.name and self.membership.may_write
+        if self._draining and envelope.new:
+            # The sender tries again until what is in flight has ended, and finds another owner then.
+            return False
+        own = await self._routing.owner(envelope.key, number=envelope.number)
+        return (
+            own is not None
+            and own.mine
+            and own.number == envelope.number
+            and envelope.to == self.membership.name
+            and self.membership.may_write
+        )
 
     async def _serve(self, envelope: Envelope, body: bytes, receive: Receive, send: Send) -> None:
         scope = scope_of(envelope)
@@ -307,7 +288,8 @@ class Fleet:
             else:
                 await endpoint.serve(scope, receive, reply)
 
-        await unless(self.lost_event(envelope.key), reply, serve)
+        with self._routing.using(envelope.key):
+            await unless(self.lost_event(envelope.key), reply, serve)
 
     # -- parked calls
 

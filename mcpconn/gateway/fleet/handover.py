@@ -24,6 +24,8 @@ from mcpconn.observe import log
 
 ENDING = 3.0
 """Seconds for ending the sessions of a predecessor, all at once. The client's request waits for it."""
+ENDED = ("", "ended")
+"""Stands for a session that its owner has ended itself, before it gave up what it belonged to."""
 CHILD = ("", "")
 """Stands for a session that has no id: a child process, or a stream of the older HTTP transport."""
 
@@ -121,7 +123,7 @@ class Handover:
     async def _end_one(self, kept: _Kept, server: str, session: str, version: str) -> None:
         ended = False
         with anyio.move_on_after(ENDING):
-            ended = bool(session) and await self._end(server, session, version)
+            ended = (session, version) == ENDED or (bool(session) and await self._end(server, session, version))
         log.info("gateway.fleet_session_taken_over", server=server, ended=ended)
         before = "was ended" if ended else "could not be ended from here and is not used any more"
         kept.news[server] = (
@@ -142,6 +144,18 @@ class Handover:
                 await self._store.delete(self._place(key), version=kept.version)
             except StoreUnavailable as error:
                 log.debug("gateway.fleet_not_released", error=str(error))
+
+    async def leave(self, key: str) -> None:
+        """What belongs to a key is given up while its client goes on: its next owner says that sessions are new."""
+        kept = self._kept.pop(key, None)
+        if kept is None or kept.version is None:
+            return
+        ended = json.dumps(dict.fromkeys(kept.upstreams, ENDED)).encode()
+        try:
+            value = self._sealer.seal(ended, key).encode("ascii")
+            await self._store.swap(self._place(key), kept.version, value, ttl=LIFETIME)
+        except StoreUnavailable as error:
+            log.debug("gateway.fleet_not_released", error=str(error))
 
     def drop(self, key: str) -> None:
         """What belongs to a key is another's now, and so is the record."""

@@ -46,7 +46,7 @@ class OwnershipLost(Exception):
         what = "It is not known whether it ran." if sent else "It was not sent."
         super().__init__(f"This replica of the gateway has lost its hold on the session. {what}")
         self.sent = sent
-        self.outcome = "unknown" if sent else "not_run"
+        self.told = "unknown" if sent else "not_run"
 
 
 @dataclass(frozen=True)

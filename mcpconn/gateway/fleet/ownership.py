@@ -34,8 +34,8 @@ class Owner:
     replica: Replica
     number: int
     mine: bool
-    predecessor: str | None = None
-    """The replica that it was taken over from just now; None: it was not."""
+    taken: bool = False
+    """It was taken just now: what its last owner had open is to be ended first."""
 
 
 class Ownership:
@@ -53,6 +53,8 @@ class Ownership:
         self._sealer = sealer
         self._mine: dict[str, Owner] = {}
         self._theirs: OrderedDict[str, Owner] = OrderedDict()
+        self.leaving = False
+        """This replica is being stopped: it takes nothing for which it knows another replica."""
 
     def mine(self, key: str) -> Owner | None:
         """What this replica owns under a key."""
@@ -84,22 +86,43 @@ class Ownership:
             record = await self._store.get(place)
             holder = None if record is None else self._holder(key, record.value)
             if record is not None and holder == me:
-                return self._took(Owner(key, Replica(me, ""), record.version, mine=True))
+                return self._took(Owner(key, Replica(me, ""), record.version, mine=True, taken=True))
+            replica = None if holder is None else await self._membership.find(holder)
+            if record is not None and replica is not None:
+                return self._remember(Owner(key, replica, record.version, mine=False))
+            heir = await self._heir() if self.leaving else None
+            value = self._sealed(key, me if heir is None else heir.name)
             if record is None:
-                number = await self._store.add(place, self._sealed(key, me), ttl=TTL)
+                number = await self._store.add(place, value, ttl=TTL)
             else:
-                replica = None if holder is None else await self._membership.find(holder)
-                if replica is not None:
-                    return self._remember(Owner(key, replica, record.version, mine=False))
-                number = await self._store.swap(place, record.version, self._sealed(key, me), ttl=TTL)
+                number = await self._store.swap(place, record.version, value, ttl=TTL)
             if number is None:
                 # Another was faster: look who.
                 continue
+            if heir is not None:
+                return self._remember(Owner(key, heir, number, mine=False))
             if me != self._membership.name:
                 # The lease was lost meanwhile; the record names a replica that is gone, and is taken over as such.
                 continue
-            predecessor = None if record is None else holder or "unknown"
-            return self._took(Owner(key, Replica(me, ""), number, mine=True, predecessor=predecessor))
+            return self._took(Owner(key, Replica(me, ""), number, mine=True, taken=True))
+
+    async def _heir(self) -> Replica | None:
+        """Another replica that runs; None if none is known."""
+        for name in {owner.replica.name for owner in reversed(self._theirs.values())}:
+            if (replica := await self._membership.find(name)) is not None:
+                return replica
+        return None
+
+    async def accept(self, key: str, number: int) -> Owner | None:
+        """Take what another replica has made over to this one; None if it has not.
+
+        Raises:
+            StoreUnavailable: it cannot be known.
+        """
+        record = await self._store.get(self.place(key))
+        if record is None or record.version != number or self._holder(key, record.value) != self._membership.name:
+            return None
+        return self._took(Owner(key, Replica(self._membership.name, ""), number, mine=True, taken=True))
 
     async def confirmed(self, key: str) -> bool:
         """Whether the store, too, has this replica as the owner."""

@@ -7,7 +7,9 @@ next owner; of every other one the client is told that its outcome is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 from starlette.types import Receive, Scope, Send
@@ -56,7 +58,13 @@ class Routing:
         self._taken_over = taken_over
         self._not_mine = not_mine
         self._lost = lost
-        self._finding: dict[str, anyio.Lock] = {}
+        self._changing: dict[str, anyio.Lock] = {}
+        self._in_use: Counter[str] = Counter()
+        self._ending = anyio.Event()
+
+    def end_streams(self) -> None:
+        """End every event stream that comes from another replica cleanly, now and from now on: this one is stopped."""
+        self._ending.set()
 
     async def begin(self, key: str) -> None:
         """A session begins here. If the store is away, nobody owns it yet."""
@@ -94,10 +102,10 @@ class Routing:
         reply = Reply(send, scope["method"], body)
         began = anyio.current_time()
         while True:
-            owner = await self._find(key)
+            owner = await self.owner(key)
             if owner is None or owner.mine:
-                if not await unless(self._lost(key), reply, lambda: local(receive, reply)):
-                    log.info("gateway.fleet_session_lost", key=key)
+                with self.using(key):
+                    await unless(self._lost(key), reply, lambda: local(receive, reply))
                 return
             try:
                 await self._forward(owner, scope, receive, reply, action=action, view=view, body=body)
@@ -121,24 +129,53 @@ class Routing:
                     await reply.end_unknown()
                     return
 
-    async def _find(self, key: str) -> Owner | None:
-        """The owner; None if it cannot be known: then the request is served here, with what there is."""
-        lock = self._finding.setdefault(key, anyio.Lock())
+    @contextmanager
+    def using(self, key: str) -> Iterator[None]:
+        """A request is served here, for as long as the block runs."""
+        self._in_use[key] += 1
         try:
-            # One at a time for a key: what was taken over is put in order before anybody else finds it.
+            yield
+        finally:
+            self._in_use[key] -= 1
+            if not self._in_use[key]:
+                del self._in_use[key]
+
+    def in_use(self, key: str) -> bool:
+        """Whether a request is being served here."""
+        return key in self._in_use
+
+    @asynccontextmanager
+    async def alone(self, key: str) -> AsyncIterator[None]:
+        """Change who owns something, one at a time: what was taken is put in order before anybody else finds it."""
+        lock = self._changing.setdefault(key, anyio.Lock())
+        try:
             async with lock:
-                owner = await self._ownership.find(key)
-                if owner.predecessor is not None:
+                yield
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._changing.pop(key, None)
+
+    async def owner(self, key: str, *, number: int | None = None) -> Owner | None:
+        """The owner; this replica, if it can take it. None if it cannot be known.
+
+        Args:
+            key: Of what.
+            number: Under which another replica says that this one owns it: only then it is taken.
+        """
+        try:
+            async with self.alone(key):
+                if number is not None and self._ownership.mine(key) is None:
+                    owner = await self._ownership.accept(key, number)
+                else:
+                    owner = await self._ownership.find(key)
+                if owner is not None and owner.taken:
                     await self._taken_over(owner)
-                elif not owner.mine:
+                elif owner is not None and not owner.mine:
                     await self._not_mine(key)
                 return owner
         except StoreUnavailable as error:
             log.warning("gateway.store_unavailable", error=str(error))
             return None
-        finally:
-            if not lock.statistics().tasks_waiting and not lock.locked():
-                self._finding.pop(key, None)
 
     async def _forward(
         self, owner: Owner, scope: Scope, receive: Receive, reply: Reply, *, action: str, view: str, body: bytes
@@ -148,7 +185,8 @@ class Routing:
         Raises:
             NotDelivered, Lost, AddressRefused: as `Forwarding.send`.
         """
-        envelope = envelope_of(owner, scope, action=action, view=view, body=body)
+        new = scope["method"] != "POST" or reply.wants_answer
+        envelope = envelope_of(owner, scope, action=action, view=view, body=body, new=new)
         sent = Sent()
         failure: Exception | None = None
         watched = anyio.CancelScope()
@@ -160,7 +198,13 @@ class Routing:
                     pass
                 group.cancel_scope.cancel()
 
+            async def end_stream() -> None:
+                await self._ending.wait()
+                group.cancel_scope.cancel()
+
             group.start_soon(leave_with_client)
+            if scope["method"] == "GET":
+                group.start_soon(end_stream)
             try:
                 async with (
                     self._peers.watched(owner.replica.name) as watched,
@@ -171,6 +215,9 @@ class Routing:
                 # Raised outside of the group, which would wrap it.
                 failure = error
             group.cancel_scope.cancel()
+        if scope["method"] == "GET" and self._ending.is_set():
+            await reply.end_unknown()
+            return
         if failure is None and watched.cancelled_caught:
             failure = (Lost if sent.body else NotDelivered)("its lease has ended")
         if failure is not None:

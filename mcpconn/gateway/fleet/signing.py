@@ -58,6 +58,8 @@ class Envelope:
     """What the principal may use, as its rule says; None: everything."""
     body: str
     """SHA-256 of the request's body, in hexadecimal."""
+    new: bool = True
+    """Whether it begins something. An answer to a question and a notification belong to something under way."""
     time: float = 0.0
     nonce: str = field(default="")
 
