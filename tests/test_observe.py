@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
 from mcp import MCPError
-from opentelemetry import metrics, trace
+from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mcpconn import CallFailed, Connection, ConnectionFailed, Manager, OutcomeUnknown, Policy
@@ -22,6 +19,7 @@ from mcpconn.core import Backoff
 from mcpconn.testing import HttpServer, Script
 from mcpconn.testing.scripted import faults
 from tests.support import SAFETY, quiet, served
+from tests.tracing import spans
 
 pytestmark = pytest.mark.anyio
 
@@ -173,15 +171,11 @@ async def test_status_is_plain_data(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture(scope="module")
-def readers() -> Iterator[tuple[InMemoryMetricReader, InMemorySpanExporter]]:
+def readers() -> tuple[InMemoryMetricReader, InMemorySpanExporter]:
     """OpenTelemetry's SDK, for the rest of the process: its API lets providers be set once."""
-    reader, exporter = InMemoryMetricReader(), InMemorySpanExporter()
+    reader = InMemoryMetricReader()
     metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    yield reader, exporter
-    provider.shutdown()
+    return reader, spans()
 
 
 def points(reader: InMemoryMetricReader) -> dict[str, list[Any]]:

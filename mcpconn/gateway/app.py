@@ -42,6 +42,7 @@ from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import Store, StoreUnavailable
 from mcpconn.gateway.store.sealed import prepared, running
+from mcpconn.gateway.tracing import continued
 from mcpconn.gateway.upstream_auth.page import LOGIN
 from mcpconn.gateway.upstream_auth.service import UpstreamAuth
 from mcpconn.gateway.upstream_auth.users import NoCredentials
@@ -281,7 +282,7 @@ class App:
         elif path.startswith(LOGIN):
             await self.auth.page(path, scope, receive, send)
         else:
-            with self._requests.counted(scope["method"], send) as counting:
+            with continued(scope), self._requests.counted(scope["method"], send) as counting:
                 await self._gate(scope, receive, counting)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

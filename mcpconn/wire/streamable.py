@@ -34,6 +34,7 @@ from mcpconn.wire.messages import Limits, Outgoing, Unreadable, made, parse, sam
 from mcpconn.wire.responses import SESSION_HEADER
 from mcpconn.wire.standalone import StandaloneStream
 from mcpconn.wire.streams import Inbox
+from mcpconn.wire.trace import trace_headers
 from mcpconn.wire.watch import Watch
 
 VERSION_HEADER = "mcp-protocol-version"
@@ -118,8 +119,9 @@ class StreamableHttp:
         else:
             self._version = named.get(VERSION_HEADER, self._version)
         headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+        traced = trace_headers(item.message.params) if isinstance(item.message, JSONRPCRequest) else {}
         # Last wins: what the SDK names for this message is newer than what the session has.
-        return {**headers, **self._standing_headers(), **named}
+        return {**headers, **traced, **self._standing_headers(), **named}
 
     def _standing_headers(self) -> dict[str, str]:
         """What every request of the session carries."""

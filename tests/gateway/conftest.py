@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from mcpconn import Manager
 from mcpconn.gateway import App, MemoryStore, Settings
 from mcpconn.gateway.seal import KeyRing
+from mcpconn.gateway.serve import KEEP_ALIVE
 from mcpconn.testing import HttpServer, Script
 
 SAFETY = 60.0
@@ -59,7 +60,10 @@ class Gateway:
         self._stop, self._stopped = anyio.Event(), anyio.Event()
         async with Manager(self._servers) as manager:
             self.app = App(manager, settings=self._settings, store=self.store, ring=self._ring, **self._options)
-            config = uvicorn.Config(self.app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+            # Idle sockets are kept as `mcpconn serve` keeps them: a bare client does not retry on one that was closed.
+            config = uvicorn.Config(
+                self.app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=KEEP_ALIVE
+            )
             server = uvicorn.Server(config)
             async with self.app, anyio.create_task_group() as group:
                 group.start_soon(server._serve, [self._socket.dup()])

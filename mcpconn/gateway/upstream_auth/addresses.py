@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from mcpconn.auth.credentials import CredentialsRefused
 from mcpconn.auth.discovery import origin
 from mcpconn.auth.token_requests import TIMEOUT, send
 from mcpconn.errors import ConfigError
+from mcpconn.wire.environment import Environment
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -85,11 +87,11 @@ class Fetcher:
         Args:
             allowed: Which they are.
             resolve: Finds the addresses of a host; for tests.
-            tls: Makes the TLS context; None: httpx2's default.
+            tls: The TLS context; None: one with httpx2's defaults, which all share.
         """
         self.allowed = allowed
         self._resolve = resolve or _resolve
-        self._tls = tls
+        self._tls = tls or _shared_tls
 
     async def __call__(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and read its answer. No redirect is followed.
@@ -99,7 +101,8 @@ class Fetcher:
             httpx2.RequestError: there was no answer.
         """
         addresses = await self._addresses(request.url)
-        verify: Any = self._tls() if self._tls is not None else True
+        # Building a TLS context takes 60 ms of the processor: one is made, and none for http.
+        verify: Any = self._tls() if request.url.scheme == "https" else False
         failed: httpx2.ConnectError | None = None
         for address in addresses:
             # No proxy of the environment: it would resolve the name itself.
@@ -169,6 +172,11 @@ def _plain(address: Address) -> Address:
         if address in SIX_TO_FOUR:
             return ipaddress.IPv4Address((int(address) >> 80) & 0xFFFFFFFF)
     return address
+
+
+@cache
+def _shared_tls() -> ssl.SSLContext:
+    return Environment().tls()
 
 
 async def _resolve(host: str, port: int) -> list[str]:

@@ -12,7 +12,6 @@ from mcpconn.gateway.upstream_auth.config import TokenExchange, UserCredentials
 from mcpconn.gateway.upstream_auth.logins import UserOAuth
 from mcpconn.login import Login
 from mcpconn.mcpjson import Servers
-from mcpconn.wire.environment import Environment
 
 
 def fetcher(config: ServerConfig, allowed: tuple[str, ...]) -> Fetcher:
@@ -22,7 +21,7 @@ def fetcher(config: ServerConfig, allowed: tuple[str, ...]) -> Fetcher:
         config: The server's entry.
         allowed: Hosts and networks that may be private.
     """
-    return Fetcher(AllowedAddresses(allowed, origins=[config.endpoint]), tls=Environment().tls)
+    return Fetcher(AllowedAddresses(allowed, origins=[config.endpoint]))
 
 
 class Entries:

@@ -16,6 +16,7 @@ from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, McpConnError
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.upstream_auth.addresses import AllowedAddresses, Fetcher
 from mcpconn.gateway.upstream_auth.config import TokenExchange, UserCredentials, UserLogin
 from mcpconn.gateway.upstream_auth.exchange import ExchangedToken
 from mcpconn.gateway.upstream_auth.logins import Logins, UserOAuth
@@ -93,7 +94,8 @@ class UserAuth:
         return found, rights
 
     def _exchange(self, settings: TokenExchange, server: str, url: str) -> ExchangedToken:
-        return ExchangedToken(settings, server=server, url=url)
+        fetch = Fetcher(AllowedAddresses(origins=[settings.token_endpoint]))
+        return ExchangedToken(settings, server=server, url=url, fetch=fetch)
 
     def _of(
         self, principal: Principal, server: str, kind: str, make: Callable[[], UserOAuth | ExchangedToken]

@@ -61,7 +61,7 @@ class Cloud:
         self._mcp = self._server()
 
     def _server(self) -> ASGIApp:
-        server = MCPServer("cloud")
+        server = MCPServer("cloud", log_level="CRITICAL")
 
         @server.tool(annotations=ToolAnnotations(read_only_hint=True))
         async def whoami(ctx: Context) -> str:

@@ -93,8 +93,9 @@ async def visit(made: Gateway, cloud: Cloud, pool: Cloud, authority: Authority, 
     return said
 
 
-@pytest.mark.parametrize("count", [60, 600])
-async def test_users_with_their_own_tokens_come_and_go(count):
+async def test_users_with_their_own_tokens_come_and_go():
+    # `make test-users` has 600 of them; each is some 20 requests.
+    count = int(os.environ.get("MCPCONN_USERS", "20"))
     authority = Authority()
     async with office(authority) as (made, cloud, pool):
         # Whoever comes first opens what stays open: listening sockets, the loop's own.
@@ -118,7 +119,10 @@ async def test_users_with_their_own_tokens_come_and_go(count):
             assert cloud.counts[f"refreshed user{number}"] == (number % 3 == 0)
             assert pool.counts[f"exchanged user{number}"] == 1 + (number % 3 == 1)
         await gone(made, cloud, pool)
-        assert len(os.listdir("/proc/self/fd")) <= files + 5
+        with anyio.fail_after(60):
+            # Sockets of clients that have gone are closed by the servers when these notice it.
+            while len(os.listdir("/proc/self/fd")) > files + 5:
+                await anyio.lowlevel.checkpoint()
         assert pool.counts[EXCHANGE] >= count
 
 
