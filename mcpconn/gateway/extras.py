@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mcpconn.gateway.session_ids import LIFETIME
-from mcpconn.gateway.store import Key, Store
+from mcpconn.gateway.store import Key, Store, StoreUnavailable
+from mcpconn.observe import log
 
 WATCHED = 1000
 """Subscriptions of one session that are remembered."""
+REMEMBERED = 10_000
+"""Sessions whose extras this process remembers by itself."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,19 @@ class Kept:
 
 
 class Extras:
-    """The extras of every session, in the store."""
+    """The extras of every session, in the store; while that is away, as this process remembers them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._local: OrderedDict[str, Kept] = OrderedDict()
 
     async def get(self, sid: str) -> Kept:
         """What is kept of a session; nothing, if it is new."""
-        record = await self._store.get(self._key(sid))
+        try:
+            record = await self._store.get(self._key(sid))
+        except StoreUnavailable as error:
+            log.warning("gateway.extras_not_read", error=str(error))
+            return self._local.get(sid, Kept())
         return _read(record.value) if record is not None else Kept()
 
     async def set_level(self, sid: str, level: str) -> None:
@@ -53,6 +62,16 @@ class Extras:
         )
 
     async def _change(self, sid: str, change: Callable[[Kept], Kept]) -> None:
+        self._local[sid] = change(self._local.pop(sid, Kept()))
+        while len(self._local) > REMEMBERED:
+            self._local.popitem(last=False)
+        try:
+            await self._store_change(sid, change)
+        except StoreUnavailable as error:
+            # The client's request was done; only another process will not know of it.
+            log.warning("gateway.extras_not_kept", error=str(error))
+
+    async def _store_change(self, sid: str, change: Callable[[Kept], Kept]) -> None:
         # A client may send two of these at once, and another process may serve one of them.
         while True:
             record = await self._store.get(self._key(sid))

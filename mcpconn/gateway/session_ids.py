@@ -16,7 +16,8 @@ from typing import Any
 
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.seal import NotSealedHere, Sealer
-from mcpconn.gateway.store import Key, Store
+from mcpconn.gateway.store import Key, Store, StoreUnavailable
+from mcpconn.observe import log
 
 LONGEST_ID = 4096
 """Characters of a session id. Servers refuse heads of more than 16 KiB; longer ids are refused before any crypto."""
@@ -24,6 +25,8 @@ LONGEST_CONTENT = 2048
 """Bytes of what is sealed into an id. What a client says beyond that is in the store."""
 LIFETIME = 30 * 86_400.0
 """Seconds for which an id is good. A client does not initialize again by itself, so it is long."""
+DELETED = 10_000
+"""Deleted sessions that this process remembers by itself, for the case that the store cannot be asked."""
 FAILURES = 100
 """Ids a second from one peer that may fail to open before its failures are answered by 429."""
 PEERS = 1024
@@ -63,6 +66,7 @@ class SessionIds:
             wall: Seconds since 1970, the same for all processes of the gateway.
         """
         self._view = view
+        self._deleted: OrderedDict[str, None] = OrderedDict()
         self._sealer = sealer
         self._store = store
         self._wall = wall
@@ -110,14 +114,22 @@ class SessionIds:
 
     async def deleted(self, opened: Opened) -> bool:
         """Whether the session was deleted, in whatever process."""
+        if opened.session.sid in self._deleted:
+            return True
         return await self._store.get(self._key("deleted", opened.session.sid)) is not None
 
     async def delete(self, opened: Opened) -> None:
-        """Mark a session as deleted, for as long as its id would be good."""
+        """Mark a session as deleted, for as long as its id would be good; only in this process if the store is away."""
         left = max(1.0, opened.issued + LIFETIME - self._wall())
-        await self._store.put(self._key("deleted", opened.session.sid), b"", ttl=left)
-        for name in ("params", "extras"):
-            await self._store.delete(self._key(name, opened.session.sid))
+        self._deleted[opened.session.sid] = None
+        while len(self._deleted) > DELETED:
+            self._deleted.popitem(last=False)
+        try:
+            await self._store.put(self._key("deleted", opened.session.sid), b"", ttl=left)
+            for name in ("params", "extras"):
+                await self._store.delete(self._key(name, opened.session.sid))
+        except StoreUnavailable as error:
+            log.warning("gateway.deletion_not_kept", error=str(error))
 
     def _context(self, principal: Principal) -> str:
         return f"{self._view}\n{principal.digest}"

@@ -246,9 +246,9 @@ class Sessions:
         try:
             return await self._ids.params(opened)
         except StoreUnavailable:
-            # One of several replicas that have lost their store goes on with what the id says: that the session was
-            # deleted on another one is known to that one alone for now.
-            if self._replicas is None or opened.params is None:
+            # Without its store a gateway goes on with what the id says: that the session was deleted is known for now
+            # to the process alone that deleted it.
+            if opened.params is None:
                 raise
             return opened.params
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from typing import Any, TypeAlias
 
+import anyio
 import coredis
 from coredis.connection import TCPLocation
 from coredis.exceptions import (
@@ -68,7 +69,7 @@ def client_of(address: Address) -> AbstractAsyncContextManager[Client]:
         return coredis.RedisCluster(
             startup_nodes=nodes, max_connections=CONNECTIONS, max_connections_per_node=True, **settings
         )
-    settings |= {"db": address.database, "max_connections": CONNECTIONS, "client_name": "mcpconn"}
+    settings |= {"db": address.database, "max_connections": CONNECTIONS}
     if address.kind == "sentinel":
         return _by_sentinels(address, nodes, settings)
     return coredis.Redis(nodes[0].host, nodes[0].port, **settings)
@@ -108,6 +109,17 @@ async def run(
         except NoScriptError:
             # A server that was restarted, or a primary that never ran it. Nothing has happened.
             return await client.eval(script.text, keys, arguments)
+
+
+async def load(client: Client, scripts: Iterable[Script]) -> None:
+    """Have a server know scripts by their names, so that no request has to be sent twice."""
+    async with anyio.create_task_group() as group:
+        for script in scripts:
+            group.start_soon(_load, client, script)
+
+
+async def _load(client: Client, script: Script) -> None:
+    await client.script_load(script.text)
 
 
 async def facts(client: Client) -> list[dict[str, str]]:

@@ -19,15 +19,16 @@ from typing_extensions import Self
 
 from mcpconn.errors import ConfigError
 from mcpconn.redis.address import Address
-from mcpconn.redis.scripts import EPOCH, Script
+from mcpconn.redis.scripts import ALL, EPOCH, Script
 from mcpconn.redis.standing import Facts, Standing
 
-TIMEOUT = 5.0
-"""Seconds for one request. A local one takes less than a millisecond."""
+TIMEOUT = 10.0
+"""Seconds for one request, and for the connection that it may need. On a local one it takes less than a millisecond;
+over a bad link each of two to four exchanges may take seconds."""
 GRACE = 2.0
 """Seconds after a loss for which requests wait for the next client."""
-START = 10.0
-"""Seconds for a new client to connect and to ask the server what it is: several requests, one after another."""
+START = 30.0
+"""Seconds for a new client to connect and to ask the server what it is: half a dozen requests, one after another."""
 FIRST = 2.0
 """Seconds that entering the link waits for its first client. Without one it goes on, and says that it is degraded."""
 PAUSES = 0.05, 1.0
@@ -163,6 +164,7 @@ class Link:
             try:
                 async with self._redis.client_of(self.address) as client:
                     with anyio.fail_after(START):
+                        await self._redis.load(client, ALL)
                         await self._examine(client)
                     reached = True
                     await self._use(client)
@@ -239,11 +241,11 @@ class Link:
         )
 
     def _words(self, error: BaseException) -> str:
-        if isinstance(error, TimeoutError):
-            return f"{self.address} did not answer in time"
         causes = [error]
         while (inner := _inner(causes[-1])) is not None:
             causes.append(inner)
+        if isinstance(causes[-1], TimeoutError):
+            return f"{self.address} did not answer in time"
         return f"{self.address} cannot be reached: {str(causes[-1]) or type(causes[-1]).__name__}"
 
 

@@ -8,6 +8,9 @@ A version is the server's time in microseconds, or one more than the last versio
 even if a failover has lost the last of them, which a counter would give out a second time; a holder of such a fencing
 number would not be told from its successor.
 
+A server whose memory is full refuses a script at its first write that needs memory, but none after a write that needs
+none. So each begins with one that does, and either all of it is done or nothing.
+
 Every script reports the server's replication id and refuses to run on a replica: a demoted primary would answer from
 an old copy. What is written is replicated by its effects, so reading the time is allowed (Redis 5 and later).
 """
@@ -77,11 +80,11 @@ return {{replid, write(ARGV[3], tonumber(ARGV[4]))}}
 ADD = Script(f"""{_COMMON}{_RECORD}
 if live then return {{replid, ''}} end
 local limit = tonumber(ARGV[5])
-if limit >= 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
-  if redis.call('ZCARD', KEYS[2]) >= limit then return {{replid, 'full'}} end
-end
-return {{replid, write(ARGV[3], tonumber(ARGV[4]))}}
+local ended = string.format('%.0f', now)
+if limit >= 0 and redis.call('ZCOUNT', KEYS[2], '(' .. ended, '+inf') >= limit then return {{replid, 'full'}} end
+local version = write(ARGV[3], tonumber(ARGV[4]))
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ended)
+return {{replid, version}}
 """)
 
 # value, milliseconds to live, the version that it must have
@@ -108,8 +111,11 @@ local live = ends and tonumber(ends) > now
 # entry, milliseconds to live, entries kept
 APPEND = Script(f"""{_COMMON}{_LOG}
 local ttl = tonumber(ARGV[3])
-if not live then redis.call('DEL', KEYS[1], KEYS[2]) end
 redis.call('HSET', KEYS[1], 'x', string.format('%.0f', now + ttl))
+if not live then
+  redis.call('DEL', KEYS[2])
+  redis.call('HDEL', KEYS[1], 'last')
+end
 redis.call('RPUSH', KEYS[2], ARGV[2])
 redis.call('LTRIM', KEYS[2], -tonumber(ARGV[4]), -1)
 local number = redis.call('HINCRBY', KEYS[1], 'last', 1)
@@ -176,3 +182,5 @@ redis.call('HSET', KEYS[1], 'epoch', epoch, 'since', began, 'safe', ARGV[2])
 for i = 4, #ARGV do redis.call('HSET', KEYS[1], 'r:' .. ARGV[i], '1') end
 return {{epoch, began, string.format('%.0f', now), new}}
 """)
+
+ALL = (GET, PUT, ADD, SWAP, DELETE, APPEND, ENTRIES, HINT, HINTS, EPOCH)
