@@ -24,7 +24,8 @@ TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo demo-svg bench soak mutate conformance \
+.PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo demo-svg bench bench-gateways soak \
+  mutate conformance \
   compat canary frameworks docs dist clean distclean
 
 help:
@@ -50,6 +51,7 @@ help:
 	@echo "make demo         watch connections break and recover"
 	@echo "make demo-svg     record the demo: its moving picture, and the excerpt in the README"
 	@echo "make bench        measure; a short run: make bench BENCH_ARGS=--quick"
+	@echo "make bench-gateways  the same faults and calls, through other gateways; writes docs/comparison.md"
 	@echo "make docs         build the site into site/"
 	@echo "make dist         build the wheel and the sdist into dist/, and try both in a fresh environment"
 	@echo "make clean        remove what runs leave behind; make distclean: the environments too"
@@ -120,6 +122,11 @@ demo-svg: $(INSTALLED)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# Other gateways, each in an environment of its own below benchmarks/gateways/.envs; it writes docs/comparison.md.
+# BENCH_ARGS="--only fastmcp mcpconn" measures some and writes nothing.
+bench-gateways: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gateways $(BENCH_ARGS)
 
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(SOAK_ARGS)

@@ -1,0 +1,1 @@
+"""Gateways that people use today, and this one, before the same server and behind the same bare client."""

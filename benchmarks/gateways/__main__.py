@@ -1,0 +1,150 @@
+"""`python -m benchmarks.gateways`: what each gateway promises and costs, as JSON and as docs/comparison.md."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import logging
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from benchmarks.gateways.catalog import GATEWAYS, Gateway
+from benchmarks.gateways.promises import PROMISES, try_all
+from benchmarks.gateways.timing import CALLERS, headline, measure
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "gateways.json"
+PAGE = ROOT / "docs" / "comparison.md"
+RATE = f"rate of {CALLERS} callers"
+
+
+def available(gateways: tuple[Gateway, ...]) -> tuple[list[Gateway], dict[str, str]]:
+    """Those that are installed, and why the others are not."""
+    reasons = {each.name: each.install() for each in gateways}
+    return [each for each in gateways if not reasons[each.name]], {name: why for name, why in reasons.items() if why}
+
+
+def run(gateways: tuple[Gateway, ...], quick: bool) -> dict[str, Any]:
+    """Measure."""
+    found, left = available(gateways)
+    content: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "machine": f"{os.cpu_count()} processors, {platform.system()}, CPython {platform.python_version()}",
+        "load": round(os.getloadavg()[0], 1),
+        "client": f"mcp {version('mcp')}",
+        "versions": {each.name: each.version() for each in found},
+        "notes": {each.name: each.notes for each in found if each.notes},
+        "not installed": left,
+        "promises": {each.name: anyio.run(try_all, each) for each in found},
+        "times": {},
+    }
+    for mode in ("legacy", "auto"):
+        content["times"][mode] = anyio.run(measure, found, quick, mode)
+    return content
+
+
+def cell(text: str) -> str:
+    """Text that stays in its cell."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def table(content: dict[str, Any]) -> list[str]:
+    """The promises: a row each, a column for each gateway."""
+    names = list(content["promises"])
+    heads = [f"{name} {content['versions'][name]}" for name in names]
+    lines = ["| what happens | " + " | ".join(heads) + " |", "|---" * (len(names) + 1) + "|"]
+    for promise in PROMISES:
+        cells = [cell(content["promises"][name].get(promise, "")) for name in names]
+        lines.append(f"| {promise} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def times(content: dict[str, Any]) -> list[str]:
+    """The times: a row for each gateway."""
+    lines = [f"| gateway | legacy client: call | {RATE} | modern client: call | {RATE} |", "|---|---|---|---|---|"]
+    for name in content["promises"]:
+        cells = []
+        for mode in ("legacy", "auto"):
+            found = content["times"][mode].get(name, {})
+            if "call" in found:
+                cells += [headline(found["call"]), headline(found[RATE])]
+            else:
+                cells += [cell(found.get("problem", "not measured")), ""]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def page(content: dict[str, Any]) -> str:
+    """docs/comparison.md."""
+    notes = [f"- {name}: {note}." for name, note in content["notes"].items()]
+    left = [f"- {name} could not be installed: {why}" for name, why in content["not installed"].items()]
+    return "\n".join(
+        [
+            "# Compared with other gateways",
+            "",
+            "Made by `make bench-gateways`, from what it measured and nothing else. In front of each gateway is",
+            f"a bare `Client` of {content['client']}; behind it is one scripted server of the legacy era, which",
+            "keeps a journal of what it ran. Each gateway is started as its own documentation shows, with its",
+            "defaults.",
+            "",
+            f"Measured on {content['date']}, {content['machine']}. Gateways change: look at the versions, and",
+            "measure again.",
+            "",
+            "## What a client is told",
+            "",
+            *table(content),
+            "",
+            "- *answers*: the first call after it is answered. *dead*: six calls over five seconds or more, on the",
+            "  same client, are all refused. *no answer*: nothing within 20 s.",
+            '- "ran 1 x" is from the journal. The tool is not marked as safe to repeat, so it must not run twice.',
+            "- `unknown` says that the tool may have run, in the text and in a field that a program can read.",
+            "- Modern clients keep no session with a gateway.",
+            "",
+            "## What a call costs",
+            "",
+            "The time of a call through the gateway as a multiple of the direct call's, and the calls a second",
+            f"of {CALLERS} callers of one client as a part of the direct client's; in brackets the least and the",
+            "most of the rounds. All gateways run side by side and take turns, call by call. Only ratios are given:",
+            f"the machine was doing other work meanwhile (load {content['load']}).",
+            "",
+            *times(content),
+            "",
+            "## How each is started",
+            "",
+            *notes,
+            *left,
+            "",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateways", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these, print, and write nothing")
+    parser.add_argument("--page", action="store_true", help="write the page from the results that there are")
+    options = parser.parse_args(argv)
+    logging.disable(logging.CRITICAL)
+    if options.page:
+        PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+        return 0
+    chosen = tuple(each for each in GATEWAYS if not options.only or each.name in options.only)
+    content = run(chosen, options.quick)
+    if options.only:
+        print(page(content))
+        return 0
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    PAGE.write_text(page(content), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
