@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from benchmarks import calls, fleet, machine, pages, peers, recovery, safeties, simulated
+from benchmarks import calls, fleet, gateway, machine, pages, peers, recovery, safeties, simulated
 from benchmarks.measure import Report
 from benchmarks.pages import target, verdict
 
@@ -21,6 +21,7 @@ GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
     **calls.GROUPS,
     **recovery.GROUPS,
     **fleet.GROUPS,
+    **gateway.GROUPS,
     **machine.GROUPS,
     **simulated.GROUPS,
     **safeties.GROUPS,

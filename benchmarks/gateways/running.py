@@ -37,6 +37,12 @@ class Running:
         self._process: subprocess.Popen[bytes] | None = None
         self.log = folder / "log"
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it; returns when it listens.
 

@@ -1,0 +1,161 @@
+"""A call through the gateway: its time against the direct call's, its processor time against the least there can be.
+
+The least is the SDK's own server whose tools call the same server with the SDK's own client, in one process, with
+nothing kept, checked or counted. Run as `python -m benchmarks.gateway PORT URL`, this module is that process.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import psutil
+
+from benchmarks.gateways.catalog import GATEWAYS, Gateway
+from benchmarks.gateways.promises import Caller, caller
+from benchmarks.gateways.running import Running, free_port
+from benchmarks.gateways.upstream import Upstream
+from benchmarks.measure import Report, alternate, ratio
+
+MODES = {"legacy": "legacy", "modern": "auto"}
+"""The SDK's connect mode for the clients of each era. The server is of the legacy era for both."""
+BLOCK = 50
+"""Calls between two looks at a process's time: it is counted in ticks of 10 ms, and a call takes about 2."""
+WARM = 30
+
+
+def _floor(home: Path, folder: Path, port: int, url: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.gateway", str(port), url]
+
+
+OURS = GATEWAYS[0]
+FLOOR = Gateway("SDK server and client", "mcp", "own", _floor)
+
+
+async def gateway(quick: bool) -> Report:
+    """Both figures, for clients of both eras."""
+    report = Report()
+    for era, mode in MODES.items():
+        with TemporaryDirectory() as folder:
+            await _measure(report, era, mode, quick, Path(folder))
+    return report
+
+
+async def _measure(report: Report, era: str, mode: str, quick: bool, folder: Path) -> None:
+    server = Upstream(free_port(), folder / "journal")
+    async with AsyncExitStack() as stack:
+        stack.callback(server.kill)
+        await anyio.to_thread.run_sync(server.start)
+        callers = {"direct": await caller(stack, server.url, mode)}
+        processes: dict[str, psutil.Process] = {}
+        for side in (OURS, FLOOR):
+            place = folder / side.name.replace(" ", "-")
+            place.mkdir()
+            running = Running(side, place, server.url)
+            stack.callback(running.kill)
+            await anyio.to_thread.run_sync(running.start)
+            processes[side.name] = psutil.Process(running.pid)
+            callers[side.name] = await caller(stack, running.url, mode)
+        for each in callers.values():
+            for _ in range(WARM):
+                await _call(each)
+        await _times(report, era, callers, quick)
+        await _processor(report, era, callers, processes, quick)
+        server.ask("requests")
+        for _ in range(BLOCK):
+            await _call(callers[OURS.name])
+        sent = len(server.ask("requests")) / BLOCK
+        report.add(f"upstream requests a call, {era} client", sent, "", target=1.0)
+
+
+async def _call(of: Caller) -> None:
+    told = await of.call("add", a=1, b=2)
+    if told != "= 3":
+        raise RuntimeError(told)
+
+
+async def _times(report: Report, era: str, callers: dict[str, Caller], quick: bool) -> None:
+    whole: dict[str, list[float]] = {name: [] for name in callers}
+
+    def work(name: str) -> Callable[[], Any]:
+        async def call() -> None:
+            began = time.perf_counter()
+            await _call(callers[name])
+            whole[name].append(time.perf_counter() - began)
+
+        return call
+
+    sides = {name: work(name) for name in callers}
+    took = await alternate(sides, calls=200 if quick else 1600, rounds=8)
+    report.compare(f"a call through the gateway, {era} client", ratio(took[OURS.name], took["direct"]), target=2.2)
+    report.compare(f"a call through the SDK's server and client, {era} client", ratio(took[FLOOR.name], took["direct"]))
+    slowest = {name: statistics.quantiles(each, n=100)[98] for name, each in whole.items()}
+    figure = slowest[OURS.name] / slowest["direct"]
+    report.add(f"a call through the gateway, {era} client: 99 of 100", figure, "x", target=3.0)
+
+
+async def _processor(
+    report: Report, era: str, callers: dict[str, Caller], processes: dict[str, psutil.Process], quick: bool
+) -> None:
+    spent: dict[str, list[float]] = {name: [] for name in processes}
+    for turn in range(6 if quick else 30):
+        names = list(processes)
+        for name in names if turn % 2 else reversed(names):
+            before = _seconds(processes[name])
+            for _ in range(BLOCK):
+                await _call(callers[name])
+            spent[name].append((_seconds(processes[name]) - before) / BLOCK)
+    # Ticks are too coarse for the ratio of one block: compared are sums of ten.
+    size = 3 if quick else 10
+    sums = {name: [sum(each[i : i + size]) / size for i in range(0, len(each), size)] for name, each in spent.items()}
+    found = ratio(sums[OURS.name], sums[FLOOR.name])
+    report.compare(f"processor time a call in the gateway, {era} client", found, target=1.15)
+
+
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+# -- in the process that is the floor
+
+
+async def serve(port: int, url: str) -> None:
+    """The SDK's server, whose tools call `url` with the SDK's client."""
+    import uvicorn
+    from mcp import Client
+    from mcp.server.lowlevel import Server
+
+    async with Client(url) as client:
+
+        async def call_tool(ctx: Any, params: Any) -> Any:
+            return await client.session.call_tool(params.name, params.arguments)
+
+        async def list_tools(ctx: Any, params: Any) -> Any:
+            return await client.session.list_tools()
+
+        server: Server[Any] = Server(
+            "floor",
+            on_call_tool=call_tool,
+            on_list_tools=list_tools,
+            # Without it each modern call lists the tools first.
+            get_tool_input_schema=lambda name: None,
+        )
+        app = server.streamable_http_app()
+        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, http="h11")
+        await uvicorn.Server(config).serve()
+
+
+GROUPS: dict[str, Callable[[bool], Any]] = {"gateway": gateway}
+
+
+if __name__ == "__main__":
+    anyio.run(serve, int(sys.argv[1]), sys.argv[2])
