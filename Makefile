@@ -124,7 +124,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # Other gateways, each in an environment of its own below benchmarks/gateways/.envs; it writes docs/comparison.md.
-# BENCH_ARGS="--only fastmcp mcpconn" measures some and writes nothing.
+# BENCH_ARGS="--part promises fastmcp" tries one anew.
 bench-gateways: $(INSTALLED)
 	$(BIN)/python -m benchmarks.gateways $(BENCH_ARGS)
 

@@ -31,28 +31,45 @@ def available(gateways: tuple[Gateway, ...]) -> tuple[list[Gateway], dict[str, s
     return [each for each in gateways if not reasons[each.name]], {name: why for name, why in reasons.items() if why}
 
 
-def run(gateways: tuple[Gateway, ...], quick: bool) -> dict[str, Any]:
-    """Measure."""
-    found, left = available(gateways)
-    content: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": f"{os.cpu_count()} processors, {platform.system()}, CPython {platform.python_version()}",
-        "load": round(os.getloadavg()[0], 1),
-        "client": f"mcp {version('mcp')}",
-        "versions": {each.name: each.version() for each in found},
-        "notes": {each.name: each.notes for each in found if each.notes},
-        "not installed": left,
-        "promises": {each.name: anyio.run(try_all, each) for each in found},
-        "times": {},
-    }
+def known() -> dict[str, Any]:
+    """The results that there are."""
+    empty: dict[str, Any] = {"versions": {}, "notes": {}, "not installed": {}, "promises": {}, "times": {}}
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else empty
+
+
+def keep(content: dict[str, Any]) -> None:
+    """Write the results and the page; a run that is interrupted loses only what it was measuring."""
+    order = [each.name for each in GATEWAYS]
+    content["promises"] = {name: content["promises"][name] for name in order if name in content["promises"]}
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    PAGE.write_text(page(content), encoding="utf-8")
+
+
+def measure_promises(gateways: tuple[Gateway, ...], content: dict[str, Any]) -> None:
+    """Try what each gateway promises."""
+    found, content["not installed"] = available(gateways)
+    content["client"] = f"mcp {version('mcp')}"
+    content["machine"] = f"{os.cpu_count()} processors, {platform.system()}, CPython {platform.python_version()}"
+    for each in found:
+        content["date"] = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+        content["versions"][each.name] = each.version()
+        content["notes"] |= {each.name: each.notes} if each.notes else {}
+        content["promises"][each.name] = anyio.run(try_all, each)
+        keep(content)
+
+
+def measure_times(gateways: tuple[Gateway, ...], content: dict[str, Any], quick: bool) -> None:
+    """Time calls through all gateways, side by side."""
+    found, _ = available(gateways)
+    content["load"] = round(os.getloadavg()[0])
     for mode in ("legacy", "auto"):
         content["times"][mode] = anyio.run(measure, found, quick, mode)
-    return content
+        keep(content)
 
 
 def cell(text: str) -> str:
     """Text that stays in its cell."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    return text.replace(" ()", "").replace("|", "\\|").replace("\n", " ")
 
 
 def table(content: dict[str, Any]) -> list[str]:
@@ -72,7 +89,7 @@ def times(content: dict[str, Any]) -> list[str]:
     for name in content["promises"]:
         cells = []
         for mode in ("legacy", "auto"):
-            found = content["times"][mode].get(name, {})
+            found = content["times"].get(mode, {}).get(name, {})
             if "call" in found:
                 cells += [headline(found["call"]), headline(found[RATE])]
             else:
@@ -112,7 +129,7 @@ def page(content: dict[str, Any]) -> str:
             "The time of a call through the gateway as a multiple of the direct call's, and the calls a second",
             f"of {CALLERS} callers of one client as a part of the direct client's; in brackets the least and the",
             "most of the rounds. All gateways run side by side and take turns, call by call. Only ratios are given:",
-            f"the machine was doing other work meanwhile (load {content['load']}).",
+            f"the machine was doing other work meanwhile (load average {content.get('load', 'unknown')}).",
             "",
             *times(content),
             "",
@@ -128,21 +145,18 @@ def page(content: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateways", description=__doc__)
+    parser.add_argument("names", nargs="*", help="gateways whose promises are tried anew; all by default")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these, print, and write nothing")
-    parser.add_argument("--page", action="store_true", help="write the page from the results that there are")
+    parser.add_argument("--part", choices=("promises", "times"), help="measure this alone")
     options = parser.parse_args(argv)
     logging.disable(logging.CRITICAL)
-    if options.page:
-        PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
-        return 0
-    chosen = tuple(each for each in GATEWAYS if not options.only or each.name in options.only)
-    content = run(chosen, options.quick)
-    if options.only:
-        print(page(content))
-        return 0
-    RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    PAGE.write_text(page(content), encoding="utf-8")
+    if unknown := set(options.names) - {each.name for each in GATEWAYS}:
+        parser.error(f"no gateway named {sorted(unknown)[0]!r}; there are: {', '.join(each.name for each in GATEWAYS)}")
+    content = known()
+    if options.part != "times":
+        measure_promises(tuple(each for each in GATEWAYS if not options.names or each.name in options.names), content)
+    if options.part != "promises":
+        measure_times(GATEWAYS, content, options.quick)
     return 0
 
 

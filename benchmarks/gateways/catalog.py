@@ -85,7 +85,7 @@ def _own(home: Path, folder: Path, port: int, url: str) -> list[str]:
 def _fastmcp(home: Path, folder: Path, port: int, url: str) -> list[str]:
     program = (
         "from fastmcp.server import create_proxy\n"
-        f"proxy = create_proxy({url!r}, name='proxy', mode='auto')\n"
+        f"proxy = create_proxy({url!r}, name='proxy', mode='legacy')\n"
         f"proxy.run(transport='http', host='127.0.0.1', port={port}, show_banner=False)\n"
     )
     (folder / "proxy.py").write_text(program)
@@ -139,7 +139,7 @@ GATEWAYS = (
         "fastmcp",
         "pip",
         _fastmcp,
-        notes="`create_proxy(url, mode='auto')`; without a mode it speaks to the server in its client's era",
+        notes="`create_proxy(url, mode='legacy')`; without a mode it speaks to the server in its client's era",
     ),
     Gateway(
         "LiteLLM",

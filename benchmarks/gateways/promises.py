@@ -25,7 +25,7 @@ AWAY = 3.0
 WHOLE = 180.0
 """Seconds for one row of one gateway, the gateway's starts included."""
 COUNTED = 20
-LISTS = 20.0
+LISTS = 60.0
 """Seconds that a gateway may take to list the tools."""
 TOOLS = ("add", "count", "charge")
 OUTCOME = "mcpconn/outcome"
@@ -60,7 +60,7 @@ class Caller:
         except TimeoutError:
             return "no answer"
         except Exception as error:
-            return f"error: {error}"[:160]
+            return f"error: {str(error) or type(error).__name__}"[:160]
         text = "".join(getattr(block, "text", "") for block in result.content)
         if result.is_error:
             outcome = (result.meta or {}).get(OUTCOME)
