@@ -19,6 +19,7 @@ from mcpconn.gateway import Settings
 from mcpconn.gateway.access.config import AccessSettings
 from mcpconn.gateway.access.tokens import Issuer
 from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.serve import allow_files
 from mcpconn.gateway.upstream_auth.config import TokenExchange, UserLogin
 from tests.gateway.access.issuer import AUDIENCE, ISSUER, JWKS, Authority
 from tests.gateway.conftest import Gateway, gateway
@@ -97,7 +98,10 @@ async def test_users_with_their_own_tokens_come_and_go():
     # `make test-users` has 600 of them; each is some 20 requests.
     count = int(os.environ.get("MCPCONN_USERS", "20"))
     authority = Authority()
+    allow_files()
     async with office(authority) as (made, cloud, pool):
+        # Far fewer than there are users: what those who have gone left open is closed for those who come.
+        made.app.upstreams._at_most = 5 * AT_ONCE
         # Whoever comes first opens what stays open: listening sockets, the loop's own.
         await logged_in(made, cloud, "user100000")
         await visit(made, cloud, pool, authority, 100_000)
