@@ -52,7 +52,6 @@ class Manager(Owned, Mapping[str, Connection]):
 
     Entering does not wait for servers: one that is down must not stop the others. Calls wait for theirs. Where
     begin and end are in different tasks, `await manager.start()` and `await manager.aclose()` do what the block does.
-
     A manager, its connections and their calls belong to one event loop. For several threads there is `SyncManager`.
     """
 
@@ -78,6 +77,7 @@ class Manager(Owned, Mapping[str, Connection]):
         """
         self.policy = policy or Policy()
         self._shared = Shared(self.policy, clock=clock, rules=rules)
+        self.dials = self._shared.dials
         self._options = client_options
         self._connections: dict[str, Connection] = {}
         self._listeners: Listeners[Change] = Listeners()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import anyio
 
@@ -32,6 +33,16 @@ class Slot:
             self._held.pop().release_on_behalf_of(self)
 
 
+class Elsewhere(Protocol):
+    """Other processes that dial the same servers, such as the other replicas of a gateway."""
+
+    async def may_scout(self, origin: str) -> bool:
+        """Whether this process is the one that dials a server that refuses, in this second."""
+
+    async def returned(self, origin: str) -> None:
+        """This process has found that a server which had refused is back."""
+
+
 class Dials:
     """The dials of one manager: at most so many at once, to one origin and in all. Those that wait go in order."""
 
@@ -41,9 +52,14 @@ class Dials:
         self._origins: dict[str, anyio.CapacityLimiter] = {}
         self._members: dict[str, dict[object, Callable[[], None]]] = {}
         # A policy of shorter waits than a second, as tests have it, is not slowed down.
-        self._scouts = Scouts(min(policy.waiting_ceiling, policy.backoff.initial))
+        self._interval = min(policy.waiting_ceiling, policy.backoff.initial)
+        self._scouts = Scouts(self._interval)
         self._under_way = 0
         self._idle: anyio.Event | None = None
+        self._returned: dict[str, tuple[Route, anyio.Event]] = {}
+        """What other processes can have news of: where dials of this one were refused."""
+        self.elsewhere: Elsewhere | None = None
+        """Other processes; None if there are none."""
 
     async def dial(
         self, origin: str, route: Route | None, attempt: Callable[[Slot], Awaitable[Failure | None]]
@@ -64,6 +80,11 @@ class Dials:
             async with self._scouts.turn(None if alone else route) as turn:
                 if turn.failure is not None:
                     return turn.failure
+                known = None if route is None else self._scouts.failure(route)
+                if route is not None and known is not None and not await self._scouts_for_all(origin, route):
+                    # Still refused, another process has found by now. That counts as a dial of this one's.
+                    self._scouts.found(route, known)
+                    return known
                 async with self.take(origin) as slot:
                     # Those that waited for a slot behind a dial that was refused have to wait for their turn now.
                     if not (alone or turn.scout) and route is not None and self._scouts.refuses(route):
@@ -72,7 +93,26 @@ class Dials:
                 # Before the turn ends: who comes next must know.
                 if route is not None and self._scouts.found(route, failure):
                     self.server_returned(origin)
+                    if self.elsewhere is not None:
+                        await self.elsewhere.returned(origin)
                 return failure
+
+    async def _scouts_for_all(self, origin: str, route: Route) -> bool:
+        """Whether this process dials a server that refuses. If not, it waits for what another one's dial finds."""
+        if self.elsewhere is None or await self.elsewhere.may_scout(origin):
+            return True
+        _, returned = self._returned.setdefault(origin, (route, anyio.Event()))
+        with anyio.move_on_after(self._interval):
+            await returned.wait()
+        return returned.is_set()
+
+    def returned_elsewhere(self, origin: str) -> None:
+        """Another process has found that a server which had refused is back."""
+        route, event = self._returned.pop(origin, (None, None))
+        if route is not None and event is not None:
+            event.set()
+            self._scouts.found(route, None)
+        self.server_returned(origin)
 
     @asynccontextmanager
     async def take(self, origin: str) -> AsyncIterator[Slot]:

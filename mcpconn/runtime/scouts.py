@@ -74,6 +74,11 @@ class Scouts:
         """Whether the last dial of this route found the server refusing."""
         return route.port in self._refusals or route.url in self._refusals
 
+    def failure(self, route: Route) -> Failure | None:
+        """How the last dial of this route failed, if it found the server refusing."""
+        refusal = self._refusals.get(route.port) or self._refusals.get(route.url)
+        return None if refusal is None else refusal.failure
+
     @asynccontextmanager
     async def turn(self, route: Route | None) -> AsyncIterator[Turn]:
         """Wait while the server refuses, until a scout is due. Within the block, it is this one's turn.

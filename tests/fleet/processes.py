@@ -20,7 +20,7 @@ import anyio
 import httpx2
 import pytest
 
-STARTING = 60.0
+STARTING = 120.0
 """Seconds for a process to answer; Python takes several on a busy machine."""
 
 HAPROXY = """
@@ -186,6 +186,7 @@ class Fleet:
         with anyio.fail_after(STARTING):
             while process.poll() is None:  # noqa: ASYNC110 - nothing tells of a process's end
                 await anyio.sleep(0.02)
+        self.note(f"replica {number} is gone")
 
     async def roll(self) -> None:
         """Replace one replica after another, each by a successor at its address, without a kill."""

@@ -153,7 +153,7 @@ async def test_replicas_are_killed_and_replaced_under_load(tmp_path):
 
 @needs_haproxy()
 async def test_rolling_restarts_with_other_keys_lose_no_request(tmp_path):
-    async with fleet(tmp_path, keepalive=False) as made:
+    async with fleet(tmp_path, count=2, keepalive=False) as made:
         load = Load(made.url)
         async with anyio.create_task_group() as group:
             for number in range(6):

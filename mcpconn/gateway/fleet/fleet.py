@@ -36,6 +36,7 @@ from mcpconn.gateway.fleet.ownership import Ownership
 from mcpconn.gateway.fleet.peers import Peers
 from mcpconn.gateway.fleet.replies import Reply, unless
 from mcpconn.gateway.fleet.routing import Routing
+from mcpconn.gateway.fleet.scouts import FleetScouts
 from mcpconn.gateway.fleet.signing import Envelope, Signer
 from mcpconn.gateway.fleet.targets import Targets
 from mcpconn.gateway.parked import Ended, ParkingLot
@@ -46,6 +47,7 @@ from mcpconn.gateway.store import Store, StoreUnavailable
 from mcpconn.gateway.upstreams import Upstreams
 from mcpconn.names import Table
 from mcpconn.observe import log
+from mcpconn.runtime.dials import Dials
 
 if TYPE_CHECKING:
     from mcpconn.gateway.endpoint import Endpoint
@@ -71,6 +73,7 @@ class Fleet:
         tables: Mapping[str, Table],
         upstreams: Upstreams,
         parking: ParkingLot,
+        dials: Dials,
     ) -> None:
         """
         Args:
@@ -82,6 +85,7 @@ class Fleet:
             tables: Public names, by view.
             upstreams: The connections of clients.
             parking: Calls that wait for an answer of their client in this process.
+            dials: Those of this process to its servers.
         """
         self._settings = settings
         self._endpoints = endpoints
@@ -102,6 +106,8 @@ class Fleet:
         self.listener = Listener(
             signer, me=lambda: self.membership.name, owned=self._owned, serve=self._serve, bodies=bodies
         )
+        self.scouts = FleetScouts(store, dials)
+        self._dials = dials
         self._routing: Routing
         self._lost: dict[str, anyio.Event] = {}
         self._draining = False
@@ -146,10 +152,13 @@ class Fleet:
         await self.membership.renew()
         group.start_soon(serve)
         group.keep(self.membership.keep)
+        group.keep(self.scouts.listen)
+        self._dials.elsewhere = self.scouts
         log.info("gateway.fleet_joined", replica=self.membership.name, address=self.address)
         try:
             yield
         finally:
+            self._dials.elsewhere = None
             with anyio.CancelScope(shield=True):
                 await self._leave()
                 server.should_exit = server.force_exit = True
