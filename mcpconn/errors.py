@@ -26,7 +26,7 @@ from typing import Any
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
 
-from mcpconn.core.failures import Delivery, Failure, FailureKind
+from mcpconn.core.failures import Delivery, Failure, FailureKind, Trouble
 from mcpconn.core.machine import IllegalTransition as IllegalTransition
 from mcpconn.core.outcome import Outcome
 from mcpconn.core.states import State
@@ -42,6 +42,8 @@ class McpConnError(Exception):
 
 class ConfigError(McpConnError, ValueError):
     """A configuration that cannot be used. The message names the server, the key and the fix."""
+
+    trouble = Trouble.CONFIGURATION
 
     def __init__(self, message: str, *, server: str | None = None, key: str | None = None) -> None:
         super().__init__(message)

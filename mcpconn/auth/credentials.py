@@ -10,6 +10,8 @@ import anyio
 import httpx2
 from typing_extensions import Required, TypedDict
 
+from mcpconn.core.failures import Trouble
+
 Given = str | Mapping[str, str]
 """A bearer token, or headers."""
 Source = Callable[[], Given | Awaitable[Given]]
@@ -45,10 +47,9 @@ class Credentials(Protocol):
 
 
 class CredentialsRefused(Exception):
-    """The credentials cannot be renewed without a person. The text says what that person must do.
+    """The credentials cannot be renewed without a person. The text says what that person must do."""
 
-    The core's rules of classification know it by its name, as `FailureKind.AUTH`.
-    """
+    trouble = Trouble.CREDENTIALS_REFUSED
 
 
 class CredentialsUnavailable(httpx2.ConnectError):
@@ -56,6 +57,8 @@ class CredentialsUnavailable(httpx2.ConnectError):
 
     An error of connecting, because that is what it is to the request: it was not sent, and can be sent later.
     """
+
+    trouble = Trouble.CREDENTIALS_UNAVAILABLE
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         """

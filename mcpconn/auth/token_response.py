@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 import httpx2
 from mcp.shared.auth import OAuthToken
 
+from mcpconn.core.failures import Trouble
 from mcpconn.redact.redactor import Redactor
 
 LONGEST_LIFE = 10 * 365 * 86400
@@ -69,6 +70,8 @@ NAMED_TYPES = frozenset(
 
 class Unreadable(Exception):
     """The answer is neither tokens nor a refusal. The text says what it is and quotes nothing of it."""
+
+    trouble = Trouble.UNREADABLE_ANSWER
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,20 @@ class Delivery(str, Enum):
         return self.value
 
 
+class Trouble(Enum):
+    """What an exception of this package says of itself, in its attribute `trouble`.
+
+    The rules read it, so its class may be called anything. Exceptions of others are known by the names of their types.
+    """
+
+    CONFIGURATION = "the configuration cannot be used"
+    PROXY_REFUSED = "the proxy does not let the request through"
+    WRONG_SCHEME = "the server speaks TLS and the URL does not, or the other way round"
+    CREDENTIALS_UNAVAILABLE = "their source, or the authorization server, does not answer"
+    CREDENTIALS_REFUSED = "they cannot be renewed without a person"
+    UNREADABLE_ANSWER = "an answer cannot be read"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Everything observed about one failure. All of it is optional: what was not observed is None."""

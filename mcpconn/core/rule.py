@@ -42,7 +42,13 @@ class Rule:
         wanted = text.strip().lower()
         if not wanted:
             raise ValueError("Rule.phrase needs a text: an empty one would match every error")
-        return cls(because or f"the server said {text!r}", kind, delivery, False, lambda seen: wanted in seen.text)
+        return cls(
+            because or f"the server said {text!r}",
+            kind,
+            delivery,
+            proof=False,
+            matches=lambda seen: wanted in seen.text,
+        )
 
 
 def proof(because: str, kind: FailureKind, delivery: Delivery, when: Condition, *, quote: bool = True) -> Rule:

@@ -21,7 +21,7 @@ from mcpconn.core.conditions import (
     is_spoken,
     is_unknown_method,
 )
-from mcpconn.core.failures import Delivery, FailureKind
+from mcpconn.core.failures import Delivery, FailureKind, Trouble
 from mcpconn.core.rule import Rule, proof, suspicion
 from mcpconn.core.sdk_words import CANCELLED, CLOSED, CUT, NO_JSON, REDIRECTED, REFUSED, STREAM_CUT, UNREADABLE
 
@@ -249,7 +249,7 @@ LOCAL: tuple[Rule, ...] = (
         "its configuration cannot be used",
         FailureKind.CONFIG,
         Delivery.NOT_SENT,
-        lambda seen: seen.is_a("ConfigError") and seen.evidence.phase == "dial",
+        lambda seen: seen.is_own(Trouble.CONFIGURATION) and seen.evidence.phase == "dial",
     ),
     proof(
         "the server's certificate is not trusted",
@@ -261,19 +261,19 @@ LOCAL: tuple[Rule, ...] = (
         "the proxy refused the request",
         FailureKind.CONFIG,
         Delivery.NOT_SENT,
-        lambda seen: seen.is_a("ProxyRefused"),
+        lambda seen: seen.is_own(Trouble.PROXY_REFUSED),
     ),
     proof(
         "the URL's scheme is not the server's",
         FailureKind.CONFIG,
         Delivery.NOT_SENT,
-        lambda seen: seen.is_a("WrongScheme"),
+        lambda seen: seen.is_own(Trouble.WRONG_SCHEME),
     ),
     suspicion(
         "the credentials cannot be had now",
         FailureKind.UNAVAILABLE,
         Delivery.NOT_SENT,
-        lambda seen: seen.is_a("CredentialsUnavailable"),
+        lambda seen: seen.is_own(Trouble.CREDENTIALS_UNAVAILABLE),
     ),
     suspicion(
         "the server cannot be reached",
@@ -321,7 +321,7 @@ LOCAL: tuple[Rule, ...] = (
         FailureKind.AUTH,
         Delivery.REJECTED,
         # The SDK's other OAuth errors are subclasses of its OAuthFlowError.
-        lambda seen: seen.is_a("OAuthFlowError", "CredentialsRefused"),
+        lambda seen: seen.is_a("OAuthFlowError") or seen.is_own(Trouble.CREDENTIALS_REFUSED),
     ),
     suspicion(
         "no answer in time",
@@ -334,7 +334,7 @@ LOCAL: tuple[Rule, ...] = (
         FailureKind.PROTOCOL,
         Delivery.UNKNOWN,
         # No message, another request's, too large, wrongly compressed, ...
-        lambda seen: seen.is_a("Unreadable", "RequestError", "StreamError"),
+        lambda seen: seen.is_own(Trouble.UNREADABLE_ANSWER) or seen.is_a("RequestError", "StreamError"),
     ),
     proof(
         "the command cannot be started",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from mcpconn.core.failures import Evidence
+from mcpconn.core.failures import Evidence, Trouble
 from mcpconn.core.phrases import is_session_refusal, names_session
 
 # Types are known by name, since the core imports no I/O library: asyncio's and concurrent.futures'
@@ -104,6 +104,10 @@ class Seen:
         """What an exception of our own says of itself; None if none does. So its class may be called anything."""
         said = (getattr(error, attribute, None) for error in self.errors)
         return next((value for value in said if value is not None), None)
+
+    def is_own(self, trouble: Trouble) -> bool:
+        """Whether any exception is one of ours, and says this of itself."""
+        return any(getattr(error, "trouble", None) is trouble for error in self.errors)
 
     @property
     def local(self) -> bool:

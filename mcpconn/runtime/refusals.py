@@ -48,10 +48,10 @@ def advice(failure: Failure | None, wait: float | None) -> str:
 
 def _at_fault(failure: Failure) -> str:
     """What a person has to look at. Not everything that only a person can fix is in the server's entry."""
-    found = {type(error).__name__ for error in Seen(failure.evidence).errors}
-    if failure.evidence.http_status == 407 or found & {"ProxyError", "ProxyRefused"}:
+    seen = Seen(failure.evidence)
+    if failure.evidence.http_status == 407 or seen.is_a("ProxyError"):
         return "the proxy or its settings"
-    if "SSLCertVerificationError" in found:
+    if seen.is_a("SSLCertVerificationError"):
         return "the server's certificate, or what is trusted here"
     return "the server's configuration"
 

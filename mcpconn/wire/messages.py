@@ -28,6 +28,8 @@ from mcp_types import (
 )
 from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
 
+from mcpconn.core.failures import Trouble
+
 MODELLED_SHARE = 25
 """One in so many of `Limits.values` may be an item that the SDK's models describe. Measured: validating a text
 block costs 16 us, twice 8, parsing any value 0.1 us; so both limits stand for about 0.3 s, in which no other
@@ -48,6 +50,8 @@ class Unreadable(ValueError):
         broken: It is no JSON, so nothing at all is known of what it says.
         anonymous: It is an answer that names no request.
     """
+
+    trouble = Trouble.UNREADABLE_ANSWER
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 
+from mcpconn.core.failures import Trouble
 from mcpconn.wire.environment import ProxySetting
 from mcpconn.wire.reasons import place
 
@@ -14,7 +15,9 @@ UNABLE = range(500, 600)
 
 
 class ProxyRefused(httpx2.ProxyError):
-    """The proxy does not let this request through. The rules know it by its name, as a matter of configuration."""
+    """The proxy does not let this request through."""
+
+    trouble = Trouble.PROXY_REFUSED
 
 
 class Proxied(httpx2.AsyncBaseTransport):

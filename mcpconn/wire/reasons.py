@@ -12,6 +12,8 @@ import re
 import socket
 import ssl
 
+from mcpconn.core.failures import Trouble
+
 NOT_TLS = frozenset(
     {
         "WRONG_VERSION_NUMBER",
@@ -41,7 +43,9 @@ UNKNOWN_NAME = frozenset(
 
 
 class WrongScheme(Exception):
-    """The server speaks TLS and the URL does not, or the other way round. The rules know it by its name."""
+    """The server speaks TLS and the URL does not, or the other way round."""
+
+    trouble = Trouble.WRONG_SCHEME
 
 
 def place(host: str, port: int | None = None) -> str:

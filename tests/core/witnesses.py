@@ -18,31 +18,15 @@ import httpx2
 from mcp import MCPError
 from mcp.client.auth import OAuthFlowError, OAuthRegistrationError, OAuthTokenError
 
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.core import Delivery, Evidence, FailureKind
+from mcpconn.errors import ConfigError
 from mcpconn.wire.child import CannotStart, ChildExited
 from mcpconn.wire.messages import MessageTooLarge
+from mcpconn.wire.proxied import ProxyRefused
+from mcpconn.wire.reasons import WrongScheme
 
 K, D = FailureKind, Delivery
-
-
-class ConfigError(ValueError):
-    """Named as the one that says: the entry of this server cannot be used."""
-
-
-class ProxyRefused(httpx2.ProxyError):
-    """Named as the wire's own."""
-
-
-class WrongScheme(Exception):
-    """Named as the wire's own."""
-
-
-class CredentialsRefused(Exception):
-    """Named as the one that says: only a person can renew them."""
-
-
-class CredentialsUnavailable(httpx2.ConnectError):
-    """Named as the one that says: not now."""
 
 
 @dataclass(frozen=True)
