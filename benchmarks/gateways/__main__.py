@@ -111,24 +111,24 @@ def page(content: dict[str, Any]) -> str:
             "keeps a journal of what it ran. Each gateway is started as its own documentation shows, with its",
             "defaults.",
             "",
-            f"Measured on {content['date']}, {content['machine']}. Gateways change: look at the versions, and",
-            "measure again.",
+            f"Measured on {content['date']}, {content['machine']}.",
+            "Gateways change: look at the versions, and measure again.",
             "",
             "## What a client is told",
             "",
             *table(content),
             "",
-            "- *answers*: the first call after it is answered. *dead*: six calls over five seconds or more, on the",
-            "  same client, are all refused. *no answer*: nothing within 20 s.",
+            "- *answers*: the first call after it is answered. *dead*: six calls over five seconds or more, on",
+            "  the same client, all fail. *no answer*: nothing within 20 s.",
             '- "ran 1 x" is from the journal. The tool is not marked as safe to repeat, so it must not run twice.',
             "- `unknown` says that the tool may have run, in the text and in a field that a program can read.",
-            "- Modern clients keep no session with a gateway.",
+            "- A modern client keeps no session. With a gateway that knows only the legacy protocol, it speaks that.",
             "",
             "## What a call costs",
             "",
             "The time of a call through the gateway as a multiple of the direct call's, and the calls a second",
             f"of {CALLERS} callers of one client as a part of the direct client's; in brackets the least and the",
-            "most of the rounds. All gateways run side by side and take turns, call by call. Only ratios are given:",
+            "most of the rounds. All gateways run side by side and take turns. Only ratios are given:",
             f"the machine was doing other work meanwhile (load average {content.get('load', 'unknown')}).",
             "",
             *times(content),
@@ -147,12 +147,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateways", description=__doc__)
     parser.add_argument("names", nargs="*", help="gateways whose promises are tried anew; all by default")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--part", choices=("promises", "times"), help="measure this alone")
+    parser.add_argument("--part", choices=("promises", "times", "page"), help="do this alone")
     options = parser.parse_args(argv)
     logging.disable(logging.CRITICAL)
     if unknown := set(options.names) - {each.name for each in GATEWAYS}:
         parser.error(f"no gateway named {sorted(unknown)[0]!r}; there are: {', '.join(each.name for each in GATEWAYS)}")
     content = known()
+    if options.part == "page":
+        keep(content)
+        return 0
     if options.part != "times":
         measure_promises(tuple(each for each in GATEWAYS if not options.names or each.name in options.names), content)
     if options.part != "promises":
