@@ -100,6 +100,7 @@ OPTIONAL = frozenset({"tests/integrations"})
 ONCE = (
     "tests/conformance/test_gateway.py::test_the_gateway_fails_nothing_that_its_server_passes",
     "tests/fire/test_bad_network.py::test_an_answer_cut_after_any_number_of_bytes_is_never_taken_for_another",
+    "tests/gateway/test_everything.py::test_it_passes_between_processes_and_reaches_nobody_else",
     "tests/gateway/test_foreign_clients.py::test_the_inspector_lists_and_calls",
     "tests/gateway/test_foreign_clients.py::test_the_typescript_sdk_outlives_the_gateway",
     "tests/fleet/test_processes.py::test_a_key_sent_to_another_replica_runs_once",

@@ -357,14 +357,15 @@ class Forwarder:
 
         async def run(parked: Parked | None = None) -> Json:
             call.parked = parked
-            answer = await connection.request(
-                method,
-                sent,
-                progress_callback=call.progress,
-                before=prepare,
-                idempotent=self._idempotent(call, call.server, method, sent),
-                rounds=not is_modern(call.ctx),
-            )
+            with self._relay.during(call, connection.name):
+                answer = await connection.request(
+                    method,
+                    sent,
+                    progress_callback=call.progress,
+                    before=prepare,
+                    idempotent=self._idempotent(call, call.server, method, sent),
+                    rounds=not is_modern(call.ctx),
+                )
             if guard is not None:
                 await guard.after()
             answer = self._answered(call.server, method, answer)

@@ -1,8 +1,9 @@
 """From a server to the client that it is for: questions, log messages, changed lists, updated resources.
 
 A callback finds the request on whose behalf it runs by `CALL`. Without one (a legacy child over stdio sends what it
-likes when it likes) it goes to the one client of its connection; if the connection is shared, to nobody, because
-nothing may reach another client than the one it belongs to.
+likes when it likes) it is for the one client of its connection, on the stream of a request that is in flight there, if
+there is one. If the connection is shared, or several requests of modern clients are in flight on it, it goes to nobody,
+because nothing may reach another client than the one it belongs to.
 
 A legacy client that listens to its event stream is told at once. For one that does not, notifications wait for its
 next request and go out on that stream, the latest of each kind.
@@ -85,6 +86,33 @@ class Relay:
         self._listeners: dict[str, tuple[str, Principal | None, InMemorySubscriptionBus]] = {}
         # By connection and URI, the sessions and listeners that asked to be told.
         self._watchers: dict[tuple[str, str], set[str]] = {}
+        # By connection, the requests that its server has not answered yet.
+        self._in_flight: dict[str, list[Call]] = {}
+
+    @contextmanager
+    def during(self, call: Call, connection: str) -> Iterator[None]:
+        """A server has a request of a client's, for as long as the block runs."""
+        calls = self._in_flight.setdefault(connection, [])
+        calls.append(call)
+        try:
+            yield
+        finally:
+            calls.remove(call)
+            if not calls:
+                self._in_flight.pop(connection, None)
+
+    def _call(self, client: Downstream) -> Call | None:
+        """The request on whose behalf the present code runs, as far as it can be told.
+
+        Over stdio the request is not known, but its connection is: a session's is for one client, and a principal's
+        has often one request in flight.
+        """
+        known = CALL.get()
+        if known is not None or client is EVERYBODY:
+            return known
+        calls = self._in_flight.get(current_connection().name, ())
+        certain = len(calls) == 1 or client.sid is not None
+        return calls[-1] if calls and certain else None
 
     # -- what a connection is given
 
@@ -125,7 +153,7 @@ class Relay:
 
     async def _ask(self, client: Downstream, question: Any, answer: type[BaseModel]) -> Any:
         """Ask the client. An error of its own is the answer, too."""
-        call = CALL.get()
+        call = self._call(client)
         if call is not None and client is EVERYBODY and _ability(question) not in call.client.abilities:
             return types.ErrorData(code=INVALID_REQUEST, message=f"this client supports no {_ability(question)}")
         question = _next_hop(question, call)
@@ -149,7 +177,7 @@ class Relay:
         return channel.level if channel is not None else None
 
     async def _log(self, client: Downstream, params: types.LoggingMessageNotificationParams) -> None:
-        call = CALL.get()
+        call = self._call(client)
         dumped = params.model_dump(by_alias=True, mode="json", exclude_none=True)
         if call is not None and is_modern(call.ctx):
             if params.level in allowed_log_levels(call.ctx.protocol_version, call.ctx.meta):

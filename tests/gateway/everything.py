@@ -1,4 +1,4 @@
-"""A server with every feature of the protocol, in either era, as an object or as a program: `PORT [stdio]`.
+"""A server with every feature of the protocol, in either era, as an object or as a program: `PORT [ERA]` or `stdio`.
 
 Its tools do to their client whatever their arguments say, so that a test needs no other way to reach it; the tool
 `journal` tells what it saw.
@@ -27,8 +27,9 @@ from mcp.server.subscriptions import (
     ToolsListChanged,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.types import ASGIApp
 
-from tests.gateway.questions import Asking
+from tests.gateway.questions import Asking, modern_only
 
 Context = ServerRequestContext[Any, Any]
 
@@ -256,7 +257,8 @@ def main() -> None:
     if sys.argv[1] == "stdio":
         anyio.run(_stdio)
         return
-    app = Everything().server().streamable_http_app()
+    app: ASGIApp = Everything().server().streamable_http_app()
+    app = modern_only(app) if sys.argv[2:] == ["auto"] else app
     _Announced(uvicorn.Config(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="critical")).run()
 
 

@@ -120,10 +120,11 @@ def modern_only(app: ASGIApp) -> ASGIApp:
     """A server that refuses clients of the older era: the SDK's serves both."""
 
     async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        if request.headers.get("mcp-protocol-version") in MODERN_PROTOCOL_VERSIONS:
+        modern = MODERN_PROTOCOL_VERSIONS
+        if scope["type"] != "http" or Request(scope).headers.get("mcp-protocol-version") in modern:
             await app(scope, receive, send)
             return
+        request = Request(scope, receive)
         body = await request.body()
         error = {"code": -32022, "message": "Unsupported protocol version", "data": {"supported": ["2026-07-28"]}}
         named = json.loads(body).get("id") if body else None

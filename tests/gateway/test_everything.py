@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,9 +19,15 @@ from mcp import Client, MCPError
 from tests.gateway.conftest import gateway
 from tests.gateway.everything import FORGED, LONG, TEMPLATE, URI, Everything
 from tests.gateway.questions import answers, serving
+from tests.gateway.test_killed import Process
 from tests.support import text_of
+from tests.wire.sockets import free_port
 
 pytestmark = pytest.mark.anyio
+
+
+LOOK_AGAIN = 0.1
+"""Seconds between two looks whether a server is there."""
 
 
 class Person:
@@ -28,16 +37,27 @@ class Person:
         self.name, self.mode = name, mode
         self.logs: list[str] = []
         self.messages: list[Any] = []
+        self.everything: list[str] = []
+        """All that was sent to this client and is no answer to it, as it came."""
         self._news = anyio.Event()
 
         async def log(params: types.LoggingMessageNotificationParams) -> None:
             self.logs.append(str(params.data))
+            self.everything.append(params.model_dump_json())
 
         async def message(message: Any) -> None:
             self.messages.append(message)
+            self.everything.append(repr(message))
             self._news.set()
 
-        options = {**answers(name), **options}
+        def noted(callback: Any) -> Any:
+            async def answer(*args: Any) -> Any:
+                self.everything += [repr(each) for each in args[1:]]
+                return await callback(*args)
+
+            return answer
+
+        options = {**{each: noted(callback) for each, callback in answers(name).items()}, **options}
         self.client = Client(url, mode=mode, logging_callback=log, message_handler=message, **options)
 
     @property
@@ -90,6 +110,35 @@ async def in_process(mode: str, server_mode: str, **options: Any) -> AsyncIterat
         for person in (ann, bob):
             await stack.enter_async_context(person.client)
         yield World(ann, bob, server_mode)
+
+
+@asynccontextmanager
+async def as_processes(folder: Path, mode: str, server_mode: str, **options: Any) -> AsyncIterator[World]:
+    """The same with a process for the gateway, and one for the server; or one for each client, over stdio."""
+    entry: dict[str, Any] = {"command": sys.executable, "args": ["-m", "tests.gateway.everything", "stdio"]}
+    entry |= {"env": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}, "mode": "legacy"}
+    with anyio.fail_after(300):
+        async with AsyncExitStack() as stack:
+            if server_mode != "stdio":
+                port = await free_port()
+                command = [sys.executable, "-m", "tests.gateway.everything", str(port), server_mode]
+                server = await stack.enter_async_context(await anyio.open_process(command, env=os.environ, stderr=None))
+                stack.callback(server.kill)
+                assert server.stdout is not None
+                assert await server.stdout.receive() == b"ready\n"
+                entry = {"url": f"http://127.0.0.1:{port}/mcp", "mode": server_mode}
+            made = Process(folder, "")
+            made.file.write_text(json.dumps({"mcpServers": {"all": entry}}), encoding="utf-8")
+            await made.start()
+            stack.push_async_callback(made.kill)
+            async with Client(made.url, mode="legacy") as first:
+                # A child takes its time to start, and what it says of its use is known only then.
+                while not (await first.list_tools()).tools:  # noqa: ASYNC110 - it is another process
+                    await anyio.sleep(LOOK_AGAIN)
+            ann, bob = (Person(name, made.url, mode, **options) for name in ("ann", "bob"))
+            for person in (ann, bob):
+                await stack.enter_async_context(person.client)
+            yield World(ann, bob, "legacy" if server_mode == "stdio" else server_mode)
 
 
 PAIRS = [
@@ -344,3 +393,37 @@ async def test_it_passes_through(mode, server_mode, check):
     options = {"log_level": "info"} if mode != "legacy" else {}
     async with in_process(mode, server_mode, **options) as world:
         await CHECKS[check](world)
+
+
+OF_ONE_SESSION = ("cancellation", "changes", "subscriptions")
+"""What one client sees of what another did in the server: children over stdio have nothing in common."""
+
+
+@pytest.mark.parametrize(("mode", "server_mode"), [*PAIRS, pytest.param("legacy", "stdio", id="legacy-stdio")])
+async def test_it_passes_between_processes_and_reaches_nobody_else(tmp_path, mode, server_mode):
+    options = {"log_level": "info"} if mode != "legacy" else {}
+    async with as_processes(tmp_path, mode, server_mode, **options) as world:
+        for name, check in CHECKS.items():
+            if (name == "roots changed" and mode != "legacy") or (server_mode == "stdio" and name in OF_ONE_SESSION):
+                continue
+            try:
+                await check(world)
+            except BaseException as error:
+                error.add_note(f"while checking {name}")
+                raise
+        for person, other in ((world.ann, "bob"), (world.bob, "ann")):
+            assert person.everything
+            assert not [said for said in person.everything if other in said.replace("annotations", "")]
+
+
+async def test_a_child_asks_a_modern_client_whose_call_is_the_only_one(tmp_path):
+    """Over stdio nothing says which of two calls a question is for; then nobody is asked."""
+    async with as_processes(tmp_path, "auto", "stdio") as world:
+        assert text_of(await world.ann.call("form")) == "accept ann"
+        assert text_of(await world.bob.call("form")) == "accept bob"
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.ann.call, "slow")
+            await world.until("slow ann began")
+            with pytest.raises(MCPError, match="no client is there"):
+                await world.bob.call("form")
+            group.cancel_scope.cancel()
