@@ -177,7 +177,7 @@ class App:
                     tables=self._tables,
                     upstreams=self.upstreams,
                     parking=parking,
-                    dials=self.manager.dials,
+                    gate=self._gate,
                 )
             for name, view in self.settings.views.items():
                 self._endpoints[name] = endpoint = self._endpoint(view, relay, parking)

@@ -34,6 +34,7 @@ from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.profiles import Profile, Profiles, Wanted
 from mcpconn.gateway.upstream_auth.users import NoCredentials, UserAuth
 from mcpconn.manager import Manager
+from mcpconn.runtime.dials import Dials
 
 Scope = Literal["client", "user", "shared"]
 
@@ -98,6 +99,11 @@ class Upstreams:
         self._modern_only: set[str] = set()
         self._profiles = Profiles()
         self._levels = LogLevels()
+
+    @property
+    def dials(self) -> Dials:
+        """The dials of all connections."""
+        return self._manager.dials
 
     def lister(self, server: str, client: Downstream) -> Connection:
         """The connection whose lists a client sees.

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.config import AccessSettings
 from mcpconn.gateway.access.credentials import INBOUND_KEY, Identity, NotNow, Refused
-from mcpconn.gateway.access.keys import PREFIX, principal_of_key
+from mcpconn.gateway.access.keys import PREFIX, hash_of, principal_of_key
 from mcpconn.gateway.access.limits import Limits, TooMany
 from mcpconn.gateway.access.rights import RIGHTS_KEY, Rights
 from mcpconn.gateway.asgi import header, refuse, replay, until
@@ -66,22 +66,36 @@ class Gate:
         self._ended = ended
         self._wall = wall
         self._limits = Limits(now)
+        self._known: dict[str, str] = {}
+        self._refused: set[str] = set()
+        self.removed: Callable[[str], None] = lambda key_hash: None
+        """Told of the hash of each key that is removed from the file."""
         self._streams: defaultdict[Principal, set[anyio.Event]] = defaultdict(set)
 
     async def watch(self) -> None:
         """End what belongs to keys that are removed, for as long as the gateway runs."""
-        known: set[Principal] = set()
+        known: dict[str, str] = {}
         while True:
             keys = self.settings.keys
             try:
-                present = {principal_of_key(name) for name in keys.names()} if keys is not None else set()
+                present = keys.hashes() if keys is not None else {}
             except ConfigError as error:
                 log.error("gateway.keys_unusable", error=str(error))
-                present = set()
-            for principal in known - present:
-                self.revoke(principal)
-            known = present
+                present = {}
+            else:
+                for key_hash in known.keys() - present.keys():
+                    self.removed(key_hash)
+            for name in set(known.values()) - set(present.values()):
+                self.revoke(principal_of_key(name))
+            known = self._known = present
             await anyio.sleep(LOOK)
+
+    def refuse(self, key_hash: str) -> None:
+        """A key was removed in another process: it opens nothing here, whatever this process's file says."""
+        self._refused.add(key_hash)
+        name = self._known.get(key_hash)
+        if name is not None and list(self._known.values()).count(name) == 1:
+            self.revoke(principal_of_key(name))
 
     def revoke(self, principal: Principal) -> None:
         """End the streams of a principal that may not go on."""
@@ -184,8 +198,14 @@ class Gate:
             ConfigError: the key file cannot be read.
         """
         if self.settings.keys is not None and (credential.startswith(PREFIX) or not self.settings.issuers):
-            return _at_once(self.settings.keys.identify, credential)
+            return _at_once(self._identify_key, credential)
         return self.settings.tokens.identify(credential)
+
+    def _identify_key(self, key: str) -> Identity:
+        if hash_of(key) in self._refused:
+            raise Refused("the key is unknown or was removed")
+        assert self.settings.keys is not None
+        return self.settings.keys.identify(key)
 
     async def _challenge(self, scope: Scope, send: Send, reason: str | None) -> None:
         """401 with what a client needs to get a credential (RFC 6750, section 3; RFC 9728, section 5.1)."""

@@ -47,10 +47,15 @@ class KeyFile:
             ConfigError: the file has become unreadable. The keys that were in it before open nothing.
         """
         self.refresh()
-        name = self._names.get(_hash(key))
+        name = self._names.get(hash_of(key))
         if name is None:
             raise Refused("the key is unknown or was removed")
         return Identity(principal_of_key(name))
+
+    def hashes(self) -> dict[str, str]:
+        """The name of each key, by its hash."""
+        self.refresh()
+        return dict(self._names)
 
     def names(self) -> list[str]:
         """Names of all keys, in the order in which they were added."""
@@ -70,7 +75,7 @@ class KeyFile:
             raise ConfigError(f"key {name!r}: there is one of this name; remove it first", key="name")
         key = PREFIX + secrets.token_urlsafe(32)
         made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._wall()))
-        self._write([*entries, {"name": name, "sha256": _hash(key), "made": made}])
+        self._write([*entries, {"name": name, "sha256": hash_of(key), "made": made}])
         return key
 
     def remove(self, name: str) -> None:
@@ -142,5 +147,6 @@ def principal_of_key(name: str) -> Principal:
     return Principal(f"key:{name}")
 
 
-def _hash(key: str) -> str:
+def hash_of(key: str) -> str:
+    """What is kept of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -35,6 +35,7 @@ from mcpconn.gateway.fleet.membership import Membership
 from mcpconn.gateway.fleet.ownership import Ownership
 from mcpconn.gateway.fleet.peers import Peers
 from mcpconn.gateway.fleet.replies import Reply, unless
+from mcpconn.gateway.fleet.revocations import Keys, Revocations
 from mcpconn.gateway.fleet.routing import Routing
 from mcpconn.gateway.fleet.scouts import FleetScouts
 from mcpconn.gateway.fleet.signing import Envelope, Signer
@@ -47,7 +48,6 @@ from mcpconn.gateway.store import Store, StoreUnavailable
 from mcpconn.gateway.upstreams import Upstreams
 from mcpconn.names import Table
 from mcpconn.observe import log
-from mcpconn.runtime.dials import Dials
 
 if TYPE_CHECKING:
     from mcpconn.gateway.endpoint import Endpoint
@@ -73,7 +73,7 @@ class Fleet:
         tables: Mapping[str, Table],
         upstreams: Upstreams,
         parking: ParkingLot,
-        dials: Dials,
+        gate: Keys,
     ) -> None:
         """
         Args:
@@ -85,7 +85,7 @@ class Fleet:
             tables: Public names, by view.
             upstreams: The connections of clients.
             parking: Calls that wait for an answer of their client in this process.
-            dials: Those of this process to its servers.
+            gate: The keys that clients have.
         """
         self._settings = settings
         self._endpoints = endpoints
@@ -106,8 +106,9 @@ class Fleet:
         self.listener = Listener(
             signer, me=lambda: self.membership.name, owned=self._owned, serve=self._serve, bodies=bodies
         )
-        self.scouts = FleetScouts(store, dials)
-        self._dials = dials
+        self._dials = upstreams.dials
+        self.scouts = FleetScouts(store, self._dials)
+        self.revocations = Revocations(store, gate)
         self._routing: Routing
         self._lost: dict[str, anyio.Event] = {}
         self._draining = False
@@ -153,6 +154,7 @@ class Fleet:
         group.start_soon(serve)
         group.keep(self.membership.keep)
         group.keep(self.scouts.listen)
+        group.keep(self.revocations.follow)
         self._dials.elsewhere = self.scouts
         log.info("gateway.fleet_joined", replica=self.membership.name, address=self.address)
         try:

@@ -1,0 +1,74 @@
+"""A key that is removed on one replica is refused on all of them, within a second.
+
+Each machine has a key file of its own. What is shared is a log of hashes of keys that were removed: each replica reads
+on in it twice a second, because a hint alone may be lost. A key that was removed stays refused for as long as a session
+could have been begun with it, also where a file still has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import anyio
+
+from mcpconn.gateway.session_ids import LIFETIME
+from mcpconn.gateway.store import Key, Store, StoreUnavailable
+from mcpconn.observe import log
+
+LOG = Key("revoked", "keys")
+LOOK = 0.5
+"""Seconds between looks at the log."""
+KEPT = 10_000
+"""Keys that are remembered; more are not removed in a month."""
+
+
+class Keys(Protocol):
+    """The keys of this replica; the gate has them."""
+
+    removed: Callable[[str], None]
+    """Told of the hash of a key that was removed from this replica's file."""
+
+    def refuse(self, key_hash: str) -> None:
+        """Refuse a key from now on, and end what its holder has open."""
+
+
+class Revocations:
+    """The keys that are refused on all replicas."""
+
+    def __init__(self, store: Store, keys: Keys, *, sleep: Callable[[float], Awaitable[Any]] = anyio.sleep) -> None:
+        """
+        Args:
+            store: Shared by all replicas.
+            keys: Those of this one.
+            sleep: Waits between looks.
+        """
+        self._store = store
+        self._keys = keys
+        self._sleep = sleep
+        self._untold: list[str] = []
+        self._read = 0
+        keys.removed = self._untold.append
+
+    async def follow(self) -> None:
+        """Tell the others, and hear of what they have removed, for as long as this runs."""
+        while True:
+            try:
+                await self.look()
+            except StoreUnavailable as error:
+                # What was removed here is refused here; the others are told when the store is back.
+                log.debug("gateway.fleet_not_told", error=str(error))
+            await self._sleep(LOOK)
+
+    async def look(self) -> None:
+        """Tell and hear once.
+
+        Raises:
+            StoreUnavailable: it is to be tried again.
+        """
+        while self._untold:
+            await self._store.append(LOG, self._untold[0].encode("ascii"), ttl=LIFETIME, keep=KEPT)
+            self._untold.pop(0)
+        for number, key_hash in await self._store.entries(LOG, after=self._read):
+            self._keys.refuse(key_hash.decode("ascii", "replace"))
+            self._read = number
