@@ -230,7 +230,7 @@ class Connection(Owned, Known, Methods, Arguments):
         await self.wait_ready(timeout)
 
     async def update_credentials(self, auth: Any = None, timeout: float | None = None) -> None:
-        """Use other credentials, or read the present ones anew; reconnects a connection that failed for lack of them.
+        """Use other credentials, or read the present ones again; reconnects a connection that failed for lack of them.
 
         Args:
             auth: Used from now on, as `ServerConfig.auth`. None: the present ones were renewed at their source,
@@ -294,7 +294,7 @@ class Connection(Owned, Known, Methods, Arguments):
     # -- for the catalogue
 
     async def tell_watchers(self) -> None:
-        """Have those who watch resources read them again, because updates may have been missed."""
+        """Tell subscribers of resources to read them again, because updates may have been missed."""
         await self._restore.tell_watchers()
 
     async def usable(self) -> bool:

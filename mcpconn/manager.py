@@ -234,7 +234,7 @@ class Manager(Owned, Mapping[str, Connection]):
         self[name].close()
 
     def enable(self, name: str) -> Connection:
-        """Connect a server that was disabled anew, by its entry. Of one that is not disabled, nothing is changed.
+        """Connect a disabled server again, by its entry. One that is not disabled is left as it is.
 
         Returns:
             The connection; a new object if there was anything to do.
@@ -291,7 +291,7 @@ class Manager(Owned, Mapping[str, Connection]):
         return self._listeners.subscribe(listener)
 
     def observe(self, listener: Callable[[Notice], None]) -> Callable[[], None]:
-        """As `subscribe`, with replays and finished calls, too."""
+        """As `subscribe`, and also with retries and finished calls."""
         return self._observers.subscribe(listener)
 
     def changes(self) -> Changes:

@@ -25,7 +25,7 @@ def _usable(backoff: Backoff) -> Backoff:
 
 @settings
 class Policy:
-    """How patient a connection is. Immutable; use `dataclasses.replace` for a variant.
+    """Timeouts, limits and backoff of connections. Immutable; use `dataclasses.replace` for a variant.
 
     Raises:
         ConfigError: a value that cannot be used; `key` says which.

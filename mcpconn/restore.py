@@ -92,7 +92,7 @@ class Restore:
         await self._catalog.first_listing(session, busy=self._busy())
 
     async def tell_watchers(self) -> None:
-        """Have those who watch resources read them again, because updates may have been missed."""
+        """Tell subscribers of resources to read them again, because updates may have been missed."""
         for uri in sorted(self.subscriptions):
             params = types.ResourceUpdatedNotificationParams(uri=uri)
             try:

@@ -53,7 +53,7 @@ class CredentialsRefused(Exception):
 
 
 class CredentialsUnavailable(httpx2.ConnectError):
-    """The credentials are not to be had now: their source, or the authorization server, does not answer.
+    """The credentials cannot be obtained now: their source, or the authorization server, does not answer.
 
     An error of connecting, because that is what it is to the request: it was not sent, and can be sent later.
     """
@@ -84,7 +84,7 @@ def as_headers(given: Given) -> Mapping[str, str]:
 
 
 class StaticBearer:
-    """A bearer token that nothing but a person renews."""
+    """A bearer token that only a person can renew."""
 
     renewable = False
     """A refusal is looked into (the connection is probed) rather than answered by a refresh."""

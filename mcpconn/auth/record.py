@@ -31,7 +31,7 @@ class NotARecord(ValueError):
 
 @dataclass(frozen=True)
 class Mark:
-    """Somebody is about to spend the record's refresh token, or has."""
+    """A note that a process is about to use the record's refresh token, or has used it."""
 
     holder: str
     """Who: a name that no other holder has, and that a person can make something of (host, process)."""

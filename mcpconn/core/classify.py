@@ -14,7 +14,7 @@ from mcpconn.core.summary import summary
 def classify(
     evidence: Evidence, rules: Iterable[Rule] = DEFAULT_RULES, *, redact: Callable[[str], str] = str
 ) -> Failure:
-    """What the evidence amounts to.
+    """Classify the evidence of a failure.
 
     Args:
         evidence: What was observed.
