@@ -16,7 +16,7 @@
     IllegalTransition                      an event that cannot happen in a state: a bug, not a condition
 
 An error that the server's application returned is not among them: it arrives as the SDK's `MCPError`,
-untouched. `CallFailed` is an `MCPError` too, so that code written for `mcp.Client` keeps working.
+unchanged. `CallFailed` is an `MCPError` too, so that code written for `mcp.Client` keeps working.
 """
 
 from __future__ import annotations

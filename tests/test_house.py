@@ -19,7 +19,8 @@ TESTS = ROOT / "tests"
 
 MAX_LINES = 400
 ODD_WORDS = re.compile(
-    r"\b(made again|makes? again|mend(s|ed|ing)?|grave|Returns its end|[Ww]aiters there are none|for want of)\b"
+    r"\b(made again|makes? again|mend(s|ed|ing)?|grave|Returns its end|[Ww]aiters there are none|for want of"
+    r"|untouched|goodbyes?|smells?|to be had|is told in|Tell how it is)\b"
 )
 """What native technical English says otherwise: retry, fix, final, an unsubscribe function, reconnects, for lack of."""
 MAX_NAMES = 150
@@ -131,6 +132,37 @@ DOCUMENTS = [*files(ROOT / "docs", "*.md"), ROOT / "README.md", *files(PACKAGE)]
 def test_words_are_those_of_the_field(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if ODD_WORDS.search(line)] == []
+
+
+MARKDOWN = [*files(ROOT / "docs", "*.md"), *sorted(ROOT.glob("*.md")), ROOT / "tests" / "README.md"]
+WIDTH = 100
+NOT_FOLDED = re.compile(r"docs/(conformance|comparison)\.md|docs/howto/(serve|fleet|gateway|upstream)[\w-]*\.md")
+"""Reports that runs write, and the pages about the gateway, which grow from day to day."""
+
+
+def too_wide(text: str) -> Iterator[str]:
+    """Lines of prose that are too long. Tables, code and lists of names cannot be folded."""
+    fence = ""
+    for line in text.splitlines():
+        mark = re.match(r"\s*(`{3,}|~{3,})", line)
+        if mark is not None:
+            fence = "" if fence and line.strip().startswith(fence) else fence or mark[1]
+        elif len(line) > WIDTH and not fence and not re.match(r"\s*(\||members:|!\[)|    \s*\S", line):
+            yield line
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=named)
+def test_prose_is_folded(path: Path) -> None:
+    if NOT_FOLDED.fullmatch(named(path)) is None:
+        assert list(too_wide(path.read_text(encoding="utf-8"))) == [], f"at most {WIDTH} columns"
+
+
+def test_a_long_line_of_prose_is_found() -> None:
+    long = "word " * 30
+    assert list(too_wide(f"# Title\n{long}\n| {long} |\n```text\n{long}\n```\n    {long}\n- {long}\n")) == [
+        long,
+        f"- {long}",
+    ]
 
 
 OTHER_PRIVATE = {"os._exit", "parts._replace", "connection._supervisor", "_core", "_run"}

@@ -25,7 +25,7 @@ class Credentials(Protocol):
         """Headers for the next request. Asked for each request, so this should not take long.
 
         Raises:
-            Exception: they are not to be had now. The request is not sent, and the connection tries again later.
+            Exception: they cannot be obtained now. The request is not sent, and the connection tries again later.
         """
 
     async def refresh(self, challenge: str | None) -> bool:

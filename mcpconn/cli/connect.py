@@ -30,7 +30,7 @@ TIMEOUT = 20.0
 SHOWN_LINES = 10
 """Lines of stderr that are shown of a child that failed."""
 DRAIN = 1.0
-"""Seconds for goodbyes. Nobody who has pressed Ctrl-C wants to wait for a server that is slow to end."""
+"""Seconds for ending sessions. Nobody who has pressed Ctrl-C wants to wait for a server that is slow to end."""
 
 
 @dataclass

@@ -76,7 +76,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         State.READY,
         Event.SUSPECTED,
         State.READY,
-        "something smells; a probe of the same session runs, one at a time",
+        "evidence that is no proof; a probe of the same session runs, one at a time",
     ),
     Transition(State.READY, Event.LOST, State.RECONNECTING, "proof that the session or its transport is gone"),
     Transition(State.READY, Event.GIVE_UP, State.FAILED, "proof that only a person can fix it"),

@@ -86,7 +86,7 @@ def call_tool_result(
 ) -> Coroutine[Any, Any, types.CallToolResult] | types.CallToolResult:
     """Call a tool and answer with a `CallToolResult`, whatever happens. To be awaited, unless `manager` is synchronous.
 
-    A success is the server's result, untouched. A failure has `is_error`, a text that tells a model what happened,
+    A success is the server's result, unchanged. A failure has `is_error`, a text that tells a model what happened,
     whether the tool ran and what to do, and `mcpconn/outcome` in its `_meta`. Only a cancellation, a KeyboardInterrupt
     and a SystemExit pass.
 

@@ -99,7 +99,7 @@ class Session:
         """No further calls: end it when those in flight are done.
 
         Args:
-            lost: Why it is known to be gone, if it is: then the server is not told goodbye.
+            lost: Why it is known to be gone, if it is: then the session is not ended with a DELETE.
         """
         if lost is not None and self.link is not None:
             # The first reason stays: what fails after it is its consequence.

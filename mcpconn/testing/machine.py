@@ -62,7 +62,7 @@ time the loop runs idle for so many rounds: with 10,000, a spinning handler took
 
 
 def told_alone(run: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A test whose failure is told in a few lines: what was broken, and the shortest sequence that shows it.
+    """A test whose failure is described in a few lines: what was broken, and the shortest sequence that shows it.
 
     The frames of the traceback are those of hypothesis and of the sandbox, and the log has a line for every fault that
     was put in: neither says anything about the handler. Under pytest both are left out. `--full-trace` has them.

@@ -292,7 +292,7 @@ class StreamableHttp:
             )
             self._group.start_soon(standalone.run)
 
-    async def goodbye(self) -> None:
+    async def end_session(self) -> None:
         """Tell the server that the session is over, unless it knows."""
         if self._session_id is None or self._watch.lost or self._watch.ended:
             return
@@ -322,4 +322,4 @@ async def streamable_http(
         finally:
             if transport is not None:
                 # Outside of the group, which is cancelled by now; the client is still open.
-                await transport.goodbye()
+                await transport.end_session()

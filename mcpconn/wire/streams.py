@@ -64,7 +64,7 @@ class _Stream:
     """A stream that its transport closes, at its own end.
 
     Closed by the session before, an answer that comes late would be an error in the transport, and would
-    interrupt its goodbye to the server.
+    interrupt its DELETE to the server.
     """
 
     async def aclose(self) -> None:

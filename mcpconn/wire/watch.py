@@ -59,7 +59,7 @@ class Watch:
         self.ended = False
         """The transport has ended: no answer can come any more."""
         self.lost = False
-        """The session is known to be gone: do not say goodbye to it."""
+        """The session is known to be gone: do not end it with a DELETE."""
         self.reason: BaseException | None = None
         """Why the transport ended, where somebody knows."""
         self.stream = StreamRecord(chance)

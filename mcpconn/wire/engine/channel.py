@@ -209,7 +209,7 @@ class SecureChannel:
                     self.flush_nowait()
                     return None
             except ssl.SSLError as error:
-                # Servers close without saying goodbye in TLS. h11 knows whether a message was complete.
+                # Servers close without TLS's close_notify. h11 knows whether a message was complete.
                 if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or _is_eof(error):
                     return b""
                 raise
