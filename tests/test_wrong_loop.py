@@ -39,6 +39,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "disable": ("srv",),
     "enable": ("srv",),
     "reload": ("mcp.json",),
+    "end_session": ("session", "2025-11-25"),
 }
 OF_THE_CATALOG = {"capabilities", "list_page", "tell_watchers"}
 FREE = {"subscribe", "observe", "status", "usage", "present", "from_file", "keys", "items", "values", "get", "spawn"}

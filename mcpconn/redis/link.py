@@ -259,6 +259,6 @@ def _coredis() -> ModuleType:
     try:
         from mcpconn.redis import client
     except ModuleNotFoundError as error:
-        how = "pip install 'mcp-connection-manager[redis]'"
+        how = f"pip install '.[redis]' in a clone of mcpconn, or pip install {error.name}"
         raise ConfigError(f"a store in Redis needs {error.name}: {how}", key="store") from None
     return client

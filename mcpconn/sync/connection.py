@@ -93,6 +93,11 @@ class SyncConnection:
         return self._here.protocol_version
 
     @property
+    def session_id(self) -> str | None:
+        """As `Connection.session_id`."""
+        return self._here.session_id
+
+    @property
     def _here(self) -> Connection:
         # A forked child knows nothing of the connection's state, and must not take its parent's for its own.
         if self._background.forked:
@@ -134,6 +139,10 @@ class SyncConnection:
     def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
         """The former name of `update_credentials`."""
         self.update_credentials(auth, timeout)
+
+    def end_session(self, session_id: str, version: str) -> bool:
+        """As `Connection.end_session`."""
+        return self._call(self._connection.end_session, session_id, version)
 
     def request(
         self, method: str, params: Mapping[str, Any] | None = None, **options: Unpack[SyncRequestOptions]

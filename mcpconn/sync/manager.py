@@ -114,9 +114,9 @@ class SyncManager(Mapping[str, SyncConnection]):
         """As `Manager.get_or_add`."""
         return self._view(self._background.apply(partial(self._manager.get_or_add, name, entry, ttl=ttl)))
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, drain: bool = True) -> None:
         """As `Manager.remove`."""
-        self._background.apply(partial(self._manager.remove, name))
+        self._background.apply(partial(self._manager.remove, name, drain=drain))
 
     def disable(self, name: str) -> None:
         """As `Manager.disable`."""
