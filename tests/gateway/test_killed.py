@@ -101,7 +101,8 @@ async def test_clients_outlive_their_gateway(tmp_path, mode):
                 await client.session.send_request(
                     types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri)), types.EmptyResult
                 )
-            capabilities = client.server_capabilities
+                await client.set_logging_level("error")
+            before, capabilities = set(script.states), client.server_capabilities
             await made.kill()
             await made.start()
             for number in range(2):
@@ -126,6 +127,10 @@ async def test_clients_outlive_their_gateway(tmp_path, mode):
                         script.notify("notifications/resources/updated", {"uri": uri.partition("+")[2]})
                         await client.send_ping()
                 assert set(news) == {uri}
+                # The new upstream session was told what the old one knew: its notifications are for this client.
+                told = [state for session, state in script.states.items() if session not in before]
+                assert "error" in [state.log_level for state in told]
+                assert {uri.partition("+")[2]} in [state.subscriptions for state in told]
 
 
 @MODES
