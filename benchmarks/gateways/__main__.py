@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -68,8 +69,9 @@ def measure_times(gateways: tuple[Gateway, ...], content: dict[str, Any], quick:
 
 
 def cell(text: str) -> str:
-    """Text that stays in its cell."""
-    return text.replace(" ()", "").replace("|", "\\|").replace("\n", " ")
+    """Text that stays in its cell, with no more than the beginning of an error's own words."""
+    text = re.sub(r"dead \((.{30}).*\)$", r"dead (\1...)", text.replace(" ()", "").replace("\n", " "))
+    return text.replace("|", "\\|")
 
 
 def table(content: dict[str, Any]) -> list[str]:

@@ -75,13 +75,13 @@ async def _take_turns(callers: dict[str, Caller], quick: bool) -> dict[str, dict
 
         return call
 
-    calls, rounds = (80, 4) if quick else (480, 8)
+    calls, rounds, seconds = (80, 4, 1.0) if quick else (320, 8, 2.0)
     took = await alternate({name: work(name) for name in callers}, calls=calls, rounds=rounds)
     rates: dict[str, list[float]] = {name: [] for name in callers}
     for turn in range(rounds):
         names = list(callers)
         for name in names if turn % 2 else reversed(names):
-            rates[name].append(await _rate(work(name), 100 if quick else 300))
+            rates[name].append(await _rate(work(name), seconds))
     found: dict[str, dict[str, Any]] = {}
     for name in callers:
         if name == DIRECT or name in wrong:
@@ -96,21 +96,21 @@ def _plain(found: Ratio) -> dict[str, float]:
     return {"ratio": round(found.figure, 3), "least": round(low, 3), "most": round(high, 3)}
 
 
-async def _rate(call: Any, calls: int) -> float:
-    """Calls a second, with many callers of one client."""
-    left = calls
+async def _rate(call: Any, seconds: float) -> float:
+    """Calls a second, with many callers of one client. Calls that have begun are waited for."""
+    done = 0
+    began = time.perf_counter()
 
     async def one() -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
+        nonlocal done
+        while time.perf_counter() - began < seconds:
             await call()
+            done += 1
 
-    began = time.perf_counter()
     async with anyio.create_task_group() as group:
         for _ in range(CALLERS):
             group.start_soon(one)
-    return calls / (time.perf_counter() - began)
+    return done / (time.perf_counter() - began)
 
 
 def headline(found: dict[str, Any]) -> str:
