@@ -19,6 +19,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Literal
 
+import anyio
 import mcp_types as types
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -40,6 +41,9 @@ Scope = Literal["client", "user", "shared"]
 
 IDLE = 15 * 60.0
 """Seconds after which a connection that nobody uses is closed. The next request opens another."""
+RECENT = 30.0
+"""Seconds for which a connection that was asked for is not closed to make room: its call may still wait for the era,
+the log level or a list (5, 5 and 1 s at most) before it counts as one."""
 AT_MOST = 1000
 """Connections for clients and users at once; above it the one used longest ago is closed."""
 ERA_PATIENCE = 5.0
@@ -95,6 +99,8 @@ class Upstreams:
         self._open: dict[str, Connection] = {}
         self._of_session: dict[str, set[str]] = {}
         self._principals: dict[str, Principal] = {}
+        self._asked: dict[str, float] = {}
+        """When a connection was last asked for, by the event loop's clock."""
         # Servers that were seen to refuse the older era.
         self._modern_only: set[str] = set()
         self._profiles = Profiles()
@@ -303,6 +309,7 @@ class Upstreams:
         if connection is None or connection.state is State.CLOSED:
             return None
         self._open[name] = self._manager.get_or_add(name, connection.config, ttl=self._idle)
+        self._asked[name] = anyio.current_time()
         return self._open[name]
 
     def _add(self, name: str, config: ServerConfig, principal: Principal | None) -> Connection:
@@ -311,6 +318,7 @@ class Upstreams:
         token = CALL.set(None)
         try:
             self._open[name] = connection = self._manager.get_or_add(name, config, ttl=self._idle)
+            self._asked[name] = anyio.current_time()
         finally:
             CALL.reset(token)
         if principal is not None:
@@ -319,13 +327,16 @@ class Upstreams:
 
     def _make_room(self) -> None:
         for name in [name for name, each in self._open.items() if each.state is State.CLOSED]:
-            del self._open[name]
-            self._principals.pop(name, None)
+            self._remove(name)
         while len(self._open) >= self._at_most:
-            idle = next((name for name, each in self._open.items() if each.usage()[0] == 0), None)
-            if idle is None:
+            if (idle := next((name for name in self._open if self._is_idle(name)), None)) is None:
                 return
             self._remove(idle)
+
+    def _is_idle(self, name: str) -> bool:
+        """Whether no call is on a connection, and none is about to be: one that was just asked for is."""
+        _, busy, _ = self._open[name].usage()
+        return not busy and anyio.current_time() - self._asked.get(name, 0.0) >= RECENT
 
     def of_user(self, server: str, principal: Principal) -> list[Connection]:
         """The connections that a principal has to a server."""
@@ -371,6 +382,7 @@ class Upstreams:
     def _remove(self, name: str, *, drain: bool = True) -> None:
         self._open.pop(name, None)
         self._principals.pop(name, None)
+        self._asked.pop(name, None)
         if name in self._manager:
             self._manager.remove(name, drain=drain)
 

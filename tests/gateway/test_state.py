@@ -18,6 +18,7 @@ from mcpconn.gateway import Settings
 from mcpconn.gateway.access.config import AccessSettings
 from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.access.rights import Rights
+from mcpconn.testing import Script
 from tests.gateway.conftest import Gateway, gateway, served
 from tests.support import text_of
 
@@ -138,3 +139,18 @@ async def test_a_client_scope_ends_with_its_session():
             assert await count(one) == 1
             assert len(made.app.manager) == 2
         assert len(made.app.manager) == 1
+
+
+async def test_above_the_cap_the_longest_unused_is_closed(monkeypatch):
+    monkeypatch.setattr("mcpconn.gateway.upstreams.RECENT", 0.0)
+    script = Script()
+    async with gateway(script) as made, AsyncExitStack() as stack:
+        made.app.upstreams._at_most = 2
+        clients = [await stack.enter_async_context(Client(made.url, mode="legacy")) for _ in range(3)]
+        for client in clients:
+            assert text_of(await client.call_tool("a__add", {"a": 1, "b": 2})) == "3"
+        own = [name for name in made.app.manager if "#" in name]
+        assert len(own) == 2
+        # Whoever was closed is connected again when it calls, and the next in line makes room.
+        assert text_of(await clients[0].call_tool("a__add", {"a": 1, "b": 3})) == "4"
+        assert len([name for name in made.app.manager if "#" in name]) == 2
