@@ -15,6 +15,8 @@ comma := ,
 space := $() $()
 # Where pyenv holds the other Pythons, all of them are made visible, and not the default one alone.
 NOX = $(if $(shell command -v pyenv),PYENV_VERSION="$$(pyenv versions --bare | grep -E '^3\.1[0-9]+\.[0-9]+$$' | paste -sd :)" )$(BIN)/nox --reuse-existing-virtualenvs
+# What make chaos does: make chaos CHAOS_ARGS="--seconds 60 --seed 3"
+CHAOS_ARGS ?= --seconds 600
 # What make soak does: make soak SOAK_ARGS="--seeds 100 --backend trio"
 SOAK_ARGS ?= --seeds 1000
 # What make bench does: make bench BENCH_ARGS="--quick calls"
@@ -25,7 +27,7 @@ TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo demo-svg bench bench-gateways soak \
-  mutate conformance \
+  chaos mutate conformance \
   compat canary frameworks docs dist clean distclean
 
 help:
@@ -47,6 +49,7 @@ help:
 	@echo "make compat       the SDK's own test suite, with Connection in the place of mcp.Client"
 	@echo "make conformance  the official suite, with and without mcpconn, as client and as server; writes docs/conformance.md"
 	@echo "make soak         a thousand simulated days of outages, from a thousand seeds"
+	@echo "make chaos        ten minutes of a gateway, its servers and clients, while they are killed"
 	@echo "make mutate       change the core line by line; does a test notice?"
 	@echo "make demo         watch connections break and recover"
 	@echo "make demo-svg     record the demo: its moving picture, and the excerpt in the README"
@@ -127,6 +130,9 @@ bench: $(VENV)/.installed-bench
 # BENCH_ARGS="--part promises fastmcp" tries one anew.
 bench-gateways: $(INSTALLED)
 	$(BIN)/python -m benchmarks.gateways $(BENCH_ARGS)
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m tests.gateway.chaos $(CHAOS_ARGS)
 
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(SOAK_ARGS)

@@ -27,6 +27,8 @@ SLOW: dict[str, tuple[str, ...]] = {
     # Servers that cannot be trusted: with MATRICES, in every combination of case, engine, era and event loop.
     "hostile": (
         "tests/gateway/test_bad_input.py",
+        "tests/gateway/test_faults.py",
+        "tests/gateway/test_outages.py",
         "tests/test_hostile.py",
         "tests/test_untrusted_answers.py",
         "tests/test_concurrency.py::test_five_hundred_calls_on_a_forgotten_session_cost_one_initialize",
@@ -38,6 +40,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/cancellation",
         "tests/core/test_model.py::test_the_model_keeps_every_invariant",
         "tests/fire",
+        "tests/gateway/test_chaos.py::test_nobody_is_told_anything_untrue",
         "tests/properties",
         "tests/simulation",
         "tests/testing/test_handler_machine.py::test_a_broken_handler_is_found_by_search",
@@ -64,6 +67,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/gateway/test_handing_on.py",
         "tests/gateway/test_everything.py",
         "tests/gateway/test_killed.py",
+        "tests/gateway/test_outages.py::test_a_gateway_process_dials_once_a_second",
         "tests/gateway/test_starting.py::test_a_file_that_cannot_be_served_is_one_line",
         "tests/gateway/test_starting.py::test_a_taken_port_is_one_line",
         "tests/gateway/test_store.py::test_of_several_processes_one_wins",

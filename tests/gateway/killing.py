@@ -1,29 +1,34 @@
-"""`mcpconn serve` with a store that kills its process at one operation on the ledger: `FILE STATE PORT OPERATION WHEN`.
+"""`mcpconn serve` with a store that kills its process at one operation: `FILE STATE SOCKET OPERATION WHEN`.
 
-OPERATION is the name of a method of the store, WHEN is `before` or `after`.
+SOCKET is the number of a listening socket that was passed. OPERATION is the name of a method of the store, and WHEN is
+`before` or `after`. The operation is one on the ledger; `append` is the one that keeps a charge's answer for a client
+whose stream is cut.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from mcpconn.gateway import endpoint, serve
+from mcpconn.gateway import serve
 from mcpconn.gateway.store import FileStore, Key
 
 
 class KillingStore(FileStore):
-    """Ends the process with SIGKILL at one operation on a record of the ledger."""
+    """Ends the process with SIGKILL at one operation."""
 
     operation = when = ""
 
     async def _at(self, name: str, key: Key, *args: Any, **options: Any) -> Any:
         hit = name == self.operation and key.group.startswith("ledger/")
+        if name == self.operation == "append":
+            hit = key.group.startswith("events/") and b"charged" in args[0]
         if hit and self.when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = await getattr(super(), name)(key, *args, **options)
@@ -43,19 +48,20 @@ class KillingStore(FileStore):
     async def delete(self, key: Key, *args: Any, **options: Any) -> Any:
         return await self._at("delete", key, *args, **options)
 
+    async def append(self, key: Key, value: bytes, **options: Any) -> Any:
+        return await self._at("append", key, value, **options)
+
 
 def main() -> None:
-    path, state, port, KillingStore.operation, KillingStore.when = sys.argv[1:]
+    path, state, passed, KillingStore.operation, KillingStore.when = sys.argv[1:]
     vars(serve)["FileStore"] = KillingStore
-    # Starting Python takes several seconds on a machine that runs other tests; the SDK's client comes back twice.
-    vars(endpoint)["COME_BACK"] = 10_000
 
     def ready() -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
 
     app = serve.make_app(Path(path), state=Path(state), one_person=True, say=lambda line: None)
-    accepting = serve.listening_socket(serve.Listen("127.0.0.1", int(port)))
+    accepting = socket.socket(fileno=int(passed))
     anyio.run(lambda: serve.serve_http(app, accepting, ready=ready))
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import anyio
 import mcp_types as types
@@ -25,6 +26,8 @@ from mcpconn.testing import HttpServer, Script, faults
 pytestmark = pytest.mark.anyio
 
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
+SAFETY = 300.0
+"""Seconds after which a test that hangs is ended: each start of a gateway takes 30 s on a machine that is busy."""
 META: Any = {IDEMPOTENCY_KEY: "k"}
 
 
@@ -40,14 +43,22 @@ class Process:
     def __init__(self, folder: Path, url: str) -> None:
         self.file, self.state = folder / "mcp.json", folder / "state"
         self.file.write_text(json.dumps({"mcpServers": {"a": {"url": url}}}), encoding="utf-8")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        # It outlives the process, as a supervisor's does: who connects in between waits in its queue.
+        listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port = listening.getsockname()[1]
+        self._listening = listening.detach()
+        finalize(self, os.close, self._listening)
         self.url = f"http://127.0.0.1:{self.port}/mcp"
         self.process: anyio.abc.Process | None = None
 
     async def start(self, operation: str = "none", when: str = "before") -> None:
-        command = [sys.executable, "-m", "tests.gateway.killing", str(self.file), str(self.state), str(self.port)]
-        self.process = await anyio.open_process([*command, operation, when], stderr=subprocess.DEVNULL, env=os.environ)
+        command = [sys.executable, "-m", "tests.gateway.killing", str(self.file), str(self.state)]
+        self.process = await anyio.open_process(
+            [*command, str(self._listening), operation, when],
+            pass_fds=[self._listening],
+            stderr=subprocess.DEVNULL,
+            env=os.environ,
+        )
         assert self.process.stdout is not None
         assert (await self.process.stdout.receive()).startswith(b"ready")
 
@@ -60,7 +71,7 @@ class Process:
 
 @asynccontextmanager
 async def serving(folder: Path, script: Script) -> AsyncIterator[Process]:
-    with anyio.fail_after(90):
+    with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server:
             made = Process(folder, server.url)
             try:
@@ -180,3 +191,25 @@ async def test_a_call_that_died_with_the_gateway_is_unknown(tmp_path, mode):
         assert outcome(result) == "unknown"
         assert outcome(await client.call_tool("a__add", {"a": 1, "b": 2})) == "answered"
     assert script.executions["slow_charge"] == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_answer_that_was_stored_outlives_the_gateway(tmp_path, when):
+    script = Script()
+    async with serving(tmp_path, script) as made:
+        await made.kill()
+        await made.start("append", when)
+        async with Client(made.url, mode="legacy") as client, anyio.create_task_group() as group:
+            await client.list_tools()
+
+            async def restart() -> None:
+                assert made.process is not None
+                await made.process.wait()
+                await made.kill()
+                await made.start()
+
+            group.start_soon(restart)
+            result = await client.call_tool("a__charge", {"amount": 1})
+            assert outcome(result) == ("answered" if when == "after" else "unknown")
+            assert outcome(await client.call_tool("a__add", {"a": 1, "b": 2})) == "answered"
+    assert script.executions["charge"] == 1

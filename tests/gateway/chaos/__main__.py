@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from collections import Counter
@@ -15,9 +16,9 @@ from tests.gateway.chaos.clients import ChaosClient
 from tests.gateway.chaos.verdict import lines, of_audit, of_calls, of_sessions
 from tests.gateway.chaos.world import SERVERS, World
 
-CALM = 60.0
-"""Seconds in which every client has to finish its last calls, once nothing is killed any more. It is a call's deadline
-and some more for a busy machine; beyond it a client counts as stuck."""
+CALM = 300.0
+"""Seconds in which every client has to finish its last calls, once nothing is killed any more: five times a call's
+deadline, for a machine that is busy with other things. Beyond it a client counts as stuck."""
 
 
 @dataclass
@@ -74,7 +75,7 @@ async def live_through(folder: Path, *, seconds: float, clients: int = 20, seed:
             await world.chaos(anyio.current_time() + seconds)
             for user in users:
                 user.over.set()
-            group.cancel_scope.deadline = anyio.current_time() + CALM + 60
+            group.cancel_scope.deadline = anyio.current_time() + CALM
         if group.cancel_scope.cancelled_caught:
             report.problems.append("a client did not come to its end")
         left = await world.stop()
@@ -118,6 +119,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="an empty folder to leave the journals in")
     options = parser.parse_args()
+    # The SDK logs each broken connection with its traceback, and this run is made of them.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as made:
         folder = options.keep or Path(made)
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ import anyio.abc
 from mcpconn.gateway.access.keys import KeyFile
 
 SERVER = Path(__file__).with_name("server.py")
-START = 60.0
+START = 300.0
 """Seconds for a process to start on a machine that runs other tests."""
 SERVERS = ("old", "new", "child")
 """A legacy and a modern server over HTTP, and one that the gateway starts for each client."""
@@ -75,6 +75,7 @@ class World:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/mcp"
         self._gateway: anyio.abc.Process | None = None
+        self._started: list[anyio.abc.Process] = []
         self.killed: Counter[str] = Counter()
 
     def journal(self, server: str) -> Path:
@@ -104,9 +105,11 @@ class World:
     def kill_now(self) -> None:
         """End what is left, after a failure of the run as well."""
         self._listening.close()
-        if self._gateway is not None:
-            with suppress(ProcessLookupError):
-                self._gateway.kill()
+        for process in self._started:
+            # One that was waited for is not known by its number any more.
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
 
     def children(self) -> list[int]:
         """Process ids of the stdio servers that run."""
@@ -192,6 +195,7 @@ class World:
                 stderr=log,
                 env=os.environ,
             )
+        self._started.append(process)
         with anyio.fail_after(START):
             while self.log().count("serving ") == before:  # noqa: ASYNC110 - a file has no event
                 await anyio.sleep(0.05)

@@ -1,0 +1,116 @@
+"""A server is away while a hundred calls wait for it: each is answered once it is back, and it is not hammered."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from itertools import pairwise
+from typing import Any, Literal
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client
+
+from mcpconn.testing import FaultProxy, HttpServer, Script, ScriptTransport
+from mcpconn.testing.clock import virtual_backend
+from tests.gateway.inside import FRONTS, inside
+from tests.gateway.test_killed import SAFETY, Process
+from tests.support import UNFINISHED_STREAMS, text_of
+
+pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
+
+CLIENTS, EACH = 20, 5
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The gateway is served on asyncio alone."""
+    return virtual_backend("asyncio")
+
+
+class Noting(ScriptTransport):
+    """Notes when somebody tried to connect in vain."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        self.at: list[float] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self.down:
+            self.at.append(anyio.current_time())
+        return await super().handle_async_request(request)
+
+
+class Calls:
+    """A hundred calls of all clients, half of them of a tool that may not run twice."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.last = 0.0
+
+    async def make(self, client: Client, number: int) -> None:
+        tool = "charge" if number % 2 else "add"
+        result = await client.call_tool(f"a__{tool}", {"amount": number, "a": number, "b": 0})
+        assert text_of(result) == (f"charged {number}" if number % 2 else str(number))
+        self.texts.append(text_of(result))
+        self.last = anyio.current_time()
+
+
+@pytest.mark.parametrize("seconds", [3, 30])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize("front", FRONTS)
+async def test_calls_wait_for_a_server_that_is_away(front: str, era: Literal["legacy", "modern"], seconds: int) -> None:
+    script, calls = Script(era=era), Calls()
+    transport = Noting(script)
+    async with inside(script, transport=transport) as made, AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(made.client(front)) for _ in range(1 if front == "stdio" else CLIENTS)
+        ]
+        for client in clients:
+            await client.call_tool("a__add", {"a": 1, "b": 1})
+        before = script.executions.copy()
+        transport.down = True
+        transport.drop()
+        await anyio.sleep(0.5)
+        async with anyio.create_task_group() as group:
+            for number in range(CLIENTS * EACH):
+                group.start_soon(calls.make, clients[number % len(clients)], number)
+            began = anyio.current_time()
+            await anyio.sleep(seconds)
+            transport.down = False
+            back = anyio.current_time()
+    assert len(calls.texts) == CLIENTS * EACH
+    assert script.executions["charge"] - before["charge"] == CLIENTS * EACH // 2
+    assert calls.last - back < 2.5
+    # What was sent before anybody knew of the outage is no dial.
+    dials = [at for at in transport.at if at > began + 1]
+    assert len(dials) <= seconds
+    assert all(after - first >= 0.79 for first, after in pairwise(dials))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
+async def test_a_gateway_process_dials_once_a_second(tmp_path: Any, mode: Any) -> None:
+    script, calls = Script(), Calls()
+    with anyio.fail_after(SAFETY):
+        async with HttpServer(script) as server, FaultProxy(server) as proxy, AsyncExitStack() as stack:
+            made = Process(tmp_path, proxy.url)
+            stack.push_async_callback(made.kill)
+            await made.start()
+            clients = [await stack.enter_async_context(Client(made.url, mode=mode)) for _ in range(CLIENTS)]
+            for client in clients:
+                await client.call_tool("a__add", {"a": 1, "b": 1})
+            proxy.refusing = True
+            proxy.reset()
+            async with anyio.create_task_group() as group:
+                await anyio.sleep(0.5)
+                for number in range(CLIENTS * EACH):
+                    group.start_soon(calls.make, clients[number % CLIENTS], number)
+                await anyio.sleep(0.5)
+                accepted = proxy.accepted
+                await anyio.sleep(3)
+                # One of each second, and one that was due just then.
+                assert proxy.accepted - accepted <= 4
+                proxy.refusing = False
+    assert len(calls.texts) == CLIENTS * EACH
+    assert script.executions["charge"] == CLIENTS * EACH // 2
