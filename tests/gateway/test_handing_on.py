@@ -17,6 +17,8 @@ import pytest
 from mcp import Client
 
 from mcpconn.testing import HttpServer, Script
+from tests.gateway.test_idle import INITIALIZE, INITIALIZED, ask
+from tests.gateway.test_killed import SAFETY
 from tests.support import text_of
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +49,7 @@ async def start(folder: Path, listening: socket.socket) -> anyio.abc.Process:
 @pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
 async def test_sigterm_under_load_loses_no_call(tmp_path, mode: Any):
     script = Script()
-    with anyio.fail_after(90), socket.create_server(("127.0.0.1", 0)) as listening:
+    with anyio.fail_after(SAFETY), socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
         async with HttpServer(script) as server:
             (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"a": {"url": server.url}}}))
@@ -84,3 +86,50 @@ async def test_sigterm_under_load_loses_no_call(tmp_path, mode: Any):
     assert not failed
     assert set(answered) == {"charged 1"}
     assert script.executions["charge"] == len(answered)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
+async def test_what_is_open_at_sigterm_comes_to_its_end(tmp_path, mode: Any):
+    script, began = Script(), anyio.Event()
+    script.on_execute = lambda _: began.set()
+    with anyio.fail_after(SAFETY), socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        async with HttpServer(script) as server:
+            (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"a": {"url": server.url}}}))
+            first = await start(tmp_path, listening)
+            streaming, used, unused = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(3)]
+            # A stream of events, a socket on which a request comes after SIGTERM, and one on which none comes in time.
+            session = (await ask(streaming, "POST", INITIALIZE)).partition("mcp-session-id: ")[2].partition("\r\n")[0]
+            await ask(streaming, "POST", INITIALIZED, session)
+            await ask(streaming, "GET", session=session)
+            await ask(used, "POST", INITIALIZE)
+            await ask(unused, "POST", INITIALIZE)
+            results: list[str] = []
+
+            async def in_flight() -> None:
+                async with Client(f"http://127.0.0.1:{port}/mcp", mode=mode) as client:
+                    results.append(text_of(await client.call_tool("a__slow_charge", {"seconds": 2})))
+                    results.append(text_of(await client.call_tool("a__add", {"a": 1, "b": 2})))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(in_flight)
+                await began.wait()
+                first.send_signal(signal.SIGTERM)
+                second = await start(tmp_path, listening)
+                ended = b""
+                while not ended.endswith(b"0\r\n\r\n"):
+                    ended += await streaming.receive()
+            assert results == ["slept 2", "3"]
+            assert "connection: close" in (await ask(used, "POST", INITIALIZE)).lower()
+            with pytest.raises(anyio.EndOfStream):
+                await unused.receive()
+            await unused.send(b"POST /mcp HTTP/1.1\r\n")
+            assert first.stdout is not None
+            said = b"".join([piece async for piece in first.stdout])
+            assert b"1 requests came after their connection had been closed; they did not run" in said
+            assert await first.wait() == 0
+            second.terminate()
+            await second.wait()
+            for each in (streaming, used, unused, first, second):
+                await each.aclose()
+    assert script.executions["slow_charge"] == 1
