@@ -29,14 +29,15 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Noting(ScriptTransport):
-    """Notes when somebody tried to connect in vain."""
+    """Notes when somebody tried to open a session in vain."""
 
     def __init__(self, script: Script) -> None:
         super().__init__(script)
         self.at: list[float] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self.down:
+        # The first request of a session; `server/discover` is a probe's, too, with a later id.
+        if self.down and b'"id":1,' in await request.aread():
             self.at.append(anyio.current_time())
         return await super().handle_async_request(request)
 
@@ -75,17 +76,17 @@ async def test_calls_wait_for_a_server_that_is_away(front: str, era: Literal["le
         async with anyio.create_task_group() as group:
             for number in range(CLIENTS * EACH):
                 group.start_soon(calls.make, clients[number % len(clients)], number)
-            began = anyio.current_time()
             await anyio.sleep(seconds)
             transport.down = False
             back = anyio.current_time()
     assert len(calls.texts) == CLIENTS * EACH
     assert script.executions["charge"] - before["charge"] == CLIENTS * EACH // 2
     assert calls.last - back < 2.5
-    # What was sent before anybody knew of the outage is no dial.
-    dials = [at for at in transport.at if at > began + 1]
-    assert len(dials) <= seconds
-    assert all(after - first >= 0.79 for first, after in pairwise(dials))
+    # Those that were under way when the first one was refused could not know: 8 at once are allowed.
+    dials = [at for at in transport.at if at >= transport.at[0] + 0.5]
+    assert len(transport.at) - len(dials) <= 8
+    assert 1 < len(dials) <= seconds + 1
+    assert all(after - first >= 0.999 for first, after in pairwise(dials))
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -106,11 +107,13 @@ async def test_a_gateway_process_dials_once_a_second(tmp_path: Any, mode: Any) -
                 await anyio.sleep(0.5)
                 for number in range(CLIENTS * EACH):
                     group.start_soon(calls.make, clients[number % CLIENTS], number)
-                await anyio.sleep(0.5)
-                accepted = proxy.accepted
+                # Until every connection has found out: each call that meets the outage first is a connection, too.
                 await anyio.sleep(3)
-                # One of each second, and one that was due just then.
-                assert proxy.accepted - accepted <= 4
+                accepted, began = proxy.accepted, anyio.current_time()
+                await anyio.sleep(3)
+                # One of each second, and one that was due just then. On a busy machine the seconds are longer.
+                passed, dialled = anyio.current_time() - began, proxy.accepted - accepted
                 proxy.refusing = False
+        assert dialled <= passed + 1
     assert len(calls.texts) == CLIENTS * EACH
     assert script.executions["charge"] == CLIENTS * EACH // 2
