@@ -111,19 +111,24 @@ async def test_what_is_open_at_sigterm_comes_to_its_end(tmp_path, mode: Any):
                     results.append(text_of(await client.call_tool("a__slow_charge", {"seconds": 2})))
                     results.append(text_of(await client.call_tool("a__add", {"a": 1, "b": 2})))
 
+            async def too_late() -> None:
+                with pytest.raises(anyio.EndOfStream):
+                    await unused.receive()
+                await unused.send(b"POST /mcp HTTP/1.1\r\n")
+
             async with anyio.create_task_group() as group:
                 group.start_soon(in_flight)
                 await began.wait()
                 first.send_signal(signal.SIGTERM)
-                second = await start(tmp_path, listening)
+                group.start_soon(too_late)
+                # Before the process has seen the signal, an answer does not say so.
+                while "connection: close" not in (await ask(used, "POST", INITIALIZE)).lower():
+                    pass
                 ended = b""
                 while not ended.endswith(b"0\r\n\r\n"):
                     ended += await streaming.receive()
+                second = await start(tmp_path, listening)
             assert results == ["slept 2", "3"]
-            assert "connection: close" in (await ask(used, "POST", INITIALIZE)).lower()
-            with pytest.raises(anyio.EndOfStream):
-                await unused.receive()
-            await unused.send(b"POST /mcp HTTP/1.1\r\n")
             assert first.stdout is not None
             said = b"".join([piece async for piece in first.stdout])
             assert b"1 requests came after their connection had been closed; they did not run" in said
