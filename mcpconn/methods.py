@@ -103,13 +103,8 @@ class Methods(Tasks):
         **options: Unpack[CallOptions],
     ) -> types.ListToolsResult:
         """List a page of tools."""
-
-        async def issue(client: Client, attempt: Attempt) -> types.ListToolsResult:
-            page = await client.list_tools(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            self._heard("tools", cursor, page, client, attempt, meta)
-            return page
-
-        return await self._call("tools/list", issue, **options)
+        page: types.ListToolsResult = await self._list("tools", cursor, meta, cache_mode, **options)
+        return page
 
     async def list_resources(
         self,
@@ -120,13 +115,8 @@ class Methods(Tasks):
         **options: Unpack[CallOptions],
     ) -> types.ListResourcesResult:
         """List a page of resources."""
-
-        async def issue(client: Client, attempt: Attempt) -> types.ListResourcesResult:
-            page = await client.list_resources(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            self._heard("resources", cursor, page, client, attempt, meta)
-            return page
-
-        return await self._call("resources/list", issue, **options)
+        page: types.ListResourcesResult = await self._list("resources", cursor, meta, cache_mode, **options)
+        return page
 
     async def list_resource_templates(
         self,
@@ -137,13 +127,8 @@ class Methods(Tasks):
         **options: Unpack[CallOptions],
     ) -> types.ListResourceTemplatesResult:
         """List a page of resource templates."""
-
-        async def issue(client: Client, attempt: Attempt) -> types.ListResourceTemplatesResult:
-            page = await client.list_resource_templates(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            self._heard("templates", cursor, page, client, attempt, meta)
-            return page
-
-        return await self._call("resources/templates/list", issue, **options)
+        page: types.ListResourceTemplatesResult = await self._list("templates", cursor, meta, cache_mode, **options)
+        return page
 
     async def read_resource(
         self,
@@ -177,13 +162,8 @@ class Methods(Tasks):
         **options: Unpack[CallOptions],
     ) -> types.ListPromptsResult:
         """List a page of prompts."""
-
-        async def issue(client: Client, attempt: Attempt) -> types.ListPromptsResult:
-            page = await client.list_prompts(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            self._heard("prompts", cursor, page, client, attempt, meta)
-            return page
-
-        return await self._call("prompts/list", issue, **options)
+        page: types.ListPromptsResult = await self._list("prompts", cursor, meta, cache_mode, **options)
+        return page
 
     async def get_prompt(
         self,
@@ -218,6 +198,25 @@ class Methods(Tasks):
             **options,
         )
 
+    async def _list(
+        self,
+        kind: str,
+        cursor: str | None,
+        meta: types.RequestParamsMeta | None,
+        cache_mode: CacheMode,
+        **options: Unpack[CallOptions],
+    ) -> Any:
+        rpc, method = LISTS[kind]
+
+        async def issue(client: Client, attempt: Attempt) -> Any:
+            page = await getattr(client, method)(cursor=cursor, meta=meta, cache_mode=cache_mode)
+            # The catalogue learns what the server has listed: not a page from a cache, or filtered by `meta`.
+            if meta is None and (attempt.started or attempt.written is None):
+                self.catalog.heard(kind, cursor, page, client)
+            return page
+
+        return await self._call(rpc, issue, **options)
+
     async def list_page(self, kind: str, cursor: str | None) -> Any:
         """For the catalogue: a page of one kind of list. It does not count as use of the connection.
 
@@ -244,11 +243,6 @@ class Methods(Tasks):
         if link is not None and link.capabilities is None:
             link.capabilities = await self._call("server/discover", lambda *_: link.discover(), background=True)
         return link.capabilities if link is not None else None
-
-    def _heard(self, kind: str, cursor: str | None, page: Any, client: Client, attempt: Attempt, meta: Any) -> None:
-        """Let the catalogue know a page that the server has listed: not one from a cache, or filtered by `meta`."""
-        if meta is None and (attempt.started or attempt.written is None):
-            self.catalog.heard(kind, cursor, page, client)
 
     @asynccontextmanager
     async def listen(

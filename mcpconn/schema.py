@@ -173,7 +173,6 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 _TEXTS = {"type": ["string", "number", "boolean"]}
 _MAPPING = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
-_PAIRS = {"type": "array", "items": {"type": ["string", "object"]}}
 _MORE: Mapping[str, dict[str, Any]] = {
     # In files, numbers and booleans are written where strings are meant.
     "command": {"type": ["string", "array", "object"], "items": {"type": "string"}},

@@ -15,9 +15,6 @@ from mcpconn.core.states import Event, State
 from mcpconn.diagram.render import table
 from mcpconn.errors import unanswered
 
-UNTOUCHED = frozenset({FailureKind.APPLICATION, FailureKind.CANCELLED})
-"""Kinds whose error goes to the caller as it came."""
-
 
 def _cases() -> Iterator[tuple[str, FailureKind, Evidence]]:
     """Every kind, AUTH twice: a 403 is decided on its own."""
