@@ -96,7 +96,7 @@ async def test_a_callback_is_told_its_connection_and_works_on_every_session() ->
             assert connection.epoch == 3
 
 
-async def test_in_the_modern_era_a_callback_runs_in_the_context_of_the_call_that_caused_it() -> None:
+async def test_modern_callbacks_run_in_their_calls_context() -> None:
     with anyio.fail_after(SAFETY):
         async with Connection(asking(), name="one", elicitation_callback=elicit) as connection:
             for who in ("alice", "bob"):
@@ -104,7 +104,7 @@ async def test_in_the_modern_era_a_callback_runs_in_the_context_of_the_call_that
                 assert text_of(await connection.call_tool("multi", {})) == f"{who} on one"
 
 
-async def test_over_http_a_callback_runs_in_the_context_of_the_call_that_caused_it_in_the_legacy_era_too() -> None:
+async def test_legacy_callbacks_over_http_run_in_their_calls_context() -> None:
     with anyio.fail_after(SAFETY):
         async with (
             asgi(asking()) as url,

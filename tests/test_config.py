@@ -76,9 +76,7 @@ BAD: list[tuple[Any, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("entry", "key", "text"), BAD)
-def test_an_entry_that_cannot_be_used_is_named_with_its_key_before_anything_is_dialled(
-    entry: Any, key: str | None, text: str
-) -> None:
+def test_an_unusable_entry_is_named_before_dialling(entry: Any, key: str | None, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Manager({"fine": {"url": "http://host/mcp"}, "the-server": entry})
     error = caught.value

@@ -128,9 +128,7 @@ ERRORS: dict[str, Callable[[], Fault]] = {
 
 @pytest.mark.parametrize(("every", "seconds"), [(0.1, 30), (1, 120), (7, 300)])
 @pytest.mark.parametrize("error", ERRORS)
-async def test_a_healthy_server_whose_tool_fails_keeps_its_session_and_is_asked_once_in_3_s(
-    error: str, every: float, seconds: float
-) -> None:
+async def test_a_failing_tool_costs_one_probe_in_3_s(error: str, every: float, seconds: float) -> None:
     script = Script(get_stream="405")
     async with played(script, clock=virtual_clock(5)) as (connection, _):
         seen, listed = Seen(connection), script.count("tools/list")
@@ -281,7 +279,7 @@ async def test_a_handshake_that_fails_is_dialled_until_patience_is_spent(code: i
         assert script.count("initialize") == 4
 
 
-async def test_a_handshake_refused_by_a_server_that_worked_is_a_deployment_until_patience_is_spent() -> None:
+async def test_a_refused_handshake_after_success_is_a_deployment() -> None:
     script = Script(get_stream="405")
     async with unready(script, mode="legacy") as connection:
         assert text_of(await connection.call_tool("add", {"a": 1, "b": 1})) == "2"

@@ -104,9 +104,7 @@ async def test_a_read_only_tool_answers_although_its_first_answer_was_lost(
 
 
 @pytest.mark.parametrize("fault", UNKNOWN)
-async def test_a_tool_that_is_not_idempotent_is_not_called_again_when_its_answer_was_lost(
-    fault: str, era: Era, answer: Answer
-) -> None:
+async def test_a_lost_answer_is_not_retried_unless_idempotent(fault: str, era: Era, answer: Answer) -> None:
     script, row = Script(era=era, answer=answer), UNKNOWN[fault]
     probe = "ping" if era == "legacy" else "server/discover"
     async with served(script) as (connection, _):
@@ -233,9 +231,7 @@ async def test_a_403_is_that_calls_alone(tool: str, era: Era, answer: Answer) ->
 
 @pytest.mark.parametrize("fault", [faults.hang, faults.hang_after], ids=["not run", "run"])
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_without_an_answer_a_call_ends_at_its_deadline_and_a_probe_clears_the_connection(
-    tool: str, fault: Callable[[], Fault], era: Era
-) -> None:
+async def test_an_unanswered_call_is_followed_by_a_probe(tool: str, fault: Callable[[], Fault], era: Era) -> None:
     script = Script(era=era)
     probe = "ping" if era == "legacy" else "server/discover"
     async with served(script) as (connection, _):
@@ -267,9 +263,7 @@ async def test_a_tools_own_words_about_an_expired_session_are_an_answer(era: Era
         assert script.executions["session_expired_result"] == 1
 
 
-async def test_an_applications_error_that_sounds_like_an_expired_session_is_probed_and_passed_on(
-    era: Era, answer: Answer
-) -> None:
+async def test_an_error_like_an_expired_session_is_probed(era: Era, answer: Answer) -> None:
     script = Script(era=era, answer=answer)
     async with served(script) as (connection, _):
         seen, before = Seen(connection), handshakes(script)

@@ -399,9 +399,7 @@ ECHOES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", ECHOES)
-async def test_a_server_that_repeats_its_secrets_in_an_error_does_not_get_them_into_the_answer(
-    what: str, host: Hosting
-) -> None:
+async def test_secrets_repeated_in_an_error_are_not_answered(what: str, host: Hosting) -> None:
     config = scripted(answering(ECHOES[what]), headers={"Authorization": f"Bearer {TOKEN}"})
     config["url"] += f"?key={KEY}"
     async with host({"srv": config}) as asking:

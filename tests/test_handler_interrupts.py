@@ -130,7 +130,7 @@ EVERYTHING = [
 ]
 
 
-async def test_whatever_a_server_does_a_handler_answers_within_its_timeout_and_raises_nothing(host: Hosting) -> None:
+async def test_a_handler_answers_in_time_and_raises_nothing(host: Hosting) -> None:
     script = Script()
     async with host({"srv": scripted(script)}) as asking:
         await asking.ready()

@@ -57,7 +57,7 @@ def test_they_are_async_for_a_manager_and_plain_for_a_sync_manager() -> None:
             assert handler.__name__ == ("add" if factory == "call_tool" else factory)
 
 
-def test_the_default_timeout_is_a_minute_and_an_unusable_one_is_refused_when_it_is_made() -> None:
+def test_an_unusable_default_timeout_is_refused_at_once() -> None:
     assert inspect.signature(handlers.call_tool).parameters["timeout"].default == 60
     for timeout in (0, -1, float("nan"), float("inf"), True):
         for factory in FACTORIES:
@@ -89,9 +89,7 @@ async def test_each_waits_for_ready_issues_and_is_replayed_by_the_rules_of_the_c
 
 
 @pytest.mark.parametrize("expiry", ["404", "404-empty", "200", "400", "400-no-id"])
-async def test_a_call_that_meets_an_expired_session_is_made_twice_and_returns_the_second_answer(
-    expiry: Expiry, host: Hosting
-) -> None:
+async def test_a_call_on_an_expired_session_is_retried(expiry: Expiry, host: Hosting) -> None:
     script = Script(expiry=expiry)
     async with host({"srv": scripted(script)}) as asking:
         await asking.ready()
@@ -140,7 +138,7 @@ async def test_a_tools_own_failure_after_a_reconnect_is_its_answer(host: Hosting
         assert script.executions["session_expired_result"] == 1
 
 
-async def test_twenty_calls_that_meet_it_together_cause_one_reconnect_and_are_made_twice_each(host: Hosting) -> None:
+async def test_twenty_calls_that_meet_it_cause_one_reconnect(host: Hosting) -> None:
     script = Script()
     answers: list[dict[str, Any]] = []
     async with host({"srv": scripted(script)}) as asking:
@@ -163,9 +161,7 @@ async def test_twenty_calls_that_meet_it_together_cause_one_reconnect_and_are_ma
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize("tool", ["session_expired_result", "shopping", "no_such_tool"])
-async def test_an_unrelated_failure_of_a_tool_causes_no_reconnect_and_no_second_call(
-    tool: str, era: Any, host: Hosting
-) -> None:
+async def test_a_tools_own_failure_causes_no_reconnect(tool: str, era: Any, host: Hosting) -> None:
     script = Script(era=era)
     async with host({"srv": scripted(script)}) as asking:
         await asking.ready()
@@ -247,9 +243,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("factory", "args", "why"), BAD, ids=[f"{of}-{why[:20]}" for of, _, why in BAD])
-async def test_arguments_that_cannot_be_used_are_an_error_at_once_and_nothing_is_sent(
-    factory: str, args: Any, why: str, host: Hosting
-) -> None:
+async def test_unusable_arguments_are_an_error_at_once(factory: str, args: Any, why: str, host: Hosting) -> None:
     script = Script()
     async with host({"srv": scripted(script, lazy=True)}) as asking:
         answer = await asking.ask(made(factory, asking.manager), args)
@@ -267,7 +261,7 @@ async def test_arguments_that_json_has_no_type_for_but_a_text_are_sent_as_that(h
 
 
 @pytest.mark.parametrize("kind", ["legacy", "modern", "stdio"])
-async def test_a_text_that_no_transport_can_send_costs_its_caller_the_call_and_nobody_the_session(kind: str) -> None:
+async def test_an_unsendable_text_costs_no_session(kind: str) -> None:
     # A manager's own methods do not look at the arguments first; half a surrogate pair comes from json.loads.
     script = Script(era="modern" if kind == "modern" else "legacy")
     child = {"command": sys.executable, "args": [str(STDIO_SERVER)]}

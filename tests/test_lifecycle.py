@@ -151,7 +151,7 @@ async def test_closing_refuses_new_calls_at_once_and_those_that_wait(era: Era) -
     assert script.executions["slow_charge"] == 1
 
 
-async def test_closing_against_a_server_that_no_longer_answers_ends_within_the_drain_timeout(
+async def test_closing_against_a_dead_server_ends_in_time(
     era: Era,
 ) -> None:
     script = Script(era=era)
@@ -294,7 +294,7 @@ async def test_a_caller_that_leaves_leaves_nothing_and_disturbs_nobody(
         await sockets_closed(server, but=4)
 
 
-async def test_a_caller_that_leaves_while_the_connection_is_away_leaves_no_place_in_the_queue() -> None:
+async def test_a_caller_that_leaves_leaves_no_place_in_the_queue() -> None:
     script = Script()
     async with served(script) as (connection, server):
         await server.stop()

@@ -117,7 +117,7 @@ async def test_calls_after_leaving_are_refused_at_once() -> None:
             raise AssertionError("entered twice")
 
 
-async def test_entering_does_not_wait_for_servers_and_one_that_is_down_stops_no_other() -> None:
+async def test_entering_does_not_wait_for_servers() -> None:
     down, hanging, fine = ScriptTransport(Script()), Script(), Script()
     down.down = True
     hanging.inject(faults.hang(), method=None, times=None)
@@ -146,7 +146,7 @@ async def test_waiting_for_all_ends_at_its_timeout() -> None:
         assert anyio.current_time() - started == 3
 
 
-async def test_a_connection_used_alone_waits_until_it_is_ready_and_raises_if_it_fails() -> None:
+async def test_a_connection_used_alone_waits_until_ready() -> None:
     async with Connection(entry(Script())) as connection:
         assert (connection.state, connection.epoch) == (State.READY, 1)
     script = Script()
@@ -257,7 +257,7 @@ async def test_every_transition_is_told_in_order() -> None:
     ]
 
 
-async def test_a_listener_that_raises_disturbs_neither_the_connection_nor_other_listeners(
+async def test_a_listener_that_raises_disturbs_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: list[Change] = []
@@ -405,7 +405,7 @@ async def test_more_calls_than_may_wait_are_refused_and_the_others_are_answered(
     assert script.executions["slow_charge"] == 5
 
 
-async def test_a_caller_that_would_not_wait_is_answered_only_where_the_connection_is_ready() -> None:
+async def test_a_caller_that_would_not_wait_needs_a_ready_one() -> None:
     script = Script()
     async with Manager({"srv": entry(script), "lazy": entry(Script(), lazy=True)}) as manager:
         with pytest.raises(NotReady, match="srv: the connection is idle"):

@@ -146,9 +146,7 @@ async def test_the_sdks_server_killed_and_restarted_between_calls_answers_the_ne
         assert seen.events.count("established") <= 1
 
 
-async def test_the_sdks_server_killed_under_a_call_leaves_its_outcome_unknown_and_comes_back(
-    http: ServerProcess, mode: str
-) -> None:
+async def test_a_killed_sdk_server_leaves_the_outcome_unknown(http: ServerProcess, mode: str) -> None:
     async with connected(http, mode=mode) as connection:
         before = http.executed("slow_charge")
         outcomes: list[str] = []
@@ -173,7 +171,7 @@ async def test_the_sdks_server_killed_under_a_call_leaves_its_outcome_unknown_an
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX's")
 @pytest.mark.parametrize("transport", ["http", "sse"])
-async def test_a_stopped_server_costs_calls_their_deadline_and_answers_when_it_goes_on(
+async def test_a_stopped_server_answers_when_it_goes_on(
     transport: str, request: pytest.FixtureRequest, mode: str
 ) -> None:
     server: ServerProcess = request.getfixturevalue(transport)
@@ -198,9 +196,7 @@ async def test_a_stopped_server_costs_calls_their_deadline_and_answers_when_it_g
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX's")
-async def test_a_server_stopped_for_longer_than_a_probe_waits_is_dialled_until_it_goes_on(
-    http: ServerProcess, mode: str
-) -> None:
+async def test_a_server_stopped_for_long_is_dialled_again(http: ServerProcess, mode: str) -> None:
     async with connected(http, mode=mode, probe_timeout=0.2, connect_timeout=0.3) as connection:
         seen = Seen(connection)
         http.process.suspend()
@@ -228,7 +224,7 @@ async def test_the_legacy_sse_transport_is_spoken(sse: ServerProcess) -> None:
         assert sse.executed("charge") == before + 10
 
 
-async def test_the_legacy_event_stream_transport_is_dialled_again_when_its_server_restarts(
+async def test_a_legacy_sse_server_is_dialled_after_a_restart(
     sse: ServerProcess,
 ) -> None:
     async with connected(sse) as connection:

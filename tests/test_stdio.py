@@ -168,9 +168,7 @@ async def test_a_read_only_tool_answers_although_the_child_died_under_it(era: st
         assert connection.epoch == 2
 
 
-async def test_ten_calls_in_flight_when_the_child_dies_are_each_told_and_leave_nothing(
-    era: str, executions: Executions
-) -> None:
+async def test_ten_calls_are_each_told_that_the_child_died(era: str, executions: Executions) -> None:
     async with running("--era", era, "--count-file", str(executions.path)) as connection:
         child = child_of(connection)
         outcomes: list[str] = []
@@ -245,7 +243,7 @@ runpy.run_path({str(STDIO_SERVER)!r}, run_name="__main__")
             )
 
 
-async def test_a_child_that_exits_after_the_handshake_again_and_again_is_not_restarted_in_a_loop() -> None:
+async def test_a_child_that_keeps_exiting_is_not_restarted_in_a_loop() -> None:
     with anyio.fail_after(SAFETY):
         async with Manager({"child": program("--exit-after-handshake")}) as manager:
             connection = manager["child"]
@@ -314,7 +312,7 @@ def alive(*processes: psutil.Process) -> list[int]:
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
-async def test_closing_with_calls_in_flight_ends_within_the_drain_timeout_and_the_child_is_gone(
+async def test_closing_with_calls_in_flight_ends_the_child_in_time(
     stopped: bool, era: str, executions: Executions
 ) -> None:
     outcomes: list[str] = []
@@ -377,7 +375,7 @@ async def test_a_child_that_will_not_end_is_killed_with_its_own_children() -> No
         assert alive(*family) == []
 
 
-async def test_a_grandchild_that_holds_the_pipes_does_not_hold_up_the_end_of_its_parent() -> None:
+async def test_a_grandchild_with_the_pipes_delays_no_end() -> None:
     code = STUBBORN.replace("finally:\n    signal.pause()", "finally:\n    pass")
     with anyio.fail_after(SAFETY):
         async with Connection(
@@ -456,7 +454,7 @@ for line in sys.stdin:
 """
 
 
-async def test_a_child_that_floods_its_output_costs_its_call_but_no_memory_and_no_neighbour() -> None:
+async def test_a_flooding_child_costs_its_call_alone() -> None:
     policy = Policy(max_message_size=200_000, probe_timeout=0.3)
     flood = {"command": sys.executable, "args": ["-c", FLOOD]}
     with anyio.fail_after(SAFETY):

@@ -31,9 +31,7 @@ pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
 @pytest.mark.parametrize("cut", [faults.cut_stream(), faults.cut_stream(clean=True), faults.cut_stream(reset=True)])
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_an_answer_cut_after_an_event_with_an_id_is_resumed_and_not_made_again(
-    tool: str, cut: faults.Fault
-) -> None:
+async def test_an_answer_cut_after_an_event_id_is_resumed(tool: str, cut: faults.Fault) -> None:
     script = Script(answer="sse", event_ids=True, retry_ms=10)
     async with served(script) as (connection, _):
         seen, ran, posts = Seen(connection), script.executions[tool], script.count("tools/call")
@@ -85,7 +83,7 @@ async def test_progress_reaches_the_caller_over_an_event_stream(era: Literal["le
 
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
-async def test_a_call_that_reported_progress_is_not_made_again_when_it_is_refused_later(
+async def test_a_call_with_progress_is_not_retried_when_refused(
     era: Literal["legacy", "modern"],
 ) -> None:
     script = Script(era=era, answer="sse")
@@ -111,7 +109,7 @@ async def test_a_call_that_reported_progress_is_not_made_again_when_it_is_refuse
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize(("answer", "event_ids"), [("json", False), ("sse", False), ("sse", True)])
-async def test_a_cancelled_call_does_not_hold_its_socket_for_as_long_as_the_session_lives(
+async def test_a_cancelled_call_gives_up_its_socket(
     answer: Literal["json", "sse"], event_ids: bool, era: Literal["legacy", "modern"]
 ) -> None:
     script = Script(era=era, answer=answer, event_ids=event_ids, retry_ms=1)

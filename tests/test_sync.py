@@ -512,7 +512,7 @@ def test_observers_hear_of_calls_too(backend: str) -> None:
         assert "tools/call" in {getattr(notice, "method", None) for notice in notices}
 
 
-def test_a_call_from_the_loops_own_thread_is_refused_rather_than_left_waiting_for_itself(backend: str) -> None:
+def test_a_call_from_the_loops_own_thread_is_refused(backend: str) -> None:
     refused: Future[Any] = Future()
     states: list[Any] = []
     manager = SyncManager({"srv": scripted()}, backend=backend)

@@ -108,7 +108,7 @@ async def test_the_default_deadline_is_a_minute(era: Era) -> None:
 
 @pytest.mark.parametrize("begun", [0.0, 0.5, 1.7, 2.9], ids=lambda begun: f"called after {begun} s")
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_a_call_started_while_the_server_is_down_is_answered_soon_after_it_is_back(
+async def test_a_call_during_an_outage_is_answered_after_it(
     tool: str, begun: float, era: Era, answer: Literal["json", "sse"]
 ) -> None:
     script = Script(era=era, answer=answer)
@@ -135,7 +135,7 @@ async def test_a_call_started_while_the_server_is_down_is_answered_soon_after_it
         assert connection.state is State.READY
 
 
-async def test_a_call_whose_server_goes_down_under_it_is_made_again_only_if_that_is_harmless(era: Era) -> None:
+async def test_a_call_cut_by_an_outage_is_retried_only_if_harmless(era: Era) -> None:
     script = Script(era=era)
     async with played(script, clock=virtual_clock(3)) as (connection, transport):
         outcomes: dict[str, str] = {}
@@ -184,7 +184,7 @@ def gone_for_good(transport: ScriptTransport, exchange: faults.Exchange) -> Any:
     return faults.drop_after().plan(exchange)
 
 
-async def test_a_server_that_shakes_hands_and_drops_is_dialled_by_the_backoff_and_given_up(era: Era) -> None:
+async def test_a_server_that_drops_each_session_is_given_up(era: Era) -> None:
     script = Script(era=era)
     async with played(script, clock=virtual_clock(4)) as (connection, _):
         # From now on sessions can be opened and none can be used.
@@ -243,7 +243,7 @@ class Discovered:
         return faults.Fault("drops probes", plan, after=True)
 
 
-async def test_a_server_that_is_away_for_long_fails_the_connection_and_is_probed_until_it_is_back(era: Era) -> None:
+async def test_a_long_absence_fails_and_is_probed_until_it_ends(era: Era) -> None:
     script = Script(era=era)
     async with played(script, clock=virtual_clock(5)) as (connection, transport):
         seen = Seen(connection)
@@ -306,7 +306,7 @@ async def test_replicas_behind_a_balancer_without_stickiness_are_not_hammered(se
 
 
 @pytest.mark.parametrize("wait", [2, 5])
-async def test_a_probe_answered_with_503_and_retry_after_is_a_floor_for_the_next_dial(wait: int, era: Era) -> None:
+async def test_a_probes_retry_after_is_a_floor_for_the_dial(wait: int, era: Era) -> None:
     script = Script(era=era)
     async with played(script, clock=virtual_clock(6)) as (connection, _):
         script.inject(faults.bad_gateway())

@@ -169,7 +169,7 @@ async def test_update_credentials_brings_a_failed_connection_back() -> None:
         assert (seen.events, len(credentials.refreshes)) == (["retry", "established"], 1)
 
 
-async def test_update_credentials_with_a_server_that_still_refuses_tries_one_refresh_and_fails_again() -> None:
+async def test_update_credentials_refused_again_refreshes_once() -> None:
     script, credentials = Script(), Renewed()
     async with connected(script, credentials) as (connection, transport):
         script.inject(faults.unauthorized(), method=None, times=None)
@@ -251,7 +251,7 @@ async def test_a_server_that_refuses_the_renewed_credentials_too_is_dialled_once
         assert len(transport.sent) - before == 2
 
 
-async def test_one_tool_that_is_always_refused_does_not_have_the_credentials_renewed_with_every_call() -> None:
+async def test_an_always_refused_tool_does_not_renew_each_time() -> None:
     script, credentials = Script(), Renewed()
     async with connected(script, credentials) as (connection, _):
         script.inject(faults.unauthorized(), tool="echo", times=None)
@@ -263,7 +263,7 @@ async def test_one_tool_that_is_always_refused_does_not_have_the_credentials_ren
         assert (len(credentials.refreshes), connection.epoch, connection.state) == (1, 2, State.READY)
 
 
-async def test_a_server_that_lets_clients_in_and_refuses_everything_else_ends_in_failed() -> None:
+async def test_a_server_that_refuses_every_call_ends_in_failed() -> None:
     script, credentials = Script(), Renewed()
     async with connected(script, credentials) as (connection, _):
         for method in ("tools/call", "tools/list", "resources/list", "ping"):
@@ -357,7 +357,7 @@ async def test_a_refresh_that_cannot_be_tried_now_is_tried_again_later() -> None
         assert 1.5 < anyio.current_time() - began < 4
 
 
-async def test_where_it_can_never_be_tried_the_connection_fails_and_looks_again_by_itself() -> None:
+async def test_a_refresh_never_possible_fails_and_is_retried() -> None:
     script, credentials = Script(), Renewed()
     async with connected(script, credentials) as (connection, _):
         script.inject(faults.unauthorized(), method=None, times=None)
@@ -386,7 +386,7 @@ async def test_a_static_token_that_one_call_is_refused_for_costs_that_call_alone
         assert set(transport.sent) == {f"Bearer {TOKEN}"}
 
 
-async def test_credentials_that_cannot_be_had_keep_the_request_back_and_are_asked_again() -> None:
+async def test_unavailable_credentials_keep_the_request_back() -> None:
     script = Script()
     broken = False
 

@@ -166,7 +166,7 @@ async def test_after_a_restart_a_revoked_token_is_renewed_without_a_person() -> 
         assert made == {"refused": 1, "resource": 1, "metadata": 1, "refresh_token": 1}
 
 
-async def test_a_token_whose_time_is_over_is_renewed_before_the_server_has_to_refuse_it() -> None:
+async def test_an_expired_token_is_renewed_before_a_refusal() -> None:
     world = World()
     async with world.connected() as connection:
         credentials = connection._request_auth.credentials  # type: ignore[union-attr]
@@ -208,7 +208,7 @@ async def test_a_renewal_ahead_of_time_that_fails_leaves_the_say_to_the_server()
         assert connection.epoch == 1
 
 
-async def test_where_the_server_names_another_resource_the_refresh_token_is_kept_back() -> None:
+async def test_another_resource_gets_no_refresh_token() -> None:
     world = World()
     async with world.connected():
         pass

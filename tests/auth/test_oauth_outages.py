@@ -85,7 +85,7 @@ async def test_an_unreadable_token_response_is_retried() -> None:
         assert world.person.logins == 1  # type: ignore[union-attr]
 
 
-async def test_rights_that_cannot_be_asked_for_now_cost_the_one_call_that_needs_them(
+async def test_unavailable_rights_cost_the_one_call(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = World()

@@ -81,7 +81,7 @@ async def test_no_socket_is_left_behind_by_entering_calling_and_leaving() -> Non
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-async def test_a_call_cancelled_anywhere_does_not_disturb_its_neighbours_on_real_sockets(forgotten: bool) -> None:
+async def test_a_cancelled_call_disturbs_no_neighbour_on_sockets(forgotten: bool) -> None:
     async with served() as (script, server), Connection({"url": server.url}, name="srv", policy=POLICY) as connection:
         await warmed(connection)
 

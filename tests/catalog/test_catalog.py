@@ -80,7 +80,7 @@ async def test_all_pages_are_listed_and_announced() -> None:
                 assert (change.removed, change.changed, change.epoch) == ((), (), 1)
 
 
-async def test_entries_stay_readable_and_are_marked_stale_while_the_connection_is_away() -> None:
+async def test_entries_stay_readable_and_are_marked_stale() -> None:
     script = Script()
     with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server:
@@ -115,7 +115,7 @@ async def test_a_reconnect_announces_what_is_different() -> None:
 
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
-async def test_a_list_that_changes_is_listed_again_once_for_a_burst_of_notifications(era: Any) -> None:
+async def test_a_burst_of_notifications_causes_one_listing(era: Any) -> None:
     script = Script(era=era)
     listening = anyio.Event()
 
@@ -171,7 +171,7 @@ async def test_a_tool_is_safe_to_repeat_if_its_annotations_say_so(annotations: d
         assert await connection.catalog.safe("no such tool") is False
 
 
-async def test_subscriptions_and_log_level_are_restored_and_watchers_told_to_read_again() -> None:
+async def test_subscriptions_and_log_level_are_restored() -> None:
     script = Script()
     told: list[str] = []
     again = anyio.Event()
@@ -224,7 +224,7 @@ def test_a_lost_event_stream_is_opened_again_and_what_was_missed_is_listed() -> 
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_listing_lets_the_dials_of_other_connections_go_first_but_not_for_long(backend: str) -> None:
+def test_a_listing_lets_other_dials_go_first_briefly(backend: str) -> None:
     async def main() -> None:
         quick, stuck = Script(), Script()
         stuck.inject(faults.hang(), method="initialize", times=None)

@@ -256,7 +256,7 @@ def test_announcements_by_listings_make_no_storm(backend: str, era: Era) -> None
     play(backend, script, act)
 
 
-def test_a_server_whose_tools_change_all_the_time_is_listed_every_five_seconds(backend: str) -> None:
+def test_ever_changing_tools_are_listed_every_5_s(backend: str) -> None:
     script = Script()
     announcing(script)
     original = script.service.catalog._answer

@@ -50,7 +50,7 @@ def test_a_session_phrase_in_a_jsonrpc_error_is_a_suspicion_in_any_case(text: st
 
 
 @given(text=any_case(PHRASES), how=wrappings())
-def test_a_session_phrase_in_the_text_of_an_exception_is_a_suspicion_in_any_case(text: str, how: list[str]) -> None:
+def test_a_session_phrase_in_an_exception_is_a_suspicion(text: str, how: list[str]) -> None:
     failure = classify(Evidence(exception=wrapped(RuntimeError(text), *how)))
     assert (failure.kind, failure.proof) == (K.SESSION_EXPIRED, False)
 
@@ -100,12 +100,12 @@ def test_a_message_goes_before_the_exception() -> None:
 
 
 @pytest.mark.parametrize("body", [{"code": -32600, "message": "no"}, {"code": -32602, "message": "no"}, {}])
-def test_a_404_to_a_request_with_a_session_id_is_proof_with_a_jsonrpc_body_or_none(body: dict[str, Any]) -> None:
+def test_a_404_with_session_id_is_proof_with_json_or_no_body(body: dict[str, Any]) -> None:
     failure = classify(Evidence(http_status=404, session_sent=True, content_type="", **body))
     assert (failure.kind, failure.delivery, failure.proof) == (K.SESSION_EXPIRED, D.REJECTED, True)
 
 
-def test_a_404_that_says_the_method_is_not_found_is_no_proof_with_a_session_id() -> None:
+def test_a_404_of_an_unknown_method_is_no_proof() -> None:
     evidence = Evidence(http_status=404, session_sent=True, code=-32601, message="no", from_wire=True)
     failure = classify(evidence)
     assert (failure.kind, failure.delivery, failure.proof) == (K.APPLICATION, D.REJECTED, False)
@@ -162,7 +162,7 @@ def test_the_same_error_means_another_thing_when_it_came_over_the_wire(
     assert classify(Evidence(code=code, message=message, from_wire=True)).kind is received
 
 
-def test_connection_closed_is_proof_when_it_was_said_here_and_a_suspicion_when_it_was_received() -> None:
+def test_connection_closed_is_proof_only_if_said_here() -> None:
     here = classify(Evidence(code=-32000, message="Connection closed", from_wire=False))
     received = classify(Evidence(code=-32000, message="Connection closed", from_wire=True))
     assert (here.kind, here.proof) == (K.TRANSPORT_LOST, True)

@@ -233,7 +233,7 @@ def test_a_sentence_about_a_session_stays_unknown() -> None:
         assert confirmed(sentence, lost) is sentence
 
 
-def test_a_users_phrase_is_a_refusal_if_the_probe_was_refused_in_the_same_words() -> None:
+def test_a_users_phrase_refuses_if_the_probes_words_agree() -> None:
     phrase = said("no such conversation here")
     assert confirmed(phrase, replace(phrase, proof=True)) is phrase
     assert confirmed(phrase, GONE).delivery is D.UNKNOWN

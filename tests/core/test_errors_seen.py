@@ -207,7 +207,7 @@ def test_a_negative_line_causes_no_reconnect(number: int, refreshable: bool) -> 
 
 
 @pytest.mark.parametrize("number", RESULTS)
-def test_a_line_that_is_an_answer_would_lead_to_nothing_even_if_it_were_classified(number: int) -> None:
+def test_a_line_that_is_an_answer_leads_to_nothing(number: int) -> None:
     line = LINES[number]
     assert line["class"] == "application"
     for content_type in (None, "", "application/json", "text/event-stream"):

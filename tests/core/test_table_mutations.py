@@ -55,7 +55,7 @@ def test_a_missing_row_is_missed_by_the_model(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", ROWS)
-def test_a_row_that_makes_a_connection_ready_without_a_session_breaks_the_model(i: int) -> None:
+def test_ready_without_a_session_breaks_the_model(i: int) -> None:
     for mutant in redirected(i):
         if State.READY in (mutant[i].target, TRANSITIONS[i].target):
             assert search(Model(safe=(False,), renewals=1, table=mutant)).counterexample is not None, mutant[i]

@@ -103,7 +103,7 @@ def test_the_secret_parts_of_json_and_pem_are_known_by_themselves() -> None:
     assert not {"service_account", "my-project", "-----BEGIN PRIVATE KEY-----"} & found
 
 
-def test_of_an_inherited_environment_only_what_is_named_or_formed_so_is_secret() -> None:
+def test_inherited_variables_are_secret_by_name_or_form() -> None:
     env = {
         "LANG": "en_US.UTF-8",
         "EDITOR": "Some Editor",

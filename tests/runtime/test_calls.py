@@ -150,7 +150,7 @@ async def test_the_budget_stops_replays_of_unknown_outcome_and_no_others() -> No
 # -- words that may mean an expired session
 
 
-async def test_an_error_that_sounds_like_an_expired_session_is_raised_where_the_session_lives() -> None:
+async def test_an_error_like_an_expired_session_is_raised_if_it_lives() -> None:
     rig = Rig()
     error = MCPError(-32603, "the user's session expired")
     async with rig.running():
@@ -224,7 +224,7 @@ async def test_progress_received_for_a_call_makes_its_refusal_unknown() -> None:
             await rig.call(attempt, "never")
 
 
-async def test_a_deadline_that_passes_while_the_probe_runs_leaves_the_outcome_unknown() -> None:
+async def test_a_deadline_during_the_probe_leaves_it_unknown() -> None:
     rig = Rig(Policy(probe_timeout=5))
     async with rig.running():
         await rig.ready()
@@ -257,9 +257,7 @@ async def test_closing_while_the_probe_runs_passes_the_error_on() -> None:
 
 @pytest.mark.parametrize("end", ["fails", "is closed", "stays away"])
 @pytest.mark.parametrize(("first", "outcome"), [(GONE, "not_run"), (CUT, "unknown")], ids=["refused", "may have run"])
-async def test_what_a_first_attempt_may_have_done_is_not_forgotten_while_the_second_waits(
-    first: Evidence, outcome: str, end: str
-) -> None:
+async def test_what_a_first_attempt_may_have_done_is_remembered(first: Evidence, outcome: str, end: str) -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -287,7 +285,7 @@ async def test_what_a_first_attempt_may_have_done_is_not_forgotten_while_the_sec
         assert (caught.value.outcome, caught.value.attempts) == (outcome, 1)
 
 
-async def test_a_refusal_after_an_attempt_that_may_have_run_does_not_make_it_not_run() -> None:
+async def test_a_refusal_after_an_unknown_attempt_stays_unknown() -> None:
     rig = Rig()
     async with rig.running():
         with pytest.raises(OutcomeUnknown) as caught:
@@ -340,7 +338,7 @@ async def test_a_deadline_that_has_passed_is_a_timeout_and_no_hang(timeout: floa
 # -- who may wait
 
 
-async def test_a_caller_who_would_not_wait_is_told_at_once_in_which_state_the_connection_is() -> None:
+async def test_a_caller_that_would_not_wait_is_told_the_state() -> None:
     rig = Rig(lazy=True)
     async with rig.running():
         with pytest.raises(NotReady, match="the connection is idle") as caught:
@@ -384,7 +382,7 @@ async def test_no_more_calls_are_issued_at_once_than_the_policy_says() -> None:
 
 
 @pytest.mark.parametrize("callers", [2, 3, 10])
-async def test_a_call_let_through_in_the_moment_the_session_is_lost_waits_for_the_next(callers: int) -> None:
+async def test_a_call_let_through_at_the_loss_waits_again(callers: int) -> None:
     rig = Rig(Policy(max_in_flight=1))
     async with rig.running():
         await rig.ready()

@@ -68,7 +68,7 @@ def test_what_is_due_is_not_scheduled_again(schedule: DialSchedule, time: Time) 
 
 
 @pytest.mark.parametrize(("proven", "age", "attempts"), [(True, 0, 0), (False, 11, 0), (False, 9, 5)])
-def test_attempts_are_forgotten_when_a_session_was_of_use_and_not_at_its_handshake(
+def test_attempts_are_forgotten_by_a_useful_session(
     schedule: DialSchedule, proven: bool, age: float, attempts: int
 ) -> None:
     schedule.attempts = schedule.cool_downs = 4
@@ -83,9 +83,7 @@ def test_a_server_that_drops_what_it_accepts_is_called_that(schedule: DialSchedu
     assert summary == "it broke; the server accepted 2 sessions in a row and dropped each before it could be used"
 
 
-def test_sessions_forgotten_young_slow_the_dialling_down_and_are_called_what_they_look_like(
-    schedule: DialSchedule, time: Time
-) -> None:
+def test_sessions_forgotten_young_slow_dialling_down(schedule: DialSchedule, time: Time) -> None:
     for number in range(1, 6):
         lost = schedule.lost(EXPIRED, proven=True, age=3)
         scattered = number > FREE_SHORT_LIVES
@@ -137,9 +135,7 @@ def test_a_waiting_call_hastens_the_dial_of_a_server_whose_port_refuses(schedule
     assert schedule.due_for_waiters(REFUSED, waiting=True) == time.now + 0.3
 
 
-def test_news_that_the_server_is_back_makes_the_next_dial_due_where_its_port_refused_and_nowhere_else(
-    schedule: DialSchedule, time: Time
-) -> None:
+def test_a_returned_server_is_dialled_at_once_if_its_port_refused(schedule: DialSchedule, time: Time) -> None:
     # Nothing is due: a dial is under way, or a person is waited for.
     assert not schedule.server_returned(REFUSED)
     schedule.cool_down(forever=False)
@@ -156,9 +152,7 @@ def test_news_that_the_server_is_back_makes_the_next_dial_due_where_its_port_ref
     assert schedule.due == time.now
 
 
-def test_cool_downs_double_up_to_their_maximum_and_a_person_is_waited_for_without_end(
-    schedule: DialSchedule, time: Time
-) -> None:
+def test_cool_downs_double_up_to_their_maximum(schedule: DialSchedule, time: Time) -> None:
     waits = []
     for _ in range(6):
         schedule.cool_down(forever=False)
@@ -169,9 +163,7 @@ def test_cool_downs_double_up_to_their_maximum_and_a_person_is_waited_for_withou
     assert schedule.due is None
 
 
-def test_a_fresh_start_forgets_everything_and_a_probe_after_a_cool_down_all_but_that(
-    schedule: DialSchedule, time: Time
-) -> None:
+def test_a_fresh_start_forgets_all_but_the_cool_down(schedule: DialSchedule, time: Time) -> None:
     for keep in (True, False):
         schedule.attempts = schedule.cool_downs = schedule.short_lives = 5
         schedule.due = schedule.floor = 99.0

@@ -75,7 +75,7 @@ async def test_idle_is_when_nobody_dials_or_waits() -> None:
         assert anyio.current_time() - began == pytest.approx(2)
 
 
-async def test_a_server_that_one_connection_finds_again_is_dialled_at_once_by_all_that_it_refused() -> None:
+async def test_a_server_found_again_is_dialled_by_all_it_refused() -> None:
     dials = Dials(Policy())
     rigs = [Rig(dials=dials, origin="host:1") for _ in range(3)]
     other = Rig(dials=dials, origin="host:2")
@@ -96,7 +96,7 @@ async def test_a_server_that_one_connection_finds_again_is_dialled_at_once_by_al
         assert other.lifecycle.state is State.FAILED
 
 
-async def test_a_connection_with_a_trouble_of_its_own_keeps_its_pace_whatever_its_neighbours_find() -> None:
+async def test_a_connections_own_trouble_keeps_its_backoff() -> None:
     dials = Dials(Policy())
     one, other = Rig(dials=dials), Rig(dials=dials)
     one.dialer.plans = [failing(REFUSED)]

@@ -66,7 +66,7 @@ class Callers:
             self._through.append(name)
 
 
-async def test_an_open_gate_lets_through_as_many_as_it_may_and_then_one_for_each_that_is_over() -> None:
+async def test_an_open_gate_keeps_to_its_limit() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(max_in_flight=2), group)
         callers.gate.open()
@@ -97,7 +97,7 @@ async def test_a_closed_gate_keeps_its_order() -> None:
         assert callers.through == ["a", "b", "c"]
 
 
-async def test_a_newcomer_does_not_overtake_those_that_were_let_through_and_have_not_run_yet() -> None:
+async def test_a_newcomer_does_not_overtake_those_let_through() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(max_in_flight=1), group)
         await callers.call("a", "b")
@@ -127,7 +127,7 @@ async def test_a_call_that_comes_again_goes_to_the_front_and_is_not_turned_away(
         assert callers.through == ["a", "again", "b"]
 
 
-async def test_those_who_wait_are_turned_away_when_the_gate_refuses_and_so_are_newcomers() -> None:
+async def test_a_refusing_gate_turns_everybody_away() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(), group)
         await callers.call("a", "b")
@@ -145,7 +145,7 @@ async def test_those_who_wait_are_turned_away_when_the_gate_refuses_and_so_are_n
         assert callers.through == ["d"]
 
 
-async def test_whoever_was_woken_but_has_not_run_when_the_gate_closes_waits_again_in_the_same_order() -> None:
+async def test_a_closing_gate_takes_back_permits_in_order() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(), group)
         await callers.call("a", "b", "c")
@@ -163,7 +163,7 @@ async def test_whoever_was_woken_but_has_not_run_when_the_gate_closes_waits_agai
         assert callers.through == ["a", "b", "c"]
 
 
-async def test_whoever_was_woken_but_has_not_run_when_the_gate_refuses_is_turned_away() -> None:
+async def test_a_refusing_gate_turns_away_woken_callers() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(), group)
         await callers.call("a", "b", "c")

@@ -137,7 +137,7 @@ async def test_an_ended_child_is_probed_at_once_for_1_s() -> None:
 # -- what
 
 
-async def test_an_unanswered_ping_is_followed_by_a_listing_before_anything_is_concluded() -> None:
+async def test_an_unanswered_ping_is_followed_by_a_listing() -> None:
     rig = Rig(Policy(probe_timeout=5))
     async with rig.running():
         await rig.ready()
@@ -242,7 +242,7 @@ async def test_a_server_in_a_hurry_is_alive() -> None:
         assert (rig.lifecycle.epoch, rig.link.asked) == (1, ["ping"])
 
 
-async def test_a_ping_answered_in_front_of_the_server_does_not_save_a_session_for_long() -> None:
+async def test_a_proxys_ping_does_not_save_a_session_for_long() -> None:
     rig = Rig()
     async with rig.running():
         await rig.call("answer")
@@ -311,7 +311,7 @@ async def test_without_a_listing_a_ping_decides_alone() -> None:
 # -- what a call is told
 
 
-async def test_an_error_of_the_protocol_is_passed_on_after_a_probe_that_was_answered() -> None:
+async def test_a_protocol_error_is_passed_on_after_a_probe() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -417,7 +417,7 @@ async def test_sessions_on_which_no_call_succeeds_end_in_failed_and_it_says_so()
         assert refused.value.retry_in == pytest.approx(30, rel=0.3)
 
 
-async def test_after_the_cool_down_one_session_in_vain_is_enough_and_a_good_one_ends_it() -> None:
+async def test_one_useless_session_after_a_cool_down_is_enough() -> None:
     rig = Rig(Policy(patience=30, min_attempts=3))
 
     async def useless(link: FakeLink) -> None:
@@ -464,7 +464,7 @@ async def test_sessions_without_calls_are_not_useless() -> None:
         assert rig.lifecycle.schedule.useless_sessions == 0
 
 
-async def test_a_wait_beyond_patience_asked_for_by_a_probe_is_failed_with_that_retry_in() -> None:
+async def test_a_probes_retry_after_beyond_patience_is_failed() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()

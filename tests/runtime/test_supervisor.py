@@ -41,7 +41,7 @@ async def reached(lifecycle: Lifecycle, state: State) -> None:
         await lifecycle.changed()
 
 
-async def test_a_session_whose_transport_has_ended_by_the_time_it_is_open_is_a_failed_dial_that_says_why() -> None:
+async def test_a_transport_that_ends_while_opening_is_a_failed_dial() -> None:
     rig = Rig()
 
     async def stillborn(link: FakeLink) -> None:
@@ -74,7 +74,7 @@ async def test_a_transport_that_ends_right_after_the_handshake_is_a_lost_session
         assert rig.dialer.at[1] - rig.dialer.at[0] >= 0.8
 
 
-async def test_what_runs_beside_a_connection_and_raises_is_reported_and_is_not_its_end() -> None:
+async def test_an_errand_that_raises_is_reported() -> None:
     rig = Rig()
     told: list[tuple[str, str]] = []
     rig.journal.report = lambda what, error: told.append((what, str(error)))
@@ -160,7 +160,7 @@ async def test_a_probe_under_way_when_the_connection_is_closed_changes_nothing(r
         assert rig.events == ["connect", "established", "suspected", "close"]
 
 
-async def test_whoever_waits_for_a_probes_word_is_released_when_the_connection_is_closed() -> None:
+async def test_closing_releases_those_who_wait_for_a_probe() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -319,7 +319,7 @@ async def test_calls_that_wait_fail_at_once_when_the_connection_is_closed() -> N
         rig.lifecycle.close()
 
 
-async def test_transient_failures_give_up_after_patience_and_probe_again_after_a_cool_down() -> None:
+async def test_transient_failures_give_up_and_probe_again() -> None:
     rig = Rig(Policy(cool_down=30))
     rig.dialer.always = failing(REFUSED)
     async with rig.running():
@@ -390,7 +390,7 @@ def failed_once(rig: Rig) -> Failure:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_reconnecting_a_ready_connection_replaces_its_session_without_a_failure(times: int) -> None:
+async def test_reconnecting_a_ready_connection_is_no_failure(times: int) -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -428,7 +428,7 @@ async def test_reconnect_starts_a_lazy_connection() -> None:
         assert rig.events == ["connect", "established"]
 
 
-async def test_reconnecting_a_connection_in_the_middle_of_a_dial_starts_no_second_one() -> None:
+async def test_reconnecting_during_a_dial_starts_no_second_one() -> None:
     rig = Rig()
 
     async def slow(link: FakeLink) -> None:
@@ -461,7 +461,7 @@ async def test_a_dial_that_takes_too_long_is_given_up_and_says_so() -> None:
         assert rig.dialer.at[1] - rig.dialer.at[0] >= 20.8
 
 
-async def test_a_server_that_asks_to_wait_is_not_dialled_before_and_is_asked_only_once() -> None:
+async def test_a_servers_retry_after_is_kept_once() -> None:
     rig = Rig()
     busy = Evidence(http_status=503, content_type="", retry_after=7.0, phase="dial")
     rig.dialer.plans = [failing(busy), failing(REFUSED)]
@@ -556,7 +556,7 @@ async def test_an_unanswered_keepalive_is_proof_where_a_call_complains_meanwhile
         assert rig.lifecycle.epoch == (2 if complaint else 1)
 
 
-async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_more_than_once() -> None:
+async def test_sessions_forgotten_by_replicas_are_probed_twice() -> None:
     rig = Rig()
     async with rig.running():
         for _ in range(3):
@@ -580,7 +580,7 @@ async def test_sessions_that_are_forgotten_as_replicas_forget_them_are_probed_mo
         assert failed_once(rig).summary.endswith("several replicas behind a balancer without sticky sessions")
 
 
-async def test_a_transport_that_reports_its_own_end_when_its_session_is_given_up_is_lost_once() -> None:
+async def test_a_transport_reporting_its_end_again_is_lost_once() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()

@@ -103,7 +103,7 @@ async def test_a_probe_under_way_has_a_second_left_when_the_process_ends(told: T
         assert anyio.current_time() - began < 10
 
 
-async def test_a_server_that_dies_before_the_handshake_is_noticed_though_its_helper_lives() -> None:
+async def test_a_death_before_the_handshake_is_noticed_at_once() -> None:
     crashing = shell("sleep 1000 & echo 'no such module' >&2; exit 1")
     with anyio.fail_after(20):
         began = anyio.current_time()
@@ -114,7 +114,7 @@ async def test_a_server_that_dies_before_the_handshake_is_noticed_though_its_hel
         assert anyio.current_time() - began < 10
 
 
-async def test_a_server_that_closes_its_stdin_is_replaced_though_its_output_stays_open(told: Told) -> None:
+async def test_a_server_that_closes_its_stdin_is_replaced(told: Told) -> None:
     # The shell reads one line, starts a helper without stdin, and dies: nobody can hear, stdout is open.
     config = python(
         'subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL)', arguments=["--pid-file", str(told.path)]

@@ -25,7 +25,7 @@ def counted(told: Told, *arguments: str) -> dict[str, Any]:
     return shell(f"echo start >> {told.path}; exec $SERVER {' '.join(arguments)}")
 
 
-async def test_a_child_that_exits_on_another_first_message_is_dialled_as_legacy_at_once(told: Told) -> None:
+async def test_a_child_that_exits_on_discovery_is_legacy(told: Told) -> None:
     config = counted(told, "--first", "exit")
     with anyio.fail_after(SAFETY):
         # One attempt is all it has.

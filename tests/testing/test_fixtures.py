@@ -40,7 +40,7 @@ def test_the_example_passes_on_both_event_loops() -> None:
     assert outcomes(HOWTO / "test_my_handler_with_fixtures.py")[0] == {"passed": 6}
 
 
-def test_a_socket_is_refused_in_virtual_time_and_an_untrue_history_fails_its_test(tmp_path: Path) -> None:
+def test_the_fixtures_refuse_sockets_and_false_histories(tmp_path: Path) -> None:
     path = tmp_path / "test_wrong.py"
     path.write_text(
         BEGINNING

@@ -117,7 +117,7 @@ def test_what_does_not_exist_is_an_error_of_the_application(
     assert (status, answer["error"]["code"], answer["error"]["message"]) == (200, code, text)
 
 
-def test_over_stdio_a_modern_server_knows_no_handshake_and_answers_no_notification() -> None:
+def test_a_modern_stdio_server_knows_no_handshake() -> None:
     script = Script(era="modern")
     (refusal,) = script.exchange(request("initialize"))
     assert refusal["error"] == {"code": -32601, "message": "Method not found: initialize"}  # type: ignore[index]

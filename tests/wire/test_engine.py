@@ -259,7 +259,7 @@ async def test_a_reset_after_a_request_is_a_read_error(sent: bytes, engine: Name
     assert caught.value.__cause__ is None or engine == "httpx"
 
 
-async def test_a_refusal_is_read_although_the_server_took_only_a_part_of_the_request(engine: Name) -> None:
+async def test_a_refusal_of_a_half_read_request_is_read(engine: Name) -> None:
     refusal = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     async with listening(Reply(refusal, "hang", read=False)) as server, client(engine) as http:
         assert (await http.post(server.url, content=b"a" * 30_000)).status_code == 413

@@ -154,7 +154,7 @@ async def test_a_response_sent_before_its_request_arrived_is_not_its_own(bytes_:
 
 
 @pytest.mark.parametrize(("bytes_", "believed"), [(refusal(429), False), (OK, True)], ids=["refusal", "answer"])
-async def test_where_nobody_says_what_was_acknowledged_a_hasty_refusal_is_not_believed(
+async def test_a_hasty_refusal_without_acks_is_not_believed(
     bytes_: bytes, believed: bool, secure: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channels, "_unacknowledged", None)

@@ -63,7 +63,7 @@ LONG = b"x" * 950
     ],
     ids=["no message", "id first", "id last", "version last", "a notification"],
 )
-async def test_a_line_over_the_limit_is_skipped_and_reported_once_and_the_next_is_read(
+async def test_a_line_over_the_limit_is_skipped_and_reported(
     size: int, line: bytes, answers: object, asks: bool
 ) -> None:
     data = b"before\n" + line + b"\nafter\n" + line + b"\nlast\n"

@@ -106,7 +106,7 @@ async def test_an_answer_without_end_is_given_up() -> None:
 # -- refusals
 
 
-async def test_a_refusal_with_a_jsonrpc_error_is_handed_on_with_the_id_of_the_request() -> None:
+async def test_a_jsonrpc_refusal_gets_the_requests_id() -> None:
     body = b'{"jsonrpc": "2.0", "error": {"code": -32000, "message": "Bad Request: No valid session ID provided"}}'
     answer, session = await asked(replied(400, body, "application/json"))
     assert isinstance(answer, JSONRPCError)

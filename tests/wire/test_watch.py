@@ -100,7 +100,7 @@ def test_a_timeout_of_the_sdks_is_not_what_http_said_before() -> None:
     assert classify(evidence).kind is K.TIMEOUT
 
 
-def test_an_error_of_the_callers_own_callback_is_not_made_up_for_lack_of_an_answer() -> None:
+def test_an_error_of_the_callers_callback_is_its_own() -> None:
     passing = Passing(7)
     passing.receive(SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=7, result={"inputRequests": {}})))
     assert passing.evidence(7, MCPError(-32001, "no sampling today")).from_wire is True
