@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -275,3 +276,15 @@ def test_the_search_for_sleeps_knows_a_real_one(call: str, seconds: str, real: b
 def test_the_search_for_code_in_an_init_finds_it(line: str) -> None:
     source = f'"""Doc."""\nfrom __future__ import annotations\nimport os\n__all__ = ["os"]\n{line}\n'
     assert list(statements_with_code(source)) == [5]
+
+
+def test_names_of_tests_are_short() -> None:
+    """Counted: the names of all functions that begin with `test_`, without it."""
+    names = [
+        node.name.removeprefix("test_")
+        for path in files(TESTS)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_")
+    ]
+    assert len(names) > 1000
+    assert median(map(len, names)) <= 40
