@@ -48,9 +48,12 @@ class RedisServer:
     def start(self) -> RedisServer:
         assert SERVER is not None
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        # A file of settings has to come first.
+        files = [each for each in self.settings if each.endswith(".conf")]
+        others = [each for each in self.settings if each not in files]
+        command = [SERVER, *files, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *others]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *self.settings], stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         end = time.monotonic() + READY
         while self.ask("PING") not in ("PONG", "NOAUTH Authentication required."):
             if time.monotonic() > end or self.process.poll() is not None:

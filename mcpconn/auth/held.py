@@ -202,7 +202,7 @@ class HeldTokens:
         if self.loaded and 0 < stored.generation < self.record.generation:
             # A failover or a restored backup lost what was written here: these tokens are newer. (Generation 0 is
             # somebody who removed it all, to log out.)
-            change, ours = self._again()
+            change, ours = self._again(stored)
             await self.write(change, ours, known=stored)
         else:
             self._adopt(stored)
@@ -261,11 +261,16 @@ class HeldTokens:
 
         await self.write(lambda stored: stored.successor(**changes, mark=None), ours)
 
-    def _again(self) -> tuple[Change, Test]:
-        """The present record once more, as the successor of an older one."""
-        ours = self.record
+    def basis(self) -> tuple[str, str] | None:
+        """What the store has to know later of tokens that come now."""
+        basis = getattr(self._store, "basis", None)
+        return basis() if callable(basis) else None
+
+    def _again(self, older: TokenRecord) -> tuple[Change, Test]:
+        """The present record once more, as the successor of an older one, whose doubt stays."""
+        ours = replace(self.record, doubt=older.doubt, basis=older.basis)
         return (
-            lambda stored: replace(ours, generation=stored.generation + 1, mark=None, doubt=None, basis=None),
+            lambda stored: replace(ours, generation=stored.generation + 1, mark=None),
             lambda stored: True,
         )
 

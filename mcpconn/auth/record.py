@@ -66,7 +66,7 @@ class TokenRecord:
     def successor(self, **changes: Any) -> TokenRecord:
         """The record after this one, with `changes`. Other tokens make it independent of what was read."""
         if "tokens" in changes:
-            changes |= {"doubt": None, "basis": None}
+            changes = {"doubt": None, "basis": None, **changes}
         return replace(self, generation=self.generation + 1, **changes)
 
     def with_basis(self, basis: tuple[str, str], *, doubt: str | None) -> TokenRecord:

@@ -228,6 +228,7 @@ class Renewer:
             "expires_at": expiry(tokens),
             "issuer": server.issuer,
             "server": origin(self._context.server_url),
+            "basis": self.held.basis(),
         }
 
     def _note_refused(self, outcome: Refused, spent: str | None) -> str:

@@ -3,8 +3,8 @@
 A failover to a server that lacks the last writes can take a mark away, or the tokens of a refresh. Whoever reads the
 record then finds a refresh token that was spent, without a mark that says so. So each record is stored with the epoch
 of the store (see `mcpconn.redis.standing`) in which it was known to be the latest. In a later epoch it is in doubt: its
-access token is used, its refresh token is not, until somebody brings tokens that are later than any lost ones: by a
-login, or from the memory of the process that refreshed last.
+access token is used, its refresh token is not, until somebody logs in. A process that holds later tokens in its memory
+stores them, but they stay in doubt: others may have refreshed after it, and the store may have lost that, too.
 """
 
 from __future__ import annotations
@@ -79,13 +79,16 @@ class SharedTokens(StoredTokens, ABC):
         found = await self._get()
         if (self._parsed(found[0]).get("generation", 0) if found is not None else 0) != record.generation - 1:
             return False
-        # Tokens that have just come are the latest, whatever the store has lost.
-        known, seen = record.basis or (self._standing.epoch,) * 2
+        known, seen = record.basis or self.basis()
         value = json.dumps({**record.to_json(), EPOCH: known}).encode()
         written = await self._put(value, None if found is None else found[1])
-        # If the store has lost something since the record was read, this one follows one that is not the latest: a
-        # refresh token must not be sent on the strength of it.
-        return written and (record.basis is None or self._standing.epoch == seen)
+        # If the store has lost something since the record was read, this one may follow one that is not the latest: a
+        # refresh token must not be sent on the strength of its mark.
+        return written and (record.mark is None or self._standing.epoch == seen)
+
+    def basis(self) -> tuple[str, str]:
+        """For tokens that come now. They are the latest as long as the store loses nothing from now on."""
+        return self._standing.epoch, self._standing.epoch
 
     def _parsed(self, value: bytes) -> dict[str, Any]:
         try:

@@ -84,6 +84,8 @@ def serve(
         say(f"serving {len(app.servers)} servers at {url}")
         for name in sorted(each for each in app.settings.views if each):
             say(f"  view {name}: {url}/{name}")
+        if (degraded := app.store.standing.degraded) is not None:
+            say(f"degraded: store: {degraded}")
         if asks:
             say("clients need a key or a token")
         elif where.is_loopback:

@@ -108,6 +108,8 @@ def make_app(
     ring, made = (given_ring(sealing_keys), False) if sealing_keys is not None else kept_ring(state / "keys")
     if made:
         say(f"no sealing key was given: one was made and is kept in {state / 'keys'}")
+        if store is not None:
+            say("processes that share the store need the same key: give it to each with --sealing-keys")
     kept = FileStore(state / "store.db") if store is None else RedisStore(store, may_lose=store_may_lose)
     public_name = urlsplit(public_url).hostname if public_url else None
     hosts = (*allowed_hosts, *([public_name] if public_name else []))
