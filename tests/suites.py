@@ -116,6 +116,8 @@ ONCE = (
     "tests/gateway/upstream_auth/test_many_users.py::test_users_with_their_own_tokens_come_and_go",
     "tests/testing/test_handler_machine.py::test_a_broken_handler_is_found_by_search",
     "tests/testing/test_handler_machine.py::test_a_search_does_not_blame_a_right_handler",
+    "tests/fleet/test_store_faults.py::test_while_it_answers_nothing",
+    "tests/fleet/test_store_faults.py::test_while_it_is_slow",
     "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",
 )
 
