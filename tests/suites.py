@@ -127,6 +127,7 @@ MATRICES = (
     "tests/auth/test_lifetimes.py",
     "tests/auth/test_registrations.py",
     "tests/gateway/test_keyed.py",
+    "tests/gateway/test_link.py",
     "tests/test_canaries.py",
     "tests/test_concurrency.py",
     "tests/test_convergence.py",

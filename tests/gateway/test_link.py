@@ -14,6 +14,8 @@ from mcpconn import Connection, OutcomeUnknown
 from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.testing import FaultProxy, Script, faults
 from tests.gateway.conftest import Gateway, gateway
+from tests.support import text_of
+from tests.test_faults import UNKNOWN
 
 pytestmark = pytest.mark.anyio
 
@@ -53,12 +55,37 @@ async def _cut(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b": \n\n", "more_body": False})
 
 
+def _says(status: int, kind: bytes, body: bytes) -> Callable[..., Awaitable[None]]:
+    async def fault(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, _nothing)
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return fault
+
+
+async def _breaks(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    """The connection is closed in the middle of a chunked answer."""
+    await app(scope, receive, _nothing)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
+    raise ConnectionResetError("the link is cut")
+
+
 FAULTS = {
     "502 after the tool ran": _answers(502),
     "500 after the tool ran": _answers(500),
+    "503 after the tool ran": _answers(503),
+    "500 before it": _refuses(500),
     "503 before it": _refuses(503),
     "502 before it": _refuses(502),
+    "429 before it": _refuses(429),
     "a stream without an answer": _cut,
+    "a stream that is cut": _breaks,
+    "garbage": _says(200, b"application/json", b"{nonsense"),
+    "html": _says(200, b"text/html", b"<html>Sign in</html>"),
+    "202": _answers(202),
 }
 
 
@@ -91,18 +118,24 @@ class Link:
 
 
 @ERAS
-@pytest.mark.parametrize(("times", "engine"), [(1, "httpx"), (3, "direct")])
+@pytest.mark.parametrize(("times", "engine", "backend"), [(1, "httpx", "trio"), (3, "direct", "asyncio")])
 @pytest.mark.parametrize("fault", FAULTS, ids=list(FAULTS))
-async def test_a_fault_of_the_link_is_no_unknown(fault, times, mode, engine):
+async def test_a_fault_of_the_link_is_no_unknown(fault, times, mode, engine, backend):
     script = Script()
     async with gateway(script) as made:
         link = Link(made)
-        async with Connection({"url": made.url, "mode": mode, "engine": engine}) as connection:
-            await connection.list_tools()
-            link.left = [FAULTS[fault]] * times
-            result = await connection.call_tool("a__charge", {"amount": 1})
-            assert not result.is_error, result
-            assert not (await connection.call_tool("a__charge", {"amount": 2})).is_error
+
+        async def client() -> None:
+            async with Connection({"url": made.url, "mode": mode, "engine": engine}) as connection:
+                await connection.list_tools()
+                # A server that says three times that there are too many calls is believed.
+                link.left = [FAULTS[fault]] * (1 if fault.startswith("429") else times)
+                result = await connection.call_tool("a__charge", {"amount": 1})
+                assert not result.is_error, result
+                assert not (await connection.call_tool("a__charge", {"amount": 2})).is_error
+
+        # The gateway is served on asyncio; its client has an event loop of its own.
+        await anyio.to_thread.run_sync(lambda: anyio.run(client, backend=backend))
     assert script.executions["charge"] == 2
 
 
@@ -132,6 +165,23 @@ async def test_a_fault_behind_the_gateway_stays_unknown(mode):
         assert isinstance(result, CallToolResult)
         assert (result.meta or {})[OUTCOME] == "unknown"
     assert script.executions["charge"] == 1
+
+
+@ERAS
+@pytest.mark.parametrize("era", ["legacy", "modern"], ids=["legacy server", "modern server"])
+@pytest.mark.parametrize("fault", UNKNOWN)
+async def test_behind_it_is_unknown_what_the_cores_table_says(fault, mode, era):
+    script, row = Script(era=era), UNKNOWN[fault]
+    async with gateway(script) as made, Connection({"url": made.url, "mode": mode}) as connection:
+        await connection.list_tools()
+        script.inject(row.make(), tool="charge")
+        result = await connection.call_tool("a__charge", {"amount": 1})
+        assert (result.meta or {})[OUTCOME] == "unknown"
+        assert script.executions["charge"] == int(row.ran)
+        assert text_of(await connection.call_tool("a__charge", {"amount": 2})) == "charged 2"
+        script.inject(row.make(), tool="add")
+        assert text_of(await connection.call_tool("a__add", {"a": 2, "b": 3})) == "5"
+    assert script.executions["charge"] == int(row.ran) + 1
 
 
 @ERAS
