@@ -19,6 +19,7 @@ NOX = $(if $(shell command -v pyenv),PYENV_VERSION="$$(pyenv versions --bare | g
 CHAOS_ARGS ?= --seconds 600
 # What make soak does: make soak SOAK_ARGS="--seeds 100 --backend trio"
 SOAK_ARGS ?= --seeds 1000
+FLEET_ARGS ?= --redis
 # What make bench does: make bench BENCH_ARGS="--quick calls"
 BENCH_ARGS ?=
 
@@ -28,7 +29,7 @@ TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 .DELETE_ON_ERROR:
 .PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo demo-svg bench bench-gateways soak \
   chaos mutate conformance \
-  compat canary frameworks docs dist clean distclean
+  compat canary frameworks docs dist clean distclean demo-fleet soak-fleet
 
 help:
 	@echo "make test         check style, types and imports, then run the quick tests: under 5 minutes on 2 cores"
@@ -51,6 +52,8 @@ help:
 	@echo "make soak         a thousand simulated days of outages, from a thousand seeds"
 	@echo "make chaos        ten minutes of a gateway, its servers and clients, while they are killed"
 	@echo "make mutate       change the core line by line; does a test notice?"
+	@echo "make demo-fleet   watch replicas of the gateway be killed behind haproxy, for a minute"
+	@echo "make soak-fleet   the same for ten minutes, with fifty clients"
 	@echo "make demo         watch connections break and recover"
 	@echo "make demo-svg     record the demo: its moving picture, and the excerpt in the README"
 	@echo "make bench        measure; a short run: make bench BENCH_ARGS=--quick"
@@ -133,6 +136,13 @@ bench-gateways: $(INSTALLED)
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m tests.gateway.chaos $(CHAOS_ARGS)
+
+demo-fleet: $(INSTALLED)
+	$(BIN)/python -m tests.fleet.demo
+
+# Ten minutes: make soak-fleet FLEET_ARGS="--seconds 60 --redis"
+soak-fleet: $(INSTALLED)
+	$(BIN)/python -m tests.fleet.soak $(FLEET_ARGS)
 
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(SOAK_ARGS)

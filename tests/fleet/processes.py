@@ -205,9 +205,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(folder: Path, **options: Any) -> AsyncIterator[Fleet]:
+async def fleet(folder: Path, *, kind: type[Fleet] = Fleet, **options: Any) -> AsyncIterator[Fleet]:
     """A fleet that runs for as long as the block."""
-    made = Fleet(folder, **options)
+    made = kind(folder, **options)
     try:
         await made.start_all()
         yield made

@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
 
 from tests.fleet.load import Load
 from tests.fleet.processes import Fleet, fleet
+from tests.redis_server import RedisServer
 
 
 async def soak(made: Fleet, *, seconds: float, clients: int, between: float = 2.0) -> Load:
@@ -54,8 +56,14 @@ def report(made: Fleet, load: Load) -> list[str]:
 
 
 async def main(arguments: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        async with fleet(Path(folder), store=arguments.store) as made:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = None
+        if arguments.redis:
+            redis = RedisServer(folder / "redis").start()
+            stack.callback(redis.kill)
+            store = redis.url
+        async with fleet(folder, store=store) as made:
             load = await soak(made, seconds=arguments.seconds, clients=arguments.clients)
             return 1 if report(made, load) else 0
 
@@ -64,5 +72,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--store", help="URL of the store; a file if not given")
+    parser.add_argument("--redis", action="store_true", help="share Redis, and not a file")
     sys.exit(anyio.run(main, parser.parse_args()))

@@ -1,0 +1,52 @@
+"""`make demo-fleet`: haproxy, three replicas, Redis, twenty clients, a minute of kills; a timeline and the count."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import anyio
+
+from tests.fleet.processes import Fleet, fleet
+from tests.fleet.soak import report, soak
+from tests.redis_server import RedisServer
+
+
+class Told(Fleet):
+    """A fleet that says what happens as it happens."""
+
+    def note(self, what: str) -> None:
+        super().note(what)
+        print(f"{self.timeline[-1][0]:6.1f} s  {what}", flush=True)
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    missing = [name for name in ("haproxy", "redis-server", "redis-cli") if shutil.which(name) is None]
+    if missing:
+        print(f"The demo needs {', '.join(missing)}: apt install haproxy redis-server redis-tools")
+        return 2
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        redis = RedisServer(folder / "redis").start()
+        stack.callback(redis.kill)
+        print("Redis, which three replicas share, a balancer that sends each request to the next of them, a server")
+        print("over HTTP that keeps state for each session, and one that is started for each session:")
+        async with fleet(folder, kind=Told, store=redis.url) as made:
+            print(f"{arguments.clients} bare clients call without end, and the replicas are killed one after another.")
+            load = await soak(made, seconds=arguments.seconds, clients=arguments.clients)
+            print()
+            problems = report(made, load)
+    if not problems:
+        print("Every call was answered, or its client was told, or its connection broke; none ran twice.")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--clients", type=int, default=20)
+    sys.exit(anyio.run(main, parser.parse_args()))
