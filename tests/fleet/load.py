@@ -14,8 +14,8 @@ from mcp import Client, MCPError
 from mcpconn.keys import NEW_SESSION, OUTCOME
 
 ANSWERED, BROKEN = "answered", "broken"
-PATIENCE = 60.0
-"""Seconds after which a call counts as hung."""
+PATIENCE = 100.0
+"""Seconds after which a call counts as hung. A gateway tells of one after 60 s, and looks for an owner for 8 s."""
 
 
 @dataclass
