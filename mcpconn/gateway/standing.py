@@ -140,11 +140,17 @@ class Standing:
         connection = await self._connection(call, server)
         if not self._relay.watch(connection.name, uri, token):
             return
+        self._relay.later(partial(self._keep, connection, uri))
         await connection.wait_ready(connection.policy.call_timeout)
         if speaks_modern(connection):
             self._relay.later(partial(self._follow, connection, server, uri))
         else:
             await connection.watch_resource(uri)
+
+    async def _keep(self, connection: Connection, uri: str) -> None:
+        """Keep a connection for as long as anybody watches something on it, though nobody calls anything."""
+        while self._relay.watched(connection.name, uri) and self._upstreams.reused(connection.name):  # noqa: ASYNC110 - a lease
+            await anyio.sleep(self._upstreams.idle / 3)
 
     async def _unwatch(self, connection: Connection, uri: str, token: str) -> None:
         # A modern server's stream ends by itself, when nobody watches any more.

@@ -93,7 +93,8 @@ class Upstreams:
         self._one_person = one_person
         self.users = users
         self._listed = listed
-        self._idle = idle
+        self.idle = idle
+        """Seconds after which an unused connection is closed."""
         self._at_most = at_most
         # In the order of their last use, oldest first; by the key they were made for.
         self._open: dict[str, Connection] = {}
@@ -150,7 +151,7 @@ class Upstreams:
             able = replace(EVERYBODY, abilities=profile.abilities)
             options = {**(base.config.options or {}), **self._callbacks(server, able)}
             config = replace(base.config, options=options, lazy=False, catalog="lazy", mode=profile.mode)
-            return self._reused(name) or self._add(name, config, principal)
+            return self.reused(name) or self._add(name, config, principal)
 
         def differs(connection: Connection, kinds: Iterable[str], late: bool) -> None:
             connection.catalog.subscribe(lambda change: self._listed(change, principal))
@@ -164,7 +165,7 @@ class Upstreams:
             return self._manager[server]
         credentials, rights = self.users.credentials(server, client)
         name = _name(server, f"lists of {client.principal.digest} {rights}")
-        connection = self._reused(name)
+        connection = self.reused(name)
         if connection is None:
             config = replace(self.users.configured(server, credentials), lazy=False, catalog="lazy")
             connection = self._add(name, config, client.principal)
@@ -196,13 +197,7 @@ class Upstreams:
             return {}
 
     def harmless(self, server: str, tool: str, client: Downstream | None = None) -> bool:
-        """Whether running a tool twice does no harm, as far as its annotations say.
-
-        Args:
-            server: Where the tool is.
-            tool: Its own name.
-            client: Who sees it; None: everybody, or it is not known.
-        """
+        """Whether running a tool twice does no harm, as far as its annotations say to a client; None: to everybody."""
         if client is None:
             return not self.users.own(server) and self._manager[server].catalog.known_safe(tool)
         try:
@@ -293,7 +288,7 @@ class Upstreams:
         profile = "" if scope == "shared" else ",".join(sorted(client.abilities))
         profile += mode if mode == PREFER_LEGACY else ""
         name = _name(server, f"{owner} {profile} {rights}")
-        connection = self._reused(name)
+        connection = self.reused(name)
         if connection is None:
             options = {**(config.options or {}), **callbacks}
             config = replace(config, options=options, lazy=False, catalog="off", mode=mode)
@@ -304,11 +299,12 @@ class Upstreams:
             self._of_session.setdefault(client.sid, set()).add(name)
         return connection
 
-    def _reused(self, name: str) -> Connection | None:
+    def reused(self, name: str) -> Connection | None:
+        """The client's connection of this name, which counts as used now; None if there is none any more."""
         connection = self._open.pop(name, None)
         if connection is None or connection.state is State.CLOSED:
             return None
-        self._open[name] = self._manager.get_or_add(name, connection.config, ttl=self._idle)
+        self._open[name] = self._manager.get_or_add(name, connection.config, ttl=self.idle)
         self._asked[name] = anyio.current_time()
         return self._open[name]
 
@@ -317,7 +313,7 @@ class Upstreams:
         # Tasks that live as long as the connection must not take the present call for theirs.
         token = CALL.set(None)
         try:
-            self._open[name] = connection = self._manager.get_or_add(name, config, ttl=self._idle)
+            self._open[name] = connection = self._manager.get_or_add(name, config, ttl=self.idle)
             self._asked[name] = anyio.current_time()
         finally:
             CALL.reset(token)

@@ -17,6 +17,8 @@ from tests.gateway.conftest import Gateway, gateway
 pytestmark = pytest.mark.anyio
 
 ERAS = pytest.mark.parametrize("era", ["legacy", "modern"], ids=["legacy server", "modern server"])
+SOON = 0.3
+"""Seconds after which an unused connection is closed here."""
 SUBSCRIBED = ("resources/subscribe", "subscriptions/listen")
 
 
@@ -189,3 +191,19 @@ async def test_a_shared_session_tells_each_who_watches():
         await two.call_tool("a__add", {"a": 1, "b": 1})
         assert second.uris == []
         assert script.count("resources/subscribe") == 1
+
+
+@ERAS
+async def test_a_client_that_only_watches_keeps_its_connection(era):
+    script, news = Script(era=era), News()
+    async with gateway(script) as made, Client(made.url, mode="legacy", message_handler=news) as client:
+        made.app.upstreams.idle = SOON
+        uri = await uri_of(made, client)
+        asked = Asked(script)
+        await subscribe(client, uri)
+        await asked.event.wait()
+        (name,) = [each for each in made.app.manager if each.startswith("a#")]
+        connection = made.app.manager[name]
+        await anyio.sleep(5 * SOON)
+        assert name in made.app.manager
+        assert made.app.manager[name] is connection
