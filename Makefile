@@ -29,7 +29,7 @@ TYPED := mcpconn tests examples docs_src benchmarks noxfile.py
 .DELETE_ON_ERROR:
 .PHONY: help setup test test-slow $(SUITES:%=test-%) lint format cover test-all demo demo-svg bench bench-gateways soak \
   chaos mutate conformance \
-  compat canary frameworks docs dist clean distclean demo-fleet soak-fleet
+  compat canary frameworks docs dist clean distclean demo-fleet soak-fleet test-users
 
 help:
 	@echo "make test         check style, types and imports, then run the quick tests: under 5 minutes on 2 cores"
@@ -49,6 +49,7 @@ help:
 	@echo "make canary       what the package needs of mcp's inner workings, in the newest mcp of the index"
 	@echo "make compat       the SDK's own test suite, with Connection in the place of mcp.Client"
 	@echo "make conformance  the official suite, with and without mcpconn, as client and as server; writes docs/conformance.md"
+	@echo "make test-users   600 users with tokens of their own come and go, 20 at once; some minutes"
 	@echo "make soak         a thousand simulated days of outages, from a thousand seeds"
 	@echo "make chaos        ten minutes of a gateway, its servers and clients, while they are killed"
 	@echo "make mutate       change the core line by line; does a test notice?"
@@ -143,6 +144,11 @@ demo-fleet: $(INSTALLED)
 # Ten minutes: make soak-fleet FLEET_ARGS="--seconds 60 --redis"
 soak-fleet: $(INSTALLED)
 	$(BIN)/python -m tests.fleet.soak $(FLEET_ARGS)
+
+# 600 users with tokens of their own come and go, 20 at once: some minutes.
+test-users: $(INSTALLED)
+	MCPCONN_USERS=600 $(BIN)/python -m pytest -q -p no:logging -o faulthandler_timeout=3600 \
+		tests/gateway/upstream_auth/test_many_users.py
 
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(SOAK_ARGS)
