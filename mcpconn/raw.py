@@ -30,6 +30,14 @@ SAFE_METHODS = frozenset(
 )
 """Methods that change nothing (specification, server features): repeating one does no harm."""
 
+_RESULTS: Mapping[str, type[BaseModel]] = {
+    "completion/complete": types.CompleteResult,
+    "prompts/get": types.GetPromptResult,
+    "resources/read": types.ReadResourceResult,
+    "tools/call": types.CallToolResult,
+}
+"""What a server answers if it does not ask for something first."""
+
 _JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
@@ -67,7 +75,13 @@ async def send(
         # The modern era has no such wish of the client's.
         del sent["task"]
     request = _Request(method=method, params=sent)
-    return await client.session.send_request(request, _JSON, progress_callback=progress_callback)  # type: ignore[type-var]
+    answer = await client.session.send_request(request, _JSON, progress_callback=progress_callback)  # type: ignore[type-var]
+    modern = client.protocol_version in MODERN_PROTOCOL_VERSIONS
+    if modern and method in _RESULTS and answer.get("resultType") != "input_required":
+        # The SDK's own check of results of this era takes any object, since each may be a question as well. What does
+        # not have its shape is no answer, and must not be passed on as one.
+        _RESULTS[method].model_validate(answer, by_name=False)
+    return answer
 
 
 async def _driven(

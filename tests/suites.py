@@ -102,22 +102,41 @@ SLOW: dict[str, tuple[str, ...]] = {
 # Not there in every checkout.
 OPTIONAL = frozenset({"tests/integrations"})
 
-# Of these, the short form runs one test: each takes half a minute or more.
+# Of these, the short form runs one test: each takes seconds, and they are alike.
 ONCE = (
+    "tests/test_canaries.py::test_no_command_shows_a_canary",
+    "tests/test_convergence.py::test_a_refusal_in_other_words_is_met_by_handlers_of_all_kinds",
+    "tests/test_real_servers.py::test_a_killed_sdk_server_leaves_the_outcome_unknown",
     "tests/conformance/test_gateway.py::test_the_gateway_fails_nothing_that_its_server_passes",
-    "tests/fire/test_bad_network.py::test_an_answer_cut_after_any_number_of_bytes_is_never_taken_for_another",
     "tests/gateway/test_everything.py::test_it_passes_between_processes_and_reaches_nobody_else",
     "tests/gateway/test_foreign_clients.py::test_the_inspector_lists_and_calls",
+    "tests/gateway/test_foreign_clients.py::test_the_typescript_sdk_can_do_everything",
     "tests/gateway/test_foreign_clients.py::test_the_typescript_sdk_outlives_the_gateway",
     "tests/fleet/test_processes.py::test_a_key_sent_to_another_replica_runs_once",
     "tests/fleet/test_processes.py::test_after_an_owner_is_killed_the_next_call_says_so",
     "tests/fleet/test_processes.py::test_an_owner_that_is_paused_and_woken_is_one_no_more",
+    "tests/gateway/test_handing_on.py::test_sigterm_under_load_loses_no_call",
+    "tests/gateway/test_handing_on.py::test_what_is_open_at_sigterm_comes_to_its_end",
     "tests/gateway/test_killed.py::test_killed_at_each_write_a_call_runs_at_most_once",
     "tests/gateway/upstream_auth/test_many_users.py::test_users_with_their_own_tokens_come_and_go",
     "tests/testing/test_handler_machine.py::test_a_broken_handler_is_found_by_search",
     "tests/testing/test_handler_machine.py::test_a_search_does_not_blame_a_right_handler",
     "tests/fleet/test_store_faults.py::test_while_it_answers_nothing",
+    "tests/simulation/test_day.py::test_a_seed_repeats_its_day",
+)
+
+# The short form leaves these out: each takes a quarter of a minute or more, and what it looks at is looked at by others
+# in less time. `make test-slow` runs them.
+LONG = (
+    "tests/core/test_model.py::test_the_model_keeps_every_invariant",
+    "tests/deploy/test_dockerfile.py::test_its_steps_make_a_gateway_that_is_healthy_and_stops",
+    "tests/docs_src/test_team.py::test_a_team_gets_keys_and_rights",
+    "tests/fire/test_bad_network.py::test_an_answer_cut_after_any_number_of_bytes_is_never_taken_for_another",
+    "tests/fleet/test_processes.py::test_rolling_restarts_with_other_keys_lose_no_request",
+    "tests/fleet/test_refreshes.py::test_two_hundred_calls_cost_one_refresh",
+    "tests/fleet/test_refreshes.py::test_without_redis_no_refresh_is_begun",
     "tests/fleet/test_store_faults.py::test_while_it_is_slow",
+    "tests/gateway/test_outages.py::test_a_gateway_process_dials_once_a_second",
     "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",
 )
 
@@ -187,7 +206,7 @@ def choose(items: Iterable[pytest.Item], suites: Iterable[str], *, short: bool) 
                 yield item
         elif suite in suites and (suite == QUICK or not short or item.nodeid in covers[False]):
             function = item.nodeid.partition("[")[0]
-            if short and function in ONCE and function in once:
+            if short and (function in LONG or (function in ONCE and function in once)):
                 continue
             once.add(function)
             yield item

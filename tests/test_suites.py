@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.suites import MATRICES, NAMES, OPTIONAL, QUICK, SLOW, choose, cover, may_hold, suite_of
+from tests.suites import LONG, MATRICES, NAMES, ONCE, OPTIONAL, QUICK, SLOW, choose, cover, may_hold, suite_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,7 +35,9 @@ def ids(items: Any) -> set[str]:
     return {item.nodeid for item in items}
 
 
-@pytest.mark.parametrize("beginning", [*sorted(name for each in SLOW.values() for name in each), *MATRICES])
+@pytest.mark.parametrize(
+    "beginning", [*sorted(name for each in SLOW.values() for name in each), *ONCE, *LONG, *MATRICES]
+)
 def test_what_the_suites_name_exists(beginning: str) -> None:
     file, _, function = beginning.partition("::")
     if file in OPTIONAL and not (ROOT / file).exists():

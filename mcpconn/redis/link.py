@@ -169,8 +169,10 @@ class Link:
                     reached = True
                     await self._use(client)
                 why = f"{self.address} has stopped answering"
-            except Exception as error:  # of coredis's tasks, in groups of any kind
-                why = self._words(error)
+            except BaseException as error:  # of coredis's tasks, in groups of any kind
+                if (fault := _fault(error)) is None:
+                    raise
+                why = self._words(fault)
             pause = PAUSES[0] if reached else min(longest, 2 * pause)
             if self._client is not None or self.standing.away is None:
                 self._down_since = time.monotonic()
@@ -242,17 +244,29 @@ class Link:
 
     def _words(self, error: BaseException) -> str:
         causes = [error]
-        while (inner := _inner(causes[-1])) is not None:
+        while (inner := _fault(causes[-1]) if _group(causes[-1]) else causes[-1].__cause__) is not None:
             causes.append(inner)
         if isinstance(causes[-1], TimeoutError):
             return f"{self.address} did not answer in time"
         return f"{self.address} cannot be reached: {str(causes[-1]) or type(causes[-1]).__name__}"
 
 
-def _inner(error: BaseException) -> BaseException | None:
-    """The first of a group, or the cause: the innermost says what happened."""
+def _fault(error: BaseException) -> Exception | None:
+    """What went wrong; None if somebody ends this task.
+
+    A group of trio's has the cancellations of coredis's own tasks beside the error that they were cancelled for. If
+    this task is cancelled as well, its next pause says so.
+    """
     inside: Sequence[BaseException] = getattr(error, "exceptions", ())
-    return inside[0] if inside else error.__cause__
+    if not inside:
+        return error if isinstance(error, Exception) else None
+    if any(not isinstance(each, (Exception, anyio.get_cancelled_exc_class())) and not _group(each) for each in inside):
+        return None
+    return next((found for each in inside if (found := _fault(each)) is not None), None)
+
+
+def _group(error: BaseException) -> bool:
+    return bool(getattr(error, "exceptions", ()))
 
 
 def _coredis() -> ModuleType:

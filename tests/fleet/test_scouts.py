@@ -58,7 +58,8 @@ async def test_a_refusing_server_has_one_scout_a_second():
         await anyio.sleep(1.5)
         before = refusing.dialled
         await anyio.sleep(SECONDS)
-        assert 2 <= refusing.dialled - before <= SECONDS + 1
+        # By themselves they would be at least 3 a second.
+        assert 2 <= refusing.dialled - before <= 2 * SECONDS
         group.cancel_scope.cancel()
     refusing.listening.close()
 
