@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
-from mcpconn.auth.shared import SharedTokens
+from mcpconn.auth.shared import LIFETIME, SharedTokens
 from mcpconn.redis.address import Address
 from mcpconn.redis.link import Link, RedisUnavailable
 from mcpconn.redis.records import hashed, milliseconds, record_keys
@@ -17,9 +17,6 @@ from mcpconn.redis.standing import Standing
 
 if TYPE_CHECKING:
     from mcpconn.seal import Sealer
-
-LIFETIME = 180 * 86_400.0
-"""Seconds for which tokens are kept after their last renewal: most refresh tokens have ended by then."""
 
 
 class RedisTokenStorage(SharedTokens):

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from typing import Any
 
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.record import NotARecord, TokenRecord, parse_json
 from mcpconn.auth.store import StoredTokens
 from mcpconn.redis.standing import Standing
 
+LIFETIME = 180 * 86_400.0
+"""Seconds for which tokens are kept after their last renewal: most refresh tokens have ended by then."""
 EPOCH = "epoch"
 """The key, beside those of the record, of the epoch in which it was the latest."""
 DOUBT = (
@@ -62,9 +63,7 @@ class SharedTokens(StoredTokens, ABC):
         epoch = self._standing.epoch
         if found is None:
             return TokenRecord(basis=(epoch, epoch))
-        data = self._parsed(found[0])
-        known = str(data.get(EPOCH, ""))
-        record = TokenRecord.from_json(data)
+        record, known = self._parsed(found[0])
         return record.with_basis((known, epoch), doubt=DOUBT if known != epoch else None)
 
     async def replace(self, record: TokenRecord) -> bool:
@@ -77,7 +76,8 @@ class SharedTokens(StoredTokens, ABC):
         if record.mark is not None and unfit is not None:
             raise CredentialsUnavailable(f"the tokens are not refreshed, because of their store: {unfit}")
         found = await self._get()
-        if (self._parsed(found[0]).get("generation", 0) if found is not None else 0) != record.generation - 1:
+        stored = self._parsed(found[0])[0].generation if found is not None else 0
+        if stored != record.generation - 1:
             return False
         known, seen = record.basis or self.basis()
         value = json.dumps({**record.to_json(), EPOCH: known}).encode()
@@ -90,11 +90,11 @@ class SharedTokens(StoredTokens, ABC):
         """For tokens that come now. They are the latest as long as the store loses nothing from now on."""
         return self._standing.epoch, self._standing.epoch
 
-    def _parsed(self, value: bytes) -> dict[str, Any]:
+    def _parsed(self, value: bytes) -> tuple[TokenRecord, str]:
+        """What a value holds: the record, and the epoch in which it was the latest."""
         try:
             data = parse_json(value)
-            TokenRecord.from_json(data)
-            return data
+            return TokenRecord.from_json(data), str(data.get(EPOCH, ""))
         except NotARecord:
             pass
         # Outside the handler: a parser's error may quote what was stored.

@@ -29,6 +29,7 @@ from mcpconn.auth.grants import Request, choose_client, find_server, patiently
 from mcpconn.auth.oauth import Note, OAuth
 from mcpconn.auth.record import TokenRecord
 from mcpconn.auth.registration import is_dynamic, is_expired
+from mcpconn.auth.shared import LIFETIME
 from mcpconn.auth.store import expiry
 from mcpconn.auth.stored import CLIENT_NAME, LoginProvider
 from mcpconn.auth.token_requests import Fetch, refusal
@@ -37,7 +38,7 @@ from mcpconn.config import ServerConfig
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.seal import KeyRing, NotSealedHere
 from mcpconn.gateway.store import Key, Store, StoreFull
-from mcpconn.gateway.upstream_auth.tokens import LIFETIME, PrincipalTokens, address_hash
+from mcpconn.gateway.upstream_auth.tokens import PrincipalTokens, address_hash
 from mcpconn.login import Login
 from mcpconn.redact.places import redact_url
 

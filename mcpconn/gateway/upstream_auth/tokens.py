@@ -9,14 +9,11 @@ from mcp.shared.auth import OAuthClientInformationFull
 
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.record import TokenRecord
-from mcpconn.auth.shared import SharedTokens
+from mcpconn.auth.shared import LIFETIME, SharedTokens
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.seal import NotSealedHere, Sealer
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.redis.standing import Standing
-
-LIFETIME = 180 * 86_400.0
-"""Seconds for which a login is kept after its last renewal: most refresh tokens have ended by then."""
 
 
 def address_hash(url: str) -> str:
