@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mcpconn.gateway.principals import Principal
@@ -22,7 +23,7 @@ class Inbound:
     """Seconds since 1970."""
     scopes: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names the token, and says nothing of it."""
         return hashlib.sha256(self.token.encode("utf-8", "surrogatepass")).hexdigest()

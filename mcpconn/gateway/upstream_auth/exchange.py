@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from mcpconn.auth.token_requests import Fetch, default_fetch, request_tokens
 from mcpconn.auth.token_response import Refused
 from mcpconn.gateway.access.credentials import Inbound
 from mcpconn.gateway.upstream_auth.config import TokenExchange
+from mcpconn.redact.forms import basic
 from mcpconn.redact.places import redact_url
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -159,8 +159,9 @@ class ExchangedToken:
         }
         headers = {}
         if settings.client_secret is not None:
-            pair = f"{quote(settings.client_id or '', safe='')}:{quote(settings.client_secret, safe='')}"
-            headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            # RFC 6749, 2.3.1: both are percent-encoded before they are joined.
+            pair = [quote(each or "", safe="") for each in (settings.client_id, settings.client_secret)]
+            headers["authorization"] = basic(*pair)
         else:
             form["client_id"] = settings.client_id
         given = {key: value for key, value in form.items() if value is not None}
