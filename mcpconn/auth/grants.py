@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import anyio
 import httpx2
@@ -27,7 +26,8 @@ from mcpconn.auth.token_response import Refused
 from mcpconn.redact.places import redact_url
 from mcpconn.sdk import oauth as sdk
 
-T = TypeVar("T")
+Commit = Callable[[OAuthToken, AuthorizationServer], Awaitable[None]]
+"""Stores the tokens that an authorization server gave for a grant."""
 
 PAUSES = (1.0, 3.0, 9.0)
 """Seconds between attempts to trade a grant for tokens while the server says "not now". A person would have to log
@@ -123,7 +123,7 @@ async def log_in(
     *,
     forgotten: str | None,
     keep: Callable[[Client], Awaitable[None]],
-    commit: Callable[[OAuthToken, AuthorizationServer], Awaitable[None]],
+    commit: Commit,
 ) -> None:
     """Get tokens by the provider's own grant: a person's login, client credentials, a signed assertion.
 
@@ -262,9 +262,7 @@ def _check_guess(
         )
 
 
-async def _grant(
-    request: Request, server: AuthorizationServer, commit: Callable[[OAuthToken, AuthorizationServer], Awaitable[None]]
-) -> Refused | None:
+async def _grant(request: Request, server: AuthorizationServer, commit: Commit) -> Refused | None:
     """Get a grant and trade it for tokens. None: they are stored; otherwise how that was refused."""
     failed: tuple[str, OAuthFlowError] | None = None
     try:
@@ -274,35 +272,49 @@ async def _grant(
     if failed is not None:
         raise CredentialsRefused(failed[0]) from failed[1]
 
-    async def trade() -> Refused | None:
+    return await trade(request, outgoing, server, request.provider.context.client_metadata.scope, commit)
+
+
+async def trade(
+    request: Request, outgoing: httpx2.Request, server: AuthorizationServer, scope: str | None, commit: Commit
+) -> Refused | None:
+    """Trade a grant for tokens, and retry while the authorization server says "not now".
+
+    Args:
+        request: What it is for.
+        outgoing: The token request.
+        server: Where it goes.
+        scope: What was asked for.
+        commit: Stores the tokens.
+
+    Returns:
+        None: they are stored; otherwise how that was refused.
+
+    Raises:
+        CredentialsRefused: the token request goes to another address than the server's token endpoint.
+        CredentialsUnavailable: the server went on saying so, or did not answer.
+    """
+
+    async def once() -> Refused | None:
         outcome = await request.tokens(outgoing, server)
         if isinstance(outcome, Refused):
             return outcome
         if outcome.scope is None:
             # RFC 6749, 5.1: a scope that is left out is the one that was asked for.
-            outcome.scope = request.provider.context.client_metadata.scope
+            outcome.scope = scope
         await commit(outcome, server)
         return None
 
-    return await patiently(trade)
-
-
-async def patiently(trade: Callable[[], Awaitable[T]]) -> T:
-    """Trade a grant for tokens, and retry while the authorization server says "not now".
-
-    Raises:
-        CredentialsUnavailable: it went on saying so, or did not answer.
-    """
     for pause in PAUSES:
         try:
-            return await finished(trade, GRACE)
+            return await finished(once, GRACE)
         except NoAnswer:
             # A code is good for one request, and this one may have been it.
             raise
         except CredentialsUnavailable as error:
             wait = min(error.retry_after or pause, LONGEST_PAUSE)
         await anyio.sleep(wait)
-    return await finished(trade, GRACE)
+    return await finished(once, GRACE)
 
 
 def _in_words(refused: Refused, server: AuthorizationServer, client: Client, registered: bool) -> str:

@@ -43,7 +43,7 @@ class StoredTokens:
             issuer = record.client.issuer if record.client is not None else None
             return record.successor(tokens=tokens, expires_at=expiry(tokens), issuer=issuer, rotates=None, mark=None)
 
-        await self._change(change)
+        await self.change(change)
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
         """The client's registration.
@@ -56,15 +56,23 @@ class StoredTokens:
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
         """Replace the registration."""
-        await self._change(lambda record: record.successor(client=client_info))
+        await self.change(lambda record: record.successor(client=client_info))
 
     async def clear(self) -> None:
         """Forget the tokens, as after a logout. The registration stays."""
-        await self._change(
+        await self.change(
             lambda record: record.successor(tokens=None, expires_at=None, issuer=None, server=None, mark=None)
         )
 
-    async def _change(self, change: Callable[[TokenRecord], TokenRecord]) -> None:
+    async def change(self, change: Callable[[TokenRecord], TokenRecord]) -> None:
+        """Store a change of whatever is stored.
+
+        Args:
+            change: Makes the next record of the stored one; called again if somebody else wrote in between.
+
+        Raises:
+            CredentialsRefused, CredentialsUnavailable: as `TokenStore.replace`.
+        """
         while not await self.replace(change(await self.load())):
             """Somebody else wrote in between: this write comes after theirs."""
 

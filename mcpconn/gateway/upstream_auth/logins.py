@@ -17,6 +17,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
@@ -24,8 +25,8 @@ from pydantic import AnyUrl
 
 from mcpconn.auth.authorization import Authorization
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
-from mcpconn.auth.discovery import origin
-from mcpconn.auth.grants import Request, choose_client, find_server, patiently
+from mcpconn.auth.discovery import AuthorizationServer, origin
+from mcpconn.auth.grants import Request, choose_client, find_server, trade
 from mcpconn.auth.oauth import Note, OAuth
 from mcpconn.auth.record import TokenRecord
 from mcpconn.auth.registration import is_dynamic, is_expired
@@ -273,15 +274,9 @@ class Logins:
             raise LoginFailed(f"The address of {server!r} has changed since. Begin again.")
         try:
             outgoing = begun.token_request(provider, code, iss)
-
-            async def trade() -> Refused | None:
-                outcome = await self._request(provider, server, None).tokens(outgoing, begun.server)
-                if isinstance(outcome, Refused):
-                    return outcome
-                await self._store_tokens(principal, server, begun, outcome)
-                return None
-
-            refused = await patiently(trade)
+            request = self._request(provider, server, None)
+            commit = partial(self._store_tokens, self.storage(principal, server), begun.client)
+            refused = await trade(request, outgoing, begun.server, begun.scope, commit)
             if refused is None:
                 await self._store.delete(self._invited(principal, found[0]["link"]))
                 return server
@@ -290,23 +285,21 @@ class Logins:
             failed = str(error)
         raise LoginFailed(failed)
 
-    async def _store_tokens(self, principal: Principal, server: str, begun: Authorization, tokens: OAuthToken) -> None:
-        storage = self.storage(principal, server)
-        if tokens.scope is None:
-            # RFC 6749, 5.1: a scope that is left out is the one that was asked for.
-            tokens.scope = begun.scope
+    @staticmethod
+    async def _store_tokens(
+        storage: PrincipalTokens, client: OAuthClientInformationFull, tokens: OAuthToken, server: AuthorizationServer
+    ) -> None:
         changes: dict[str, Any] = {
             "tokens": tokens,
             "expires_at": expiry(tokens),
-            "issuer": begun.server.issuer,
-            "server": origin(begun.server.server_url),
-            "client": begun.client,
+            "issuer": server.issuer,
+            "server": origin(server.server_url),
+            "client": client,
             "rotates": None,
             "mark": None,
         }
         # A login counts for more than a renewal that was under way: that one's tokens are of the login before.
-        while not await storage.replace((await storage.load()).successor(**changes)):
-            """Somebody else wrote in between: this write comes after theirs."""
+        await storage.change(lambda stored: stored.successor(**changes))
 
     async def _told(self, refused: Refused, server: str, begun: Authorization, provider: LoginProvider) -> str:
         """How a code was refused. A client that the authorization server has forgotten is registered anew next time."""
