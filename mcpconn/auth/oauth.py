@@ -42,7 +42,7 @@ attempts. A store that is back takes milliseconds."""
 Note = Callable[[str], None]
 
 
-def _nobody(secret: str) -> None:
+def unheard(secret: str) -> None:
     """A callback that does nothing."""
 
 
@@ -55,13 +55,21 @@ class OAuth:
     others use the result.
     """
 
-    def __init__(self, provider: OAuthClientProvider, *, login_timeout: float | None = LOGIN_TIMEOUT) -> None:
+    def __init__(
+        self,
+        provider: OAuthClientProvider,
+        *,
+        login_timeout: float | None = LOGIN_TIMEOUT,
+        fetch: Fetch | None = None,
+    ) -> None:
         """
         Args:
             provider: The SDK's provider. It serves all sessions of all connections that are given this object.
             login_timeout: Seconds a person has to log in; None: for ever.
+            fetch: Sends all requests of the flow, whatever `fetch` a connection brings; None: the connection's does.
         """
         self.provider = provider
+        self._fetch = fetch
         self._renewer = Renewer(provider, login_timeout=login_timeout)
         self._flight: SingleFlight[bool] = SingleFlight()
         self._not_before = 0.0
@@ -73,7 +81,7 @@ class OAuth:
 
     # -- what a connection asks for
 
-    async def headers(self, *, fetch: Fetch | None = None, note: Note = _nobody) -> Mapping[str, str]:
+    async def headers(self, *, fetch: Fetch | None = None, note: Note = unheard) -> Mapping[str, str]:
         """The access token, renewed first if its time is over; nothing where there is none yet.
 
         A renewal that fails is no error here: the token is sent as it is, and the server says what it thinks.
@@ -90,7 +98,7 @@ class OAuth:
                 await renewer.save()
         due = renewer.is_due() and time.monotonic() >= self._not_before
         if due or not renewer.held.loaded:
-            await self._prolong(_request(self.provider, 401, None, None, fetch, note))
+            await self._prolong(self._request(401, None, None, fetch, note))
         tokens = self.provider.context.current_tokens
         return {"Authorization": f"Bearer {tokens.access_token}"} if tokens is not None else {}
 
@@ -123,7 +131,7 @@ class OAuth:
         *,
         version: str | None = None,
         fetch: Fetch | None = None,
-        note: Note = _nobody,
+        note: Note = unheard,
     ) -> bool:
         """As `refresh`, with what a connection knows besides.
 
@@ -136,21 +144,21 @@ class OAuth:
         Returns:
             False where nothing had to be done: the storage holds another token than the refused one.
         """
-        request = _request(self.provider, 401, challenge, version, fetch, note)
+        request = self._request(401, challenge, version, fetch, note)
         renewed = await self._flight.run(lambda: self._renewer.renew(request))
         if renewed:
             self._stepped.clear()
         return renewed
 
     async def step_up(
-        self, challenge: str, *, version: str | None = None, fetch: Fetch | None = None, note: Note = _nobody
+        self, challenge: str, *, version: str | None = None, fetch: Fetch | None = None, note: Note = unheard
     ) -> bool:
         """Get a token that allows more: the server refused a call with 403 and `insufficient_scope`.
 
         Returns:
             False where that was tried already, or was refused. The call's refusal stands then.
         """
-        request = _request(self.provider, 403, challenge, version, fetch, note)
+        request = self._request(403, challenge, version, fetch, note)
         wanted = extract_scope_from_www_auth(request.refusal) or ""
         flight = self._steps.setdefault(wanted, SingleFlight())
         try:
@@ -165,6 +173,11 @@ class OAuth:
         await self._renewer.step_up(request)
         self._stepped.add(wanted)
         return True
+
+    def _request(
+        self, status: int, challenge: str | None, version: str | None, fetch: Fetch | None, note: Note
+    ) -> Request:
+        return Request(self.provider, refusal(status, challenge), version, self._fetch or fetch or default_fetch, note)
 
     def forget(self) -> None:
         """Read the storage anew before the next request: somebody has logged in, perhaps in another process."""
@@ -190,14 +203,3 @@ class OAuth:
 
     def __repr__(self) -> str:
         return f"<OAuth {type(self.provider).__name__}>"
-
-
-def _request(
-    provider: OAuthClientProvider,
-    status: int,
-    challenge: str | None,
-    version: str | None,
-    fetch: Fetch | None,
-    note: Note,
-) -> Request:
-    return Request(provider, refusal(status, challenge), version, fetch or default_fetch, note)

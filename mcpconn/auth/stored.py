@@ -68,22 +68,60 @@ def provider_of(
         redirect: Sends a person to an address. None: nobody can log in, and what is stored is used.
         callback: Returns what the browser came back with.
     """
-    back = [AnyUrl(redirect_uri or login.redirect_uri or ANYWHERE)]
-    scope = " ".join(login.scopes) or None
+    back = redirect_uri or login.redirect_uri or ANYWHERE
     file = FileTokenStorage(token_file(url))
-    storage: StoredTokens = file
-    if login.client_id is not None:
-        client = OAuthClientInformationFull(
-            client_id=login.client_id,
-            client_secret=login.client_secret,
-            redirect_uris=back,
-            token_endpoint_auth_method="client_secret_post" if login.client_secret else "none",
-            scope=scope,
-        )
-        storage = _Configured(file, client)
+    client = configured_client(login, back)
+    storage = file if client is None else _Configured(file, client)
+    return login_provider(login, url, storage, redirect_uri=back, redirect=redirect, callback=callback)
+
+
+def login_provider(
+    login: Login,
+    url: str,
+    storage: StoredTokens,
+    *,
+    redirect_uri: str,
+    client_name: str = CLIENT_NAME,
+    redirect: Callable[[str], Awaitable[None]] | None = None,
+    callback: Callable[[], Awaitable[AuthorizationCodeResult]] | None = None,
+) -> LoginProvider:
+    """As `provider_of`, with a storage of the caller's.
+
+    Args:
+        login: What is configured.
+        url: The server's address.
+        storage: Where the tokens are.
+        redirect_uri: Where the browser comes back to.
+        client_name: What people read about who asks.
+        redirect: As for `provider_of`.
+        callback: As for `provider_of`.
+    """
+    scope = _scope(login)
     metadata = OAuthClientMetadata(
-        redirect_uris=back, client_name=CLIENT_NAME, scope=scope, token_endpoint_auth_method=None
+        redirect_uris=[AnyUrl(redirect_uri)], client_name=client_name, scope=scope, token_endpoint_auth_method=None
     )
     provider = LoginProvider(url, metadata, storage, redirect_handler=redirect, callback_handler=callback)
     provider.configured_scope = scope
     return provider
+
+
+def configured_client(login: Login, redirect_uri: str | None = None) -> OAuthClientInformationFull | None:
+    """The client that a configuration names; None if one has to be registered.
+
+    Args:
+        login: What is configured.
+        redirect_uri: Where the browser comes back to; None if it is not known.
+    """
+    if login.client_id is None:
+        return None
+    return OAuthClientInformationFull(
+        client_id=login.client_id,
+        client_secret=login.client_secret,
+        redirect_uris=None if redirect_uri is None else [AnyUrl(redirect_uri)],
+        token_endpoint_auth_method="client_secret_post" if login.client_secret else "none",
+        scope=_scope(login),
+    )
+
+
+def _scope(login: Login) -> str | None:
+    return " ".join(login.scopes) or None

@@ -20,19 +20,18 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
-from pydantic import AnyUrl
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from mcpconn.auth.authorization import Authorization
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.discovery import AuthorizationServer, origin
 from mcpconn.auth.grants import Request, choose_client, find_server, trade
-from mcpconn.auth.oauth import Note, OAuth
+from mcpconn.auth.oauth import Note, OAuth, unheard
 from mcpconn.auth.record import TokenRecord
 from mcpconn.auth.registration import is_dynamic, is_expired
 from mcpconn.auth.shared import LIFETIME
 from mcpconn.auth.store import expiry
-from mcpconn.auth.stored import CLIENT_NAME, LoginProvider
+from mcpconn.auth.stored import ANYWHERE, CLIENT_NAME, LoginProvider, configured_client, login_provider
 from mcpconn.auth.token_requests import Fetch, refusal
 from mcpconn.auth.token_response import Refused
 from mcpconn.config import ServerConfig
@@ -53,10 +52,6 @@ CALLBACK = "callback"
 VERSION = "2025-11-25"
 """The protocol version that decides what is asked for, while the server has not been spoken to: its `resource`
 parameter (RFC 8707) is sent."""
-
-
-def _nobody(secret: str) -> None:
-    """A callback that does nothing."""
 
 
 class LoginFailed(Exception):
@@ -82,16 +77,11 @@ class UserOAuth(OAuth):
     """
 
     def __init__(self, provider: LoginProvider, *, fetch: Fetch) -> None:
-        super().__init__(provider)
-        self._guarded = fetch
+        super().__init__(provider, fetch=fetch)
         self.challenge: str | None = None
         """The server's last challenge: it says where to log in, and for what."""
         self.refused: str | None = None
         """The access token with which nothing can be done any more; None: there was none."""
-
-    async def headers(self, *, fetch: Fetch | None = None, note: Note = _nobody) -> Mapping[str, str]:
-        """As `OAuth.headers`."""
-        return await super().headers(fetch=self._guarded, note=note)
 
     async def renew(
         self,
@@ -99,12 +89,12 @@ class UserOAuth(OAuth):
         *,
         version: str | None = None,
         fetch: Fetch | None = None,
-        note: Note = _nobody,
+        note: Note = unheard,
     ) -> bool:
         """As `OAuth.renew`; if only a person can help, the refusal says so."""
         self.challenge = challenge
         try:
-            return await super().renew(challenge, version=version, fetch=self._guarded, note=note)
+            return await super().renew(challenge, version=version, fetch=fetch, note=note)
         except CredentialsRefused:
             tokens = self.provider.context.current_tokens
             self.refused = tokens.access_token if tokens is not None else None
@@ -116,11 +106,11 @@ class UserOAuth(OAuth):
         *,
         version: str | None = None,
         fetch: Fetch | None = None,
-        note: Note = _nobody,
+        note: Note = unheard,
     ) -> bool:
         """As `OAuth.step_up`."""
         self.challenge = challenge
-        return await super().step_up(challenge, version=version, fetch=self._guarded, note=note)
+        return await super().step_up(challenge, version=version, fetch=fetch, note=note)
 
 
 class Logins:
@@ -146,33 +136,30 @@ class Logins:
 
     def storage(self, principal: Principal, server: str) -> PrincipalTokens:
         """Where a principal's tokens for a server are."""
-        config = self._config(server)
         return PrincipalTokens(
             self._store,
             self._tokens,
             principal=principal,
             server=server,
-            url=config.endpoint,
-            client=_configured(config.auth),
+            url=self._config(server).endpoint,
+            client=configured_client(self._login(server)),
         )
 
     def credentials(self, principal: Principal, server: str) -> UserOAuth:
         """A principal's credentials for a server, for all connections of this process."""
-        provider = self._provider(principal, server, "http://127.0.0.1/callback")
+        provider = self._provider(principal, server, ANYWHERE)
         provider.nobody = "this user has not logged in at it through this gateway, or has to log in again"
         return UserOAuth(provider, fetch=self._fetch(server))
 
     def _provider(self, principal: Principal, server: str, redirect_uri: str) -> LoginProvider:
-        config = self._config(server)
-        login = config.auth if isinstance(config.auth, Login) else Login()
-        scope = " ".join(login.scopes) or None
-        back = [AnyUrl(redirect_uri)]
-        metadata = OAuthClientMetadata(
-            redirect_uris=back, client_name=f"{CLIENT_NAME} gateway", scope=scope, token_endpoint_auth_method=None
-        )
-        provider = LoginProvider(config.endpoint, metadata, self.storage(principal, server))
-        provider.configured_scope = scope
-        return provider
+        url, storage = self._config(server).endpoint, self.storage(principal, server)
+        name = f"{CLIENT_NAME} gateway"
+        return login_provider(self._login(server), url, storage, redirect_uri=redirect_uri, client_name=name)
+
+    def _login(self, server: str) -> Login:
+        """What an entry says of its logins."""
+        auth = self._config(server).auth
+        return auth if isinstance(auth, Login) else Login()
 
     # -- the steps of a login
 
@@ -222,7 +209,7 @@ class Logins:
             shared = None if known is None else OAuthClientInformationFull.model_validate(known[0])
             if shared is not None and (is_expired(shared) or shared.client_id == invitation.forgotten):
                 shared = None
-            provider.context.client_info = _configured(self._config(server).auth) or shared
+            provider.context.client_info = configured_client(self._login(server)) or shared
 
             async def keep(client: OAuthClientInformationFull) -> None:
                 # One registration for all users: each would otherwise make one of its own.
@@ -322,7 +309,7 @@ class Logins:
 
     def _request(self, provider: LoginProvider, server: str, challenge: str | None) -> Request:
         # Nothing is shown of what is learned here but what this module composes itself, so there is nobody to tell.
-        return Request(provider, refusal(401, challenge), VERSION, self._fetch(server), lambda secret: None)
+        return Request(provider, refusal(401, challenge), VERSION, self._fetch(server), unheard)
 
     def _client(self, server: str, redirect_uri: str) -> Key:
         """Where the client is that was registered for all users of a server."""
@@ -359,18 +346,6 @@ class Logins:
 
     def _sealed(self, place: Key, content: Mapping[str, Any]) -> bytes:
         return self._sealer.seal(json.dumps(content).encode(), "\n".join(place)).encode("ascii")
-
-
-def _configured(auth: Any) -> OAuthClientInformationFull | None:
-    """The client that an entry names for its logins."""
-    if not isinstance(auth, Login) or auth.client_id is None:
-        return None
-    return OAuthClientInformationFull(
-        client_id=auth.client_id,
-        client_secret=auth.client_secret,
-        token_endpoint_auth_method="client_secret_post" if auth.client_secret else "none",
-        scope=" ".join(auth.scopes) or None,
-    )
 
 
 def _hash(text: str) -> str:
