@@ -17,11 +17,11 @@ def trace_headers(params: Mapping[str, Any] | None) -> dict[str, str]:
     server's HTTP instrumentation read headers.
     """
     meta = (params or {}).get("_meta")
-    parent = meta.get("traceparent") if isinstance(meta, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return {}
+    parent, state = meta.get("traceparent"), meta.get("tracestate")
     if not isinstance(parent, str) or not _PARENT.fullmatch(parent):
         return {}
-    assert isinstance(meta, Mapping)
-    state = meta.get("tracestate")
     return {
         "traceparent": parent,
         **({"tracestate": state} if isinstance(state, str) and _STATE.fullmatch(state) else {}),

@@ -65,12 +65,12 @@ class AllowedAddresses:
 
     def permits(self, address: str) -> bool:
         """Whether an address is public, or one of the operator's networks."""
-        found = _plain(ipaddress.ip_address(address.partition("%")[0]))
-        return is_public(found) or self.lists(found)
+        return _is_public(_parsed(address)) or self.lists(address)
 
-    def lists(self, address: Address) -> bool:
+    def lists(self, address: str) -> bool:
         """Whether an address is in one of the operator's networks."""
-        return any(address in network for network in self._networks)
+        found = _parsed(address)
+        return any(found in network for network in self._networks)
 
 
 class Fetcher:
@@ -129,7 +129,7 @@ class Fetcher:
             return found
         if not all(self.allowed.permits(each) for each in found):
             raise _refused(url, "it is in a private network")
-        listed = all(self.allowed.lists(_plain(ipaddress.ip_address(each.partition("%")[0]))) for each in found)
+        listed = all(self.allowed.lists(each) for each in found)
         if url.scheme != "https" and not (listed and found):
             raise _refused(url, "it is not https")
         return found
@@ -156,14 +156,14 @@ def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
     )
 
 
-def is_public(address: Address) -> bool:
+def _is_public(address: Address) -> bool:
     """Whether an address is reached over the internet, and names no machine of the gateway's own surroundings."""
-    address = _plain(address)
     return address.is_global and not (address.is_multicast or address.is_unspecified or address.is_reserved)
 
 
-def _plain(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one, if that is where packets to it end."""
+def _parsed(text: str) -> Address:
+    """An address without its zone; the IPv4 address inside an IPv6 one, if that is where packets to it end."""
+    address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

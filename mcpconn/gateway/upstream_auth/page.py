@@ -12,8 +12,7 @@ import html
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
@@ -46,14 +45,6 @@ HEADERS = {
 }
 
 
-@dataclass(frozen=True)
-class _Browser:
-    """Whose a browser has proved to be."""
-
-    principal: Principal
-    until: float
-
-
 class LoginPage:
     """The ASGI application of the page."""
 
@@ -64,7 +55,7 @@ class LoginPage:
         *,
         gate: Gate,
         security: TransportSecuritySettings,
-        done: Callable[[Principal, str], Awaitable[None]],
+        done: Callable[[Principal, str], None],
         wall: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -114,14 +105,14 @@ class LoginPage:
         if browser is not None:
             who = "this machine's user" if browser.principal == ANONYMOUS else str(browser.principal)
             words = f"This browser belongs to {who} here."
-            return _page(200, words, _FORM.format(field="", button="Go on"))
+            return _page(200, words, _form(""))
         if not self._asks:
-            return _page(200, "A server asks for a login of yours.", _FORM.format(field="", button="Go on"))
+            return _page(200, "A server asks for a login of yours.", _form(""))
         return _page(
             200,
             "A server asks for a login of yours. First show that this browser is yours: give the key or token that "
             "your client uses for this gateway.",
-            _FORM.format(field=_KEY, button="Go on"),
+            _form(_KEY),
         )
 
     async def _posted(self, request: Request, name: str) -> Response:
@@ -132,11 +123,11 @@ class LoginPage:
         try:
             identity = await self._proof(request, form.get("key", [""])[0].strip())
         except Refused as error:
-            return _page(403, f"That does not open this gateway: {error}.", _FORM.format(field=_KEY, button="Go on"))
+            return _page(403, f"That does not open this gateway: {error}.", _form(_KEY))
         except NotNow as error:
             return _page(503, f"Tokens cannot be checked now: {error}. Try again in a moment.")
         if identity is None:
-            return _page(401, "Give the key or token first.", _FORM.format(field=_KEY, button="Go on"))
+            return _page(401, "Give the key or token first.", _form(_KEY))
         principal = identity.principal
         invitation = await self._logins.invited(principal, name)
         if invitation is None:
@@ -196,7 +187,7 @@ class LoginPage:
             iss=asked.get("iss"),
             said=asked.get("error"),
         )
-        await self._done(browser.principal, server)
+        self._done(browser.principal, server)
         return _page(200, f"You are logged in at {server}. Go back to your client; this page can be closed.")
 
     # -- whose a browser is
@@ -211,10 +202,10 @@ class LoginPage:
             return await self._gate.identify(key)
         if not self._asks:
             return Identity(ANONYMOUS)
-        browser = self._browser(request)
-        return None if browser is None else Identity(browser.principal, expires=browser.until)
+        return self._browser(request)
 
-    def _browser(self, request: Request) -> _Browser | None:
+    def _browser(self, request: Request) -> Identity | None:
+        """Whose a browser has proved to be, by its cookie."""
         sealed = request.cookies.get(COOKIE)
         if sealed is None:
             return None
@@ -223,10 +214,10 @@ class LoginPage:
         except NotSealedHere:
             return None
         client, issuer, subject = content["who"]
-        browser = _Browser(Principal(client, issuer, subject), content["until"])
-        if browser.until <= self._wall() or not self._gate.knows(browser.principal):
+        principal, until = Principal(client, issuer, subject), content["until"]
+        if until <= self._wall() or not self._gate.knows(principal):
             return None
-        return browser
+        return Identity(principal, expires=until)
 
     def _own_page(self, request: Request) -> bool:
         """Whether a form was sent by a page of this gateway: browsers say so with every POST."""
@@ -247,7 +238,10 @@ async def _body(request: Request) -> str:
 
 
 _KEY = '<input type="password" name="key" autocomplete="off" autofocus required aria-label="Key or token">'
-_FORM = '<form method="post">{field}<button>{button}</button></form>'
+
+
+def _form(field: str) -> str:
+    return f'<form method="post">{field}<button>Go on</button></form>'
 
 
 def _page(status: int, words: str, body: str = "") -> Response:

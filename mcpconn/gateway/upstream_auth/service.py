@@ -91,6 +91,6 @@ class UpstreamAuth:
         scope = call.ctx.request.scope if call.ctx.request is not None else None
         return None if scope is None else f"{self._gate.origin(scope)}{scope.get('root_path', '')}"
 
-    async def _logged_in(self, principal: Principal, server: str) -> None:
+    def _logged_in(self, principal: Principal, server: str) -> None:
         self.offers.done(principal, server)
         self._done(principal, server)
