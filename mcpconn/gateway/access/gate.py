@@ -74,9 +74,8 @@ class Gate:
 
     async def watch(self) -> None:
         """End what belongs to keys that are removed, for as long as the gateway runs."""
-        known: dict[str, str] = {}
         while True:
-            keys = self.settings.keys
+            known, keys = self._known, self.settings.keys
             try:
                 present = keys.hashes() if keys is not None else {}
             except ConfigError as error:
@@ -85,9 +84,11 @@ class Gate:
             else:
                 for key_hash in known.keys() - present.keys():
                     self.removed(key_hash)
-            for name in set(known.values()) - set(present.values()):
+            # A name may have got another key since the last look: what the old one opened ends all the same.
+            left = {name for _, name in known.items() & present.items()}
+            for name in set(known.values()) - left:
                 self.revoke(principal_of_key(name))
-            known = self._known = present
+            self._known = present
             await anyio.sleep(LOOK)
 
     def refuse(self, key_hash: str) -> None:
