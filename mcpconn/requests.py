@@ -72,8 +72,7 @@ class Requests(Peer):
             self._calls_made += 1
         seconds = self._seconds(timeout)
         span = start_span(self.name, method, target)
-        limits: dict[str, Any] = {"timeout": seconds, "total": total}
-        call = self._calls.run(method, issue, safe=safe, wait=wait, background=background, **limits)
+        call = self._calls.run(method, issue, safe=safe, timeout=seconds, wait=wait, background=background, total=total)
         if span is None:
             return await call
         with within(span):
