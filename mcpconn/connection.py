@@ -126,16 +126,14 @@ class Connection(Owned, Known, Methods, Arguments):
             common,
             self._dialer,
             self._shared.dials,
+            self._restore,
             origin=self.config.origin,
             route=self.config.route,
             lazy=self.config.lazy,
             credentials=renewable(self._request_auth),
-            carried=self._restore,
         )
         self._lifecycle = self._supervisor.lifecycle
-        self._calls = Calls(
-            common, self._lifecycle, budget=self._shared.budget, progress=lambda: self._supervisor.dialling.progress
-        )
+        self._calls = Calls(common, self._lifecycle, budget=self._shared.budget, progress=lambda: self._dialer.progress)
         self.journal.subscribe(Meter(self._lifecycle), wants_answered=measuring)
         self._owner = Owner(f"connection {self.name!r}", begin=lambda: self.run_in(self._owner), finish=self.close)
         self._home = None

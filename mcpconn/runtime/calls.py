@@ -34,7 +34,7 @@ class Calls:
         lifecycle: Lifecycle,
         *,
         budget: ReplayBudget,
-        progress: Callable[[], str | None] = lambda: None,
+        progress: Callable[[], str | None],
     ) -> None:
         """
         Args:

@@ -38,16 +38,6 @@ class Carried(Protocol):
         """Finish that, beside the first calls. What it raises is logged."""
 
 
-class NothingCarried:
-    """For connections whose sessions have nothing in common."""
-
-    async def before_calls(self, link: Link) -> None:
-        """There is nothing to restore."""
-
-    async def beside_calls(self, session: Session) -> None:
-        """There is nothing left to restore."""
-
-
 class Dialling:
     """Opens one session after another, and holds each in a task of its own."""
 
@@ -86,11 +76,6 @@ class Dialling:
         self._carried = carried
         self.sessions: set[Session] = set()
         """Those whose tasks have not ended: the present one, and earlier ones whose calls are not over."""
-
-    @property
-    def progress(self) -> str | None:
-        """What a server that is being started is doing; None if none is."""
-        return self._dialer.progress
 
     def join(self) -> Callable[[], None]:
         """Hear from other connections that the server has returned. Returns a function that ends it."""
@@ -144,7 +129,7 @@ class Dialling:
             elapsed=self._clock.now() - schedule.series.began,
             worked=lifecycle.epoch > 0,
             half_open=schedule.series.half_open,
-            refreshable=lifecycle.refreshable,
+            refreshable=lifecycle.renewal.possible(lifecycle.session),
             patience=self._policy.patience,
             min_attempts=self._policy.min_attempts,
         )

@@ -23,7 +23,7 @@ class Slot:
     async def acquire(self) -> None:
         """Return when it is free, from all limiters in turn."""
         for limiter in self._limiters:
-            # On behalf of the slot and not of the task: another task may release it (see `Supervisor._make_room`).
+            # On behalf of the slot and not of the task: another task may release it (see `Dialling._make_room`).
             await limiter.acquire_on_behalf_of(self)
             self._held.append(limiter)
 

@@ -98,11 +98,6 @@ class Lifecycle:
         """The connection's state."""
         return self.cell.state
 
-    @property
-    def refreshable(self) -> bool:
-        """Whether a refusal, of a dial or of a probe, can be answered by renewing the credentials."""
-        return self.renewal.possible(self.session)
-
     def replaced(self, session: Session) -> bool:
         """Whether `session` was given up and another, with renewed credentials, is or will be there."""
         return self.renewal.credentials is not None and session is not self.session
@@ -311,7 +306,7 @@ class Lifecycle:
         failure = self.schedule.lost(
             failure, proven=session.proven, age=age, served=session.answers > 0, tried=session.suspected
         )
-        # Renewable that cannot be renewed are tried once more as they are: a server may refuse a session so.
+        # Credentials that cannot be renewed are tried once more as they are: a server may refuse a session so.
         refusal = failure if self.renewal.possible(session) else None
         self.renewal.over(session, worked=age >= self._policy.proven_after, refusal=refusal)
         session.retire(lost=failure)

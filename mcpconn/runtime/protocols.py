@@ -80,10 +80,6 @@ class Dialer(Protocol):
         """Seconds that the next dial may take; None: the policy's `connect_timeout`."""
 
     @property
-    def progress(self) -> str | None:
-        """What a server that is being started is doing, for people; None if none is."""
-
-    @property
     def last_words(self) -> str:
         """What a server whose start failed said of the reason."""
 
@@ -99,7 +95,7 @@ class Dialer(Protocol):
 
 
 class Renewable(Protocol):
-    """Renewable that can be renewed."""
+    """Credentials that can be renewed."""
 
     found: bool
     """The last renewal found that others had renewed them already. Then those that are used now have not been

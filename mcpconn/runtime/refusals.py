@@ -13,7 +13,7 @@ from mcpconn.runtime.gate import Gate
 
 
 class Situation(Protocol):
-    """What a refusal has to say about a connection; the supervisor knows it."""
+    """What a refusal has to say about a connection; its `Lifecycle` knows it."""
 
     name: str
     gate: Gate

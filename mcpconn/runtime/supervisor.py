@@ -16,7 +16,7 @@ import anyio
 from mcpconn.core.states import Event, State
 from mcpconn.runtime import upkeep
 from mcpconn.runtime.common import Common
-from mcpconn.runtime.dialling import Carried, Dialling, NothingCarried
+from mcpconn.runtime.dialling import Carried, Dialling
 from mcpconn.runtime.dials import Dials
 from mcpconn.runtime.errands import Errands
 from mcpconn.runtime.lifecycle import DIALLING, Lifecycle
@@ -33,23 +33,23 @@ class Supervisor:
         common: Common,
         dialer: Dialer,
         dials: Dials,
+        carried: Carried,
         *,
         origin: str = "",
         route: tuple[Hashable, Hashable] | None = None,
         lazy: bool = False,
         credentials: Renewable | None = None,
-        carried: Carried | None = None,
     ) -> None:
         """
         Args:
             common: What all parts of the connection have in common.
             dialer: Opens its sessions.
             dials: What the connections of a manager know of each other's dials.
+            carried: What is carried from session to session.
             origin: Host and port of the server; connections to the same one have its troubles in common.
             route: The port and the URL that a refused dial says something about; None: it says nothing of others.
             lazy: Wait for the first call before dialling.
             credentials: Renewed once when a session or dial is refused for them.
-            carried: What is carried from session to session; None if nothing is.
         """
         self._policy = common.policy
         self._clock = common.clock
@@ -65,7 +65,7 @@ class Supervisor:
             dials=dials,
             origin=origin,
             route=Route(*route) if route is not None else None,
-            carried=carried or NothingCarried(),
+            carried=carried,
         )
         """Its sessions, and the opening of the next."""
 

@@ -19,9 +19,10 @@ from mcpconn.core.stream import StreamRecord
 from mcpconn.runtime.calls import Calls
 from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.common import Common
-from mcpconn.runtime.dialling import NothingCarried
 from mcpconn.runtime.dials import Dials
 from mcpconn.runtime.journal import Journal
+from mcpconn.runtime.protocols import Link
+from mcpconn.runtime.session import Session
 from mcpconn.runtime.supervisor import Supervisor
 from mcpconn.testing.clock import settle
 
@@ -137,6 +138,16 @@ class FakeLink:
         self.broken.set()
 
 
+class NothingCarried:
+    """For connections whose sessions have nothing in common."""
+
+    async def before_calls(self, link: Link) -> None:
+        """There is nothing to restore."""
+
+    async def beside_calls(self, session: Session) -> None:
+        """There is nothing left to restore."""
+
+
 class FakeDialer:
     """Opens sessions, or does not."""
 
@@ -214,7 +225,7 @@ class Rig:
         self.budget = ReplayBudget()
         common = Common("fake", self.policy, classify, self.clock, self.journal)
         self.carried = NothingCarried()
-        self.supervisor = Supervisor(common, self.dialer, dials or Dials(self.policy), carried=self.carried, **options)
+        self.supervisor = Supervisor(common, self.dialer, dials or Dials(self.policy), self.carried, **options)
         self.lifecycle = self.supervisor.lifecycle
         self.calls = Calls(common, self.lifecycle, budget=self.budget, progress=lambda: self.dialer.progress)
 
