@@ -74,24 +74,27 @@ class Dials:
         Returns:
             The failure of the dial, which may be another connection's; None if a session was opened.
         """
+        if route is None:
+            async with self.take(origin) as slot:
+                return await attempt(slot)
         while True:
             # One that has nobody to share with keeps its own pace.
-            alone = route is None or len(self._members.get(origin, ())) <= 1
+            alone = len(self._members.get(origin, ())) <= 1
             async with self._scouts.turn(None if alone else route) as turn:
                 if turn.failure is not None:
                     return turn.failure
-                known = None if route is None else self._scouts.failure(route)
-                if route is not None and known is not None and not await self._scouts_for_all(origin, route):
+                known = self._scouts.failure(route)
+                if known is not None and not await self._scouts_for_all(origin, route):
                     # Still refused, another process has found by now. That counts as a dial of this one's.
                     self._scouts.found(route, known)
                     return known
                 async with self.take(origin) as slot:
                     # Those that waited for a slot behind a dial that was refused have to wait for their turn now.
-                    if not (alone or turn.scout) and route is not None and self._scouts.refuses(route):
+                    if not (alone or turn.scout) and self._scouts.refuses(route):
                         continue
                     failure = await attempt(slot)
                 # Before the turn ends: who comes next must know.
-                if route is not None and self._scouts.found(route, failure):
+                if self._scouts.found(route, failure):
                     self.server_returned(origin)
                     if self.elsewhere is not None:
                         await self.elsewhere.returned(origin)
@@ -161,9 +164,11 @@ class Dials:
 
         def leave() -> None:
             members.pop(key, None)
-            # The last one out removes the entry, so that hosts which come and go do not add up.
+            # The last one out removes the entries, so that hosts which come and go do not add up.
             if not members and self._members.get(origin) is members:
                 del self._members[origin]
+                self._origins.pop(origin, None)
+                self._returned.pop(origin, None)
 
         return leave
 

@@ -10,6 +10,7 @@ up, or answers 5xx, is the trouble of one URL: another URL behind the same proxy
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
@@ -72,7 +73,7 @@ class Scouts:
 
     def refuses(self, route: Route) -> bool:
         """Whether the last dial of this route found the server refusing."""
-        return route.port in self._refusals or route.url in self._refusals
+        return self.failure(route) is not None
 
     def failure(self, route: Route) -> Failure | None:
         """How the last dial of this route failed, if it found the server refusing."""
@@ -109,7 +110,7 @@ class Scouts:
                 refusal.scouting = True
                 taken.append(refusal)
                 return None
-            deadline = float("inf") if refusal.scouting else refusal.due
+            deadline = math.inf if refusal.scouting else refusal.due
             with anyio.CancelScope(deadline=deadline):
                 await refusal.changed.wait()
         return None

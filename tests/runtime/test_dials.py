@@ -127,3 +127,24 @@ async def test_an_ended_connection_hears_no_news() -> None:
     dials.server_returned("a")
     assert heard == [0, 1, 1]
     assert not dials._members
+
+
+class Others:
+    """Another process, which dials in place of this one."""
+
+    async def may_scout(self, origin: str) -> bool:
+        return False
+
+    async def returned(self, origin: str) -> None:
+        """Nobody there wants to know."""
+
+
+async def test_hosts_that_come_and_go_do_not_add_up() -> None:
+    dials = Dials(Policy())
+    dials.elsewhere = Others()
+    rig = Rig(dials=dials, origin="host:1", route=("host:1", "http://host:1/mcp"))
+    rig.dialer.always = failing(REFUSED)
+    async with rig.running():
+        await anyio.sleep(10)
+        assert list(dials._members) == list(dials._origins) == list(dials._returned) == ["host:1"]
+    assert (dials._members, dials._origins, dials._returned) == ({}, {}, {})

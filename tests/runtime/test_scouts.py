@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -29,9 +30,9 @@ async def opened(link: object) -> None:
 class Fleet:
     """Connections to one server that are lost at once, and each wanted by a caller."""
 
-    def __init__(self, count: int, **options: Any) -> None:
+    def __init__(self, count: int) -> None:
         self.dials = Dials(Policy())
-        self.rigs = [Rig(dials=self.dials, origin="host:1", route=PLACE, **options) for _ in range(count)]
+        self.rigs = [Rig(dials=self.dials, origin="host:1", route=PLACE) for _ in range(count)]
         self.at: list[float] = []
         """When the server was dialled."""
 
@@ -43,20 +44,24 @@ class Fleet:
         for rig in self.rigs:
             rig.dialer.always = noted
 
-    async def start(self, stack: AsyncExitStack) -> None:
-        for rig in self.rigs:
-            await stack.enter_async_context(rig.running())
-
     def states(self) -> set[State]:
         return {rig.lifecycle.state for rig in self.rigs}
 
 
+@asynccontextmanager
+async def refused(count: int, evidence: Any = REFUSED) -> AsyncIterator[Fleet]:
+    """Connections whose server fails every dial so."""
+    fleet = Fleet(count)
+    fleet.answers(failing(evidence))
+    async with AsyncExitStack() as stack:
+        for rig in fleet.rigs:
+            await stack.enter_async_context(rig.running())
+        yield fleet
+
+
 @pytest.mark.parametrize("evidence", [REFUSED, CUT], ids=["refused", "hung up"])
 async def test_a_refusing_server_is_dialled_once_a_second(evidence: Any) -> None:
-    fleet = Fleet(MANY)
-    async with AsyncExitStack() as stack:
-        fleet.answers(failing(evidence))
-        await fleet.start(stack)
+    async with refused(MANY, evidence) as fleet:
         await anyio.sleep(25)
         first = fleet.at[0]
         # Those under way when the first one was refused could not know.
@@ -67,10 +72,7 @@ async def test_a_refusing_server_is_dialled_once_a_second(evidence: Any) -> None
 
 
 async def test_all_follow_when_the_scout_gets_in() -> None:
-    fleet = Fleet(MANY)
-    async with AsyncExitStack() as stack:
-        fleet.answers(failing(REFUSED))
-        await fleet.start(stack)
+    async with refused(MANY) as fleet:
         await anyio.sleep(20)
         before = len(fleet.at)
         fleet.answers(opened)
@@ -84,10 +86,7 @@ async def test_all_follow_when_the_scout_gets_in() -> None:
 
 
 async def test_those_who_share_a_dial_lose_patience_too() -> None:
-    fleet = Fleet(MANY)
-    async with AsyncExitStack() as stack:
-        fleet.answers(failing(REFUSED))
-        await fleet.start(stack)
+    async with refused(MANY) as fleet:
         # Patience is 30 s; the last wait before its end is up to 15 s.
         await anyio.sleep(60)
         assert fleet.states() == {State.FAILED}
@@ -153,9 +152,6 @@ async def test_refusals_that_are_over_are_forgotten() -> None:
 
 
 async def test_a_lone_connection_keeps_its_own_pace() -> None:
-    fleet = Fleet(1)
-    async with AsyncExitStack() as stack:
-        fleet.answers(failing(REFUSED))
-        await fleet.start(stack)
+    async with refused(1) as fleet:
         await anyio.sleep(1.5)
         assert len(fleet.at) == 2
