@@ -27,9 +27,9 @@ from mcpconn.core.machine import Cell, fire
 from mcpconn.diagram import drawing, markers
 from mcpconn.diagram.highlight import COLOURS, DARK_COLOURS
 from mcpconn.diagram.layout import NARROW, WIDE, Layout
-from mcpconn.diagram.mermaid_reading import read_mermaid
 from mcpconn.diagram.rule_table import rules_table
 from mcpconn.diagram.tables import events_table, failures_table
+from tests.pictures import read_mermaid
 
 ROOT = Path(__file__).resolve().parent.parent
 EDGES = {(row.source.value, row.event.value, row.target.value) for row in TRANSITIONS}

@@ -14,7 +14,7 @@ import pytest
 from mcpconn import diagram
 from mcpconn.core import TRANSITIONS, Event
 from mcpconn.diagram import Difference
-from mcpconn.diagram.mermaid_reading import read_mermaid
+from tests.pictures import read_mermaid
 
 ROOT = Path(__file__).resolve().parent.parent
 EDGES = {(row.source.value, row.event.value, row.target.value) for row in TRANSITIONS}

@@ -12,7 +12,7 @@ from statemachine.io.scxml.processor import SCXMLProcessor
 from mcpconn import diagram
 from mcpconn.core import TRANSITIONS, Event, State
 from mcpconn.core.states import Transition
-from mcpconn.diagram.scxml import read_scxml
+from tests.pictures import read_scxml
 
 EDGES = {(row.source.value, row.event.value, row.target.value) for row in TRANSITIONS}
 XMLNS = 'xmlns="http://www.w3.org/2005/07/scxml" version="1.0"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -79,7 +80,7 @@ def diagram(
         elif compare is not None:
             _report([str(each) for each in pictures.compare(compare, ignore=ignore or (), partial=partial)])
         else:
-            marked = highlight
+            marked: Mapping[str, int] | str | None = highlight
             if attach is not None:
                 marked = run(_states, attached(attach, key_file=key_file, names=()))
             sys.stdout.write(_drawn(form, marked, links=links, narrow=narrow))
@@ -87,7 +88,7 @@ def diagram(
         raise CliError(str(error), USAGE) from error
 
 
-def _drawn(form: Format, marked: str | None, *, links: str | None, narrow: bool) -> str:
+def _drawn(form: Format, marked: Mapping[str, int] | str | None, *, links: str | None, narrow: bool) -> str:
     if form is Format.svg:
         return pictures.svg(marked, links=links, narrow=narrow)
     if form is Format.scxml:
@@ -98,13 +99,13 @@ def _drawn(form: Format, marked: str | None, *, links: str | None, narrow: bool)
     return make[form](marked)
 
 
-async def _states(source: Source) -> str:
-    """How many connections of a running host are in each state, such as "27 ready, 1 failed"."""
+async def _states(source: Source) -> Mapping[str, int]:
+    """How many connections of a running host are in each state."""
     async with source.running(lambda _: None):
         counts = Counter(row["state"] for row in source.rows().values())
     if not counts:
         raise CliError(f"{source.title} has no connections")
-    return ", ".join(f"{count} {state}" for state, count in counts.items())
+    return counts
 
 
 def _report(lines: list[str]) -> None:

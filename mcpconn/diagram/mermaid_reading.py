@@ -45,23 +45,14 @@ class _Drawing:
     first: dict[str, str] = field(default_factory=dict)
 
 
-def read_mermaid(text: str) -> set[Edge]:
-    """The edges of all Mermaid state diagrams in a text, as (source, event, target).
+def mermaid_pictures(text: str) -> Iterator[Picture]:
+    """Each Mermaid state diagram in a text.
 
     Args:
         text: Markdown, or a bare diagram.
 
     Raises:
         ValueError: a line looks like an edge and cannot be read as one.
-    """
-    return {edge for picture in mermaid_pictures(text) for edge in picture.edges}
-
-
-def mermaid_pictures(text: str) -> Iterator[Picture]:
-    """Each Mermaid state diagram in a text.
-
-    Raises:
-        ValueError: as `read_mermaid`.
     """
     blocks = [(match["body"], match.start("body")) for match in _FENCE.finditer(text)] or [(text, 0)]
     for block, begin in blocks:

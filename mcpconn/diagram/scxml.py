@@ -46,15 +46,6 @@ def scxml() -> str:
     return "\n".join([*lines, "</scxml>"]) + "\n"
 
 
-def read_scxml(text: str) -> set[Edge]:
-    """The edges of an SCXML document, as (source, event, target).
-
-    Raises:
-        ValueError: it is no SCXML, has a DTD, or has states that are active side by side (`parallel`).
-    """
-    return set(scxml_picture(text).edges)
-
-
 @dataclass
 class _Transition:
     """One `transition`."""
@@ -89,7 +80,7 @@ def scxml_picture(text: str) -> Picture:
     """An SCXML document as a picture.
 
     Raises:
-        ValueError: as `read_scxml`.
+        ValueError: it is no SCXML, has a DTD, or has states that are active side by side (`parallel`).
     """
     reader = _Reader()
     reader.read(text)
