@@ -47,11 +47,13 @@ def keys(tmp_path):
 
 
 @asynccontextmanager
-async def client(made: Gateway, credential: str, mode: str = "auto") -> AsyncIterator[Client]:
+async def client(made: Gateway, credential: str | None, mode: str = "auto", **options: Any) -> AsyncIterator[Client]:
+    """A client with a key or token, or with none."""
     async with AsyncExitStack() as stack:
-        headers = {"authorization": f"Bearer {credential}"}
+        headers = {} if credential is None else {"authorization": f"Bearer {credential}"}
         http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=30))
-        yield await stack.enter_async_context(Client(streamable_http_client(made.url, http_client=http), mode=mode))
+        transport = streamable_http_client(made.url, http_client=http)
+        yield await stack.enter_async_context(Client(transport, mode=mode, **options))
 
 
 def settings(keys: KeyFile | None = None, *rules: Rights, issuers: tuple[Issuer, ...] = ()) -> Settings:
@@ -62,6 +64,14 @@ async def post(made: Gateway, body: Any, credential: str | None = None, **header
     async with httpx2.AsyncClient(timeout=30) as http:
         given = {} if credential is None else {"authorization": f"Bearer {credential}"}
         return await http.post(made.url, json=body, headers={**ACCEPT, **given, **headers})
+
+
+async def session(made: Gateway, key: str) -> dict[str, str]:
+    """The headers of a session that its owner has opened."""
+    opened = await post(made, INITIALIZE, key)
+    found = {"mcp-session-id": opened.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
+    await post(made, {"jsonrpc": "2.0", "method": "notifications/initialized"}, key, **found)
+    return found
 
 
 @MODES
@@ -143,11 +153,9 @@ async def test_a_removed_key_ends_its_streams(keys, replaced):
     async with gateway(Script(), settings=settings(keys)) as made, httpx2.AsyncClient(timeout=30) as http:
 
         async def stream(key: str) -> tuple[Any, dict[str, str]]:
-            opened = await post(made, INITIALIZE, key)
-            session = {"mcp-session-id": opened.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
-            headers = {**session, "accept": "text/event-stream", "authorization": f"Bearer {key}"}
-            await post(made, {"jsonrpc": "2.0", "method": "notifications/initialized"}, key, **session)
-            return http.stream("GET", made.url, headers=headers), session
+            opened = await session(made, key)
+            headers = {**opened, "accept": "text/event-stream", "authorization": f"Bearer {key}"}
+            return http.stream("GET", made.url, headers=headers), opened
 
         ann_stream, ann_session = await stream(ann)
         bob_stream, _ = await stream(bob)

@@ -6,16 +6,15 @@ Another's is answered as if it had never been, nothing runs, and what it belongs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import httpx2
 import mcp_types as types
 import pytest
-from mcp import Client, MCPError
-from mcp.client.streamable_http import streamable_http_client
+from mcp import MCPError
 from mcp.server import MCPServer
 
 from mcpconn.gateway import Settings
@@ -24,9 +23,9 @@ from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.access.rights import Rights
 from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY
 from mcpconn.testing import Script
-from tests.gateway.access.test_gate import ACCEPT, INITIALIZE, client, post
+from tests.gateway.access.test_gate import ACCEPT, client, post, session
 from tests.gateway.asking import asking
-from tests.gateway.conftest import Gateway, gateway
+from tests.gateway.conftest import gateway
 from tests.gateway.test_parked import Person
 from tests.support import text_of
 
@@ -51,12 +50,23 @@ def settings(keys: KeyFile, *rules: Rights, **options: Any) -> Settings:
     return Settings(access=AccessSettings(keys, (), rules or (Rights(),)), **options)
 
 
-async def session(made: Gateway, key: str) -> dict[str, str]:
-    """The headers of a session that its owner has opened."""
-    opened = await post(made, INITIALIZE, key)
-    found = {"mcp-session-id": opened.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
-    await post(made, {"jsonrpc": "2.0", "method": "notifications/initialized"}, key, **found)
-    return found
+@dataclass
+class Slow:
+    """A server whose tool `slow` runs until it is let go."""
+
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def server(self) -> MCPServer:
+        made = MCPServer("slow", log_level="CRITICAL")
+
+        @made.tool()
+        async def slow() -> str:
+            self.began.set()
+            await self.go.wait()
+            return "done"
+
+        return made
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
@@ -78,6 +88,7 @@ async def test_a_last_event_id_gives_nothing_of_anothers_stream(keys):
     async with gateway(Script(), settings=settings(keys)) as made, httpx2.AsyncClient(timeout=30) as http:
         of_ann, of_bob = await session(made, ann), await session(made, bob)
         answered = await post(made, CALL, ann, **of_ann)
+        assert "charged" in answered.text
         (event,) = [line.partition(":")[2].strip() for line in answered.text.splitlines() if line.startswith("id:")][:1]
         for of in (of_ann, of_bob):
             headers = {**of, "accept": "text/event-stream", "last-event-id": event, "authorization": f"Bearer {bob}"}
@@ -91,18 +102,10 @@ async def test_a_last_event_id_gives_nothing_of_anothers_stream(keys):
 
 async def test_a_request_id_of_another_cancels_nothing(keys):
     ann, bob = keys.add("ann"), keys.add("bob")
-    began, go = asyncio.Event(), asyncio.Event()
-    server = MCPServer("slow", log_level="CRITICAL")
-
-    @server.tool()
-    async def slow() -> str:
-        began.set()
-        await go.wait()
-        return "done"
-
+    slow = Slow()
     slow_call = {**CALL, "params": {"name": "s__slow", "arguments": {}}}
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
-    async with gateway(settings=settings(keys), more={"s": server}) as made:
+    async with gateway(settings=settings(keys), more={"s": slow.server()}) as made:
         of_ann, of_bob = await session(made, ann), await session(made, bob)
         answers: list[httpx2.Response] = []
 
@@ -111,10 +114,10 @@ async def test_a_request_id_of_another_cancels_nothing(keys):
 
         async with anyio.create_task_group() as group:
             group.start_soon(call)
-            await began.wait()
+            await slow.began.wait()
             assert (await post(made, cancel, bob, **of_bob)).status_code == 202
             assert (await post(made, cancel, bob, **of_ann)).status_code == 404
-            go.set()
+            slow.go.set()
         assert "done" in answers[0].text
 
 
@@ -123,8 +126,8 @@ async def test_a_state_of_a_parked_call_is_its_callers_alone(keys):
     async with asking() as server, AsyncExitStack() as stack:
         more = {"q": {"url": server.url, "mode": "legacy"}}
         made = await stack.enter_async_context(gateway(more=more, settings=settings(keys)))
-        of_ann = await stack.enter_async_context(asks(made, ann))
-        of_bob = await stack.enter_async_context(asks(made, bob))
+        of_ann = await stack.enter_async_context(client(made, ann, **Person().options))
+        of_bob = await stack.enter_async_context(client(made, bob, **Person().options))
         asked: Any = await of_ann.session.call_tool("q__elicit", {"times": 1}, **ASK)
         answer = {key: types.ElicitResult(action="accept", content={"word": "mine"}) for key in asked.input_requests}
         options: dict[str, Any] = {"input_responses": answer, "request_state": asked.request_state, **ASK}
@@ -134,16 +137,6 @@ async def test_a_state_of_a_parked_call_is_its_callers_alone(keys):
         assert server.ran["elicit"] == 1
         assert server.finished["elicit"] == 0
         assert text_of(await of_ann.session.call_tool("q__elicit", {"times": 1}, **options)) == "mine"
-
-
-@asynccontextmanager
-async def asks(made: Gateway, key: str) -> AsyncIterator[Client]:
-    """A modern client that can be asked."""
-    async with (
-        httpx2.AsyncClient(headers={"authorization": f"Bearer {key}"}, timeout=30) as http,
-        Client(streamable_http_client(made.url, http_client=http), **Person().options) as connected,
-    ):
-        yield connected
 
 
 async def test_a_key_or_call_id_of_another_names_no_call(keys):
@@ -170,16 +163,11 @@ async def test_a_key_or_call_id_of_another_names_no_call(keys):
 
 async def test_a_key_of_another_cancels_no_call(keys):
     ann, bob = keys.add("ann"), keys.add("bob")
-    began, go = asyncio.Event(), asyncio.Event()
-    server = MCPServer("slow", log_level="CRITICAL")
-
-    @server.tool()
-    async def slow() -> str:
-        began.set()
-        await go.wait()
-        return "done"
-
-    async with gateway(settings=settings(keys), more={"s": server}) as made, client(made, ann, "legacy") as of_ann:
+    slow = Slow()
+    async with (
+        gateway(settings=settings(keys), more={"s": slow.server()}) as made,
+        client(made, ann, "legacy") as of_ann,
+    ):
         of_bob = await session(made, bob)
         said: list[str] = []
 
@@ -189,11 +177,11 @@ async def test_a_key_of_another_cancels_no_call(keys):
 
         async with anyio.create_task_group() as group:
             group.start_soon(call)
-            await began.wait()
+            await slow.began.wait()
             cancel = {"jsonrpc": "2.0", "id": 9, "method": CANCEL, "params": {"key": "the-key"}}
             answer = await post(made, cancel, bob, **of_bob)
             assert '"cancelled":false' in answer.text.replace(" ", "")
-            go.set()
+            slow.go.set()
         assert said == ["done"]
 
 

@@ -16,10 +16,11 @@ from mcpconn.auth.credentials import CredentialsRefused
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.upstream_auth.addresses import AllowedAddresses, Fetcher
+from tests.gateway.access.test_gate import client
 from tests.gateway.conftest import gateway, served
 from tests.gateway.upstream_auth.browser import Browser
 from tests.gateway.upstream_auth.cloud import Cloud, serving
-from tests.gateway.upstream_auth.test_login import client, needed, users
+from tests.gateway.upstream_auth.test_login import needed, users
 from tests.support import text_of
 
 pytestmark = pytest.mark.anyio

@@ -14,10 +14,11 @@ from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.access.tokens import Issuer
 from mcpconn.gateway.upstream_auth.config import TokenExchange, UserLogin
 from tests.gateway.access.issuer import AUDIENCE, ISSUER, JWKS, Authority
+from tests.gateway.access.test_gate import client
 from tests.gateway.conftest import gateway
 from tests.gateway.upstream_auth.browser import Browser
 from tests.gateway.upstream_auth.cloud import Cloud, serving
-from tests.gateway.upstream_auth.test_login import client, needed
+from tests.gateway.upstream_auth.test_login import needed
 from tests.support import text_of
 from tests.tracing import spans
 

@@ -22,9 +22,10 @@ from mcpconn.gateway.access.tokens import Issuer
 from mcpconn.gateway.upstream_auth.config import TokenExchange
 from mcpconn.gateway.upstream_auth.exchange import ExchangedToken
 from tests.gateway.access.issuer import AUDIENCE, ISSUER, JWKS, Authority
+from tests.gateway.access.test_gate import client
 from tests.gateway.conftest import Gateway, gateway
 from tests.gateway.upstream_auth.cloud import EXCHANGE, Cloud, serving
-from tests.gateway.upstream_auth.test_login import client, tools
+from tests.gateway.upstream_auth.test_login import tools
 from tests.support import text_of
 
 pytestmark = pytest.mark.anyio

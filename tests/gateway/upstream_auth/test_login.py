@@ -8,17 +8,16 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import httpx2
 import mcp_types as types
 import pytest
 from mcp import Client, MCPError
-from mcp.client.streamable_http import streamable_http_client
 
 from mcpconn.gateway import Settings
 from mcpconn.gateway.access.config import AccessSettings
 from mcpconn.gateway.access.keys import KeyFile, principal_of_key
 from mcpconn.gateway.access.rights import Rights
 from mcpconn.gateway.upstream_auth.config import UserLogin
+from tests.gateway.access.test_gate import client
 from tests.gateway.conftest import Gateway, gateway
 from tests.gateway.upstream_auth.browser import Browser, link_in
 from tests.gateway.upstream_auth.cloud import Cloud, serving
@@ -54,15 +53,6 @@ async def users(
         more = {"cloud": {"url": f"{found.origin}/mcp", "lazy": True}}
         async with gateway(more=more, settings=settings) as made:
             yield made, found
-
-
-@asynccontextmanager
-async def client(made: Gateway, key: str | None, mode: str, **options: Any) -> AsyncIterator[Client]:
-    async with AsyncExitStack() as stack:
-        headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=30))
-        transport = streamable_http_client(made.url, http_client=http)
-        yield await stack.enter_async_context(Client(transport, mode=mode, **options))
 
 
 async def tools(connected: Client) -> set[str]:

@@ -22,9 +22,9 @@ from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.serve import allow_files
 from mcpconn.gateway.upstream_auth.config import TokenExchange, UserLogin
 from tests.gateway.access.issuer import AUDIENCE, ISSUER, JWKS, Authority
+from tests.gateway.access.test_gate import client
 from tests.gateway.conftest import Gateway, gateway
 from tests.gateway.upstream_auth.cloud import EXCHANGE, Cloud, serving
-from tests.gateway.upstream_auth.test_login import client
 from tests.support import text_of
 
 pytestmark = pytest.mark.anyio
