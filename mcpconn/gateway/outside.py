@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from mcpconn.asgi import Access
 from mcpconn.asgi.app import StatusApp
 from mcpconn.errors import ConfigError
+from mcpconn.gateway.secret_files import read_secret
 from mcpconn.gateway.store import Store
 from mcpconn.manager import Manager
 
@@ -87,8 +88,4 @@ def _key(path: Any, key: str, folder: Path) -> str | None:
         return None
     if not isinstance(path, str) or not path:
         raise ConfigError(f"gateway.dashboard.{key} must be the path of a file that holds the key", key=key)
-    try:
-        return (folder / Path(path).expanduser()).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"gateway.dashboard.{key}: {path}: {reason}", key=key) from None
+    return read_secret(path, where=f"gateway.dashboard.{key}", key=key, folder=folder)

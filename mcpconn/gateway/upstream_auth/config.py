@@ -10,6 +10,7 @@ from typing import Any
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.jwks import check_url
+from mcpconn.gateway.secret_files import read_secret
 
 SHARED, LOGIN, EXCHANGE = "shared", "login", "exchange"
 EXCHANGE_KEYS = (
@@ -92,8 +93,5 @@ def _secret(where: str, texts: Mapping[str, str], folder: Path) -> str | None:
         return os.environ[name]
     if (path := texts.get("client_secret_file")) is None:
         return None
-    try:
-        return (folder / Path(path).expanduser()).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"{where}.client_secret_file: {path}: {reason}", key="client_secret_file") from None
+    key = "client_secret_file"
+    return read_secret(path, where=f"{where}.{key}", key=key, folder=folder)
