@@ -46,7 +46,7 @@ async def add(numbers: Sum, request: Request) -> dict[str, Any]:
 
 @app.exception_handler(mcpconn.CallFailed)
 async def failed(request: Request, error: mcpconn.CallFailed) -> JSONResponse:
-    """No answer came. 503 says that nothing was done and one may try again, 504 that nobody knows."""
+    """No answer came. 503: nothing was done, and the request may be retried. 504: the outcome is unknown."""
     wait = {} if error.retry_in is None else {"Retry-After": str(math.ceil(error.retry_in))}
     body = {"error": str(error), "kind": error.failure.kind.value, "outcome": error.outcome}
     return JSONResponse(body, status_code=503 if error.outcome == "not_run" else 504, headers=wait)

@@ -228,7 +228,7 @@ class Requests(Peer):
             return None
 
     def _cancel_key(self, key: str) -> None:
-        """Have the gateway cancel a call that nobody waits for any longer."""
+        """Have the gateway cancel a call whose caller has left."""
 
         async def cancel() -> None:
             with suppress(MCPError):

@@ -139,7 +139,7 @@ async def test_calls_in_flight_on_the_old_session_drain_while_the_next_is_dialle
         assert answers == ["slept 1.5"] * 10
         assert script.executions["slow_charge"] == 10
         assert script.count("initialize") == 2
-        # Nobody says goodbye to a session that the server does not know.
+        # A session that the server does not know is not ended with a DELETE.
         assert script.count("DELETE") == 0
 
 

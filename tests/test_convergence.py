@@ -40,7 +40,7 @@ REJECTED = [name for name in EXPIRIES if name in LISTED or (name[0] == "4" and n
 AT_ONCE = [
     name
     for name in (*REJECTED, "200 no active session", "200 not initialized", "307 to itself")
-    # The page may be a proxy's, and nobody knows what one proxy hides; -32603 says that something went wrong inside.
+    # The page may be a proxy's, which may hide anything; -32603 says that something went wrong inside.
     if name not in {"404 as a web page", "404 in plain text", "400 internal error"}
 ]
 """Ways after which a call that is not safe is retried on the next session, and answered."""
@@ -118,7 +118,7 @@ async def test_a_handler_finds_the_next_session(expiry: str, surface: Surface) -
         script.forget_sessions()
         answers = [await host.tool("charge", {"amount": 5})]
         while "error" in answers[-1]:
-            # Of an internal error nobody knows what ran before it.
+            # What ran before an internal error is unknown.
             assert (expiry, answers[-1]["outcome"]) == ("500 internal error", "unknown")
             assert len(answers) < TRIES
             answers.append(await host.tool("charge", {"amount": 5}))

@@ -59,7 +59,7 @@ UNKNOWN = {
     "html": Row(hostile.html_200, K.CONFIG, ran=True),
     "202": Row(faults.accepted_202, K.PROTOCOL, ran=True),
 }
-"""Faults after which nobody can say whether the tool ran."""
+"""Faults after which the outcome is unknown."""
 
 
 def handshakes(script: Script) -> int:

@@ -357,7 +357,7 @@ async def test_reconnecting_opens_one_session_whatever_the_state(era: Era) -> No
 
 
 async def until_sessions(script: Script, count: int) -> None:
-    """Wait until old sessions have been said goodbye to."""
+    """Wait until old sessions have been ended with a DELETE."""
     while len(script.sessions) > count:
         await checkpoint()
 

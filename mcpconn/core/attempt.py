@@ -14,7 +14,7 @@ from mcpconn.core.failures import Era, Evidence, Phase
 
 NOT_PROCESSED = frozenset({301, 307, 308})
 """Redirects that say "this URL is not the place": the request was not processed (RFC 9110, 15.4.2, 15.4.8, 15.4.9).
-After 302 and 303 nobody knows: that is how a server answers what it has done already (15.4.3, 15.4.4)."""
+After 302 and 303 the outcome is unknown: that is how a server answers what it has done already (15.4.3, 15.4.4)."""
 
 
 class Attempt:

@@ -85,7 +85,7 @@ class Evidence:
     from_wire: bool | None = None
     """Whether the JSON-RPC error was received, rather than made up on this side."""
     written: bool | None = None
-    """Whether bytes of the request left this process; None where nobody knows."""
+    """Whether bytes of the request left this process; None if that is unknown."""
     era: Era | None = None
     """The era of the session the request was made on."""
     phase: Phase | None = None

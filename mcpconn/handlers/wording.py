@@ -121,7 +121,7 @@ def reported(
         server: Name of the server.
         state: The connection's present state.
         redact: Hides the connection's secrets.
-        missing: Says that the server has no such tool, if it has not: then nobody knows what answered.
+        missing: Says that the server has no such tool, if it has not: then it is unknown what answered.
         data: What else the result has.
     """
     text = redact(text) or "The tool failed, and does not say why."

@@ -161,7 +161,7 @@ class Retries:
         """
         certain = call.uncertain
         if failure.delivery is Delivery.UNKNOWN or failure.kind is FailureKind.SESSION_EXPIRED:
-            # Until then nobody knows whether it ran, should the deadline pass.
+            # If the deadline passes before that, the outcome is unknown.
             call.uncertain = failure
         await self._lifecycle.wait_for_probe(session, deferred=session.cleared is None or is_refusal(failure))
         # The probe is over: what the failure says of the delivery is judged by the caller of this function.
@@ -184,6 +184,7 @@ class Retries:
     # -- endings
 
     def unanswered(self, call: Call, failure: Failure) -> CallFailed:
+        """What the caller sees of a call that failed and is not retried."""
         # An earlier attempt may have run. What a later one met does not make that certain.
         if call.uncertain is not None and failure.delivery is not Delivery.UNKNOWN:
             failure = replace(failure, delivery=Delivery.UNKNOWN)

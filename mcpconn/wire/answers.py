@@ -76,7 +76,7 @@ class AnswerStream:
             Unreadable: what came in its place is no message, or too large.
         """
         while not await self._read_one(response):
-            # Only if the server gave an event id: without one nobody can say what was missed (`StreamCut`).
+            # Only if the server gave an event id: without one it is unknown what was missed (`StreamCut`).
             response = await self._reopened()
 
     async def resume_from(self, event_id: str) -> None:

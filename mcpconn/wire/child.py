@@ -198,7 +198,7 @@ async def start_child(command: str, args: Sequence[str], *, env: Mapping[str, st
     environment = get_default_environment() | dict(env or {})
     options: dict[str, Any] = {"env": environment, "cwd": cwd, "start_new_session": True}
     start = _start_on_windows if sys.platform == "win32" else _start
-    # Shielded: a dial that is cancelled in this moment would leave a child behind that nobody knows.
+    # Shielded: a dial that is cancelled in this moment would leave a child behind that nothing ends.
     with anyio.CancelScope(shield=True):
         try:
             return await start(words, options)

@@ -131,6 +131,6 @@ class ClientLink:
         """Ask the server on this session with one of `probes`.
 
         Raises:
-            Exception: it was refused, or nobody can say.
+            Exception: it was refused, or not answered.
         """
         await self._watch.probing(send_probe(self._session, method, self.version))

@@ -19,7 +19,7 @@ from mcpconn.wire.proxied import Proxied
 
 KEEPALIVE_EXPIRY = 4.0
 """Seconds after which an unused socket is not used again. uvicorn and node close theirs after 5 s: a request that
-is written in that very moment is lost, and nobody can say whether it was. Giving the socket up first avoids it."""
+is written in that very moment is lost, and its outcome is unknown. Giving the socket up first avoids it."""
 
 PROBES = 3
 """TCP keep-alive probes that may remain unanswered before a connection counts as cut."""

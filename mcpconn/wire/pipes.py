@@ -155,7 +155,7 @@ class PipeWriter:
     async def aclose(self) -> None:
         """Close this end: the child reads the end of its stdin."""
         if self._fd >= 0:
-            # Asked while the descriptor is open: afterwards nobody can say.
+            # Asked while the descriptor is open: a closed one does not tell.
             self._taken_in_the_end = self.taken
         self._fd = _close(self._fd)
 

@@ -45,7 +45,7 @@ def probe_methods(era: Era, capabilities: ServerCapabilities | None) -> tuple[st
 
     Args:
         era: The era of the session.
-        capabilities: What the server says that it can do. None if nobody knows: then it is asked for its tools.
+        capabilities: What the server says that it can do. None if that is unknown: then it is asked for its tools.
     """
     if capabilities is None:
         capabilities = ServerCapabilities(tools=ToolsCapability())
@@ -64,7 +64,7 @@ async def send_probe(session: ClientSession, method: str, version: str) -> None:
     Some gateways answer every request on a session that they have forgotten with an empty result.
 
     Raises:
-        Exception: it was refused, or nobody can say.
+        Exception: it was refused, or not answered.
     """
     if method == DISCOVER:
         await session.send_discover(version)

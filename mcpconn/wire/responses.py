@@ -53,7 +53,7 @@ def note_refusal(attempt: Attempt, status: int, body: bytes, redact: Redactor) -
         message = read(body, refusal=True)
     except Unreadable as unreadable:
         if unreadable.broken and media_type.startswith("application/json") and status not in BEFORE_TOOLS:
-            # It may be the error of a tool that has run: what it said, nobody knows.
+            # It may be the error of a tool that has run: what it said is lost.
             attempt.progressed = True
         if "html" not in media_type:
             # Redacted, then cut: a token that is cut first is not recognized, and most of it would be shown.

@@ -83,7 +83,7 @@ async def stdio_transport(
         CannotStart: there is no such program, or no room for it now.
     """
     # No await between the start of the process and the block that ends it: a dial that is cancelled in this
-    # moment would leave a child behind that nobody knows.
+    # moment would leave a child behind that nothing ends.
     child = await start_child(command, args, env=env, cwd=cwd)
     transport = _Transport(child, watch, limits=limits, launch=launch, text=Transcoder.needed(encoding, errors))
     try:

@@ -1,4 +1,4 @@
-"""A real client, a real server, and a bad network between them: nobody is told anything untrue.
+"""A real client, a real server, and a bad network between them: no caller is told anything untrue.
 
 Calls carry ids, and the history is held against what the server ran (`mcpconn.testing.history`).
 """

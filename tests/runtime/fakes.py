@@ -31,7 +31,7 @@ GONE = Evidence(http_status=404, code=-32600, message="Session not found", sessi
 UNLISTED = Evidence(http_status=400, content_type="", session_sent=True)
 """A refusal in no words at all."""
 CUT = Evidence(exception=ConnectionResetError("reset"), written=True)
-"""Nobody can say what ran."""
+"""The outcome is unknown."""
 REFUSED = Evidence(exception=ConnectionRefusedError("refused"), written=False, phase="dial")
 """The server is down."""
 

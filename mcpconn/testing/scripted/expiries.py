@@ -101,7 +101,7 @@ UNLISTED: Mapping[str, Refuse] = {
     "422": _json(422, {"detail": [{"loc": ["header", "mcp-session-id"], "msg": "value is not valid"}]}),
     "424": _body(424),
     "440 login timeout": _body(440, HTML, "text/html"),
-    # 5xx: nobody can say what ran
+    # 5xx: the outcome is unknown
     "500 and nothing": _body(500),
     "500 as a web page": _body(500, HTML, "text/html"),
     "500 internal error": _error(500, -32603, "Internal error"),

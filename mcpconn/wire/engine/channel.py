@@ -24,7 +24,7 @@ RECORD_SIZE = 16 * 1024
 
 
 def _queue_meter() -> Callable[[socket.socket], int] | None:
-    """Counts the bytes of a TCP socket that the other side's system has not acknowledged. None if nobody can say.
+    """Counts the bytes of a TCP socket that the other side's system has not acknowledged. None if it cannot be asked.
 
     Linux tells (tcp(7), SIOCOUTQ).
     """
@@ -52,7 +52,7 @@ class Channel(Protocol):
         """Bytes that have left this process, encryption included."""
 
     def acknowledged_since(self, mark: int) -> bool | None:
-        """Whether any byte after the first `mark` has reached the other side's system. None if nobody can say."""
+        """Whether any byte after the first `mark` has reached the other side's system. None if that is unknown."""
 
     def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
         """What has arrived: at most `limit` bytes, b"" at the end of the stream, None if there is nothing yet.

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import h11
 import httpx2
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from mcpconn.wire.engine.channel import READ_SIZE, Channel, either, is_clean
 from mcpconn.wire.engine.connect import Origin
@@ -121,7 +120,7 @@ class HttpSocket:
         self._read_timeout = timeout.get("read")
         self._chunks = TinyChunks()
         # Cancelled before anything left, the call is certain not to have run.
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         # The record says "written" from here on. It is a moment too early rather than a moment too late.
         await writing()
         # The position in the byte stream where this request begins (see `_hear`).
@@ -130,7 +129,7 @@ class HttpSocket:
         self._spent = not await self._write(data, timeout.get("write"))
         suspect = False
         if self.used and not self.heard and self._take_nowait():
-            # A server takes longer to answer than the write to return, as a rule. Where nobody can say more (see
+            # A server takes longer to answer than the write to return, as a rule. If no more is known (see
             # `_hear`), a refusal that is there by now is not believed.
             suspect = self._acknowledged() is None
         response = await self._head()
@@ -156,7 +155,7 @@ class HttpSocket:
         self._http.receive_data(data)
 
     def _acknowledged(self) -> bool | None:
-        """Whether the server's system has received anything of the present request. None if nobody can say."""
+        """Whether the server's system has received anything of the present request. None if that is unknown."""
         return self.channel.acknowledged_since(self._mark)
 
     def _serialised(self, request: httpx2.Request, body: bytes) -> bytes:
