@@ -26,6 +26,18 @@ def text_of(result: Any) -> str:
     return str(result.content[0].text)
 
 
+class Neighbour:
+    """Another task of the loop, which counts its turns."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    async def run(self) -> None:
+        while True:
+            self.turns += 1
+            await checkpoint()
+
+
 async def until(connection: Connection, condition: Callable[[], bool]) -> None:
     """Wait until `condition` holds, looking again at each transition and at the end of each call."""
     changed = anyio.Event()

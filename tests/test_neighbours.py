@@ -19,7 +19,7 @@ from mcpconn.wire.engine.http1 import HttpSocket
 from mcpconn.wire.fairness import STEPS
 from mcpconn.wire.library import _Paced
 from mcpconn.wire.messages import WINDOW, Limits, parse
-from tests.support import SAFETY, UNFINISHED_STREAMS, served, text_of
+from tests.support import SAFETY, UNFINISHED_STREAMS, Neighbour, served, text_of
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
@@ -108,19 +108,12 @@ async def test_costly_answers_let_others_run(kind: str, engine: str, monkeypatch
 async def test_counting_a_large_message_lets_others_run(count: int) -> None:
     # Its commas are all in a text, so that each of them has to be looked at.
     message = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"text": "," * (count * WINDOW)}}).encode()
-    turns = 0
-
-    async def neighbour() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await checkpoint()
-
+    neighbour = Neighbour()
     with anyio.fail_after(SAFETY):
         async with anyio.create_task_group() as group:
-            group.start_soon(neighbour)
+            group.start_soon(neighbour.run)
             await checkpoint()
-            before = turns
+            before = neighbour.turns
             await parse(message, Limits(size=len(message), values=1000))
             group.cancel_scope.cancel()
-    assert turns - before >= count
+    assert neighbour.turns - before >= count

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import anyio
 import httpx2
 import pytest
-from anyio.lowlevel import checkpoint
 
 from mcpconn import ConfigError, ServerConfig
 from mcpconn.wire.engine.pool import Engine
@@ -21,7 +20,7 @@ from mcpconn.wire.library import Library
 from mcpconn.wire.network import Network
 from mcpconn.wire.proxied import Proxied
 from tests.certificates import certificate
-from tests.support import SAFETY, UNFINISHED_STREAMS
+from tests.support import SAFETY, UNFINISHED_STREAMS, Neighbour
 from tests.wire.sockets import OK, Name, Reply, Server, client, free_port, listening
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
@@ -137,14 +136,7 @@ def crumbs(count: int) -> bytes:
 
 async def test_other_tasks_run_while_crumbs_are_read(engine: Name) -> None:
     count = 5000
-    turns = 0
-
-    async def neighbour() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await checkpoint()
-
+    neighbour = Neighbour()
     async with (
         listening(Reply(crumbs(count))) as server,
         client(engine) as http,
@@ -152,11 +144,11 @@ async def test_other_tasks_run_while_crumbs_are_read(engine: Name) -> None:
         http.stream("GET", server.url) as response,
     ):
         await server.sent.wait()
-        group.start_soon(neighbour)
+        group.start_soon(neighbour.run)
         body = b"".join([piece async for piece in response.aiter_raw()])
         group.cancel_scope.cancel()
     assert body == b"a" * count
-    assert turns >= count // STEPS // 2
+    assert neighbour.turns >= count // STEPS // 2
 
 
 async def test_a_body_of_too_many_crumbs_is_refused(engine: Name) -> None:
