@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from html import escape, unescape
 from pathlib import Path
 
+from tests.pages import made
+
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "assets" / "demo.svg"
 README = ROOT / "README.md"
@@ -231,15 +233,10 @@ def _until_the_next(timeline: list[str]) -> list[str]:
 
 def written(page: str, text: str) -> str:
     """A page with the excerpt between its markers."""
-    return re.sub(
-        r"(<!-- demo -->\n).*?(<!-- /demo -->)",
-        lambda match: f"{match[1]}```text\n{text}```\n{match[2]}",
-        page,
-        flags=re.DOTALL,
-    )
+    return made(page, "demo", f"```text\n{text}```\n")
 
 
 if __name__ == "__main__":
-    made = picture(record())
-    PICTURE.write_text(made, encoding="utf-8")
-    README.write_text(written(README.read_text(encoding="utf-8"), excerpt(shown(made))), encoding="utf-8")
+    svg = picture(record())
+    PICTURE.write_text(svg, encoding="utf-8")
+    README.write_text(written(README.read_text(encoding="utf-8"), excerpt(shown(svg))), encoding="utf-8")

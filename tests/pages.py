@@ -25,18 +25,13 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
 """By page and marker: what stands there."""
 
 
-def made(text: str, marker: str, table: str) -> str:
-    """A page with `table` between its markers."""
-    between = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
-    return re.sub(
-        between,
-        lambda match: f"{match[1]}\n{table}\n{match[2]}",
-        text,
-        flags=re.DOTALL,
-    )
+def made(text: str, marker: str, between: str) -> str:
+    """A page with other lines between its markers."""
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{between}{match[2]}", text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
     for (page, marker), table in TABLES.items():
         path = DOCS / page
-        path.write_text(made(path.read_text(), marker, table()))
+        path.write_text(made(path.read_text(), marker, f"\n{table()}\n"))
