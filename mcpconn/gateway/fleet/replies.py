@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any
 
 import anyio
@@ -39,11 +40,9 @@ class Reply:
         """
         self._send = send
         self._method = method
-        self._message = _parsed(body)
+        self._body = body
         self.started = False
         self.sse = False
-        self.told = False
-        """Something of the answer beside its head went out."""
         self.complete = False
         self.abandoned = False
         """The client is told something else: what still comes is dropped."""
@@ -58,10 +57,19 @@ class Reply:
                 for name, value in message["headers"]
             )
         elif message["type"] == "http.response.body":
-            # The first event of a stream has no data: it is there for its id.
-            self.told = self.told or _has_data(message.get("body", b""))
             self.complete = not message.get("more_body")
         await self._send(message)
+
+    @cached_property
+    def _message(self) -> dict[str, Any] | None:
+        # Parsed when it is first asked for: a request that is served here and answered needs it never.
+        if not self._body:
+            return None
+        try:
+            message = json.loads(self._body)
+        except (ValueError, RecursionError):
+            return None
+        return message if isinstance(message, dict) else None
 
     @property
     def is_call(self) -> bool:
@@ -142,17 +150,3 @@ async def unless(lost: anyio.Event, reply: Reply, serve: Callable[[], Awaitable[
         await reply.end_unknown()
         return False
     return True
-
-
-def _parsed(body: bytes) -> dict[str, Any] | None:
-    if not body:
-        return None
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
-
-
-def _has_data(chunk: bytes) -> bool:
-    return any(line.startswith(b"data:") and line[5:].strip() for line in chunk.splitlines())
