@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from mcpconn.gateway.fleet.listener import Listener
 from mcpconn.gateway.fleet.membership import Membership
 from mcpconn.gateway.fleet.ownership import Ownership
 from mcpconn.gateway.fleet.peers import Peers
-from mcpconn.gateway.fleet.replies import Reply, unless
+from mcpconn.gateway.fleet.replies import Reply
 from mcpconn.gateway.fleet.revocations import Keys, Revocations
 from mcpconn.gateway.fleet.routing import Routing
 from mcpconn.gateway.fleet.scouts import FleetScouts
@@ -42,6 +42,7 @@ from mcpconn.gateway.fleet.signing import Envelope, Signer
 from mcpconn.gateway.fleet.targets import Targets
 from mcpconn.gateway.parked import Ended, ParkingLot
 from mcpconn.gateway.principals import Principal, principal_of
+from mcpconn.gateway.replicas import Local
 from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import Store, StoreUnavailable
@@ -56,7 +57,6 @@ GRACE = 30.0
 """Seconds that requests of other replicas get to finish when this one is stopped; as those of its own clients."""
 LOOK = 0.2
 """Seconds between looks for sessions that can be given up while this replica is being stopped."""
-Local = Callable[[Receive, Send], Awaitable[None]]
 
 
 class Fleet:
@@ -110,7 +110,6 @@ class Fleet:
         self.scouts = FleetScouts(store, self._dials)
         self.revocations = Revocations(store, gate)
         self._routing: Routing
-        self._lost: dict[str, anyio.Event] = {}
         self._draining = False
 
     # -- life
@@ -129,8 +128,7 @@ class Fleet:
             self.forwarding,
             Peers(group, self.membership.find),
             taken_over=self.handover.take_over,
-            not_mine=self._not_mine,
-            lost=self.lost_event,
+            not_mine=self._put_away,
         )
         config = uvicorn.Config(
             self.listener,
@@ -198,10 +196,6 @@ class Fleet:
 
     # -- sessions of this replica
 
-    def lost_event(self, key: str) -> anyio.Event:
-        """Set when this replica loses what it holds under a key."""
-        return self._lost.setdefault(key, anyio.Event())
-
     async def begin(self, session: Session) -> None:
         """A session begins here."""
         await self._routing.begin(session_key(session.sid))
@@ -212,7 +206,6 @@ class Fleet:
 
     async def released(self, key: str) -> None:
         """What belongs to a key was put away here: whoever gets its next request is its owner."""
-        self._lost.pop(key, None)
         if self.ownership.mine(key) is not None:
             # One that was idle for long, or deleted, has nothing to be told of; one that is moved on has.
             await (self.handover.leave(key) if self._draining else self.handover.forget(key))
@@ -299,8 +292,7 @@ class Fleet:
             else:
                 await endpoint.serve(scope, receive, reply)
 
-        with self._routing.using(envelope.key):
-            await unless(self.lost_event(envelope.key), reply, serve)
+        await self._routing.serve_here(envelope.key, reply, serve)
 
     # -- parked calls
 
@@ -352,8 +344,7 @@ class Fleet:
     async def _give_up(self, keys: list[str]) -> None:
         # First everything that takes no time: clients are told, and upstream sessions are cut off.
         for key in keys:
-            if (event := self._lost.pop(key, None)) is not None:
-                event.set()
+            self._routing.lose(key)
             self.handover.drop(key)
             what, _, name = key.partition("/")
             if what == SESSION:
@@ -363,15 +354,8 @@ class Fleet:
         for key in keys:
             await self._put_away(key)
 
-    async def _not_mine(self, key: str) -> None:
-        """Another owns it. What was opened here while the store was away ends."""
-        what, _, name = key.partition("/")
-        if what == SESSION:
-            await self._put_away(key)
-        else:
-            self._upstreams.release_principal(name)
-
     async def _put_away(self, key: str) -> None:
+        """Close what is open here for a key. A session's id stays good."""
         what, _, name = key.partition("/")
         if what != SESSION:
             self._upstreams.release_principal(name)

@@ -129,8 +129,8 @@ class Reply:
         return {**said, "error": {"code": INTERNAL_ERROR, "message": text, "data": {OUTCOME: outcome}}}
 
 
-async def unless(lost: anyio.Event, reply: Reply, serve: Callable[[], Awaitable[None]]) -> bool:
-    """Serve a request until it is answered, or until `lost` is set. Returns whether it was answered."""
+async def unless(lost: anyio.Event, reply: Reply, serve: Callable[[], Awaitable[None]]) -> None:
+    """Serve a request until it is answered, or until `lost` is set: then its outcome is unknown."""
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
 
@@ -148,5 +148,3 @@ async def unless(lost: anyio.Event, reply: Reply, serve: Callable[[], Awaitable[
         raise failure
     if lost.is_set() and not reply.complete:
         await reply.end_unknown()
-        return False
-    return True

@@ -7,9 +7,8 @@ next owner; of every other one the client is told that its outcome is unknown.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 from starlette.types import Receive, Scope, Send
@@ -19,6 +18,7 @@ from mcpconn.gateway.fleet.forwarding import AddressRefused, Answer, Forwarding,
 from mcpconn.gateway.fleet.ownership import Owner, Ownership
 from mcpconn.gateway.fleet.peers import Peers
 from mcpconn.gateway.fleet.replies import Reply, unless
+from mcpconn.gateway.replicas import Local
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.observe import log
 
@@ -27,7 +27,6 @@ PAUSE = 0.25
 PATIENCE = 8.0
 """Seconds for which an owner is looked for that neither takes requests nor is gone. One that was killed or paused is
 gone after 3 s, and each try at one that is paused may take 5 s."""
-Local = Callable[[Receive, Send], Awaitable[None]]
 
 
 class Routing:
@@ -41,7 +40,6 @@ class Routing:
         *,
         taken_over: Callable[[Owner], Awaitable[None]],
         not_mine: Callable[[str], Awaitable[None]],
-        lost: Callable[[str], anyio.Event],
     ) -> None:
         """
         Args:
@@ -49,17 +47,15 @@ class Routing:
             forwarding: Sends requests to other replicas.
             peers: Knows which of them are gone.
             taken_over: Told of what this replica took over from one that is gone, before it serves it.
-            not_mine: Told of what another replica owns: nothing of it may be held here.
-            lost: The event that is set when this replica loses what it owns under a key.
+            not_mine: Told of what another replica owns: what was opened of it here while the store was away has to end.
         """
         self._ownership = ownership
         self._forwarding = forwarding
         self._peers = peers
         self._taken_over = taken_over
         self._not_mine = not_mine
-        self._lost = lost
         self._changing: dict[str, anyio.Lock] = {}
-        self._in_use: Counter[str] = Counter()
+        self._serving: dict[str, set[anyio.Event]] = {}
         self._ending = anyio.Event()
 
     def end_streams(self) -> None:
@@ -104,8 +100,7 @@ class Routing:
         while True:
             owner = await self.owner(key)
             if owner is None or owner.mine:
-                with self.using(key):
-                    await unless(self._lost(key), reply, lambda: local(receive, reply))
+                await self.serve_here(key, reply, lambda: local(receive, reply))
                 return
             try:
                 await self._forward(owner, scope, receive, reply, action=action, view=view, body=body)
@@ -129,20 +124,32 @@ class Routing:
                     await reply.end_unknown()
                     return
 
-    @contextmanager
-    def using(self, key: str) -> Iterator[None]:
-        """A request is served here, for as long as the block runs."""
-        self._in_use[key] += 1
+    async def serve_here(self, key: str, reply: Reply, serve: Callable[[], Awaitable[None]]) -> None:
+        """Serve a request here, until it is answered or what it is about is lost.
+
+        Args:
+            key: What it is about.
+            reply: Its answer.
+            serve: Serves it.
+        """
+        lost = anyio.Event()
+        serving = self._serving.setdefault(key, set())
+        serving.add(lost)
         try:
-            yield
+            await unless(lost, reply, serve)
         finally:
-            self._in_use[key] -= 1
-            if not self._in_use[key]:
-                del self._in_use[key]
+            serving.discard(lost)
+            if not serving:
+                del self._serving[key]
 
     def in_use(self, key: str) -> bool:
         """Whether a request is being served here."""
-        return key in self._in_use
+        return key in self._serving
+
+    def lose(self, key: str) -> None:
+        """This replica has lost what it owned: the clients of what is being served of it are told so."""
+        for lost in self._serving.get(key, ()):
+            lost.set()
 
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncIterator[None]:
