@@ -327,11 +327,6 @@ class Sessions:
         if (live := self._live.get(sid)) is not None:
             await self._put_away(live, BARE)
 
-    async def put_away_idle(self) -> None:
-        """Close all sessions that no request is being served of."""
-        for live in [each for each in self._live.values() if each.requests == 0]:
-            await self._put_away(live, BARE)
-
     async def sweep(self) -> None:
         """Put away sessions that were idle for too long, for as long as the gateway runs."""
         while True:

@@ -103,8 +103,6 @@ class Forwarding:
         """
         self._signer = signer
         self._networks = networks
-        self.sent = 0
-        """Requests that were sent to another replica."""
 
     @asynccontextmanager
     async def send(
@@ -147,7 +145,6 @@ class Forwarding:
             event = await self._agreed(wire, head)
             taken = isinstance(event, h11.InformationalResponse)
             if taken:
-                self.sent += 1
                 if sent is not None:
                     sent.body = True
                 try:

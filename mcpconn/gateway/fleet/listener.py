@@ -46,8 +46,6 @@ class Listener:
         self._bodies = bodies
         self.running = 0
         """Requests being served."""
-        self.refused = 0
-        """Requests that were not let in."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +56,6 @@ class Listener:
                 raise Unsigned("it is not signed")
             envelope = self._signer.open(text, signature, me=self._me())
         except Unsigned as error:
-            self.refused += 1
             log.warning("gateway.fleet_request_refused", reason=str(error))
             await refuse(send, 403, "Forbidden")
             return
@@ -80,7 +77,6 @@ class Listener:
             await refuse(send, refusal.status, refusal.text)
             return
         if digest(body) != envelope.body:
-            self.refused += 1
             log.warning("gateway.fleet_request_refused", reason="the body is not the one that was signed")
             await refuse(send, 403, "Forbidden")
             return

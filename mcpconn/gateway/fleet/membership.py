@@ -16,7 +16,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 
@@ -67,32 +66,17 @@ def boot_time() -> float:
 class Membership:
     """This replica's membership of the fleet."""
 
-    def __init__(
-        self,
-        store: Store,
-        sealer: Sealer,
-        address: str,
-        *,
-        ttl: float = TTL,
-        now: Callable[[], float] = boot_time,
-        sleep: Callable[[float], Awaitable[Any]] = anyio.sleep,
-    ) -> None:
+    def __init__(self, store: Store, sealer: Sealer, address: str) -> None:
         """
         Args:
             store: Where leases are.
             sealer: Seals the address.
             address: `HOST:PORT` of this replica's listener.
-            ttl: Seconds of the lease.
-            now: Monotonic seconds that go on while the machine sleeps.
-            sleep: Waits between renewals.
         """
         self._store = store
         self._sealer = sealer
         self._address = address
-        self._ttl = ttl
-        self._now = now
-        self._sleep = sleep
-        self._leases = Leases(store, now=now)
+        self._leases = Leases(store, now=boot_time)
         self._lease: Lease | None = None
         self._lock = anyio.Lock()
         self._away_at = float("-inf")
@@ -110,11 +94,11 @@ class Membership:
     @property
     def may_write(self) -> bool:
         """Whether what this replica holds is its own now, as far as can be said without asking the store."""
-        now = self._now()
+        now = boot_time()
         if now < self._away_at + FRESH:
             return True
         lease = self._lease
-        return lease is not None and lease.held and now < lease.until - SKEW * self._ttl
+        return lease is not None and lease.held and now < lease.until - SKEW * TTL
 
     async def check(self, name: str) -> None:
         """Return if what was begun under a name of this replica's may be written now.
@@ -134,7 +118,7 @@ class Membership:
         """Keep the lease for as long as this runs."""
         while not self._left:
             await self.renew()
-            await self._sleep(self._ttl / RENEWALS)
+            await anyio.sleep(TTL / RENEWALS)
 
     async def renew(self) -> None:
         """Renew the lease, or join if there is none. If it was lost, what was held under it is dropped first."""
@@ -144,17 +128,15 @@ class Membership:
                 return
             try:
                 if self._lease is None:
-                    self._lease = await self._leases.take(
-                        self.key(self.name), self._sealed().encode("ascii"), ttl=self._ttl
-                    )
-                elif not await self._leases.renew(self._lease, ttl=self._ttl):
+                    self._lease = await self._leases.take(self.key(self.name), self._sealed().encode("ascii"), ttl=TTL)
+                elif not await self._leases.renew(self._lease, ttl=TTL):
                     self._lease, self.name = None, secrets.token_hex(8)
                     log.warning("gateway.fleet_lease_lost", replica=asked)
                     await self.lost()
                     return
                 self._away_at = float("-inf")
             except StoreUnavailable as error:
-                self._away_at = self._now()
+                self._away_at = boot_time()
                 log.warning("gateway.store_unavailable", error=str(error))
 
     async def leave(self) -> None:

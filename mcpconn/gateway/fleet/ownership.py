@@ -60,10 +60,6 @@ class Ownership:
         """What this replica owns under a key."""
         return self._mine.get(key)
 
-    def __len__(self) -> int:
-        """How much this replica owns."""
-        return len(self._mine)
-
     async def find(self, key: str) -> Owner:
         """The owner; this replica, if there was none or it is gone.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
 
@@ -19,22 +18,14 @@ LOOK = 1.0
 class Peers:
     """The replicas that requests of ours are with."""
 
-    def __init__(
-        self,
-        group: Background,
-        find: Callable[[str], Awaitable[Replica | None]],
-        *,
-        sleep: Callable[[float], Awaitable[Any]] = anyio.sleep,
-    ) -> None:
+    def __init__(self, group: Background, find: Callable[[str], Awaitable[Replica | None]]) -> None:
         """
         Args:
             group: Runs the looks.
             find: A replica by its name; None if it is gone.
-            sleep: Waits between looks.
         """
         self._group = group
         self._find = find
-        self._sleep = sleep
         self._waiting: dict[str, set[anyio.CancelScope]] = {}
 
     @asynccontextmanager
@@ -56,7 +47,7 @@ class Peers:
         waiting = self._waiting[name]
         try:
             while waiting:
-                await self._sleep(LOOK)
+                await anyio.sleep(LOOK)
                 try:
                     gone = bool(waiting) and await self._find(name) is None
                 except StoreUnavailable:

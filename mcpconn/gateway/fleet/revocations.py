@@ -7,8 +7,8 @@ could have been begun with it, also where a file still has it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 
@@ -36,16 +36,14 @@ class Keys(Protocol):
 class Revocations:
     """The keys that are refused on all replicas."""
 
-    def __init__(self, store: Store, keys: Keys, *, sleep: Callable[[float], Awaitable[Any]] = anyio.sleep) -> None:
+    def __init__(self, store: Store, keys: Keys) -> None:
         """
         Args:
             store: Shared by all replicas.
             keys: Those of this one.
-            sleep: Waits between looks.
         """
         self._store = store
         self._keys = keys
-        self._sleep = sleep
         self._untold: list[str] = []
         self._read = 0
         keys.removed = self._untold.append
@@ -58,7 +56,7 @@ class Revocations:
             except StoreUnavailable as error:
                 # What was removed here is refused here; the others are told when the store is back.
                 log.debug("gateway.fleet_not_told", error=str(error))
-            await self._sleep(LOOK)
+            await anyio.sleep(LOOK)
 
     async def look(self) -> None:
         """Tell and hear once.

@@ -78,18 +78,14 @@ def digest(body: bytes) -> str:
 class Signer:
     """Signs and checks what goes between replicas."""
 
-    def __init__(
-        self, ring: KeyRing, *, wall: Callable[[], float] = time.time, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, ring: KeyRing, *, wall: Callable[[], float] = time.time) -> None:
         """
         Args:
             ring: Its first secret signs, each of them checks.
             wall: Seconds since 1970.
-            now: Monotonic seconds.
         """
         self._keys: Sequence[bytes] = ring.derived("fleet forwarding")
         self._wall = wall
-        self._now = now
         self._seen: OrderedDict[str, float] = OrderedDict()
 
     def sign(self, envelope: Envelope) -> tuple[str, str, str]:
@@ -130,7 +126,7 @@ class Signer:
         return envelope
 
     def _remember(self, nonce: str) -> None:
-        now = self._now()
+        now = time.monotonic()
         while self._seen and next(iter(self._seen.values())) <= now:
             self._seen.popitem(last=False)
         if nonce in self._seen:
