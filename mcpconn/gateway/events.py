@@ -141,13 +141,16 @@ class Events(EventStore):
             return None
         sid = _sid(ORIGIN.get() or Origin(None))
         after, begun = int(number), None
-        for entry in await self._entries(_key(sid)):
-            if entry["stream"] == stream_id and "owner" in entry:
-                begun = entry
         while True:
             changed = self._changed.setdefault(sid, anyio.Event())
             for entry in await self._entries(_key(sid)):
-                if entry["number"] <= after or entry["stream"] != stream_id or "owner" in entry:
+                if entry["stream"] != stream_id:
+                    continue
+                if "owner" in entry:
+                    # The first of a stream: who began to answer the request.
+                    begun = entry
+                    continue
+                if entry["number"] <= after:
                     continue
                 after = entry["number"]
                 dumped = entry.get("message") or self._long.get(entry["long"])

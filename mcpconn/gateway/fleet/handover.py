@@ -68,8 +68,10 @@ class Handover:
         Raises:
             OwnershipLost: another replica has written since: it is the owner.
         """
+        if self._ownership.mine(key) is None:
+            return
         kept = self._kept.setdefault(key, _Kept())
-        if kept.upstreams.get(server) == upstream or self._ownership.mine(key) is None:
+        if kept.upstreams.get(server) == upstream:
             return
         async with self._lock:
             upstreams = {**kept.upstreams, server: upstream}
