@@ -130,7 +130,12 @@ if not live then return {{replid, 0}} end
 local last = tonumber(redis.call('HGET', KEYS[1], 'last'))
 local first = last - redis.call('LLEN', KEYS[2]) + 1
 local from = math.max(tonumber(ARGV[2]) + 1, first)
-return {{replid, from, unpack(redis.call('LRANGE', KEYS[2], from - first, -1))}}
+local found = {{replid, from}}
+-- Not by `unpack`: Lua refuses to unpack 8,000 entries, and a log may have more.
+for _, entry in ipairs(redis.call('LRANGE', KEYS[2], from - first, -1)) do
+  found[#found + 1] = entry
+end
+return found
 """)
 
 # KEYS of the hints: one stream for all channels. A subscriber reads on in it, so that a hint which the server's
