@@ -7,7 +7,6 @@ asked. Everything else may happen in any order.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -171,37 +170,6 @@ class Model:
             if each.mine is not None and each.clock and (index, each.generation) in world.leases
         ]
         return ONE_OWNER if len(owners) > 1 else None
-
-
-@dataclass(frozen=True)
-class Found:
-    worlds: int
-    broken: str | None = None
-    path: tuple[str, ...] = ()
-    """The shortest way there, in words."""
-
-
-def search(model: Model) -> Found:
-    """Go through every world that the model can reach; stop at the first broken invariant."""
-    came_from: dict[World, tuple[World, str] | None] = {World(): None}
-    pending = deque(came_from)
-    while pending:
-        world = pending.popleft()
-        for step in model.steps(world):
-            if step.broken is not None:
-                return Found(len(came_from), step.broken, _path(came_from, world, step.words))
-            if step.after not in came_from:
-                came_from[step.after] = (world, step.words)
-                pending.append(step.after)
-    return Found(len(came_from))
-
-
-def _path(came_from: dict[World, tuple[World, str] | None], world: World, last: str) -> tuple[str, ...]:
-    path = [last]
-    while (origin := came_from[world]) is not None:
-        world, words = origin
-        path.append(words)
-    return tuple(reversed(path))
 
 
 def _with(world: World, index: int, *, fresh: bool = False, **changes: object) -> World:

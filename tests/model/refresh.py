@@ -7,7 +7,6 @@ those of `mcpconn.auth.renewal`, `held` and `shared`; a test breaks each of them
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -224,42 +223,3 @@ class Model:
     def _login(self, world: World, number: int, process: Process, words: str) -> Step:
         broken = NO_LOGIN_WITHOUT_FAULT if world.faults == self.faults else None
         return Step(f"{words}: a login is needed", world.change(number, process._replace(at="login")), broken)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search went through, and the shortest way to what is wrong."""
-
-    worlds: int
-    broken: str | None = None
-    path: tuple[str, ...] = ()
-    ends: frozenset[tuple[str, ...]] = frozenset()
-    """Where the processes are when nothing more can happen."""
-
-
-def search(model: Model) -> Found:
-    """Go through every world that can be reached, and stop at the first invariant that does not hold."""
-    came_from: dict[World, tuple[World, str] | None] = {model.start: None}
-    pending = deque(came_from)
-    ends = set()
-    while pending:
-        world = pending.popleft()
-        moved = False
-        for step in model.steps(world):
-            moved = moved or step.after != world
-            if step.broken is not None:
-                return Found(len(came_from), step.broken, (*_path(came_from, world), step.words))
-            if step.after not in came_from:
-                came_from[step.after] = world, step.words
-                pending.append(step.after)
-        if not moved:
-            ends.add(tuple(each.at for each in world.processes))
-    return Found(len(came_from), ends=frozenset(ends))
-
-
-def _path(came_from: dict[World, tuple[World, str] | None], world: World) -> tuple[str, ...]:
-    words: list[str] = []
-    while (before := came_from[world]) is not None:
-        world = before[0]
-        words.insert(0, before[1])
-    return tuple(words)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.model.exhaustive import search
 from tests.model.ownership import (
     ANSWERS_COUNT_UNDER_THE_LEASE,
     INVARIANTS,
@@ -14,7 +15,7 @@ from tests.model.ownership import (
     WRITER_HOLDS_THE_LEASE,
     Model,
     Rules,
-    search,
+    World,
 )
 
 MISTAKES = {
@@ -32,7 +33,7 @@ MISTAKES = {
 
 
 def test_a_session_has_one_owner():
-    found = search(Model())
+    found = search(World(), Model().steps)
     assert found.broken is None, "\n".join(found.path)
     assert found.worlds > 5_000
 
@@ -40,7 +41,7 @@ def test_a_session_has_one_owner():
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_ownership_is_found(name):
     rules, broken = MISTAKES[name]
-    assert search(Model(rules)).broken == broken
+    assert search(World(), Model(rules).steps).broken == broken
 
 
 def test_the_page_names_each_mistake_of_a_fleet():

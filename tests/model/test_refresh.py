@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.model.refresh import NO_LOGIN_WITHOUT_FAULT, THE_FAMILY_LIVES, Model, Rules, search
+from tests.model import exhaustive
+from tests.model.refresh import NO_LOGIN_WITHOUT_FAULT, THE_FAMILY_LIVES, Model, Rules, World
 
 MISTAKES = {
     "no mark is written": (Rules(marks=False), 0),
@@ -16,6 +17,10 @@ MISTAKES = {
     "a loss between read and mark is not noticed": (Rules(checks_epoch=False), 2),
     "a record of before a loss is believed": (Rules(doubts=False), 2),
 }
+
+
+def search(model: Model) -> exhaustive.Found[World]:
+    return exhaustive.search(model.start, model.steps)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,7 @@ def test_memory_does_not_end_a_doubt():
 def test_without_a_fault_everybody_has_tokens():
     found = search(Model(refreshes=2, faults=0))
     assert found.broken is None, found.path
-    assert found.ends == {("done", "done")}
+    assert {tuple(each.at for each in world.processes) for world in found.ends} == {("done", "done")}
 
 
 def test_the_page_names_each_mistake():
