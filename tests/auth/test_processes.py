@@ -185,17 +185,17 @@ def test_with_a_copy_of_the_file_the_second_process_loses_the_login(tmp_path: Pa
 class Held:
     """A token endpoint that keeps its answers back, after it has issued the tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, holding: bool = True) -> None:
         self.changed = Condition()
         self.asked = 0
-        self.released = False
+        self.holding = holding
 
     def sending(self, path: str, headers: Mapping[str, str], status: int) -> None:
         if path == "/as/token":
             with self.changed:
                 self.asked += 1
                 self.changed.notify_all()
-                self.changed.wait_for(lambda: self.released, SAFETY)
+                self.changed.wait_for(lambda: not self.holding, SAFETY)
 
     def wait(self) -> None:
         with self.changed:
@@ -203,7 +203,7 @@ class Held:
 
     def release(self) -> None:
         with self.changed:
-            self.released = True
+            self.holding = False
             self.changed.notify_all()
 
 

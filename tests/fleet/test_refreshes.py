@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import signal
-from collections.abc import Iterator, Mapping
-from threading import Condition
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -14,9 +13,8 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from mcpconn.auth import RedisTokenStorage
 from mcpconn.testing import Script
 from tests.auth.servers import AuthServer, ServedAuth
-from tests.auth.test_processes import Child
+from tests.auth.test_processes import Child, Held
 from tests.redis_server import RedisServer, needs_redis, redis_server
-from tests.support import SAFETY
 
 pytestmark = needs_redis
 
@@ -129,34 +127,9 @@ class Fleet:
         return self.server.counts["refresh_token"], self.server.counts["reused"]
 
 
-class Held:
-    """A token endpoint that issues tokens, and keeps its answers back."""
-
-    def __init__(self) -> None:
-        self.changed = Condition()
-        self.asked = 0
-        self.holding = False
-
-    def sending(self, path: str, headers: Mapping[str, str], status: int) -> None:
-        if path == "/as/token":
-            with self.changed:
-                self.asked += 1
-                self.changed.notify_all()
-                self.changed.wait_for(lambda: not self.holding, SAFETY)
-
-    def wait(self) -> None:
-        with self.changed:
-            assert self.changed.wait_for(lambda: self.asked > 0, SAFETY)
-
-    def release(self) -> None:
-        with self.changed:
-            self.holding = False
-            self.changed.notify_all()
-
-
 @pytest.fixture
 def held() -> Held:
-    return Held()
+    return Held(holding=False)
 
 
 @pytest.fixture
@@ -176,6 +149,16 @@ def fleet(tmp_path, monkeypatch, held) -> Iterator[Fleet]:
 def state(child: Child) -> str:
     """What a replica says of its connection and of its calls, without the reasons."""
     return child.says().partition(" |")[0]
+
+
+def spent_by_one_of_two(fleet: Fleet, held: Held) -> tuple[Child, Child]:
+    """Two replicas: the first has spent the refresh token, and the answer is kept back from it."""
+    holder, other = fleet.start(2)
+    held.holding = True
+    fleet.server.revoke_access()
+    holder.go()
+    held.wait()
+    return holder, other
 
 
 def test_two_hundred_calls_cost_one_refresh(fleet):
@@ -207,11 +190,7 @@ def test_a_holder_stopped_before_it_sends(fleet):
 
 
 def test_a_holder_stopped_before_it_writes(fleet, held):
-    holder, other = fleet.start(2)
-    held.holding = True
-    fleet.server.revoke_access()
-    holder.go()
-    held.wait()
+    holder, other = spent_by_one_of_two(fleet, held)
     holder.process.send_signal(signal.SIGSTOP)
     held.release()
     other.go()
@@ -226,11 +205,7 @@ def test_a_holder_stopped_before_it_writes(fleet, held):
 
 
 def test_a_holder_killed_before_it_writes(fleet, held):
-    holder, other = fleet.start(2)
-    held.holding = True
-    fleet.server.revoke_access()
-    holder.go()
-    held.wait()
+    holder, other = spent_by_one_of_two(fleet, held)
     holder.process.kill()
     holder.process.wait()
     held.release()
@@ -245,11 +220,7 @@ def test_a_holder_killed_before_it_writes(fleet, held):
 
 
 def test_redis_killed_during_a_refresh(fleet, held):
-    holder, other = fleet.start(2)
-    held.holding = True
-    fleet.server.revoke_access()
-    holder.go()
-    held.wait()
+    holder, other = spent_by_one_of_two(fleet, held)
     fleet.redis.kill()
     held.release()
     assert state(holder) == "ready 2", "it uses the tokens that it could not store"
