@@ -104,10 +104,5 @@ async def replica(
 ) -> AsyncIterator[Gateway]:
     """One replica."""
     fleet = FleetSettings.parse("127.0.0.1:0")
-    made = Gateway(servers, settings, group, store=store, ring=ring, fleet=fleet)
-    await group.start(made.serve)
-    try:
+    async with Gateway(servers, settings, group, store=store, ring=ring, fleet=fleet).running() as made:
         yield made
-    finally:
-        await made.aclose()
-        made.close()

@@ -75,6 +75,16 @@ class Gateway:
                 server.should_exit = True
         self._stopped.set()
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Gateway]:
+        """Serve for as long as the block runs, and give up the port."""
+        await self._group.start(self.serve)
+        try:
+            yield self
+        finally:
+            await self.aclose()
+            self.close()
+
     async def replace(self) -> None:
         """Another process takes over; it knows the store and the key, and nothing else."""
         await self.aclose()
@@ -105,10 +115,5 @@ async def gateway(
                 server = await stack.enter_async_context(HttpServer(script))
                 servers[name] = {"url": server.url}
             group = await stack.enter_async_context(anyio.create_task_group())
-            made = Gateway({**servers, **(more or {})}, settings, group, **options)
-            await group.start(made.serve)
-            try:
+            async with Gateway({**servers, **(more or {})}, settings, group, **options).running() as made:
                 yield made
-            finally:
-                await made.aclose()
-                made.close()
