@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from mcpconn import diagram
 from mcpconn.core import TRANSITIONS, Event
 from mcpconn.diagram import Difference
+from tests.node import find_modules
 from tests.pictures import read_mermaid
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +25,7 @@ EDGES = {(row.source.value, row.event.value, row.target.value) for row in TRANSI
 
 def mermaid_says(*texts: str) -> list[dict[str, Any]]:
     """What Mermaid's own parser reads."""
-    modules = Path(os.environ.get("MCPCONN_NODE_DIR") or ROOT / ".node" / "node_modules")
+    modules = find_modules()
     if shutil.which("node") is None:
         pytest.skip("node is not installed, and Mermaid needs it")
     if not (modules / "mermaid").is_dir():

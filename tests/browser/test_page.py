@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from tests.browser.driver import browser
 from tests.browser.host import HOSTILE, SECRET
 from tests.conftest import ROOT
+from tests.node import find_modules
 
 ROWS = "document.querySelectorAll('#rows tr').length"
 BUTTON = "[...document.querySelectorAll('#rows button')].find(button => button.textContent === arguments[0])"
@@ -68,7 +67,7 @@ def host() -> Iterator[Host]:
 @pytest.fixture(scope="module")
 def axe() -> str:
     """The source of axe-core, which finds what people with a screen reader or a keyboard cannot use."""
-    modules = Path(os.environ.get("MCPCONN_NODE_DIR") or ROOT / ".node" / "node_modules")
+    modules = find_modules()
     source = modules / "axe-core" / "axe.min.js"
     if not source.is_file():
         pytest.skip(f"no axe-core in {modules}; .ci/run installs it")

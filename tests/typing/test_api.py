@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.node import find_modules
+
 HERE = Path(__file__).parent
-PYRIGHT = Path(os.environ.get("MCPCONN_NODE_DIR", ".node/node_modules")) / "pyright" / "index.js"
+PYRIGHT = find_modules() / "pyright" / "index.js"
 
 
 @pytest.mark.skipif(
