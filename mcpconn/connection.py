@@ -271,7 +271,8 @@ class Connection(Owned, Known, Methods, Arguments):
             version: As the other's `protocol_version`.
 
         Returns:
-            Whether the server says that it has ended it, or does not know it.
+            Whether the server says that it has ended it, or does not know it. False if it has not answered within
+            the policy's `connect_timeout`.
         """
         self._check_here()
         return await self._dialer.end_session(session_id, version)

@@ -420,3 +420,16 @@ async def test_a_server_that_never_had_a_stream_and_says_404_is_probed_and_kept(
         await quiet(connection)
         assert set(seen.events) <= {"suspected"}
         assert connection.epoch == 1
+
+
+@pytest.mark.parametrize(("stuck", "ended"), [(False, True), (True, False)])
+async def test_the_end_of_anothers_session_has_a_limit(stuck: bool, ended: bool) -> None:
+    script = Script()
+    async with played(script) as (connection, _), played(script) as (other, _):
+        assert other.session_id is not None
+        if stuck:
+            script.inject(faults.hang(), method="DELETE")
+        began = anyio.current_time()
+        assert await connection.end_session(other.session_id, other.protocol_version) is ended
+        assert anyio.current_time() - began == (connection.policy.connect_timeout if stuck else 0)
+        assert (other.session_id in script.sessions) is not ended

@@ -248,9 +248,12 @@ class Dialer:
         if self.config.kind != "http":
             return False
         headers = {SESSION_HEADER: session_id, VERSION_HEADER: version}
-        async with self._evidence_client(sse=False) as http:
-            evidence = await http.send_quietly(http.build_request("DELETE", self.config.endpoint, headers=headers))
-        return evidence is None or evidence.http_status == 404
+        # The client has no time limit for reading, and the server may be stuck.
+        with anyio.move_on_after(self._policy.connect_timeout):
+            async with self._evidence_client(sse=False) as http:
+                evidence = await http.send_quietly(http.build_request("DELETE", self.config.endpoint, headers=headers))
+            return evidence is None or evidence.http_status == 404
+        return False
 
     async def aclose(self) -> None:
         """Close the sockets that sessions shared."""
