@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from mcpconn.gateway import MemoryStore, Settings
 from mcpconn.gateway.access.config import AccessSettings
 from mcpconn.gateway.access.keys import KeyFile
+from mcpconn.gateway.fleet.revocations import Revocations
 from mcpconn.gateway.seal import KeyRing
+from mcpconn.gateway.session_ids import LIFETIME
 from mcpconn.testing import HttpServer, Script
 from tests.fleet.conftest import Replicas, replica
+from tests.gateway.test_store import Time
 
 pytestmark = pytest.mark.anyio
 
@@ -76,3 +80,42 @@ async def test_a_deleted_session_is_refused_on_another_replica():
             assert (await http.request("DELETE", two.url, headers=headers)).status_code == 200
             for each in (one, two):
                 assert (await http.post(each.url, json=PING, headers=headers)).status_code == 404
+
+
+class Keys:
+    """Those of a replica: what it was told to refuse."""
+
+    removed: Callable[[str], None]
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+
+    def refuse(self, key_hash: str) -> None:
+        self.refused.append(key_hash)
+
+
+async def test_removals_after_a_quiet_month_are_heard():
+    time = Time()
+    store, one, two = MemoryStore(now=time), Keys(), Keys()
+    teller, hearer = Revocations(store, one), Revocations(store, two)
+    for name in ("a", "b"):
+        one.removed(name)
+        await teller.look()
+        await hearer.look()
+    await hearer.look()
+    assert two.refused == ["a", "b"]
+    # The log of removals expires, and its numbers begin anew.
+    time.now += LIFETIME + 1
+    await hearer.look()
+    for name in ("c", "d"):
+        one.removed(name)
+    await teller.look()
+    await hearer.look()
+    await hearer.look()
+    assert two.refused == ["a", "b", "c", "d"]
+    time.now += LIFETIME + 1
+    for name in ("e", "f", "g"):
+        one.removed(name)
+    await teller.look()
+    await hearer.look()
+    assert two.refused == ["a", "b", "c", "d", "e", "f", "g"]

@@ -45,7 +45,8 @@ class Revocations:
         self._store = store
         self._keys = keys
         self._untold: list[str] = []
-        self._read = 0
+        self._heard: tuple[int, bytes] | None = None
+        """The last entry of the log that was read."""
         keys.removed = self._untold.append
 
     async def follow(self) -> None:
@@ -67,6 +68,15 @@ class Revocations:
         while self._untold:
             await self._store.append(LOG, self._untold[0].encode("ascii"), ttl=LIFETIME, keep=KEPT)
             self._untold.pop(0)
-        for number, key_hash in await self._store.entries(LOG, after=self._read):
-            self._keys.refuse(key_hash.decode("ascii", "replace"))
-            self._read = number
+        for entry in await self._new_entries():
+            self._keys.refuse(entry[1].decode("ascii", "replace"))
+            self._heard = entry
+
+    async def _new_entries(self) -> list[tuple[int, bytes]]:
+        if (last := self._heard) is not None:
+            found = await self._store.entries(LOG, after=last[0] - 1)
+            if found[:1] == [last]:
+                return found[1:]
+            # The log has expired since, a month after its last entry: if there is one again, its numbers begin anew.
+            self._heard = None
+        return await self._store.entries(LOG, after=0)

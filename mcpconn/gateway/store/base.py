@@ -85,7 +85,9 @@ class Store(Protocol):
         """Delete it, if its version is `version` where one is given. Returns whether it was there and was deleted."""
 
     async def append(self, key: Key, value: bytes, *, ttl: float, keep: int) -> int:
-        """Append to a log. Returns the entry's number, which grows by one with each entry and is never used twice.
+        """Append to a log.
+
+        Returns the entry's number, which grows by one with each entry; a log that has expired begins again at one.
 
         Args:
             key: The log.
