@@ -6,9 +6,9 @@ import json
 from collections.abc import Awaitable
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope, Send
 
-from mcpconn.gateway.asgi import refuse, replay
+from mcpconn.gateway.asgi import refuse
 from mcpconn.gateway.store import StoreUnavailable
 
 NAMED = 64 * 1024
@@ -55,10 +55,6 @@ def named(body: bytes) -> tuple[Any, Any]:
     except (ValueError, RecursionError):
         return None, None
     return (message.get("id"), message.get("method")) if isinstance(message, dict) else (None, None)
-
-
-def again(scope: Scope, body: bytes, receive: Receive) -> Receive:
-    return replay(body, receive) if scope["method"] == "POST" else receive
 
 
 async def serve(send: Send, serving: Awaitable[None]) -> None:

@@ -28,7 +28,7 @@ from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.replicas import Replicas
 from mcpconn.gateway.seal import Sealer
 from mcpconn.gateway.session_ids import Failures, Opened, Session, SessionIds, pack
-from mcpconn.gateway.session_requests import BARE, NoRoom, again, initialize_params, named, not_found, serve
+from mcpconn.gateway.session_requests import BARE, NoRoom, initialize_params, named, not_found, serve
 from mcpconn.gateway.store import Store, StoreUnavailable
 
 SESSION_HEADER = b"mcp-session-id"
@@ -118,11 +118,12 @@ class Sessions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        body, rest = b"", receive
+        rest = receive
         try:
-            if scope["method"] == "POST":
-                body = await self._bodies.read(scope, receive)
-                receive = replay(body, rest)
+            # Of every method, also of a GET whose body is empty: a try to forward the request waits for the client's
+            # disconnect, which takes the body's message away from whoever serves the request after that.
+            body = await self._bodies.read(scope, receive)
+            receive = replay(body, rest)
         except BodyRefused as refusal:
             # The rest of the body may not have been read, so the connection cannot be used again.
             await refuse(send, refusal.status, refusal.text, headers=(("connection", "close"),))
@@ -134,7 +135,7 @@ class Sessions:
                 return
 
             async def pass_on(receive: Receive, send: Send) -> None:
-                await self._app(scope, again(scope, body, receive), send)
+                await self._app(scope, replay(body, receive), send)
 
             await self._replicas.route_modern(self._view, scope, rest, send, body, pass_on)
             return
@@ -151,8 +152,7 @@ class Sessions:
         else:
 
             async def resume(receive: Receive, send: Send) -> None:
-                body_again = again(scope, body, receive)
-                await serve(send, self._resume(scope, body_again, send, opened, body))
+                await serve(send, self._resume(scope, replay(body, receive), send, opened, body))
 
             await self._replicas.route_session(opened.session, scope, rest, send, body, resume)
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
+import httpx2
 import mcp_types as types
 import pytest
 from mcp import Client
 
 from tests.fleet.conftest import Balancer, Replicas, replicas
 from tests.fleet.stateful import Stateful
+from tests.fleet.test_revoked import ACCEPT, INITIALIZE
 from tests.gateway.questions import answers, serving
 from tests.support import text_of
 
 pytestmark = pytest.mark.anyio
+
+SLOW: Any = {
+    "jsonrpc": "2.0",
+    "id": 2,
+    "method": "tools/call",
+    "params": {"name": "s__remember", "arguments": {"id": "slow", "seconds": 1}},
+}
 
 
 @asynccontextmanager
@@ -120,3 +130,21 @@ async def test_a_replica_that_leaves_gives_up_its_sessions():
             await made[leaving].aclose()
             balancer.urls = [made[1 - leaving].url]
             assert (await remember(client, "b"))["ran"] == ["b"]
+
+
+@pytest.mark.parametrize("last", [None, "1.1"], ids=["a new stream", "the rest of a stream"])
+async def test_a_stream_refused_by_its_owner_is_served_by_the_next(last):
+    async with fleet(count=2) as (made, stateful), httpx2.AsyncClient(timeout=10) as http:
+        owner, other = made[0], made[1]
+        begun = await http.post(owner.url, json=INITIALIZE, headers=ACCEPT)
+        headers = {**ACCEPT, "mcp-session-id": begun.headers["mcp-session-id"]}
+        async with anyio.create_task_group() as group:
+            # The owner is being stopped, and keeps the session until this call has ended.
+            group.start_soon(partial(http.post, owner.url, json=SLOW, headers=headers))
+            while not stateful.ran["slow"]:
+                await anyio.lowlevel.checkpoint()
+            owner.app.drain()
+            resumed = headers if last is None else {**headers, "last-event-id": last}
+            async with http.stream("GET", other.url, headers=resumed) as answer:
+                assert answer.status_code == 200
+                assert answer.headers["content-type"].startswith("text/event-stream")
