@@ -1,4 +1,4 @@
-"""What must hold of a connection whatever happens, each as a function of a step of the model.
+"""What must always hold for a connection, each as a function of a step of the model.
 
 Their words are those of docs/invariants.md.
 """
@@ -11,11 +11,11 @@ from mcpconn.core.states import State
 from tests.model.worlds import Step, World
 
 Invariant = Callable[[World, Step], bool]
-"""Whether a step from a world keeps the promise."""
+"""Whether a step from a world keeps the invariant."""
 
 
 def no_waiter_after_terminal(before: World, step: Step) -> bool:
-    """Where the connection is failed or closed, no call waits any more: neither for ready nor for a probe."""
+    """When the connection is failed or closed, no call waits any longer: neither for ready nor for a probe."""
     after = step.after
     if after.state not in (State.FAILED, State.CLOSED):
         return True
@@ -30,7 +30,7 @@ def epoch_only_grows(before: World, step: Step) -> bool:
 
 
 def call_belongs_to_one_epoch(before: World, step: Step) -> bool:
-    """A call is issued on the session that takes calls at that moment, and stays with it until it is over."""
+    """A call is issued on the session that accepts calls at that moment, and stays on it until it ends."""
     for old, new in zip(before.callers, step.after.callers, strict=True):
         if new.phase == "in flight":
             stays = old.phase == "in flight" and old.epoch == new.epoch
@@ -41,7 +41,7 @@ def call_belongs_to_one_epoch(before: World, step: Step) -> bool:
 
 
 def stale_failure_changes_nothing(before: World, step: Step) -> bool:
-    """A failure of a session that takes no more calls changes nothing but the call that it belongs to."""
+    """A failure of a session that no longer accepts calls affects only the call that it belongs to."""
     if step.reported is None or (step.reported == before.epoch and step.reported in before.accepting):
         return True
 
@@ -52,7 +52,7 @@ def stale_failure_changes_nothing(before: World, step: Step) -> bool:
 
 
 def one_accepting_session(before: World, step: Step) -> bool:
-    """Exactly one session takes calls while the connection is ready, and none at any other time."""
+    """Exactly one session accepts calls while the connection is ready, and none at any other time."""
     return len(step.after.accepting) == (step.after.state is State.READY)
 
 
@@ -62,23 +62,23 @@ def one_reconnect_per_epoch(before: World, step: Step) -> bool:
 
 
 def budget_never_negative(before: World, step: Step) -> bool:
-    """No replay is made that the budget does not hold."""
+    """No replay is made that the budget does not cover."""
     return step.after.budget >= 0
 
 
 def unknown_only_after_write(before: World, step: Step) -> bool:
-    """No caller is told that its call may have run where the request never left."""
+    """No caller is told that its call may have run if the request was never sent."""
     return all(caller.sent for caller in step.after.callers if caller.outcome == "unknown")
 
 
 def never_written_twice(before: World, step: Step) -> bool:
-    """A call that is not safe is never written again, unless what was written before is proved not to have run."""
+    """A call that is not safe is never written again, unless its earlier attempts are proved not to have run."""
     pairs = zip(before.callers, step.after.callers, strict=True)
     return not any(new.written and not old.written and old.ran and not new.safe for old, new in pairs)
 
 
 def not_run_is_the_truth(before: World, step: Step) -> bool:
-    """No caller is told that its call did not run where one of its attempts may have."""
+    """No caller is told that its call did not run if one of its attempts may have run."""
     return not any(caller.ran for caller in step.after.callers if caller.outcome == "not run")
 
 
@@ -88,23 +88,23 @@ def one_replay_per_call(before: World, step: Step) -> bool:
 
 
 def one_probe_per_session(before: World, step: Step) -> bool:
-    """A session is asked by one probe at a time."""
+    """At most one probe of a session runs at a time."""
     return step.after.probes <= 1
 
 
 def gate_open_only_when_ready(before: World, step: Step) -> bool:
-    """Calls are let through while the connection is ready, turned away when it failed or closed, else they wait."""
+    """Calls pass while the connection is ready, are refused when it is failed or closed, and otherwise wait."""
     expected = {State.READY: "open", State.FAILED: "refusing", State.CLOSED: "refusing"}
     return step.after.gate == expected.get(step.after.state, "closed")
 
 
 def closed_is_the_end(before: World, step: Step) -> bool:
-    """What is closed stays closed."""
+    """A closed connection stays closed."""
     return before.state is not State.CLOSED or step.after.state is State.CLOSED
 
 
 def only_legal_events(before: World, step: Step) -> bool:
-    """No event is fired in a state that does not know it. (The search itself notices: the model raises.)"""
+    """No event is fired in a state that has no row for it. (The search itself detects this: the model raises.)"""
     return True
 
 

@@ -93,10 +93,10 @@ class Step(NamedTuple):
 
 
 THE_FAMILY_LIVES = "the_family_lives"
-"""A refresh token is sent a second time only if nobody holds what came of the first: for that the authorization server
-ends the login of everybody."""
+"""A refresh token is sent a second time only if no process holds the tokens that the first use returned. The
+authorization server would end the login of all processes."""
 NO_LOGIN_WITHOUT_FAULT = "no_login_without_fault"
-"""Without a fault nobody has to log in."""
+"""Without a fault, no new login is needed."""
 
 
 @dataclass(frozen=True)
