@@ -19,7 +19,7 @@ from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
 from mcpconn.cli.output import complain, print_json
 from mcpconn.cli.shell import Shell, run, show_version
 from mcpconn.cli.tables import CheckTable, print_tools
-from mcpconn.cli.targets import ad_hoc, server_of, servers_of, started
+from mcpconn.cli.targets import file_and_words, server_of, servers_of
 from mcpconn.cli.watch import attached, own
 from mcpconn.cli.watch import watch as watch_all
 
@@ -236,7 +236,7 @@ def call(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="SERVER TOOL [ARGUMENT]...",
+            metavar="[FILE] SERVER TOOL [ARGUMENT]...",
             help="KEY=VALUE, a JSON object, @FILE, or - for standard input. The server is a name or an address; it is"
             " left out before a command after --.",
             autocompletion=completion.call,
@@ -258,14 +258,7 @@ def call(
 
     Exit status: 0 it answered; 1 it failed; 3 no answer came, and the tool may have run.
     """
-    if ad_hoc.command is not None:
-        name, chosen = started()
-        tool, *arguments = words
-    elif len(words) < 2:
-        raise CliError("give a server and a tool, such as: call shop buy item=pen", USAGE)
-    else:
-        name, chosen = server_of(words[0], config)
-        _, tool, *arguments = words
+    name, chosen, (tool, *arguments) = server_of(words, config, least=1, example="call shop buy item=pen")
     status = run(
         call_once,
         name,
@@ -285,7 +278,9 @@ def call(
 def watch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SERVER]...", help="Those to watch.  [default: all]", autocompletion=completion.server),
+        typer.Argument(
+            metavar="[FILE] [SERVER]...", help="Those to watch.  [default: all]", autocompletion=completion.server
+        ),
     ] = None,
     config: Config = None,
     attach: Annotated[
@@ -312,6 +307,7 @@ def watch(
             raise CliError("--attach and --config exclude each other: a host has its own configuration", USAGE)
         source = attached(attach, key_file=key_file, names=tuple(names or ()))
     else:
+        config, names = file_and_words(names or (), config)
         path = configuration.path_of(config)
         servers = configuration.load(path)
         chosen = configuration.pick(servers, names) if names else {k: v for k, v in servers.items() if not v.disabled}

@@ -12,6 +12,7 @@ from typing import Any
 from mcpconn import mcpjson
 from mcpconn.cli.config import path_of
 from mcpconn.cli.connect import Checked
+from mcpconn.cli.targets import file_and_words
 from mcpconn.config import ServerConfig
 from mcpconn.login import state_directory
 
@@ -21,7 +22,8 @@ LONGEST = 1024 * 1024
 
 def server(ctx: object, incomplete: str) -> list[str]:
     """Names of servers. Never an error: there is nobody to read it."""
-    return [name for name in _servers(ctx) if name.startswith(incomplete)]
+    servers, _ = _servers(ctx)
+    return [name for name in servers if name.startswith(incomplete)]
 
 
 def call(ctx: object, args: list[str], incomplete: str) -> list[str]:
@@ -29,10 +31,10 @@ def call(ctx: object, args: list[str], incomplete: str) -> list[str]:
 
     A server is not started for the sake of a key.
     """
-    words = [str(each) for each in (getattr(ctx, "params", {}).get("words") or ())]
+    servers, words = _servers(ctx)
     if not words:
-        return server(ctx, incomplete)
-    config = _servers(ctx).get(words[0])
+        return [name for name in servers if name.startswith(incomplete)]
+    config = servers.get(words[0])
     if len(words) > 1 or config is None:
         return []
     return [tool for tool in _remembered(config) if tool.startswith(incomplete)]
@@ -63,9 +65,12 @@ def _file(config: ServerConfig) -> Path:
     return state_directory() / "tools" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
 
 
-def _servers(ctx: object) -> dict[str, ServerConfig]:
-    given = getattr(ctx, "params", {}).get("config")
+def _servers(ctx: object) -> tuple[dict[str, ServerConfig], list[str]]:
+    """Those of the file that is meant, and the words of the command after that file."""
+    given = getattr(ctx, "params", {})
+    words = next((given[name] for name in ("words", "servers", "names") if given.get(name)), ())
+    path, rest = file_and_words([str(each) for each in words], given.get("config"))
     try:
-        return dict(mcpjson.load(path_of(given)))
+        return dict(mcpjson.load(path_of(path))), rest
     except Exception:
-        return {}
+        return {}, rest

@@ -16,31 +16,17 @@ from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
 from mcpconn.cli.output import one_line, print_json, say
 from mcpconn.cli.rows import Column, Rows
 from mcpconn.cli.shell import run
-from mcpconn.cli.targets import ad_hoc, server_of, servers_of, started
-from mcpconn.config import ServerConfig
+from mcpconn.cli.targets import server_of, servers_of
 
 Servers = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SERVER]...",
-        help="Names of servers, or addresses; or a command after --.  [default: all]",
+        metavar="[FILE] [SERVER]...",
+        help="A file, names of servers in it, or addresses; or a command after --.  [default: all of --config]",
         autocompletion=completion.server,
     ),
 ]
-Words = Annotated[list[str], typer.Argument(metavar="SERVER WHAT...", autocompletion=completion.server)]
-
-
-def _one(words: list[str], config: Path | None, least: int, example: str) -> tuple[str, ServerConfig, list[str]]:
-    """The server that is meant, and the words after it."""
-    if ad_hoc.command is not None:
-        name, found = started()
-        rest = words
-    else:
-        name, found = server_of(words[0], config)
-        rest = words[1:]
-    if len(rest) < least:
-        raise CliError(f"give a server, and what is asked of it, such as: {example}", USAGE)
-    return name, found, rest
+Words = Annotated[list[str], typer.Argument(metavar="[FILE] SERVER WHAT...", autocompletion=completion.server)]
 
 
 @app.command()
@@ -68,7 +54,7 @@ def read(
     debug: Debug = False,
 ) -> None:
     """Read a resource: SERVER URI."""
-    name, server, (uri, *_) = _one(words, config, 1, "read docs file:///readme.md")
+    name, server, (uri, *_) = server_of(words, config, least=1, example="read docs file:///readme.md")
     found, status = run(
         asking.of_each, {name: server}, lambda connection: connection.read_resource(uri), timeout=timeout, wait=wait
     )
@@ -102,7 +88,7 @@ def prompt(
     debug: Debug = False,
 ) -> None:
     """Get a prompt: SERVER NAME [KEY=VALUE]..."""
-    name, server, (asked, *arguments) = _one(words, config, 1, "prompt docs summary topic=tea")
+    name, server, (asked, *arguments) = server_of(words, config, least=1, example="prompt docs summary topic=tea")
     given = texts_of(arguments)
     found, status = run(
         asking.of_each,
@@ -133,7 +119,12 @@ def ping(
 
 @app.command()
 def login(
-    server: Annotated[str, typer.Argument(help="A server's name, or its address.", autocompletion=completion.server)],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[FILE] SERVER", help="A server's name, or its address.", autocompletion=completion.server
+        ),
+    ],
     config: Config = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long you have to log in.")
@@ -145,7 +136,9 @@ def login(
     """Log in at a server by OAuth, with a browser. Every program of yours that has its entry uses the login."""
     from mcpconn.cli.login import log_in
 
-    name, chosen = server_of(server, config)
+    name, chosen, rest = server_of(words, config, least=0, example="login shop")
+    if rest:
+        raise CliError(f"log in at one server at a time: {name}, or {rest[0]}", USAGE)
     raise typer.Exit(run(log_in, name, chosen, timeout=timeout, browser=not no_browser, forget=forget))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +32,25 @@ def is_address(word: str) -> bool:
 
 
 def is_file(word: str) -> bool:
-    """Whether it names a configuration file."""
-    return not is_address(word) and (Path(word).suffix.lower() in FILES or Path(word).is_file() or Path(word).is_dir())
+    """Whether a word names a configuration file, and not a server.
+
+    A bare name of a folder is a server's: people call both "docs".
+    """
+    if is_address(word):
+        return False
+    return Path(word).suffix.lower() in FILES or word.startswith(".") or os.sep in word or Path(word).is_file()
+
+
+def file_and_words(words: Sequence[str], config: Path | None) -> tuple[Path | None, list[str]]:
+    """Which file is meant, and the words after it: the first word is the file if `--config` was not given.
+
+    Args:
+        words: The words of a command.
+        config: `--config`.
+    """
+    if words and config is None and is_file(words[0]):
+        return Path(words[0]), list(words[1:])
+    return config, list(words)
 
 
 def servers_of(words: Sequence[str], config: Path | None, *, strict: bool = False) -> dict[str, ServerConfig]:
@@ -51,9 +69,7 @@ def servers_of(words: Sequence[str], config: Path | None, *, strict: bool = Fals
         if words or config is not None:
             raise CliError("give a command after --, or names of servers, not both", USAGE)
         return dict([started()])
-    words = list(words)
-    if words and config is None and is_file(words[0]):
-        config = Path(words.pop(0))
+    config, words = file_and_words(words, config)
     addresses = [word for word in words if is_address(word)]
     names = [word for word in words if not is_address(word)]
     found = dict(at(address) for address in addresses)
@@ -62,14 +78,30 @@ def servers_of(words: Sequence[str], config: Path | None, *, strict: bool = Fals
     return {name: with_login(each) for name, each in found.items()}
 
 
-def server_of(word: str, config: Path | None) -> tuple[str, ServerConfig]:
-    """The one server that a word means.
+def server_of(
+    words: Sequence[str], config: Path | None, *, least: int, example: str
+) -> tuple[str, ServerConfig, list[str]]:
+    """The one server that is meant, its configuration, and the words after it.
+
+    Args:
+        words: A file first, perhaps; then a name or an address, unless a command stands after `--`; then the rest.
+        config: `--config`.
+        least: How many words the command needs after the server.
+        example: Right words, for the error.
 
     Raises:
-        CliError, ConfigError: as `servers_of`.
+        CliError, ConfigError: as `servers_of`; or words are missing.
     """
-    ((name, found),) = servers_of([word], config).items()
-    return name, found
+    if ad_hoc.command is not None:
+        if config is not None:
+            raise CliError("give a command after --, or a file, not both", USAGE)
+        words = ["", *words]
+    else:
+        config, words = file_and_words(words, config)
+    if len(words) <= least:
+        raise CliError(f"words are missing after the command; right would be, for example: {example}", USAGE)
+    ((name, found),) = [started()] if ad_hoc.command is not None else servers_of(words[:1], config).items()
+    return name, found, list(words[1:])
 
 
 def at(address: str) -> tuple[str, ServerConfig]:

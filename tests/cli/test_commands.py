@@ -401,3 +401,41 @@ def test_the_schema_is_printed(mcpconn: Invoke) -> None:
     result = mcpconn("schema")
     assert result.exit_code == 0
     assert "url" in json.loads(result.stdout)["$defs"]["server"]["properties"]
+
+
+# -- a file before the server
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        ("check", [], "● ready"),
+        ("tools", [], "Add two numbers."),
+        ("call", ["add", "a=1", "b=2"], "3"),
+        ("ping", [], "ms"),
+        ("resources", [], "memo://rules"),
+        ("read", ["memo://rules"], "Be precise."),
+    ],
+)
+def test_every_command_takes_the_file_as_its_first_word(
+    mcpconn: Invoke, config: Config, command: str, words: list[str], said: str
+) -> None:
+    result = mcpconn(command, config(one=stdio(), other=REFUSED), "one", *words)
+    assert (result.exit_code, said in result.stdout) == (0, True), result.output
+
+
+@pytest.mark.parametrize("words", [["call"], ["call", "one"], ["read", "one"], ["login"]])
+def test_a_file_without_the_rest_is_a_clear_line(mcpconn: Invoke, config: Config, words: list[str]) -> None:
+    command, *rest = words
+    result = mcpconn(command, config(one=stdio()), *rest)
+    assert result.exit_code == 2
+    assert "for example: " in result.stderr
+
+
+def test_a_folder_named_like_a_server_is_not_taken_for_a_file(
+    mcpconn: Invoke, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config(docs=stdio())
+    monkeypatch.chdir(path.parent)
+    (path.parent / "docs").mkdir()
+    assert mcpconn("check", "docs").exit_code == 0

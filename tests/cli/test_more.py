@@ -48,7 +48,7 @@ def test_an_address_is_a_server(mcpconn: Invoke) -> None:
     [
         (["check", "--"], "needs a command after it"),
         (["check", "name", *COMMAND], "not both"),
-        (["call", "shop"], "give a server and a tool"),
+        (["call", "shop"], "call shop buy item=pen"),
         (["read", "https://a.example"], "read docs file:///readme.md"),
         (["check", "https://a b"], "not a valid http or https address"),
     ],
