@@ -46,6 +46,8 @@ OTHERS = (
     Other("strands", ("strands-agents==1.62.0",)),
     Other("mcp_use", ("mcp-use==1.7.1",)),
     Other("autogen_ext", ("autogen-ext[mcp]==0.7.5", "mcp<2")),
+    Other("crewai", ("crewai==1.15.30", "crewai-tools[mcp]==1.15.30")),
+    Other("semantic_kernel", ("semantic-kernel[mcp]==1.45.0",)),
 )
 
 
