@@ -68,5 +68,7 @@ def main(config: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/agent_host.py mcp.json < turns.jsonl")
     with suppress(KeyboardInterrupt):  # Ctrl-C ends it
         main(sys.argv[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -179,3 +180,43 @@ async def test_the_web_application_serves_while_its_server_comes_and_goes(tmp_pa
             status = (await client.get("/status")).text
             assert '"epoch":2' in status
             assert "a-long-secret" not in status
+
+
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        ("examples/quickstart.py", r"ready"),
+        ("docs_src/tutorial/survive.py", r"connecting"),
+        ("docs_src/tutorial/shop.py", r"shop: process"),
+    ],
+)
+async def test_ctrl_c_ends_a_program_without_a_traceback(tmp_path: Path, program: str, line: str) -> None:
+    arguments = ["0"] if program.endswith("shop.py") else []
+    async with running(
+        sys.executable, str(ROOT / program), *arguments, folder=tmp_path, PYTHONUNBUFFERED="1"
+    ) as process:
+        await Lines(process.stdout).matching(line)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = b"".join([part async for part in process.stderr]).decode()
+        assert (await process.wait(), "Traceback" in said) == (0, False), said
+
+
+async def test_ctrl_c_ends_the_agent_host_between_two_turns(tmp_path: Path) -> None:
+    config = configure(tmp_path, child=STDIO)
+    async with running(sys.executable, str(EXAMPLES / "agent_host.py"), config, folder=tmp_path) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        await process.stdin.send(b'[{"tool": "child__add", "arguments": {"a": 1, "b": 2}}]\n')
+        assert json.loads(await Lines(process.stdout).next()) == [{"result": "3"}]
+        process.send_signal(signal.SIGINT)
+        said = b"".join([part async for part in process.stderr]).decode()
+        assert (await process.wait(), "Traceback" in said) == (0, False), said
+
+
+async def test_the_agent_host_says_how_it_is_used(tmp_path: Path) -> None:
+    async with running(sys.executable, str(EXAMPLES / "agent_host.py"), folder=tmp_path) as process:
+        assert process.stderr is not None
+        said = b"".join([part async for part in process.stderr]).decode()
+        assert said == "usage: python examples/agent_host.py mcp.json < turns.jsonl\n"
+        assert await process.wait() == 1

@@ -36,7 +36,7 @@ async def call(request: Request) -> Response:
     manager: mcpconn.Manager = request.state.manager
     try:
         arguments = await request.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return JSONResponse({"error": f"the body is no JSON: {error}"}, status_code=400)
     handler = handlers.call_tool(manager, server, tool, timeout=30)
     return Response(await handler(arguments), media_type="application/json")

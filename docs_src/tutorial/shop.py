@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 import anyio
 from mcp.server.mcpserver import MCPServer
@@ -27,5 +28,7 @@ async def order(item: str) -> str:
 
 
 if __name__ == "__main__":
-    print(f"shop: process {os.getpid()}", flush=True)
-    shop.run("streamable-http", port=int(sys.argv[1]) if len(sys.argv) > 1 else 8000)
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends it
+        print(f"shop: process {os.getpid()}", flush=True)
+        shop.run("streamable-http", port=port)
