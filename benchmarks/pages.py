@@ -24,7 +24,7 @@ COMPARED = (ROOT / "README.md", ROOT / "docs" / "index.md")
 PLOTS = {
     "overhead": "The time of a call with mcpconn, against the same call with `mcp.Client`.",
     "recovery": "An expired session: the time until the answer.",
-    "stampede": "A thousand calls that meet an expired session at once: when each was answered.",
+    "stampede": "A thousand concurrent calls on an expired session: when each was answered.",
     "fleet": "Ten thousand connections whose servers come back after ten minutes, simulated: dials a second.",
 }
 """By the name of a plot: what it shows."""
@@ -71,21 +71,21 @@ def performance(results: Mapping[str, Any]) -> str:
         f"**A call to a server in the same process** takes {more.figure:.0f} µs longer.",
         (
             f"**Memory:** {memory} over HTTP. An `mcp.Client` that shares its TLS context takes"
-            f" {shared_memory}, one that does not, as by default, {bare_memory}."
+            f" {shared_memory}; one with the default settings, which does not share it, takes {bare_memory}."
         ),
         (
-            f"**Start:** 100 servers in {start}, two of them out of order. Clients that share a TLS context take"
-            f" {shared_start}, bare clients {bare_start}."
+            f"**Start:** 100 servers in {start}, one of which hangs and one refuses. Clients that share a TLS context"
+            f" take {shared_start}, bare clients {bare_start}."
         ),
         f"**Import:** {found['import mcpconn against import mcp'].figure:.2f} times as long as `import mcp` alone.",
     ]
     gets = [
         (
-            f"**A session that expired** costs one call {expired}: four requests, which take {four} by themselves on an"
-            f" open socket. A new `mcp.Client` takes {new_client}."
+            f"**An expired session** costs one call {expired}: four requests, which alone take {four} on an open"
+            f" socket. A new `mcp.Client` takes {new_client}."
         ),
-        "**A thousand calls that meet an expired session at once** cause one handshake, and all are answered.",
-        f"**A server that was away** answers its first caller {back.figure:.2g} s after it listens again (median).",
+        "**A thousand concurrent calls on an expired session** cause one handshake, and all are answered.",
+        f"**A server that was down** answers its first caller {back.figure:.2g} s after it listens again (median).",
         f"**A thousand idle connections** use {found['idle cost of 1000 ready connections'].figure:.2g} % of one core.",
         (
             f"**Ten thousand connections** whose servers come back after ten minutes dial at most"
@@ -96,9 +96,9 @@ def performance(results: Mapping[str, Any]) -> str:
         "# Performance",
         "",
         *_folded(
-            "What mcpconn costs, and what it does for that, beside a bare `mcp.Client`. Both sides of a comparison run"
-            " in turn, in one run; figures are medians. The ratios carry over to other machines, the absolute figures"
-            f" do not. Measured on {results['machine']}, {results['measured']}."
+            "This page compares the cost and the benefits of mcpconn with a bare `mcp.Client`. Both sides of a"
+            " comparison run alternately in one run; figures are medians. The ratios carry over to other machines, the"
+            f" absolute figures do not. Measured on {results['machine']}, {results['measured']}."
         ),
         "",
         "## What you pay",
@@ -109,7 +109,7 @@ def performance(results: Mapping[str, Any]) -> str:
         "",
         *[line for each in gets for line in _folded(each, item=True)],
         "",
-        "## In pictures",
+        "## Plots",
         "",
     ]
     for name, shows in PLOTS.items():
@@ -123,8 +123,8 @@ def performance(results: Mapping[str, Any]) -> str:
         "",
         *_folded(
             "`make bench` measures everything; `python -m benchmarks stampede` measures one group, and `--quick` takes"
-            " fewer rounds. In the repository, `benchmarks/results/figures.md` has every figure beside its target, what"
-            " was missed and why, where the time goes, and what each safety costs."
+            " fewer rounds. In the repository, `benchmarks/results/figures.md` lists every figure with its target,"
+            " the targets that were missed and why, where the time goes, and what each safety measure costs."
         ),
     ]
     return "\n".join(lines) + "\n"
@@ -152,7 +152,7 @@ def comparison(peers: Mapping[str, Any]) -> list[str]:
     faults = list(next(iter(tried.values())))
     explained = _folded(
         f"Each client is used as its own documentation shows. It calls `charge`, a tool that must not run twice,"
-        f" {TRIALS} times, each time right after the fault. A cell says what the caller was told, and after how long"
+        f" {TRIALS} times, each time right after the fault. A cell shows what the caller was told, and after how long"
         f' the client answered a call again; "never" is longer than {PATIENCE} s. No client ran the tool twice.'
     )
     lines = [*explained, "", "| client | " + " | ".join(faults) + " |", "|---" * (len(faults) + 1) + "|"]
@@ -162,8 +162,8 @@ def comparison(peers: Mapping[str, Any]) -> list[str]:
     lines += [
         "",
         *_folded(
-            '"Said unknown" is `OutcomeUnknown`: the caller is told that the tool may have run. An error of the other'
-            " clients does not say whether it ran."
+            '"Said unknown" means `OutcomeUnknown`: the caller is told that the tool may have run. The errors of the'
+            " other clients do not say whether it ran."
         ),
     ]
     left = {peer: reason for peer, reason in peers.items() if not isinstance(reason, dict)}

@@ -12,6 +12,7 @@ import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import anyio
@@ -23,6 +24,8 @@ from benchmarks.gateways.timing import CALLERS, headline, measure
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "gateways.json"
 PAGE = ROOT / "docs" / "comparison.md"
+WIDTH = 100
+"""Columns of the page's text."""
 RATE = f"rate of {CALLERS} callers"
 
 
@@ -108,30 +111,37 @@ def page(content: dict[str, Any]) -> str:
         [
             "# Compared with other gateways",
             "",
-            "Made by `make bench-gateways`, from what it measured and nothing else. In front of each gateway is",
-            f"a bare `Client` of {content['client']}; behind it is one scripted server of the legacy era, which",
-            "keeps a journal of what it ran. Each gateway is started as its own documentation shows, with its",
-            "defaults.",
+            *wrap(
+                "`make bench-gateways` generates this page from its measurements. The client of each gateway is a bare"
+                f" `Client` of {content['client']}; the server behind it is a scripted server of the legacy era that"
+                " keeps a journal of what it ran. Each gateway is started as its own documentation shows, with its"
+                " default settings.",
+                WIDTH,
+            ),
             "",
             f"Measured on {content['date']}, {content['machine']}.",
-            "Gateways change: look at the versions, and measure again.",
+            "Gateways change: note the versions, and repeat the measurement for other ones.",
             "",
             "## What a client is told",
             "",
             *table(content),
             "",
-            "- *answers*: the first call after it is answered. *dead*: six calls over five seconds or more, on",
-            "  the same client, all fail. *no answer*: nothing within 20 s.",
+            "- *answers*: the first call after the fault is answered. *dead*: six calls on the same client, over",
+            "  five seconds or more, all fail. *no answer*: no answer within 20 s.",
             '- "ran 1 x" is from the journal. The tool is not marked as safe to repeat, so it must not run twice.',
-            "- `unknown` says that the tool may have run, in the text and in a field that a program can read.",
-            "- A modern client keeps no session. With a gateway that knows only the legacy protocol, it speaks that.",
+            "- *unknown*: the gateway reports that the tool may have run, in the text and in a field for programs.",
+            "- A modern client keeps no session. It uses the legacy protocol if the gateway supports no other.",
             "",
             "## What a call costs",
             "",
-            "The time of a call through the gateway as a multiple of the direct call's, and the calls a second",
-            f"of {CALLERS} callers of one client as a part of the direct client's; in brackets the least and the",
-            "most of the rounds. All gateways run side by side and take turns. Only ratios are given:",
-            f"the machine was doing other work meanwhile (load average {content.get('load', 'unknown')}).",
+            *wrap(
+                "The table shows the time of a call through the gateway as a multiple of a direct call, and the calls a"
+                f" second of {CALLERS} callers of one client as a fraction of those of a direct client; the lowest and"
+                " the highest values of all rounds are in brackets. All gateways run concurrently and take turns. Only"
+                " ratios are given because the machine was doing other work during the measurement (load average"
+                f" {content.get('load', 'unknown')}).",
+                WIDTH,
+            ),
             "",
             *times(content),
             "",

@@ -16,22 +16,22 @@ from tests.conformance.suite import NEXT, PACKAGE, ROOT, Result, Suite
 
 PAGE = ROOT / "docs" / "conformance.md"
 AT_ONCE = 2
-"""Scenarios that run side by side. With more, processors that are few make clients miss the suite's timeout."""
+"""Scenarios that run concurrently. With more, a machine with few processors makes clients miss the suite's timeout."""
 
 HEAD = """\
 # Conformance
 
-The official conformance suite plays a server and watches what a client does, or a client that asks
-a server for everything. `make conformance` runs it and writes this page.
+The official conformance suite acts as a server to test clients, and as a client to test servers.
+`make conformance` runs it and writes this page.
 
 """
 CLIENTS = """\
 ## mcpconn as a client
 
-The results of a client written on `mcpconn.Connection`, beside those of the SDK's bare `mcp.Client`
-with the same settings; both are `examples/conformance_client.py`. A cell says how many of the
-scenario's checks passed. mcpconn often meets one check more: a connection lists the server's tools
-by itself, and every request with a valid token is a check.
+This table compares a client built on `mcpconn.Connection` with one built on the SDK's bare
+`mcp.Client` with the same settings; both are in `examples/conformance_client.py`. A cell shows how
+many of the scenario's checks passed. mcpconn often passes one check more, because a connection
+lists the server's tools automatically, and every request with a valid token is a check.
 
 Run with `@modelcontextprotocol/conformance` {suite}, mcp {mcp} and mcpconn {mcpconn}.
 
@@ -41,10 +41,10 @@ Run with `@modelcontextprotocol/conformance` {suite}, mcp {mcp} and mcpconn {mcp
 SERVERS = """\
 ## The gateway as a server
 
-The results of the SDK's own example server, asked directly and through `mcpconn serve` (a view with
-`prefix: false`). A cell says how many of the scenario's checks passed, in the release and in the
-newest alpha, which has scenarios for the 2026-07-28 protocol. A scenario that a suite does not have
-is left empty.
+This table shows the results of the SDK's example server, tested directly and through
+`mcpconn serve` (a view with `prefix: false`). A cell shows how many of the scenario's checks
+passed, in the release and in the newest alpha, which has scenarios for the 2026-07-28 protocol. A
+cell is empty if the suite does not have the scenario.
 
 Run with `@modelcontextprotocol/conformance` {release} and {alpha}, mcp {mcp} and mcpconn {mcpconn}.
 
@@ -55,10 +55,10 @@ SERVERS_FOOT = """
 {total} checks passed by the server, {passed} through the gateway; {worse} failed that the server
 itself passes.
 
-The server fails scenarios of an extension that it does not have: `tasks-*` are about the tasks of
-2026-07-28. Fewer checks than the server's own are those that a gateway leaves nothing to see of: a
-stream that the server ends in the middle of a call is asked for again by the gateway, and a list
-that has changed back before it was listed has not changed.
+The server fails scenarios of an extension that it does not support: `tasks-*` test the tasks of
+2026-07-28. If the gateway has fewer checks than the server, the behaviour is not visible through a
+gateway: if the server ends a stream in the middle of a call, the gateway resumes it, and if a list
+changes back before it is listed, the client sees no change.
 """
 BREAK = "\n## The gateway"
 
@@ -69,7 +69,7 @@ def cell(result: Result) -> str:
 
 
 def main(parts: list[str]) -> int:
-    """Write the page. Returns 1 where mcpconn fails what the bare client or server passes."""
+    """Write the page. Returns 1 if mcpconn fails what the bare client or server passes."""
     before = PAGE.read_text(encoding="utf-8").removeprefix(HEAD).partition(BREAK)
     clients = before[0]
     worse: list[str] = []
