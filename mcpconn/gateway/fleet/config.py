@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.fleet.forwarding import Networks
+from mcpconn.gateway.fleet.links import TCP, Links
 
 _PRIVATE = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 """Networks that a replica's own address may say enough of (RFC 1918, RFC 4193)."""
@@ -21,6 +22,8 @@ class FleetSettings:
     port: int
     """0: any that is free."""
     networks: Networks
+    links: Links = TCP
+    """How replicas reach each other; a simulation gives its own."""
 
     @classmethod
     def parse(cls, listen: str, networks: Iterable[str] = ()) -> FleetSettings:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -87,22 +86,19 @@ class Fleet:
             parking: Calls that wait for an answer of their client in this process.
             gate: The keys that clients have.
         """
-        self._settings = settings
         self._endpoints = endpoints
         self._upstreams = upstreams
         self._targets = Targets(tables, upstreams)
         self._parking = parking
-        self._socket = socket.create_server(
-            (settings.host, settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        )
+        self._port = settings.links.listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.address = f"{host}:{self._socket.getsockname()[1]}"
+        self.address = f"{host}:{self._port.number}"
         self.membership = Membership(store, ring.sealer("fleet replica"), self.address)
         self.membership.lost = self._drop
         self.ownership = Ownership(store, self.membership, ring.sealer("fleet owner"))
         self.handover = Handover(store, ring.sealer("fleet upstreams"), self.ownership, self._targets.end)
         signer = Signer(ring)
-        self.forwarding = Forwarding(signer, settings.networks)
+        self.forwarding = Forwarding(signer, settings.networks, links=settings.links)
         self.listener = Listener(
             signer, me=lambda: self.membership.name, owned=self._owned, serve=self._serve, bodies=bodies
         )
@@ -121,8 +117,6 @@ class Fleet:
         Args:
             group: Runs what goes on beside requests.
         """
-        import uvicorn
-
         self._routing = Routing(
             self.ownership,
             self.forwarding,
@@ -130,26 +124,8 @@ class Fleet:
             taken_over=self.handover.take_over,
             not_mine=self._put_away,
         )
-        config = uvicorn.Config(
-            self.listener,
-            http="h11",
-            log_config=None,
-            log_level="warning",
-            lifespan="off",
-            access_log=False,
-            h11_max_incomplete_event_size=64 * 1024,
-        )
-        server = uvicorn.Server(config)
-        # Signals are the main server's.
-        server.capture_signals = nullcontext  # type: ignore[assignment]
-        served = anyio.Event()
-
-        async def serve() -> None:
-            await server.serve(sockets=[self._socket])
-            served.set()
-
         await self.membership.renew()
-        group.start_soon(serve)
+        group.start_soon(self._port.serve, self.listener)
         group.keep(self.membership.keep)
         group.keep(self.scouts.listen)
         group.keep(self.revocations.follow)
@@ -161,10 +137,7 @@ class Fleet:
             self._dials.elsewhere = None
             with anyio.CancelScope(shield=True):
                 await self._leave()
-                server.should_exit = server.force_exit = True
-                with anyio.move_on_after(2):
-                    await served.wait()
-                self._socket.close()
+                await self._port.aclose()
 
     async def drain(self) -> None:
         """Give up everything as soon as nothing of it is in flight, until the end. To be run beside requests."""

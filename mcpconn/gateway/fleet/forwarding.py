@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager, suppress
 
 import anyio
 import h11
-from anyio.abc import SocketStream
+from anyio.abc import ByteStream
 
+from mcpconn.gateway.fleet.links import TCP, Links
 from mcpconn.gateway.fleet.signing import Envelope, Signer
 
 CONNECT = 2.0
@@ -95,14 +96,16 @@ class Answer:
 class Forwarding:
     """Sends requests to other replicas."""
 
-    def __init__(self, signer: Signer, networks: Networks) -> None:
+    def __init__(self, signer: Signer, networks: Networks, *, links: Links = TCP) -> None:
         """
         Args:
             signer: Signs requests and checks answers.
             networks: Where replicas are.
+            links: How they are reached.
         """
         self._signer = signer
         self._networks = networks
+        self._links = links
 
     @asynccontextmanager
     async def send(
@@ -125,7 +128,7 @@ class Forwarding:
         text, signature, nonce = self._signer.sign(envelope)
         try:
             with anyio.fail_after(CONNECT):
-                stream = await anyio.connect_tcp(host, port)
+                stream = await self._links.connect(host, port)
         except (OSError, TimeoutError) as error:
             raise NotDelivered(f"{address} cannot be reached: {type(error).__name__}") from None
         async with stream:
@@ -177,7 +180,7 @@ class Forwarding:
 class _Wire:
     """h11's client on a socket."""
 
-    def __init__(self, stream: SocketStream) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
 
