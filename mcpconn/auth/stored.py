@@ -69,10 +69,21 @@ def provider_of(
         callback: Returns what the browser came back with.
     """
     back = redirect_uri or login.redirect_uri or ANYWHERE
-    file = FileTokenStorage(token_file(url))
-    client = configured_client(login, back)
-    storage = file if client is None else _Configured(file, client)
+    storage = file_storage(login, url, back)
     return login_provider(login, url, storage, redirect_uri=back, redirect=redirect, callback=callback)
+
+
+def file_storage(login: Login, url: str, redirect_uri: str) -> StoredTokens:
+    """The file with the tokens for the server of `url`.
+
+    Args:
+        login: What is configured.
+        url: The server's address.
+        redirect_uri: Where the browser comes back to.
+    """
+    file = FileTokenStorage(token_file(url))
+    client = configured_client(login, redirect_uri)
+    return file if client is None else _Configured(file, client)
 
 
 def login_provider(

@@ -11,10 +11,12 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from mcp.client.auth import AuthorizationCodeResult
 
-from mcpconn.auth import CredentialsRefused, FileTokenStorage, Login, OAuth, token_file
-from mcpconn.auth.stored import provider_of
+from mcpconn.auth import CredentialsRefused, CredentialsUnavailable, Login, OAuth
+from mcpconn.auth.store import StoredTokens
+from mcpconn.auth.stored import login_provider
 from mcpconn.cli.connect import managed, once
 from mcpconn.cli.failures import FAILED, USAGE, CliError
+from mcpconn.cli.login_places import GatewayStore, Place, place_of
 from mcpconn.cli.output import one_line, say
 from mcpconn.config import ServerConfig
 
@@ -28,7 +30,15 @@ LONGEST_REASON = 300
 """Characters of an authorization server's reason that are shown."""
 
 
-async def log_in(name: str, config: ServerConfig, *, timeout: float, browser: bool, forget: bool) -> int:
+async def log_in(
+    name: str,
+    config: ServerConfig,
+    *,
+    timeout: float,
+    browser: bool,
+    forget: bool,
+    store: GatewayStore | None = None,
+) -> int:
     """Log in at a server, or forget the login; returns the exit status.
 
     Args:
@@ -37,9 +47,10 @@ async def log_in(name: str, config: ServerConfig, *, timeout: float, browser: bo
         timeout: Seconds for the person.
         browser: Open one; otherwise the address is only printed.
         forget: Remove what is stored, and do nothing more.
+        store: Keep the login in a gateway's store. None: in a file, for every program of this user.
 
     Raises:
-        CliError: it is no server that one can log in at.
+        CliError: it is no server that one can log in at, or the store cannot be used.
     """
     if config.problem is not None:
         raise CliError(f"{name}: its entry cannot be used: {config.problem}", USAGE)
@@ -47,13 +58,21 @@ async def log_in(name: str, config: ServerConfig, *, timeout: float, browser: bo
         raise CliError(f"{name}: a login is for servers with a url; give a command its secrets in env", USAGE)
     if config.auth is not None and not isinstance(config.auth, Login):
         raise CliError(f"{name}: its entry has a token; remove that to log in", USAGE)
-    storage = FileTokenStorage(token_file(config.endpoint))
-    if forget:
-        await storage.clear()
-        say(f"{name}: the login is forgotten")
-        return 0
+    try:
+        async with place_of(config.endpoint, store) as place:
+            if not forget:
+                return await _log_in(name, config, place, timeout=timeout, browser=browser)
+            await place.bare.clear()
+            say(f"{name}: the login is forgotten")
+            return 0
+    except CredentialsUnavailable as error:
+        failed = str(error)
+    raise CliError(f"{name}: {failed}", FAILED)
+
+
+async def _log_in(name: str, config: ServerConfig, place: Place, *, timeout: float, browser: bool) -> int:
     login = config.auth if isinstance(config.auth, Login) else Login()
-    way_back = WayBack(login.redirect_uri, await _registered_port(storage))
+    way_back = WayBack(login.redirect_uri, await _registered_port(place.bare))
     async with way_back:
         asked = False
 
@@ -64,23 +83,28 @@ async def log_in(name: str, config: ServerConfig, *, timeout: float, browser: bo
             if browser:
                 await anyio.to_thread.run_sync(webbrowser.open, address)
 
-        provider = provider_of(
-            login, config.endpoint, redirect_uri=way_back.uri, redirect=redirect, callback=way_back.answer
+        provider = login_provider(
+            login,
+            config.endpoint,
+            place.storage(login, way_back.uri),
+            redirect_uri=way_back.uri,
+            redirect=redirect,
+            callback=way_back.answer,
         )
         credentials = OAuth(provider, login_timeout=timeout)
         policy = replace(once(timeout, 0.0), connect_timeout=timeout + SLOWEST)
         async with managed({name: replace(config, auth=credentials)}, policy) as manager:
             await manager[name].wait_ready()
     if asked:
-        say(f"{name}: logged in; the tokens are in {storage.path}")
-    elif storage.path.exists():
+        say(f"{name}: logged in; the tokens are in {place}")
+    elif await place.bare.get_tokens() is not None:
         say(f"{name}: you are logged in already; --forget ends that")
     else:
         say(f"{name}: it did not ask for a login")
     return 0
 
 
-async def _registered_port(storage: FileTokenStorage) -> int | None:
+async def _registered_port(storage: StoredTokens) -> int | None:
     """The port of the redirect URI that the client is registered with. Some servers compare it."""
     try:
         client = (await storage.load()).client

@@ -17,6 +17,7 @@ from mcpconn.cli.output import one_line, print_json, say
 from mcpconn.cli.rows import Column, Rows
 from mcpconn.cli.shell import run
 from mcpconn.cli.targets import server_of, servers_of
+from mcpconn.login import state_directory
 
 Servers = Annotated[
     list[str] | None,
@@ -131,15 +132,27 @@ def login(
     ] = 300.0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Forget the login that is stored.")] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", metavar="URL", envvar="MCPCONN_STORE", help="Log in for a gateway with this store in Redis."
+        ),
+    ] = None,
+    sealing_keys: Annotated[
+        Path | None, typer.Option("--sealing-keys", help="That gateway's sealing keys.  [default: `keys` of serve]")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Log in at a server by OAuth, with a browser. Every program of yours that has its entry uses the login."""
     from mcpconn.cli.login import log_in
+    from mcpconn.cli.login_places import GatewayStore
 
     name, chosen, rest = server_of(words, config, least=0, example="login shop")
     if rest:
         raise CliError(f"log in at one server at a time: {name}, or {rest[0]}", USAGE)
-    raise typer.Exit(run(log_in, name, chosen, timeout=timeout, browser=not no_browser, forget=forget))
+    keys = sealing_keys or state_directory() / "keys"
+    place = GatewayStore(store, keys) if store is not None else None
+    raise typer.Exit(run(log_in, name, chosen, timeout=timeout, browser=not no_browser, forget=forget, store=place))
 
 
 @app.command()

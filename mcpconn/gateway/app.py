@@ -99,10 +99,10 @@ class App:
         if not isinstance(servers, Manager):
             given, settings = loaded(servers, settings)
         self.settings = settings = settings or Settings()
-        self.auth = UpstreamAuth(settings, alone=alone)
-        self.manager = servers if isinstance(servers, Manager) else Manager(self.auth.prepare(given or {}, settings))
         self.ring = ring or KeyRing.ephemeral()
         self.store = prepared(store, self.ring)
+        self.auth = UpstreamAuth(settings, store=self.store, ring=self.ring, alone=alone)
+        self.manager = servers if isinstance(servers, Manager) else Manager(self.auth.prepare(given or {}, settings))
         self.ledger = Ledger(self.store)
         self._security = security or loopback()
         self._one_person = one_person
@@ -129,8 +129,6 @@ class App:
             ended=self._principal_ended,
         )
         self.auth.assemble(
-            store=self.store,
-            ring=self.ring,
             gate=self._gate,
             security=self._security,
             entry=lambda server: self.manager[server].config,
@@ -186,6 +184,7 @@ class App:
             if self.fleet is not None:
                 await stack.enter_async_context(self.fleet.running(group))
             group.keep(self._gate.watch)
+            group.keep(partial(self.auth.follow, self.manager))
             with suppress(StoreUnavailable):
                 await self.ledger.identity()
             group.keep(self.ledger.own)

@@ -98,6 +98,11 @@ def prepared(store: Store | None, ring: KeyRing) -> Store:
     return SealedStore(store, ring) if isinstance(store, RedisStore) else store
 
 
+def on_other_machines(store: Store) -> bool:
+    """Whether a store, as a gateway uses it, may be shared by processes on several machines."""
+    return isinstance(store, SealedStore)
+
+
 def running(store: Store) -> AbstractAsyncContextManager[object]:
     """What a gateway enters so that the store works while it runs."""
     inner = store.inner if isinstance(store, SealedStore) else store

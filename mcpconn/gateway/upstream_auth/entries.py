@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mcpconn.auth.stored import provider_of
 from mcpconn.config import ServerConfig
 from mcpconn.gateway.upstream_auth.addresses import AllowedAddresses, Fetcher
 from mcpconn.gateway.upstream_auth.config import TokenExchange, UserCredentials
+from mcpconn.gateway.upstream_auth.everybody import SharedLogins
 from mcpconn.gateway.upstream_auth.logins import UserOAuth
 from mcpconn.login import Login
 from mcpconn.mcpjson import Servers
@@ -27,7 +27,12 @@ def fetcher(config: ServerConfig, allowed: tuple[str, ...]) -> Fetcher:
 class Entries:
     """Prepares entries. The same entry is prepared to an equal one, so that a reload finds it unchanged."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedLogins) -> None:
+        """
+        Args:
+            shared: Where the logins for everybody are.
+        """
+        self._shared = shared
         self._logins: dict[tuple[Login, str, tuple[str, ...]], UserOAuth] = {}
 
     def prepare(
@@ -72,9 +77,9 @@ class Entries:
         return config
 
     def _login(self, config: ServerConfig, login: Login, allowed: tuple[str, ...]) -> UserOAuth:
-        """A login for everybody, whose tokens are in a file: its requests, too, go to allowed addresses alone."""
+        """A login for everybody. Its requests, too, go to allowed addresses alone."""
         place = login, config.endpoint, allowed
         if place not in self._logins:
-            made = UserOAuth(provider_of(login, config.endpoint), fetch=fetcher(config, allowed))
+            made = UserOAuth(self._shared.provider(login, config.endpoint), fetch=fetcher(config, allowed))
             self._logins[place] = made
         return self._logins[place]

@@ -45,6 +45,8 @@ from mcpconn.redact.places import redact_url
 GOOD_FOR = 600.0
 """Seconds for which an invitation, or a login that has begun, is good. Authorization codes live as long at most
 (RFC 6749, 4.1.2)."""
+TOKENS = "upstream tokens"
+"""What the key that seals tokens is derived for."""
 AT_ONCE = 64
 """Invitations and begun logins of one principal that are kept; one more is refused."""
 CALLBACK = "callback"
@@ -129,7 +131,7 @@ class Logins:
         self._store = store
         self._fetch = fetch
         self._config = config
-        self._tokens = ring.sealer("upstream tokens")
+        self._tokens = ring.sealer(TOKENS)
         self._sealer = ring.sealer("upstream login")
 
     # -- tokens

@@ -15,24 +15,30 @@ from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.upstream_auth.addresses import Fetcher
 from mcpconn.gateway.upstream_auth.entries import Entries, fetcher
+from mcpconn.gateway.upstream_auth.everybody import SharedLogins, follow
 from mcpconn.gateway.upstream_auth.logins import Logins
 from mcpconn.gateway.upstream_auth.offering import Offers
 from mcpconn.gateway.upstream_auth.page import LoginPage
 from mcpconn.gateway.upstream_auth.users import UserAuth
+from mcpconn.manager import Manager
 from mcpconn.mcpjson import Servers
 
 
 class UpstreamAuth:
     """What a gateway has for its users' own credentials."""
 
-    def __init__(self, settings: Settings, *, alone: bool) -> None:
+    def __init__(self, settings: Settings, *, store: Store, ring: KeyRing, alone: bool) -> None:
         """
         Args:
             settings: How the gateway's servers are shown.
+            store: The gateway's, as it uses it.
+            ring: Its keys.
             alone: There is one user, who logs in with `mcpconn login`, as over stdio.
         """
         self._alone = alone
-        self._entries = Entries()
+        self._store = store
+        self._ring = ring
+        self._entries = Entries(SharedLogins(store, ring, alone=alone))
         self._settings = settings
         self.users: UserAuth
         self.offers: Offers
@@ -51,8 +57,6 @@ class UpstreamAuth:
     def assemble(
         self,
         *,
-        store: Store,
-        ring: KeyRing,
         gate: Gate,
         security: TransportSecuritySettings,
         entry: Callable[[str], ServerConfig],
@@ -62,8 +66,6 @@ class UpstreamAuth:
         """Put the parts together.
 
         Args:
-            store: The gateway's.
-            ring: Its keys.
             gate: Who is let in.
             security: Hosts and origins that are let in.
             entry: A server's entry, by name; raises `KeyError` if it is gone.
@@ -72,10 +74,10 @@ class UpstreamAuth:
         """
         self._gate = gate
         self._entry = entry
-        logins = Logins(store, ring, fetch=self._fetcher, config=entry)
+        logins = Logins(self._store, self._ring, fetch=self._fetcher, config=entry)
         self.users = UserAuth({}, logins, config=entry, one_person=one_person)
         self.offers = Offers(self.users, page=self._address)
-        self.page = LoginPage(logins, ring, gate=gate, security=security, done=self._logged_in)
+        self.page = LoginPage(logins, self._ring, gate=gate, security=security, done=self._logged_in)
         self._done = done
         self.settle(self._settings)
 
@@ -83,6 +85,10 @@ class UpstreamAuth:
         """Use these settings from now on."""
         self._settings = settings
         self.users.settings = {} if self._alone else settings.credentials
+
+    async def follow(self, manager: Manager) -> None:
+        """Connect again what failed for lack of a login for everybody, once there is one. For ever."""
+        await follow(lambda: [manager[name] for name in manager])
 
     def _fetcher(self, server: str) -> Fetcher:
         return fetcher(self._entry(server), self._settings.allowed_addresses)

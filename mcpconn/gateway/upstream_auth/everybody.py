@@ -1,0 +1,116 @@
+"""Logins that all users of a gateway share, in the store that its processes on several machines share.
+
+An entry with `auth` and without `credentials` is one login for everybody. On one machine its tokens are in a file
+(see `mcpconn.login`), and a file lock has one process refresh them. Replicas on several machines have no file in
+common: two machines with copies of one file would both spend the same refresh token, and a server that rotates them
+then revokes the login. So a gateway whose store is in Redis keeps these logins there, sealed, and uses no file.
+`mcpconn login NAME --store URL` puts them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
+
+import anyio
+
+from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
+from mcpconn.auth.store import StoredTokens
+from mcpconn.auth.stored import ANYWHERE, LoginProvider, configured_client, login_provider, provider_of
+from mcpconn.connection import Connection
+from mcpconn.gateway.principals import Principal
+from mcpconn.gateway.seal import KeyRing
+from mcpconn.gateway.store import Store
+from mcpconn.gateway.store.sealed import on_other_machines
+from mcpconn.gateway.upstream_auth.logins import TOKENS, UserOAuth
+from mcpconn.gateway.upstream_auth.tokens import PrincipalTokens
+from mcpconn.gateway.upstream_auth.users import lacks_credentials, reconnected
+from mcpconn.login import Login
+
+EVERYBODY = Principal("everybody")
+"""Whose tokens these are. No client can be this principal: those of keys begin with `key:`, those of tokens have an
+issuer."""
+LOOK = 2.0
+"""Seconds between looks for a login, while a connection has failed for lack of one. A person has just made it."""
+NOBODY = (
+    "nobody has logged in at this server for the gateway's store; log in with `mcpconn login NAME --store URL "
+    "--sealing-keys FILE`"
+)
+
+
+class SharedLogins:
+    """Where the logins for everybody are."""
+
+    def __init__(self, store: Store, ring: KeyRing, *, alone: bool = False) -> None:
+        """
+        Args:
+            store: The gateway's, as it uses it.
+            ring: The gateway's keys.
+            alone: There is one user on this machine: the tokens are in a file, whatever the store.
+        """
+        self._store = None if alone or not on_other_machines(store) else store
+        self._sealer = ring.sealer(TOKENS)
+
+    @property
+    def in_store(self) -> bool:
+        """Whether they are in the store, and not in files of this machine."""
+        return self._store is not None
+
+    def storage(self, login: Login, url: str, *, redirect_uri: str | None = None) -> StoredTokens:
+        """Where the tokens for one server are, in the store.
+
+        Args:
+            login: What the entry says.
+            url: The server's address.
+            redirect_uri: Where a browser comes back to; None if nobody logs in with this.
+        """
+        assert self._store is not None
+        return PrincipalTokens(
+            self._store,
+            self._sealer,
+            principal=EVERYBODY,
+            # Not the entry's name: several entries of one address share a login, as they share a file.
+            server=urlsplit(url).hostname or "",
+            url=url,
+            client=configured_client(login, redirect_uri),
+        )
+
+    def provider(self, login: Login, url: str) -> LoginProvider:
+        """The provider of one login.
+
+        Args:
+            login: What the entry says.
+            url: The server's address.
+        """
+        if self._store is None:
+            return provider_of(login, url)
+        provider = login_provider(login, url, self.storage(login, url), redirect_uri=ANYWHERE)
+        provider.nobody = NOBODY
+        return provider
+
+
+async def follow(connections: Callable[[], Iterable[Connection]]) -> None:
+    """Connect again what failed for lack of a login that there is by now, for as long as this runs.
+
+    A login is made by a command, of another machine's perhaps: nothing else tells a replica of it.
+
+    Args:
+        connections: All of the gateway's. Those of users' own logins are connected again by the next call, too.
+    """
+    while True:
+        for connection in [each for each in connections() if lacks_credentials(each)]:
+            if await _is_new(connection.config.auth):
+                await reconnected(connection, timeout=0)
+        await anyio.sleep(LOOK)
+
+
+async def _is_new(credentials: object) -> bool:
+    """Whether there are other tokens than those that were refused."""
+    if not isinstance(credentials, UserOAuth):
+        return False
+    storage = credentials.provider.context.storage
+    try:
+        stored = await storage.load() if isinstance(storage, StoredTokens) else None
+    except (CredentialsRefused, CredentialsUnavailable):
+        return False
+    return stored is not None and stored.tokens is not None and bool(stored.tokens.access_token != credentials.refused)
