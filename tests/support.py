@@ -19,6 +19,9 @@ unfinished. trio warns of that; the sockets are closed all the same."""
 
 SAFETY = 20.0
 """Seconds after which a test that hangs is ended. Nothing waits for it to pass."""
+BUSY = 8.0
+"""Seconds that a busy machine may add to something real that waits for nothing. Whatever a test excludes by the time
+that something took has to take longer. Exact times are tested in virtual time."""
 
 
 def text_of(result: Any) -> str:

@@ -19,7 +19,7 @@ from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.clock import virtual_backend
 from mcpconn.testing.scripted import faults, hostile
 from tests.hosts import ARGS, FACTORIES, Host, Surface, hosting, made, parsed, scripted
-from tests.support import SAFETY, UNFINISHED_STREAMS, Requests
+from tests.support import BUSY, SAFETY, UNFINISHED_STREAMS, Requests
 from tests.test_sync import Waiting, interrupted_after
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
@@ -136,7 +136,7 @@ async def test_a_handler_answers_in_time_and_raises_nothing(host: Hosting) -> No
         await asking.ready()
         for fault in EVERYTHING:
             script.inject(fault(), times=None)
-            with anyio.fail_after(5):
+            with anyio.fail_after(BUSY):
                 answer = await asking.tool("charge", timeout=0.05)
             assert "error" in answer or fault is hostile.duplicate_response
             script.clear()

@@ -25,6 +25,7 @@ from mcpconn import (
 from mcpconn.testing import HttpServer, Received, Script
 from mcpconn.testing.scripted import faults
 from tests.support import (
+    BUSY,
     SAFETY,
     UNFINISHED_STREAMS,
     Arrivals,
@@ -106,7 +107,7 @@ async def test_closing_with_calls_in_flight_ends_within_the_drain_timeout(
                     group.start_soon(call)
                 await arrivals.reach(5)
                 started = anyio.current_time()
-            assert anyio.current_time() - started <= 0.6 + 0.5
+            assert anyio.current_time() - started < 0.6 + BUSY
     assert outcomes == ["unknown"] * 5
 
 
@@ -164,7 +165,8 @@ async def test_closing_against_a_dead_server_ends_in_time(
                 with pytest.raises(CallTimeout):
                     await manager.call_tool("srv", "charge", timeout=0.1)
                 started = anyio.current_time()
-            assert anyio.current_time() - started <= 1.5
+            # The drain timeout; the SDK would wait for the DELETE for 30 s more.
+            assert anyio.current_time() - started < 1 + BUSY
 
 
 async def test_closing_while_a_server_is_dialled_that_never_answers_is_quick() -> None:
@@ -182,7 +184,7 @@ async def test_closing_while_a_server_is_dialled_that_never_answers_is_quick() -
                     group.start_soon(call)
                     await until_waiting(manager["srv"], 1)
                     started = anyio.current_time()
-                assert anyio.current_time() - started <= 0.5
+                assert anyio.current_time() - started < BUSY
             assert outcome == ["not_run"]
 
 
@@ -195,7 +197,7 @@ async def test_closing_while_a_probe_is_under_way_is_quick_and_clean(
         async with (
             nothing_left(),
             HttpServer(script) as server,
-            Connection(server.url, policy=Policy(drain_timeout=1)) as connection,
+            Connection(server.url, policy=Policy(drain_timeout=1, probe_timeout=60)) as connection,
         ):
             await connection.call_tool("add", {"a": 1, "b": 1})
             probing = anyio.Event()
@@ -211,7 +213,7 @@ async def test_closing_while_a_probe_is_under_way_is_quick_and_clean(
                 await connection.call_tool("charge")
             await probing.wait()
             started = anyio.current_time()
-        assert anyio.current_time() - started <= 1.5
+        assert anyio.current_time() - started < 1 + BUSY
         assert connection.state is State.CLOSED
     assert "connection.crashed" not in caplog.text
 
@@ -222,12 +224,12 @@ async def test_closing_waits_for_no_listing(era: Era) -> None:
     with anyio.fail_after(SAFETY):
         async with nothing_left(), HttpServer(script) as server:
             requests = Requests(script)
-            async with Connection({"url": server.url, "catalog": "eager"}) as connection:
+            async with Connection({"url": server.url, "catalog": "eager", "drain_timeout": 60}) as connection:
                 # The catalogue's own listing hangs; no caller does.
                 await requests.reach("resources/list", 1)
                 assert text_of(await connection.call_tool("charge")) == "charged 1"
                 started = anyio.current_time()
-            assert anyio.current_time() - started <= 1
+            assert anyio.current_time() - started < BUSY
 
 
 async def test_thirty_servers_are_closed_together() -> None:
@@ -239,7 +241,7 @@ async def test_thirty_servers_are_closed_together() -> None:
                 # One after the other they would take 15 seconds.
                 script.inject(faults.slow(0.5), method="DELETE", times=None)
                 started = anyio.current_time()
-            assert anyio.current_time() - started <= 8
+            assert anyio.current_time() - started < 0.5 + BUSY
             assert script.sessions == set()
 
 

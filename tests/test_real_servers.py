@@ -17,7 +17,7 @@ from mcp import MCPError
 from mcp.server import MCPServer
 
 from mcpconn import CallTimeout, Connection, FailureKind, OutcomeUnknown, State
-from tests.support import SAFETY, UNFINISHED_STREAMS, Seen, quiet, text_of, until
+from tests.support import BUSY, SAFETY, UNFINISHED_STREAMS, Seen, quiet, text_of, until
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
@@ -185,7 +185,7 @@ async def test_a_stopped_server_answers_when_it_goes_on(
                 started = anyio.current_time()
                 with pytest.raises(CallTimeout):
                     await connection.call_tool("charge", timeout=0.2)
-                assert 0.2 <= anyio.current_time() - started <= 0.7
+                assert 0.2 <= anyio.current_time() - started < 0.2 + BUSY
             # One probe for all of them.
             assert seen.events == ["suspected"]
         finally:
@@ -207,7 +207,7 @@ async def test_a_server_stopped_for_long_is_dialled_again(http: ServerProcess, m
             started = anyio.current_time()
             with pytest.raises(CallTimeout, match="not ready within"):
                 await connection.call_tool("charge", timeout=0.2)
-            assert 0.2 <= anyio.current_time() - started <= 0.7
+            assert 0.2 <= anyio.current_time() - started < 0.2 + BUSY
         finally:
             http.process.resume()
         assert text_of(await connection.call_tool("add", {"a": 2, "b": 2})) == "4"

@@ -26,7 +26,7 @@ from mcpconn import (
     State,
 )
 from mcpconn.testing import STDIO_SERVER
-from tests.support import SAFETY, Seen, idle, quiet, text_of, until
+from tests.support import BUSY, SAFETY, Seen, idle, quiet, text_of, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -284,7 +284,7 @@ async def test_a_stopped_child_costs_a_call_its_deadline_and_no_more(era: str) -
                 started = anyio.current_time()
                 with pytest.raises(CallTimeout):
                     await connection.call_tool("charge", timeout=0.2)
-                assert 0.2 <= anyio.current_time() - started <= 0.7
+                assert 0.2 <= anyio.current_time() - started < 0.2 + BUSY
             # One probe for all of them.
             assert seen.events == ["suspected"]
         finally:
@@ -333,8 +333,8 @@ async def test_closing_with_calls_in_flight_ends_the_child_in_time(
             if stopped:
                 child.suspend()
             started = anyio.current_time()
-        # The drain timeout for the calls, and then 3 s for a child that does nothing.
-        assert anyio.current_time() - started <= (1 + 3 if stopped else 1.5)
+        # The drain timeout for the calls, and then 3 s for a child that does nothing. The calls would take 30 s.
+        assert anyio.current_time() - started < 1 + (3 if stopped else 0) + BUSY
         assert alive(child) == []
     assert outcomes == ["unknown"] * 3
 
@@ -371,7 +371,8 @@ async def test_a_child_that_will_not_end_is_killed_with_its_own_children() -> No
             family = [child, *child.children(recursive=True)]
             assert len(family) == 2
             started = anyio.current_time()
-        assert anyio.current_time() - started <= 3
+        # 2 s to SIGTERM, 1 s to SIGKILL. It would never end by itself.
+        assert anyio.current_time() - started < 3 + BUSY
         assert alive(*family) == []
 
 
@@ -402,7 +403,8 @@ async def test_closing_while_a_child_is_being_started_leaves_no_child() -> None:
                 await anyio.lowlevel.checkpoint()
             child = child_of(connection)
             started = anyio.current_time()
-        assert anyio.current_time() - started <= 2.5
+        # A first start has two minutes.
+        assert anyio.current_time() - started < 2 + BUSY
         assert alive(child) == []
         assert connection.state is State.CLOSED
 
@@ -415,7 +417,8 @@ async def test_a_manager_closes_its_children_at_once() -> None:
             found = [child for child in psutil.Process().children() if str(STDIO_SERVER) in child.cmdline()]
             assert len(found) == 5
             started = anyio.current_time()
-        assert anyio.current_time() - started <= 2
+        # One after the other, with the 3 s that each has to end, they would take 15.
+        assert anyio.current_time() - started < BUSY
         assert alive(*found) == []
 
 

@@ -20,7 +20,7 @@ from tests.gateway.conftest import gateway
 from tests.gateway.everything import FORGED, LONG, TEMPLATE, URI, Everything
 from tests.gateway.questions import answers, serving
 from tests.gateway.test_killed import Process
-from tests.support import text_of
+from tests.support import SAFETY, text_of
 from tests.wire.sockets import free_port
 
 pytestmark = pytest.mark.anyio
@@ -272,7 +272,7 @@ async def logs(world: World) -> None:
         await person.call("logs")
 
     await world.both(act)
-    with anyio.fail_after(5):
+    with anyio.fail_after(SAFETY):
         while any(len(person.logs) < 2 for person in (world.ann, world.bob)):
             await anyio.lowlevel.checkpoint()
     for person in (world.ann, world.bob):
