@@ -1,7 +1,8 @@
 """mcpconn keeps connections to MCP servers alive, and tells the truth about them."""
 
 from mcpconn import installed as _installed  # noqa: F401  # isort: skip - first: it names a mixed installation
-from mcpconn import handlers
+from typing import TYPE_CHECKING
+
 from mcpconn.callbacks import ConnectionContext, current_connection
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.config import ServerConfig
@@ -34,12 +35,25 @@ from mcpconn.errors import (
     Overloaded,
     UnknownServer,
 )
-from mcpconn.lazy import __getattr__  # noqa: F401 - `as_server` and `integrations`, when they are first used
+from mcpconn.lazy import first_use
 from mcpconn.manager import Manager
 from mcpconn.policy import Policy
 from mcpconn.runtime.journal import Change
-from mcpconn.sync import SyncManager
 from mcpconn.version import __version__
+
+if TYPE_CHECKING:
+    from mcpconn import handlers
+    from mcpconn.sync import SyncManager
+
+__getattr__ = first_use(
+    "mcpconn",
+    {
+        "SyncManager": "mcpconn.sync",
+        "as_server": "mcpconn.integrations",
+        "handlers": "mcpconn.handlers",
+        "integrations": "mcpconn.integrations",
+    },
+)
 
 __all__ = [
     "TRANSITIONS",

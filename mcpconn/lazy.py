@@ -1,20 +1,26 @@
-"""Names of the package that are loaded when first used: most programs need no gateway and no framework."""
+"""Public names that are loaded when they are first used: most programs need no gateway, framework, thread or Redis."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-WHERE = {
-    "as_server": ("mcpconn.integrations", "as_server"),
-    "integrations": ("mcpconn.integrations", None),
-}
-"""By name: the module, and the name in it; None is the module itself."""
 
+def first_use(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make the `__getattr__` of a package (PEP 562).
 
-def __getattr__(name: str) -> Any:
-    found = WHERE.get(name)
-    if found is None:
-        raise AttributeError(f"module 'mcpconn' has no attribute {name!r}")
-    module = import_module(found[0])
-    return module if found[1] is None else getattr(module, found[1])
+    A name that is kept back this way is also imported under `TYPE_CHECKING`, or a type checker takes it for `Any`.
+
+    Args:
+        package: Its name.
+        where: By public name, the module that has it; a module that is itself public has its own name here.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if (module := where.get(name)) is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        found = import_module(module)
+        return found if module == f"{package}.{name}" else getattr(found, name)
+
+    return __getattr__

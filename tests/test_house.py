@@ -57,11 +57,19 @@ def sets_all(node: ast.stmt) -> bool:
 
 
 def statements_with_code(source: str) -> Iterator[int]:
-    """The lines of top-level statements that are neither docstring nor import nor __all__."""
+    """The lines of top-level statements that are neither docstring nor import, now or at first use, nor __all__."""
     for index, node in enumerate(ast.parse(source).body):
-        imports = isinstance(node, (ast.Import, ast.ImportFrom))
-        if not (imports or is_docstring(index, node) or sets_all(node)):
+        if not (imports(node) or is_docstring(index, node) or sets_all(node)):
             yield node.lineno
+
+
+def imports(node: ast.stmt) -> bool:
+    """Whether it imports: now, for a type checker, or at first use (`__getattr__ = first_use(...)`)."""
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) == "TYPE_CHECKING" and all(imports(each) for each in (*node.body, *node.orelse))
+    if isinstance(node, ast.Assign):
+        return ast.unparse(node).startswith("__getattr__ = first_use(")
+    return isinstance(node, (ast.Import, ast.ImportFrom))
 
 
 def real_sleeps(source: str) -> Iterator[int]:
@@ -252,7 +260,7 @@ def test_the_import_loads_only_what_is_used() -> None:
     program = "import json, sys, mcpconn; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT, timeout=60)
     rooms = {name.split(".")[1] for name in json.loads(output) if name.startswith("mcpconn.")}
-    assert rooms & {"testing", "demo", "cli", "gateway", "asgi"} == set()
+    assert rooms & {"testing", "demo", "cli", "gateway", "asgi", "redis", "sync", "handlers"} == set()
 
 
 def test_no_public_name_is_listed_twice() -> None:
@@ -272,7 +280,9 @@ def test_the_search_for_sleeps_knows_a_real_one(call: str, seconds: str, real: b
     assert list(real_sleeps(call.format(seconds))) == ([1] if real else [])
 
 
-@pytest.mark.parametrize("line", ["def f(): ...", "x = 1", "if True:\n    pass", "f()", '__version__ = "1"'])
+@pytest.mark.parametrize(
+    "line", ["def f(): ...", "x = 1", "if True:\n    pass", "if TYPE_CHECKING:\n    f()", "f()", '__version__ = "1"']
+)
 def test_the_search_for_code_in_an_init_finds_it(line: str) -> None:
     source = f'"""Doc."""\nfrom __future__ import annotations\nimport os\n__all__ = ["os"]\n{line}\n'
     assert list(statements_with_code(source)) == [5]

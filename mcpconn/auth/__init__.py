@@ -4,6 +4,8 @@
 `mcp.client.auth`, or any `httpx2.Auth`.
 """
 
+from typing import TYPE_CHECKING
+
 from mcpconn.auth.credentials import (
     Credentials,
     CredentialsRefused,
@@ -13,10 +15,15 @@ from mcpconn.auth.credentials import (
 )
 from mcpconn.auth.oauth import OAuth
 from mcpconn.auth.record import Mark, TokenRecord, TokenStore
-from mcpconn.auth.redis_storage import RedisTokenStorage
 from mcpconn.auth.storage import FileTokenStorage, TokenFileError
 from mcpconn.auth.store import StoredTokens
+from mcpconn.lazy import first_use
 from mcpconn.login import Login, token_file
+
+if TYPE_CHECKING:
+    from mcpconn.auth.redis_storage import RedisTokenStorage
+
+__getattr__ = first_use("mcpconn.auth", {"RedisTokenStorage": "mcpconn.auth.redis_storage"})
 
 __all__ = [
     "Credentials",
