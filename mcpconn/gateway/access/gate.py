@@ -26,8 +26,9 @@ METADATA = "/.well-known/oauth-protected-resource"
 """RFC 9728, section 3: the resource's path follows."""
 AGAIN = 5
 """Seconds after which a client may try again while an issuer's keys are not loaded."""
-LOOK = 0.5
-"""Seconds between looks at the key file for the sake of open streams: a key that was removed ends them."""
+LOOK = 0.25
+"""Seconds between looks at the key file for the sake of open streams and of other replicas. A look is one `stat`; all
+replicas have to refuse a key within a second of its removal, and each adds up to 0.5 s until it hears of it."""
 
 
 class Gate:
