@@ -10,6 +10,7 @@ import anyio
 import mcp_types as types
 from typing_extensions import Unpack, deprecated
 
+from mcpconn.any_request import AnyRequest
 from mcpconn.arguments import Arguments, argument_errors
 from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import bind
@@ -20,6 +21,7 @@ from mcpconn.core.states import State
 from mcpconn.diagnosis import Diagnosis
 from mcpconn.errors import CallFailed, NotRunning
 from mcpconn.known import Known
+from mcpconn.legacy import Legacy
 from mcpconn.methods import Methods
 from mcpconn.observe import log_notice, logs_answers, prepare
 from mcpconn.options import ClientOptions
@@ -33,6 +35,7 @@ from mcpconn.runtime.native import Home
 from mcpconn.runtime.owner import Nursery, Owned, Owner
 from mcpconn.runtime.supervisor import Supervisor
 from mcpconn.shared import Shared
+from mcpconn.tasks import Tasks
 from mcpconn.telemetry import Meter, measuring
 from mcpconn.validate import check_timeout
 from mcpconn.wire.dial import Dialer, unusable
@@ -40,7 +43,7 @@ from mcpconn.wire.dial import Dialer, unusable
 T = TypeVar("T")
 
 
-class Connection(Owned, Known, Methods, Arguments):
+class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
     """A connection to one MCP server, for as long as it is needed.
 
         async with Connection("https://example.com/mcp") as connection:
@@ -134,6 +137,7 @@ class Connection(Owned, Known, Methods, Arguments):
         )
         self._lifecycle = self._supervisor.lifecycle
         self._calls = Calls(common, self._lifecycle, budget=self._shared.budget, progress=lambda: self._dialer.progress)
+        self._tasks = Tasks(self)
         self.journal.subscribe(Meter(self._lifecycle), wants_answered=measuring)
         self._owner = Owner(f"connection {self.name!r}", begin=lambda: self.run_in(self._owner), finish=self.close)
         self._home = None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from weakref import WeakSet
 
 import anyio
-import mcp_types as types
 from typing_extensions import Self, Unpack
 
 from mcpconn import mcpjson
+from mcpconn.by_name import CallsByName
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.rule import Rule
@@ -21,17 +20,7 @@ from mcpconn.core.states import State
 from mcpconn.errors import ConfigError, NotRunning, UnknownServer
 from mcpconn.leases import Leases, Removal
 from mcpconn.observe import log
-from mcpconn.options import (
-    CallOptions,
-    ClientOptions,
-    ListenOptions,
-    ListOptions,
-    ManagerOptions,
-    MetaOptions,
-    ReadOptions,
-    RoundOptions,
-    ToolOptions,
-)
+from mcpconn.options import ClientOptions, ManagerOptions
 from mcpconn.policy import Policy
 from mcpconn.reloading import apply
 from mcpconn.runtime.changes import Changes
@@ -44,7 +33,7 @@ from mcpconn.status import ManagerStatus
 from mcpconn.validate import check_timeout
 
 
-class Manager(Owned, Mapping[str, Connection]):
+class Manager(Owned, CallsByName, Mapping[str, Connection]):
     """Named connections that share limits, one TLS context and a replay budget.
 
         async with Manager({"fs": {"command": "npx", "args": [...]}}) as manager:
@@ -316,70 +305,6 @@ class Manager(Owned, Mapping[str, Connection]):
             when = "was left" if self._owner.entered else "is not entered: async with Manager(...) as manager"
             raise NotRunning(f"{server}: the manager {when}")
         return connection
-
-    async def call_tool(
-        self, server: str, name: str, arguments: dict[str, Any] | None = None, **options: Unpack[ToolOptions]
-    ) -> types.CallToolResult:
-        """`Connection.call_tool` on the server of this name."""
-        return await self._running(server).call_tool(name, arguments, **options)
-
-    async def list_tools(self, server: str, **options: Unpack[ListOptions]) -> types.ListToolsResult:
-        """`Connection.list_tools` on the server of this name."""
-        return await self._running(server).list_tools(**options)
-
-    async def list_resources(self, server: str, **options: Unpack[ListOptions]) -> types.ListResourcesResult:
-        """`Connection.list_resources` on the server of this name."""
-        return await self._running(server).list_resources(**options)
-
-    async def list_resource_templates(
-        self, server: str, **options: Unpack[ListOptions]
-    ) -> types.ListResourceTemplatesResult:
-        """`Connection.list_resource_templates` on the server of this name."""
-        return await self._running(server).list_resource_templates(**options)
-
-    async def read_resource(self, server: str, uri: str, **options: Unpack[ReadOptions]) -> types.ReadResourceResult:
-        """`Connection.read_resource` on the server of this name."""
-        return await self._running(server).read_resource(uri, **options)
-
-    async def list_prompts(self, server: str, **options: Unpack[ListOptions]) -> types.ListPromptsResult:
-        """`Connection.list_prompts` on the server of this name."""
-        return await self._running(server).list_prompts(**options)
-
-    async def get_prompt(
-        self, server: str, name: str, arguments: dict[str, str] | None = None, **options: Unpack[RoundOptions]
-    ) -> types.GetPromptResult:
-        """`Connection.get_prompt` on the server of this name."""
-        return await self._running(server).get_prompt(name, arguments, **options)
-
-    async def complete(
-        self,
-        server: str,
-        ref: types.ResourceTemplateReference | types.PromptReference,
-        argument: dict[str, str],
-        **options: Unpack[CallOptions],
-    ) -> types.CompleteResult:
-        """`Connection.complete` on the server of this name."""
-        return await self._running(server).complete(ref, argument, **options)
-
-    async def set_logging_level(
-        self, server: str, level: types.LoggingLevel, **options: Unpack[MetaOptions]
-    ) -> types.EmptyResult:
-        """`Connection.set_logging_level` on the server of this name."""
-        return await self._running(server).set_level(level, **options)
-
-    async def subscribe_resource(self, server: str, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
-        """`Connection.subscribe_resource` on the server of this name."""
-        return await self._running(server).watch_resource(uri, **options)
-
-    async def unsubscribe_resource(self, server: str, uri: str, **options: Unpack[MetaOptions]) -> types.EmptyResult:
-        """`Connection.unsubscribe_resource` on the server of this name."""
-        return await self._running(server).unwatch_resource(uri, **options)
-
-    @asynccontextmanager
-    async def listen(self, server: str, **options: Unpack[ListenOptions]) -> AsyncIterator[Any]:
-        """`Connection.listen` on the server of this name."""
-        async with self._running(server).listen(**options) as subscription:
-            yield subscription
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Return when every connection that is not lazy is ready or has failed.

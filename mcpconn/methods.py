@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import mcp_types as types
-from mcp import Client, MCPError
+from mcp import Client
 from mcp.client.caching import CacheMode
 from mcp.client.subscriptions import Subscription
-from mcp.shared.dispatcher import ProgressFnT
 from typing_extensions import Unpack
 
 from mcpconn.catalog.listing import LISTS
 from mcpconn.core.attempt import Attempt
 from mcpconn.options import CallOptions
-from mcpconn.requests import DEFAULT, noting
-from mcpconn.tasks import Tasks
-from mcpconn.validate import check_timeout
+from mcpconn.requests import Requests
 
 T = TypeVar("T")
 
 
-class Methods(Tasks):
-    """`mcp.Client`'s methods, with the same arguments and results, on top of one `_call`.
+class Methods(Requests):
+    """`mcp.Client`'s methods, with the same arguments and results, on top of one `_call`. `call_tool` is in `Requests`.
 
     Each takes three arguments more:
 
@@ -33,66 +30,6 @@ class Methods(Tasks):
       method and the tool's annotations say it.
     - `wait`: False raises `NotReady` at once where the connection is not ready.
     """
-
-    async def call_tool(
-        self,
-        name: str,
-        arguments: dict[str, Any] | None = None,
-        read_timeout_seconds: float | None = None,
-        progress_callback: ProgressFnT | None = None,
-        *,
-        input_responses: types.InputResponses | None = None,
-        request_state: str | None = None,
-        meta: types.RequestParamsMeta | None = None,
-        timeout: float | None = DEFAULT,
-        max_total_timeout: float | None = None,
-        idempotent: bool | None = None,
-        wait: bool = True,
-    ) -> types.CallToolResult:
-        """Call a tool; arguments and result as `mcp.Client.call_tool`.
-
-        With `max_total_timeout`, each progress that the server reports gives the call another `timeout` seconds, until
-        it has taken that many in all (specification 2025-11-25, lifecycle, timeouts).
-
-        Raises:
-            MCPError: the server's application answered with an error.
-            OutcomeUnknown: no answer came, and the tool may have run.
-            CallTimeout: the deadline passed.
-            ConnectionFailed, ConnectionClosed, Overloaded, NotReady, CallFailed: the tool was not run.
-            ConfigError: a time limit is no number of seconds. Nothing was sent.
-            NotRunning: the connection was not started, or runs in another event loop than this.
-        """
-
-        check_timeout(read_timeout_seconds, "read_timeout_seconds")
-        check_timeout(max_total_timeout, "max_total_timeout")
-        limits: dict[str, Any] = {"timeout": timeout, "idempotent": idempotent, "wait": wait}
-
-        def send(
-            client: Client, attempt: Attempt, sent_meta: Mapping[str, Any] | None
-        ) -> Awaitable[types.CallToolResult]:
-            return client.call_tool(
-                name,
-                arguments,
-                read_timeout_seconds,
-                noting(attempt, progress_callback),
-                input_responses=input_responses,
-                request_state=request_state,
-                meta=cast("types.RequestParamsMeta | None", sent_meta),
-            )
-
-        def as_task() -> Awaitable[types.CallToolResult]:
-            # Whoever asks how it is going has progress.
-            seconds = self._seconds(timeout) if max_total_timeout is None else max_total_timeout
-            return self._call_as_task(name, arguments, meta, **{**limits, "timeout": seconds})
-
-        if self._needs_task(name):
-            return await as_task()
-        try:
-            return await self._tool_call(name, meta, send, total=max_total_timeout, **limits)
-        except MCPError as refusal:
-            if not await self._learns_that_it_needs_a_task(name, refusal):
-                raise
-        return await as_task()
 
     async def list_tools(
         self,

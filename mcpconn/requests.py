@@ -1,11 +1,17 @@
-"""One way for every call of a connection, and any request by it: what is sent, and nothing of how it is kept alive."""
+"""The way of every call of a connection into the runtime, and of a tool's call, which may do harm, from its beginning.
+
+call_tool     what is sent, and whether the tool has to be called as a task
+_tool_call    whether it may be sent twice: by the caller's word, by its annotations, or by a key
+_call         its deadline, its span; then `runtime.calls`, which keeps it alive
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import mcp_types as types
 from anyio.lowlevel import checkpoint
 from mcp import Client, MCPError
 from mcp.shared.dispatcher import ProgressFnT
@@ -19,6 +25,7 @@ from mcpconn.policy import Policy
 from mcpconn.runtime.calls import Calls
 from mcpconn.runtime.native import awaited
 from mcpconn.runtime.supervisor import Supervisor
+from mcpconn.tasks import Tasks
 from mcpconn.telemetry import start_span, within
 from mcpconn.validate import check_timeout
 
@@ -38,7 +45,7 @@ DEFAULT: Any = _Default()
 
 
 class Requests(Peer):
-    """Requests of any method, on top of one `_call`."""
+    """Calls of tools, and what every other call needs."""
 
     catalog: Catalog
     """What the server offers."""
@@ -46,8 +53,111 @@ class Requests(Peer):
     """The connection's timeouts and limits."""
     _supervisor: Supervisor
     _calls: Calls
+    _tasks: Tasks
     _calls_made: int
     """By the host, not in the background."""
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        read_timeout_seconds: float | None = None,
+        progress_callback: ProgressFnT | None = None,
+        *,
+        input_responses: types.InputResponses | None = None,
+        request_state: str | None = None,
+        meta: types.RequestParamsMeta | None = None,
+        timeout: float | None = DEFAULT,
+        max_total_timeout: float | None = None,
+        idempotent: bool | None = None,
+        wait: bool = True,
+    ) -> types.CallToolResult:
+        """Call a tool; arguments and result as `mcp.Client.call_tool`.
+
+        With `max_total_timeout`, each progress that the server reports gives the call another `timeout` seconds, until
+        it has taken that many in all (specification 2025-11-25, lifecycle, timeouts).
+
+        Raises:
+            MCPError: the server's application answered with an error.
+            OutcomeUnknown: no answer came, and the tool may have run.
+            CallTimeout: the deadline passed.
+            ConnectionFailed, ConnectionClosed, Overloaded, NotReady, CallFailed: the tool was not run.
+            ConfigError: a time limit is no number of seconds. Nothing was sent.
+            NotRunning: the connection was not started, or runs in another event loop than this.
+        """
+        check_timeout(read_timeout_seconds, "read_timeout_seconds")
+        check_timeout(max_total_timeout, "max_total_timeout")
+        limits: dict[str, Any] = {"timeout": timeout, "idempotent": idempotent, "wait": wait}
+
+        def send(
+            client: Client, attempt: Attempt, sent_meta: Mapping[str, Any] | None
+        ) -> Awaitable[types.CallToolResult]:
+            return client.call_tool(
+                name,
+                arguments,
+                read_timeout_seconds,
+                noting(attempt, progress_callback),
+                input_responses=input_responses,
+                request_state=request_state,
+                meta=cast("types.RequestParamsMeta | None", sent_meta),
+            )
+
+        def as_task() -> Awaitable[types.CallToolResult]:
+            # Whoever asks how it is going has progress.
+            seconds = self._seconds(timeout) if max_total_timeout is None else max_total_timeout
+            return self._tasks.call(name, arguments, meta, **{**limits, "timeout": seconds})
+
+        if self._tasks.needed(name):
+            return await as_task()
+        try:
+            return await self._tool_call(name, meta, send, total=max_total_timeout, **limits)
+        except MCPError as refusal:
+            if not await self._tasks.learns_of_need(name, refusal):
+                raise
+        return await as_task()
+
+    async def _tool_call(
+        self,
+        tool: str,
+        meta: Mapping[str, Any] | None,
+        send: Callable[[Client, Attempt, Mapping[str, Any] | None], Awaitable[T]],
+        *,
+        timeout: float | None,
+        idempotent: bool | None,
+        wait: bool,
+        total: float | None = None,
+    ) -> T:
+        """Call a tool, with a key if it may do harm and the server keeps a ledger.
+
+        Args:
+            tool: Its name.
+            meta: The call's `_meta`.
+            send: Makes one attempt, with this `_meta`.
+            timeout: Seconds for the whole call.
+            idempotent: What the caller says of it.
+            wait: False raises `NotReady` at once if the connection is not ready.
+            total: Seconds that it may take in all, if each progress gives it another `timeout` seconds.
+        """
+        mark, safe = self._safety_of(tool, idempotent)
+        key = CallKey(meta, client=self._present_client)
+
+        def issue(client: Client, attempt: Attempt) -> Awaitable[T]:
+            mark(attempt)
+            return send(client, attempt, key.meta(client) if attempt.unsafe else meta)
+
+        async def repeatable() -> bool:
+            return key.repeatable() or await safe()
+
+        def call(seconds: float | None) -> Awaitable[T]:
+            return self._call(
+                "tools/call", issue, safe=repeatable, timeout=seconds, wait=wait, target=tool, total=total
+            )
+
+        client = self._present_client()
+        if client is not None and ledger_of(client) is None:
+            # The usual server: nothing of this costs the call anything.
+            return await call(timeout)
+        return await repeated(key, call, self._seconds(timeout), self._cancel_key)
 
     async def _call(
         self,
@@ -109,115 +219,6 @@ class Requests(Peer):
 
         return mark, safe
 
-    async def request(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        progress_callback: ProgressFnT | None = None,
-        before: Callable[[], Awaitable[None]] | None = None,
-        rounds: bool = False,
-        timeout: float | None = DEFAULT,
-        idempotent: bool | None = None,
-        wait: bool = True,
-    ) -> dict[str, Any]:
-        """Make any request, and return its result as the server sent it: as JSON, with nothing dropped.
-
-        For gateways and for extensions of the protocol. It is kept alive by the same rules as every call.
-
-        Args:
-            method: The JSON-RPC method.
-            params: Its parameters, as JSON.
-            progress_callback: Told of progress.
-            before: Awaited each time immediately before the request is handed to the session; what it raises ends the
-                call, and nothing is sent.
-            rounds: Answer a modern server's questions with the connection's callbacks. Otherwise an `input_required`
-                result is returned as it is.
-            timeout: Seconds for the whole call.
-            idempotent: Whether running it twice does no harm. None: known of the protocol's own methods, and of a
-                tool by its annotations.
-            wait: False raises `NotReady` at once if the connection is not ready.
-
-        Raises:
-            MCPError: the server's application answered with an error.
-            CallFailed: as the other methods.
-        """
-        if method == "tools/call":
-            return await self._request_tool(
-                dict(params or {}), progress_callback, before, rounds, timeout=timeout, idempotent=idempotent, wait=wait
-            )
-
-        async def issue(client: Client, attempt: Attempt) -> dict[str, Any]:
-            if before is not None:
-                await before()
-            told = noting(attempt, progress_callback)
-            return await raw.send(client, method, params, progress_callback=told, rounds=rounds)
-
-        async def safe() -> bool:
-            return method in raw.SAFE_METHODS if idempotent is None else idempotent
-
-        return await self._call(method, issue, safe=safe, timeout=timeout, wait=wait)
-
-    async def _request_tool(
-        self,
-        params: dict[str, Any],
-        progress_callback: ProgressFnT | None,
-        before: Callable[[], Awaitable[None]] | None,
-        rounds: bool,
-        **options: Any,
-    ) -> dict[str, Any]:
-        async def send(client: Client, attempt: Attempt, meta: Mapping[str, Any] | None) -> dict[str, Any]:
-            if before is not None:
-                await before()
-            sent = params if meta is None else {**params, "_meta": dict(meta)}
-            told = noting(attempt, progress_callback)
-            return await raw.send(client, "tools/call", sent, progress_callback=told, rounds=rounds)
-
-        return await self._tool_call(str(params.get("name", "")), params.get("_meta"), send, **options)
-
-    async def _tool_call(
-        self,
-        tool: str,
-        meta: Mapping[str, Any] | None,
-        send: Callable[[Client, Attempt, Mapping[str, Any] | None], Awaitable[T]],
-        *,
-        timeout: float | None,
-        idempotent: bool | None,
-        wait: bool,
-        total: float | None = None,
-    ) -> T:
-        """Call a tool, with a key if it may do harm and the server keeps a ledger.
-
-        Args:
-            tool: Its name.
-            meta: The call's `_meta`.
-            send: Makes one attempt, with this `_meta`.
-            timeout: Seconds for the whole call.
-            idempotent: What the caller says of it.
-            wait: False raises `NotReady` at once if the connection is not ready.
-            total: Seconds that it may take in all, if each progress gives it another `timeout` seconds.
-        """
-        mark, safe = self._safety_of(tool, idempotent)
-        key = CallKey(meta, client=self._present_client)
-
-        def issue(client: Client, attempt: Attempt) -> Awaitable[T]:
-            mark(attempt)
-            return send(client, attempt, key.meta(client) if attempt.unsafe else meta)
-
-        async def repeatable() -> bool:
-            return key.repeatable() or await safe()
-
-        def call(seconds: float | None) -> Awaitable[T]:
-            return self._call(
-                "tools/call", issue, safe=repeatable, timeout=seconds, wait=wait, target=tool, total=total
-            )
-
-        client = self._present_client()
-        if client is not None and ledger_of(client) is None:
-            # The usual server: nothing of this costs the call anything.
-            return await call(timeout)
-        return await repeated(key, call, self._seconds(timeout), self._cancel_key)
-
     def _present_client(self) -> Client | None:
         session = self.present()
         client = None if session is None or session.link is None else session.link.client
@@ -232,7 +233,12 @@ class Requests(Peer):
 
         async def cancel() -> None:
             with suppress(MCPError):
-                await self.request(CANCEL, {"key": key}, timeout=CANCEL_PATIENCE)
+                await self._call(
+                    CANCEL,
+                    lambda client, _: raw.send(client, CANCEL, {"key": key}, progress_callback=None, rounds=False),
+                    idempotent=False,
+                    timeout=CANCEL_PATIENCE,
+                )
 
         self.spawn(cancel)
 

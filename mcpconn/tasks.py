@@ -7,22 +7,21 @@ leaves the outcome unknown.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import mcp_types as types
 from mcp import Client, MCPError
 from pydantic import ValidationError
 
+from mcpconn.catalog.catalog import Catalog
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, ConnectionClosed, InvalidResult, unanswered
-from mcpconn.legacy import Legacy
-from mcpconn.policy import Policy
+from mcpconn.runtime.session import Session
 from mcpconn.sdk import client as sdk
 
 POLL = 1.0
@@ -33,20 +32,50 @@ OVER = ("completed", "failed", "cancelled")
 """The states of a task that has ended."""
 
 
-class Tasks(Legacy):
-    """Calls that run as tasks."""
+class Caller(Protocol):
+    """The connection, as far as tasks need it."""
 
     name: str
-    policy: Policy
+    catalog: Catalog
 
     @property
-    @abstractmethod
     def state(self) -> State:
         """The connection's state."""
 
-    def _needs_task(self, tool: str) -> bool:
+    def present(self) -> Session | None:
+        """The session that calls are issued on now."""
+
+    async def request(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout: float | None, idempotent: bool | None
+    ) -> dict[str, Any]:
+        """Make a request of any method."""
+
+    async def _tool_call(
+        self,
+        tool: str,
+        meta: Mapping[str, Any] | None,
+        send: Callable[[Client, Attempt, Mapping[str, Any] | None], Awaitable[dict[str, Any]]],
+        *,
+        timeout: float | None,
+        idempotent: bool | None,
+        wait: bool,
+    ) -> dict[str, Any]:
+        """Call a tool."""
+
+
+class Tasks:
+    """Calls that run as tasks, on one connection."""
+
+    def __init__(self, connection: Caller) -> None:
+        """
+        Args:
+            connection: Makes the requests.
+        """
+        self._connection = connection
+
+    def needed(self, tool: str) -> bool:
         """Whether a tool has to be called as a task, as far as is known: the server refuses other calls of it."""
-        known, session = self.catalog.tools.get(tool), self.present()
+        known, session = self._connection.catalog.tools.get(tool), self._connection.present()
         if known is None or known.execution is None or session is None or session.link is None:
             return False
         # Servers that do not declare it refuse all tasks, whatever their tools say.
@@ -54,18 +83,22 @@ class Tasks(Legacy):
         asked = tasks.requests.tools if tasks is not None and tasks.requests is not None else None
         return known.execution.task_support == "required" and asked is not None and asked.call is not None
 
-    async def _learns_that_it_needs_a_task(self, tool: str, refusal: MCPError) -> bool:
+    async def learns_of_need(self, tool: str, refusal: MCPError) -> bool:
         """Whether a call was refused because it has to be a task. The specification has -32601 for that: the tool
         has not run. Lists the tools to find out, if they were not listed."""
-        if isinstance(refusal, CallFailed) or refusal.code != types.METHOD_NOT_FOUND or tool in self.catalog.tools:
+        if (
+            isinstance(refusal, CallFailed)
+            or refusal.code != types.METHOD_NOT_FOUND
+            or tool in self._connection.catalog.tools
+        ):
             return False
         try:
-            await self.catalog.refresh()
+            await self._connection.catalog.refresh()
         except MCPError:
             return False
-        return self._needs_task(tool)
+        return self.needed(tool)
 
-    async def _call_as_task(
+    async def call(
         self,
         name: str,
         arguments: Mapping[str, Any] | None,
@@ -94,7 +127,7 @@ class Tasks(Legacy):
             sent = params if sent_meta is None else {**params, "_meta": dict(sent_meta)}
             return sdk.send_unchecked(client.session, "tools/call", sent)
 
-        created = await self._tool_call(name, meta, send, timeout=left(), idempotent=idempotent, wait=wait)
+        created = await self._connection._tool_call(name, meta, send, timeout=left(), idempotent=idempotent, wait=wait)
         if "task" not in created:
             # It was quick, or takes no notice of the wish.
             return self._result(created)
@@ -114,12 +147,12 @@ class Tasks(Legacy):
         """Ask about a task until there is an answer, over as many sessions as it takes."""
         while True:
             try:
-                return await self.request(method, {"taskId": task}, timeout=left(), idempotent=True)
+                return await self._connection.request(method, {"taskId": task}, timeout=left(), idempotent=True)
             except ConnectionClosed as error:
                 raise self._lost(error.failure) from error
             except CallFailed as error:
                 wait, rest = error.retry_in or POLL, left()
-                hopeless = self.state is State.FAILED and error.retry_in is None
+                hopeless = self._connection.state is State.FAILED and error.retry_in is None
                 if hopeless or (rest is not None and rest <= wait):
                     raise self._lost(error.failure) from error
                 await anyio.sleep(wait)
@@ -137,7 +170,11 @@ class Tasks(Legacy):
             words = "the result of the task is no CallToolResult"
         failure = self._failure(FailureKind.PROTOCOL, words)
         raise InvalidResult(
-            f"{self.name}: {words}; the tool ran", server=self.name, failure=failure, state=self.state, attempts=1
+            f"{self._connection.name}: {words}; the tool ran",
+            server=self._connection.name,
+            failure=failure,
+            state=self._connection.state,
+            attempts=1,
         )
 
     def _failure(self, kind: FailureKind, summary: str) -> Failure:
@@ -146,8 +183,8 @@ class Tasks(Legacy):
 
     def _lost(self, failure: Failure) -> CallFailed:
         """The task was accepted: whatever failed since, the tool may have run."""
-        failure = replace(failure, delivery=Delivery.UNKNOWN)
-        return unanswered(failure, server=self.name, state=self.state, attempts=1, retry_in=None)
+        connection, failure = self._connection, replace(failure, delivery=Delivery.UNKNOWN)
+        return unanswered(failure, server=self._connection.name, state=connection.state, attempts=1, retry_in=None)
 
 
 class _Task:
