@@ -1,4 +1,4 @@
-"""mcpconn keeps connections to MCP servers alive, and tells the truth about them."""
+"""mcpconn keeps connections to MCP servers alive and reports their state truthfully."""
 
 from mcpconn import installed as _installed  # noqa: F401  # isort: skip - first: it names a mixed installation
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`python -m mcpconn`: the command line, as `mcpconn` on the PATH is."""
+"""`python -m mcpconn` runs the command line, like the command `mcpconn`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The arguments of a connection that `mcp.Client` has, too, under the names that it has for them."""
+"""The arguments that a connection shares with `mcp.Client`, under the same names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Argument(Generic[T]):
-    """Reads an argument: as it was given, or else the SDK's default."""
+    """Reads an argument: the given value, or else the SDK's default."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -38,39 +38,39 @@ class _Argument(Generic[T]):
 
 
 class Arguments:
-    """The public fields of `mcp.Client`. They are read only: a connection has made its copies."""
+    """The public fields of `mcp.Client`. They are read-only, because a connection copies them."""
 
     _arguments: tuple[Mapping[str, Any], Client]
-    """What was given, and a client that has the defaults of the rest."""
+    """The given arguments, and a client that has the defaults for the others."""
 
     server = _Argument[Any]()
-    """What the first argument was."""
+    """The first argument."""
     mode = _Argument[str]()
-    """How the protocol version is agreed on."""
+    """How the protocol version is negotiated."""
     prior_discover = _Argument[types.DiscoverResult | None]()
-    """What is known of a server whose version `mode` pins."""
+    """What is known about a server whose version `mode` pins."""
     raise_exceptions = _Argument[bool]()
     """Whether a server in this process raises its exceptions here."""
     read_timeout_seconds = _Argument[float | None]()
     """Seconds that each request may take. The whole call has `Policy.call_timeout`."""
     sampling_callback = _Argument[SamplingFnT | None]()
-    """Answers the server's requests for a completion."""
+    """Answers the server's sampling requests."""
     sampling_capabilities = _Argument[types.SamplingCapability | None]()
-    """What that can do."""
+    """The sampling capabilities."""
     list_roots_callback = _Argument[ListRootsFnT | None]()
     """Answers the server's requests for roots."""
     logging_callback = _Argument[LoggingFnT | None]()
-    """Gets the server's log messages."""
+    """Receives the server's log messages."""
     log_level = _Argument[types.LoggingLevel | None]()
-    """The level of those that a modern server is asked for."""
+    """The log level requested from a modern server."""
     message_handler = _Argument[MessageHandlerFnT | None]()
-    """Gets all notifications."""
+    """Receives all notifications."""
     client_info = _Argument[types.Implementation | None]()
-    """What this client calls itself."""
+    """The name and version of this client."""
     elicitation_callback = _Argument[ElicitationFnT | None]()
-    """Answers the server's questions to people."""
+    """Answers the server's elicitation requests."""
     input_required_max_rounds = _Argument[int]()
-    """How often a call may be answered with questions."""
+    """How many times the server may answer one call with questions."""
     extensions = _Argument[tuple[ClientExtension, ...] | None]()
     """Extensions of the protocol."""
     cache = _Argument[CacheConfig | None]()
@@ -78,13 +78,13 @@ class Arguments:
 
     @property
     def _response_cache(self) -> ClientResponseCache | None:
-        """The cache of all sessions, under the name that it has in `mcp.Client`: tests look at it there."""
+        """The cache of all sessions, under the name that `mcp.Client` uses, because tests access it there."""
         return response_cache(self._arguments[1])
 
 
 @contextmanager
 def argument_errors(config: ServerConfig) -> Iterator[None]:
-    """Have errors of the SDK about arguments be errors of the configuration, in the SDK's words."""
+    """Convert the SDK's errors about arguments to configuration errors with the same text."""
     try:
         yield
     except ConfigError:

@@ -1,8 +1,8 @@
-"""Calls from the server: sampling, elicitation, roots, logging, notifications. Each is told its connection.
+"""Calls from the server: sampling, elicitation, roots, logging, notifications. Each callback can find its connection.
 
-The callbacks of `mcp.Client` know a session, which is gone with the next reconnect. Here they are given to
-the connection once, and work on every session it will have. Which connection a callback runs for is in its
-context (`context.connection`), and, for those that are given no context, in `current_connection()`.
+The callbacks of `mcp.Client` belong to one session, which ends with the next reconnect. Here they are passed to the
+connection once, and work on all its sessions. A callback finds its connection in its context (`context.connection`),
+or, if it receives no context, with `current_connection()`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ PLAIN = (
     "cache",
     "prior_discover",
 )
-"""Arguments of `mcp.Client` that are handed on as they are."""
+"""Arguments of `mcp.Client` that are passed on unchanged."""
 
 _current: ContextVar[Connection] = ContextVar("mcpconn_connection")
 
 
 def current_connection() -> Connection:
-    """The `Connection` that the running callback is called for.
+    """The `Connection` that the running callback belongs to.
 
     Raises:
         LookupError: this is not running in a callback.
@@ -67,12 +67,12 @@ def bind(connection: Connection, options: Mapping[str, Any], on_message: Callabl
     """The arguments for every `mcp.Client` of a connection.
 
     Args:
-        connection: Whom the callbacks are for.
-        options: What the user gave: any argument of `mcp.Client` that is not about where the server is.
-        on_message: Told of every notification, before the user's own handler.
+        connection: The connection that the callbacks belong to.
+        options: The user's arguments: any argument of `mcp.Client` except those that locate the server.
+        on_message: Called with every notification, before the user's own handler.
 
     Raises:
-        ArgumentError: an argument that `mcp.Client` does not have, or that is not the user's to give.
+        ArgumentError: an argument that `mcp.Client` does not have, or that users may not pass.
     """
     known = (*WITH_CONTEXT, *WITHOUT_CONTEXT, *PLAIN)
     for key in options:
@@ -91,7 +91,8 @@ def bind(connection: Connection, options: Mapping[str, Any], on_message: Callabl
     async def message_handler(message: Any) -> None:
         attempt = ATTEMPT.get()
         if attempt is not None:
-            # Delivered in the context of a call: it was running. In process nobody below here can see that.
+            # The notification arrived in the context of a call, which proves that the call was running. For a server in
+            # this process, no lower layer can observe that.
             attempt.progressed = True
         on_message(message)
         if users is not None:

@@ -1,6 +1,6 @@
-"""What the fields of a server's entry may hold. Each check returns the value as it is used, or raises `ValueError`.
+"""Checks of the fields of a server's entry. Each check returns the normalized value, or raises `ValueError`.
 
-What passes here does not fail for its form at the dial, in a library that would quote it.
+A value that passes cannot fail later for its form: the library that rejects it during a dial would quote it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mcpconn.redact.redactor import HIDDEN
 from mcpconn.redact.tokens import looks_like_token
 
 PREFER_LEGACY = "prefer-legacy"
-"""Shake hands as a legacy client does, and be a modern one if the server refuses that: `auto` the other way round."""
+"""Try the legacy handshake first, and use the modern protocol if the server refuses it: the reverse of `auto`."""
 MODES = ("auto", "legacy", *MODERN_PROTOCOL_VERSIONS)
-"""What `mcp.Client` takes as `mode`."""
+"""The values that `mcp.Client` accepts as `mode`."""
 TRANSPORTS = {
     "stdio": "stdio",
     "local": "stdio",
@@ -41,26 +41,26 @@ TRANSPORTS = {
 """Spellings of `type` and `transport` in the configuration files of hosts, in lower case and without `-` and `_`."""
 
 OTHER_SCHEMES = ("ws", "wss", "unix", "pipe", "npipe", "file", "tcp", "stdio")
-"""Schemes that hosts write, and that say what was meant."""
+"""URL schemes in hosts' files that imply a transport."""
 _HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%25[\w.-]+)?")
-"""A host's name after IDNA, or an address. `httpx2.URL` escapes anything else, into a name that DNS cannot know."""
+"""A host's name after IDNA, or an address. `httpx2.URL` escapes anything else, into a name that cannot exist in DNS."""
 
 
 def url(text: str) -> str:
-    """An http(s) URL, without the spaces around it."""
+    """An http(s) URL, without surrounding spaces."""
     stripped = text.strip(" \t\r\n\ufeff")
     if (scheme := stripped.partition(":")[0].lower()) in OTHER_SCHEMES and "://" in stripped:
         raise ValueError(f"must be an http or https address; {scheme}:// is not known here")
     try:
         parts = urlsplit(stripped)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        # The library that sends the requests is stricter: control characters, names that IDNA does not know.
+        # The library that sends the requests is stricter: control characters, names that IDNA does not allow.
         valid = valid and bool(_HOST.fullmatch(httpx2.URL(stripped).raw_host))
         _ = unquote(parts.netloc, errors="strict").encode("utf-8")
     except (ValueError, httpx2.InvalidURL):
         valid = False
     if not valid:
-        # Nothing of the text is shown: what is no URL may be a pasted token.
+        # The text is not shown: if it is not a URL, it may be a pasted token.
         raise ValueError("is not a valid http or https address")
     return stripped
 
@@ -77,12 +77,12 @@ def command(text: str) -> str:
     """A program's name or path."""
     if not text.strip():
         raise ValueError("the command is empty")
-    # No shell starts it that would know what a tilde is.
+    # The program is not started by a shell, so a tilde would not be expanded.
     return os.path.expanduser(text.strip())
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Variables that an operating system takes."""
+    """Variables that an operating system accepts."""
     for name in env:
         if not name or "=" in name:
             start = name.partition("=")[0]
@@ -92,7 +92,8 @@ def environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def inherited_names(given: Any, check: Callable[[Any], Any]) -> bool | tuple[str, ...]:
-    """True, False, or a list of names. (Checked here: of a union, pydantic tells what each of its members would be.)"""
+    """True, False, or a list of names. (Checked here because pydantic's error for a union lists what each member would
+    be.)"""
     if isinstance(given, bool):
         return given
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
@@ -106,7 +107,7 @@ def headers(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def auth(given: Any) -> Any:
-    """A bearer token that a header can carry, a login, or credentials of any other kind as they are."""
+    """A bearer token that a header can carry, a login, or any other kind of credentials, unchanged."""
     if isinstance(given, Mapping):
         try:
             return Login(**{str(key): value for key, value in given.items()})
@@ -115,7 +116,7 @@ def auth(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     token = given.strip()
-    # "Bearer abc" is what a header would hold; here the token is asked for.
+    # "Bearer abc" is the value of a header; this setting expects the token alone.
     if token[:7].lower() == "bearer ":
         token = token[7:].strip()
     if not token:
@@ -125,7 +126,7 @@ def auth(given: Any) -> Any:
 
 
 def transport(text: str) -> str:
-    """`stdio`, `http` or `sse`, from whatever a host calls it."""
+    """`stdio`, `http` or `sse`, from any host's name for it."""
     kind = TRANSPORTS.get(text.strip().lower().replace("-", "").replace("_", ""))
     if kind is None:
         raise ValueError("is not known; known: stdio, http, sse")
@@ -139,11 +140,11 @@ def mode(text: str) -> str:
     if text in HANDSHAKE_PROTOCOL_VERSIONS:
         hint = f"; got {text!r} ({text!r} is a handshake-era version; use mode='legacy')"
     elif text not in MODES:
-        # Not shown: what is no version may be anything, in the wrong place.
+        # The value is not shown: if it is not a version, it may be a secret in the wrong place.
         hint = ""
     else:
         return text
-    # In the SDK's words, which people look for.
+    # The SDK's own text, so that people can search for it.
     raise ValueError(f"must be 'legacy', 'auto', or one of {list(MODERN_PROTOCOL_VERSIONS)}{hint}")
 
 
@@ -157,24 +158,24 @@ def encoding(text: str) -> str:
 
 
 def is_transport(given: Any) -> bool:
-    """Whether something is a transport of the SDK's kind: a context manager that yields two streams."""
+    """Whether an object is a transport in the SDK's sense: a context manager that yields two streams."""
     return hasattr(type(given), "__aenter__") and hasattr(type(given), "__aexit__")
 
 
 def is_server(given: Any) -> bool:
-    """Whether something is a server object of the SDK."""
+    """Whether an object is a server object of the SDK."""
     return hasattr(given, "run") and not is_transport(given)
 
 
 def server(given: Any) -> Any:
-    """What is reached without an address: a server object, a transport, or a function that returns a transport."""
+    """A server without an address: a server object, a transport, or a function that returns a transport."""
     if given is None or is_transport(given) or is_server(given) or callable(given):
         return given
     raise ValueError("must be a server object, a transport, or a function that returns a transport")
 
 
 def path(given: Any) -> Any:
-    """A path, with `~` for the home directory."""
+    """A path, with `~` expanded to the home directory."""
     if isinstance(given, os.PathLike):
         given = os.fspath(given)
     return os.path.expanduser(given) if isinstance(given, str) else given

@@ -1,4 +1,4 @@
-"""`ServerConfig`: one server, as a person wrote it down, checked."""
+"""`ServerConfig`: the validated settings of one server."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from mcpconn.tls import TlsSettings
 from mcpconn.validate import NEVER, Count, Limit, Seconds, Text, settings
 
 _OF_THE_LIBRARY = frozenset({"name", "notes", "problem"})
-"""Fields that no entry gives."""
+"""Fields that an entry cannot set."""
 _ONLY_IN_CODE = frozenset({"server", "http_transport", "options"})
-"""Fields that hold objects."""
+"""Fields whose values are objects."""
 _TLS = tuple(item.name for item in fields(TlsSettings))
 _POLICY_NAMES = {"timeout": "call_timeout"}
-"""Fields of this class that have another name in `Policy`."""
+"""Fields of this class that have a different name in `Policy`."""
 
 
 @settings
 class ServerConfig:
-    """One server. Exactly one of `url`, `command` and `server` says where it is.
+    """The settings of one server. Set exactly one of `url`, `command` and `server`.
 
     Immutable; use `dataclasses.replace` for a variant.
 
     Raises:
-        ConfigError: neither or several of them, or a value that cannot be used. `server` and `key` say which.
+        ConfigError: none or several of them are set, or a value is invalid. `server` and `key` say which.
     """
 
     url: Annotated[str, AfterValidator(checks.url)] | None = None
@@ -60,10 +60,10 @@ class ServerConfig:
     args: Annotated[Sequence[Text], AfterValidator(tuple)] = ()
     """Arguments of `command`."""
     env: Annotated[Mapping[Text, Text], AfterValidator(checks.environment)] | None = None
-    """Environment of `command`, on top of the few variables the SDK passes on."""
+    """Environment variables for `command`, in addition to the few that the SDK passes on."""
     inherit_env: Annotated[bool | Sequence[str], WrapValidator(checks.inherited_names)] = False
-    """Pass on the variables of this process: all of them, or those with these names. `*` stands for any characters, as
-    in `*_PROXY`; upper and lower case are the same. `env` goes before them."""
+    """Pass on the variables of this process: all of them, or those with these names. `*` matches any characters, as in
+    `*_PROXY`; case is ignored. `env` overrides them."""
     cwd: Annotated[Text, BeforeValidator(checks.path)] | None = None
     """Directory to run `command` in."""
     headers: Annotated[Mapping[str, str], AfterValidator(checks.headers)] | None = None
@@ -74,12 +74,13 @@ class ServerConfig:
     encoding: Annotated[str, AfterValidator(checks.encoding)] = "utf-8"
     """The encoding of what `command` reads and writes. The protocol's is UTF-8."""
     encoding_errors: Literal["strict", "ignore", "replace"] = "strict"
-    """What becomes of a character that the encoding cannot express, or a byte that it does not know: see `codecs`.
-    Under `strict` the message that holds it is an error, and the session goes on."""
+    """How to handle a character that cannot be encoded, or a byte that cannot be decoded: see `codecs`. With `strict`
+    the message that contains it is an error, and the session continues."""
     verify: bool = True
-    """Check the server's certificate. False: whoever is on the way can read and change everything that is sent."""
+    """Verify the server's certificate. False: anyone on the network path can read and change everything that is
+    sent."""
     ca_file: Annotated[Text, BeforeValidator(checks.path)] | None = None
-    """A PEM file of the certificate authorities to trust for this server, in place of the system's."""
+    """A PEM file with the certificate authorities to trust for this server, instead of the system's."""
     client_cert: Annotated[Text, BeforeValidator(checks.path)] | None = None
     """A PEM file with the certificate that identifies this client, and its private key unless `client_key` has it."""
     client_key: Annotated[Text, BeforeValidator(checks.path)] | None = None
@@ -87,16 +88,17 @@ class ServerConfig:
     client_key_password: Text | None = None
     """The password of that key."""
     transport: Annotated[str, AfterValidator(checks.transport)] | None = None
-    """`stdio`, `http` or `sse`; made out from `url` and `command` if it is not given."""
+    """`stdio`, `http` or `sse`; derived from `url` and `command` by default."""
     mode: Annotated[str, AfterValidator(checks.mode)] = "auto"
-    """How to agree on a protocol version, as in `mcp.Client`: `auto`, `legacy`, or a modern version; or
-    `prefer-legacy`, which is modern only with a server that knows nothing else."""
+    """How to negotiate the protocol version, as in `mcp.Client`: `auto`, `legacy`, or a modern version; or
+    `prefer-legacy`, which uses a modern version only if the server supports no other."""
     lazy: bool = False
-    """Connect at the first call rather than at once."""
+    """Connect at the first call instead of immediately."""
     disabled: bool = False
-    """Leave this server out."""
+    """Ignore this server."""
     timeout: Limit | None = None
-    """Deadline of a call. See `Policy.call_timeout`; so for the fields below, which have the names of the policy's."""
+    """Deadline of a call. See `Policy.call_timeout`, and `Policy` for the following fields, which have the same
+    names."""
     connect_timeout: Seconds | None = None
     start_timeout: Seconds | None = None
     probe_timeout: Seconds | None = None
@@ -107,20 +109,20 @@ class ServerConfig:
     max_in_flight: Count | None = None
     max_waiting: Count | None = None
     catalog: Literal["eager", "lazy", "off"] = "lazy"
-    """When the server's tools, resources and prompts are listed: `eager` at each connect; `lazy` from when something
-    needs them, such as `list_tools` or a subscriber; `off` only by `catalog.refresh()`."""
+    """When to list the server's tools, resources and prompts: `eager` at each connect; `lazy` once they are needed, for
+    example by `list_tools` or a subscriber; `off` only by `catalog.refresh()`."""
     engine: Literal["direct", "httpx"] = "direct"
-    """What sends HTTP: `direct`, the engine of this package, or `httpx`, httpx2's own."""
+    """The HTTP client: `direct`, the engine of this package, or `httpx`, that of httpx2."""
     http_transport: Any = None
-    """An `httpx2.AsyncBaseTransport` in place of the network: another engine, or a test's script."""
+    """An `httpx2.AsyncBaseTransport` to use instead of the network: a different engine, or a test's script."""
     options: Mapping[str, Any] | None = None
-    """Arguments for this server's `mcp.Client` (callbacks and so on), on top of the manager's."""
+    """Arguments for this server's `mcp.Client` (callbacks and so on), in addition to the manager's."""
     name: str = field(default="", compare=False)
-    """What messages call it."""
+    """The name in messages."""
     problem: str | None = None
-    """Why this entry cannot be used. A server with a problem is in `failed` from the beginning, and never dialled."""
+    """Why this entry is invalid. A server with a problem is `failed` from the beginning, and is never dialled."""
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What a person should know about how the entry was understood."""
+    """Notes for users about how the entry was interpreted."""
 
     def __post_init__(self) -> None:
         if self.problem is not None:
@@ -155,8 +157,8 @@ class ServerConfig:
 
     @property
     def kind(self) -> str:
-        """How the server is reached: `stdio`, `http`, `sse`, `memory`, or by a `transport` that was given; `unknown` if
-        its entry cannot be used."""
+        """How the server is reached: `stdio`, `http`, `sse`, `memory`, or by a given `transport`; `unknown` if its
+        entry is invalid."""
         if self.problem is not None:
             return "unknown"
         if self.transport is not None and self.server is None:
@@ -170,7 +172,7 @@ class ServerConfig:
         return ConfigError(f"server {self.name!r}: {what}", server=self.name, key=key)
 
     def policy(self, base: Policy) -> Policy:
-        """`base` with what this server says otherwise."""
+        """`base` with this server's overrides."""
         changes: dict[str, Any] = {}
         for item in fields(Policy):
             own = next((key for key, name in _POLICY_NAMES.items() if name == item.name), item.name)
@@ -181,12 +183,13 @@ class ServerConfig:
 
     @property
     def tls(self) -> TlsSettings | None:
-        """TLS settings of its own; None: it shares those of the program."""
+        """This server's own TLS settings; None: it shares those of the program."""
         settings = TlsSettings(**{key: getattr(self, key) for key in _TLS})
         return settings if settings != TlsSettings() else None
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """What `command` gets beside the few variables the SDK passes on: what it inherits of `environ`, and `env`."""
+        """The variables for `command` in addition to the few that the SDK passes on: those inherited from `environ`,
+        and `env`."""
         return {**self._inherited(environ), **(self.env or {})}
 
     def _inherited(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -199,20 +202,21 @@ class ServerConfig:
             if any(fnmatchcase(name.upper(), pattern) for pattern in patterns)
         }
 
-    # -- where it is
+    # -- location
 
     @property
     def endpoint(self) -> str:
-        """The URL that requests are sent to. The userinfo is not in it: HTTP libraries log the URL of each request."""
+        """The URL that requests are sent to, without the userinfo, because HTTP libraries log the URL of each
+        request."""
         assert self.url is not None
         parts = urlsplit(self.url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
 
     @property
     def request_headers(self) -> dict[str, str]:
-        """The headers of every request: those that were given, and Basic credentials for the userinfo of the URL.
+        """The headers of every request: the given headers, and Basic credentials for the userinfo of the URL.
 
-        As in httpx2, the userinfo goes before an Authorization header.
+        As in httpx2, the userinfo overrides an Authorization header.
         """
         credentials = checks.userinfo_headers(self.url or "")
         given = {name: value for name, value in (self.headers or {}).items() if name.lower() != "authorization"}
@@ -220,18 +224,19 @@ class ServerConfig:
 
     @property
     def origin(self) -> str:
-        """What dials are limited by: host and port of a URL, the program of a command."""
+        """The key by which dials are limited: host and port of a URL, or the program of a command."""
         if self.url is not None:
             parts = urlsplit(self.url)
             return f"{parts.scheme}://{parts.hostname}:{parts.port or ''}"
-        # A server with a problem has no origin in common with any other.
+        # A server with a problem shares its origin with no other.
         return self.command or (f"unknown:{self.name}" if self.problem is not None else "memory")
 
     @property
     def route(self) -> tuple[Hashable, Hashable] | None:
-        """What a refused dial says something about: the port, and the URL. None: nothing but this connection.
+        """The keys under which a refused dial is shared with other connections: the port, and the URL. None: not
+        shared.
 
-        What is reached through another transport is another port, whatever its address is called.
+        An address that is reached through a different transport counts as a different port.
         """
         if self.url is None:
             return None
@@ -240,7 +245,7 @@ class ServerConfig:
 
     @property
     def address(self) -> str:
-        """Where the server is, for people: no secrets in it."""
+        """The server's address for display, without secrets."""
         if self.url is not None:
             return redact_url(self.url)
         if self.problem is not None:
@@ -248,24 +253,24 @@ class ServerConfig:
         if self.kind == "transport":
             return f"transport {_name_of(self.server)}"
         if self.command is not None:
-            # Some write the arguments with it, and secrets among them.
+            # Some users put the arguments, including secrets, into `command`.
             return Redactor(secrets_of_args(self.command.split()))(self.command)
         return f"in-process {type(self.server).__name__}"
 
     @property
     def label(self) -> str:
-        """A name for a server that has none: its host, or its program."""
+        """A default name for a server without a name: its host, or its program."""
         if self.url is not None:
             return self.address.partition("://")[2].partition("/")[0]
         if self.kind == "transport":
             return _name_of(self.server)
         return (self.address if self.command is not None else "in-process").replace("\\", "/").rpartition("/")[2]
 
-    # -- what is secret
+    # -- secrets
 
     @property
     def redactor(self) -> Redactor:
-        """A new redactor that knows everything in this configuration that may be secret."""
+        """A new redactor for everything in this configuration that may be secret."""
         secrets = secrets_of_args((*(self.command or "").split(), *self.args))
         if self.url is not None:
             secrets |= secrets_of_url(self.url)
@@ -287,10 +292,10 @@ class ServerConfig:
 
     @classmethod
     def parse(cls, name: str, entry: Any) -> ServerConfig:
-        """A configuration from whatever `mcp.Client` takes, or from an entry of an mcp.json.
+        """A configuration from anything that `mcp.Client` accepts, or from an entry of an mcp.json.
 
         Args:
-            name: What the server is called.
+            name: Name of the server.
             entry: A `ServerConfig`, a mapping, a URL, `StdioServerParameters`, a server object, a `Transport`, or a
                 function that returns a `Transport`.
 
@@ -328,14 +333,14 @@ class ServerConfig:
         folder: Path | None = None,
         expand: Callable[[Any, str], Any] | None = None,
     ) -> ServerConfig:
-        """A configuration from an entry as a host writes it.
+        """A configuration from an entry in a host's format.
 
         Args:
-            name: What the server is called.
+            name: Name of the server.
             entry: Its keys and values.
-            host: Whose file it is from. In code, a `timeout` is in seconds and objects may be given.
-            environ: Where values come from that are the names of variables; the process's environment by default.
-            folder: What relative paths of env files are relative to; the current folder by default.
+            host: The host whose file contains the entry. In code, a `timeout` is in seconds and objects are allowed.
+            environ: Resolves values that are names of variables; the process's environment by default.
+            folder: The base of relative paths of env files; the current folder by default.
             expand: Replaces variables in a value.
 
         Raises:
@@ -360,8 +365,8 @@ class ServerConfig:
 
 
 def _name_of(transport: Any) -> str:
-    """What a transport is called, or the function that makes one."""
-    # contextlib's context managers say which function they came from.
+    """The name of a transport, or of the function that creates one."""
+    # contextlib's context managers record the function that created them.
     made_by = getattr(transport, "func", transport)
     name = getattr(made_by, "__name__", type(transport).__name__)
     return "transport" if name == "<lambda>" else str(name)

@@ -52,11 +52,11 @@ class ConfigError(McpConnError, ValueError):
 
 
 class ArgumentError(ConfigError, TypeError):
-    """An argument of the wrong type, or one that there is not. `mcp.Client` raises TypeError for it."""
+    """An argument of the wrong type, or an unknown argument. `mcp.Client` raises TypeError for it."""
 
 
 class UnknownServer(McpConnError, KeyError):
-    """No server of this name. The message lists the names there are."""
+    """No server with this name. The message lists the existing names."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__(name)
@@ -72,21 +72,21 @@ class UnknownServer(McpConnError, KeyError):
 
 
 class NotRunning(McpConnError, RuntimeError):
-    """The manager or the connection has not been entered (`async with`), or has been left."""
+    """The manager or the connection has not been entered (`async with`), or has been exited."""
 
     outcome: Outcome = Outcome.NOT_RUN
-    """`unknown` where the loop of a `SyncManager` ended under the call: the tool may have run."""
+    """`unknown` if the loop of a `SyncManager` ended during the call: the tool may have run."""
 
 
 class CallFailed(McpConnError, MCPError):
-    """A call that was not answered, for a reason that lies in the connection.
+    """A call that was not answered because of the connection, not the application.
 
     Attributes:
         server: Name of the server.
         failure: What happened, classified.
         state: The connection's state when the call gave up.
-        attempts: How often the call was issued. 0 means that it never left.
-        retry_in: Seconds until trying again makes sense, where that is known.
+        attempts: How often the call was issued. 0 means that it was never sent.
+        retry_in: Seconds until it makes sense to try again, if known.
     """
 
     default_code = CONNECTION_CLOSED
@@ -113,7 +113,7 @@ class CallFailed(McpConnError, MCPError):
 
     @property
     def outcome(self) -> Outcome:
-        """Whether the tool can have run: `not_run` and `ran` are certain, `unknown` is all else."""
+        """Whether the tool ran: `not_run` and `ran` are certain, `unknown` is everything else."""
         if self.attempts == 0 or self.failure.delivery is not Delivery.UNKNOWN:
             return Outcome.NOT_RUN
         return Outcome.UNKNOWN
@@ -147,7 +147,7 @@ def _code_for(status: int | None, session_sent: bool | None) -> int | None:
 def _portable(failure: Failure) -> Failure:
     from dataclasses import replace
 
-    # Exceptions and their tracebacks need not survive pickling; the classification does.
+    # Exceptions and their tracebacks may be unpicklable; only the classification is kept.
     return replace(failure, evidence=replace(failure.evidence, exception=None))
 
 
@@ -158,8 +158,8 @@ def _rebuild(cls: type[CallFailed], message: str, fields: dict[str, Any]) -> Cal
 class OutcomeUnknown(CallFailed):
     """The request may have reached the server, and no answer came: the tool may have run.
 
-    It was not retried because nothing says that running it twice is harmless. If it is, annotate the
-    tool with readOnlyHint or idempotentHint, or call with `idempotent=True`.
+    The call was not retried because nothing indicates that running the tool twice is harmless. If it is harmless,
+    annotate the tool with readOnlyHint or idempotentHint, or call with `idempotent=True`.
     """
 
 
@@ -170,36 +170,36 @@ class CallTimeout(CallFailed, TimeoutError):
 
 
 class Overloaded(CallFailed):
-    """As many calls wait for this connection as it allows."""
+    """The maximum number of calls is already waiting for this connection."""
 
 
 class NotReady(CallFailed):
-    """The connection is not ready, and the caller would not wait."""
+    """The connection is not ready, and the call was made with `wait=False`."""
 
 
 class ConnectionFailed(CallFailed):
-    """The connection is `failed`. `.retry_in` is the time to its next probe; None: it waits for a person."""
+    """The connection is `failed`. `.retry_in` is the time until its next dial; None: a person has to act first."""
 
 
 class ConnectionClosed(CallFailed, RuntimeError):
     """The connection was closed before the call could be made or answered.
 
-    A RuntimeError, too: that is what `mcp.Client` raises outside of its block.
+    It is also a RuntimeError, because `mcp.Client` raises that outside its block.
     """
 
 
 class InvalidResult(CallFailed):
-    """The server answered, and its result does not have the shape that the protocol says.
+    """The server answered with a result that does not have the form that the protocol requires.
 
-    The request was worked on: a tool has run. It is not called again, not even if that is harmless: its server would
-    give the same answer.
+    The server processed the request, so a tool has run. The call is not retried, even if that would be harmless,
+    because the server would give the same answer.
     """
 
     default_code = INTERNAL_ERROR
 
     @property
     def outcome(self) -> Outcome:
-        """`ran`: there is an answer."""
+        """`ran`, because there is an answer."""
         return Outcome.RAN
 
 
@@ -218,9 +218,8 @@ def unanswered(
         failure: Why.
         server: Name of the server.
         state: The connection's state.
-        attempts: How often the call was issued.
-        retry_in: Seconds until trying again makes sense, where the connection knows.
-        method: Its JSON-RPC method. Only `tools/call` runs a tool: all else can be asked again.
+        attempts: How often the call was issued. retry_in: Seconds until it makes sense to try again, if known.
+        method: Its JSON-RPC method. Only `tools/call` runs a tool; all other requests can be repeated.
     """
     where = f"{server}: {failure.summary}"
     runs = method == "tools/call"

@@ -15,26 +15,26 @@ _VALUE = re.compile(r"[\t\x20-\x7e]*")
 """A field's value: visible ASCII, spaces and tabs (RFC 9110, 5.5). What is not ASCII has no agreed encoding, and
 httpx2 refuses to send it."""
 _AROUND = " \t\r\n\ufeff"
-"""Stripped from both ends of a value. A token that was read from a file ends in a newline, and nobody means it."""
+"""Stripped from both ends of a value: a token that was read from a file often ends in an unintended newline."""
 _FRAMING = frozenset({"content-length", "transfer-encoding", "mcp-session-id"})
-"""Fields that only the protocol itself can set: a fixed one would make every request unreadable to the server."""
+"""Fields that only the protocol may set: a fixed value would make every request invalid."""
 _SHOWN = 40
 """Characters shown of a name."""
 
 
 class BadHeader(ValueError):
-    """A header that cannot be sent. The text says what is wrong with it, and does not show the value."""
+    """A header that cannot be sent. The text says what is wrong but does not show the value."""
 
 
 def checked_headers(headers: Mapping[Any, Any], *, framing: bool = False) -> dict[str, str]:
-    """`headers` as they can be sent: without the whitespace around values.
+    """`headers` in a form that can be sent: without whitespace around the values.
 
     Args:
-        headers: What somebody wants to send.
-        framing: These are the headers of a whole request, the protocol's own included.
+        headers: The headers to send.
+        framing: The headers are those of a whole request, including the protocol's own.
 
     Raises:
-        BadHeader: a name or a value that no request can carry, or a field that is not the user's to set.
+        BadHeader: an invalid name or value, or a field that users may not set.
     """
     return {name: _checked(name, value, framing) for name, value in headers.items()}
 
@@ -53,7 +53,7 @@ def _checked(name: Any, value: Any, framing: bool) -> str:
 
 
 def _shown(name: object) -> str:
-    """A name that may be anything, even a token that was pasted into the wrong place."""
+    """A name for an error message. It may be anything, even a token that was pasted into the wrong place."""
     text = str(name)
     start = _NAME.match(text)
     shown = start.group() if start else ""

@@ -1,10 +1,10 @@
-"""Refuses to be imported when another project's files lie in the same folder.
+"""Raises on import if another project's files are in the same folder.
 
-The package index has a project called `mcpconn`, which has nothing to do with this one and the same import name. This
+The package index has a project called `mcpconn`, which is unrelated but has the same import name. This
 one is distributed as `mcp-connection-manager`. Installed into one environment, each overwrites some of the other's
-files, and what is left is a mixture of both, which fails at an unrelated place. `mcpconn/__init__.py` imports this
-module first, so that the mixture is named instead. (If the other project was installed last, that file is its own, and
-nothing here runs.)
+files, and the result is a mixture of both, which fails in an unrelated place. `mcpconn/__init__.py` imports this module
+first, so that the error names the actual cause. (If the other project was installed last, that file is the other
+project's, and this module does not run.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def check(folder: Path) -> None:
     """Look for the other project's files. Costs less than a millisecond when it is not installed.
 
     Args:
-        folder: Where this package is.
+        folder: The folder of this package.
 
     Raises:
         ImportError: the other project has files there; the message says what to run.
@@ -34,7 +34,7 @@ def check(folder: Path) -> None:
     except PackageNotFoundError:
         return
     if not any(PurePath(file).parts[:1] == (folder.name,) for file in other.files or ()):
-        return  # an editable install, or it has another import name by now
+        return  # an editable install, or the other project has changed its import name
     if Path(str(other.locate_file(folder.name))).resolve() == folder.resolve():
         raise ImportError(MIXED)
 

@@ -1,8 +1,8 @@
-"""Idempotency keys: calls that may not run twice, to a gateway that keeps a ledger of them (see `mcpconn.gateway`).
+"""Idempotency keys, for calls that must not run twice and go through a gateway with a ledger (see `mcpconn.gateway`).
 
-Such a gateway advertises its ledger among its experimental capabilities. A call with a key runs once there, however
-often it is sent, so that a call whose answer was lost on the way can be sent again: with the same key, to the same
-ledger, within half the time for which the ledger keeps it. Everything else about it stays as for any other call.
+Such a gateway advertises its ledger among its experimental capabilities. It runs a call with a key once, regardless of
+how often the call is sent. So a call whose answer was lost can be sent again, with the same key, to the same ledger,
+within half the time for which the ledger keeps it. In all other respects it is treated like any other call.
 """
 
 from __future__ import annotations
@@ -20,37 +20,38 @@ from mcpconn.errors import CallTimeout, OutcomeUnknown
 T = TypeVar("T")
 
 LEDGER = "mcpconn/ledger"
-"""The experimental capability of a gateway with a ledger; in `_meta`, the ledger that a repeat was first sent under."""
+"""The experimental capability of a gateway with a ledger; in `_meta` of a repeat, the ledger under which the call was
+first sent."""
 IDEMPOTENCY_KEY = "mcpconn/idempotencyKey"
-"""The key in `_meta` that names the call."""
+"""The key in `_meta` that identifies the call."""
 FIRST = "mcpconn/first"
-"""True in `_meta` of a call that is sent for the first time. A gateway whose store may have lost what it knew of calls
-runs such a call; of any other that it does not know it says `unknown`."""
+"""True in `_meta` of a call that is sent for the first time. A gateway whose store may have lost records runs such a
+call; for any other unknown call it answers `unknown`."""
 CANCEL = "mcpconn/cancel"
-"""The request that cancels a call by its key: the end of its stream does not."""
+"""The request that cancels a call by its key; the end of the call's stream does not cancel it."""
 OUTCOME = "mcpconn/outcome"
 """Key in the `_meta` of a failed result, and in an error's data: `not_run`, `unknown` or `ran`, an `Outcome`."""
 RETRY_IN = "mcpconn/retryIn"
-"""Key beside it: seconds until trying again makes sense."""
+"""The accompanying key: seconds until it makes sense to try again."""
 NEW_SESSION = "mcpconn/newSession"
-"""Key in the `_meta` of a result: in words, that the session with the server is a new one, and why."""
+"""Key in the `_meta` of a result: a text that says that the session with the server is new, and why."""
 REPEATS = 5
-"""Times that a call is sent again, beside the one retry that every call may have."""
+"""How often a call is sent again, in addition to the one retry that every call may have."""
 PAUSE = 0.2
-"""Seconds before the first of them; doubled each time. The connection's own waits come on top."""
+"""Seconds before the first of them; doubled each time. The connection's own waits are added."""
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a gateway says of its ledger."""
+    """A gateway's description of its ledger."""
 
     id: str
     ttl: float
-    """Seconds for which it keeps a call after its end."""
+    """Seconds for which the ledger keeps a call after its end."""
 
 
 def ledger_of(client: Client) -> Ledger | None:
-    """The ledger of the server that a session is with; None if it has none."""
+    """The ledger of a session's server; None if it has none."""
     said = (client.server_capabilities.experimental or {}).get(LEDGER)
     if not isinstance(said, Mapping):
         return None
@@ -59,13 +60,13 @@ def ledger_of(client: Client) -> Ledger | None:
 
 
 class CallKey:
-    """The key of one call, on all its attempts."""
+    """The key of one call, used for all its attempts."""
 
     def __init__(self, meta: Mapping[str, Any] | None, *, client: Callable[[], Client | None]) -> None:
         """
         Args:
-            meta: The call's `_meta`. A key that the caller gave is used as it is.
-            client: The client of the connection's present session.
+            meta: The call's `_meta`. If it contains a key from the caller, that key is used.
+            client: The client of the connection's current session.
         """
         self._meta = dict(meta or {})
         own = self._meta.get(IDEMPOTENCY_KEY)
@@ -75,7 +76,7 @@ class CallKey:
         self._until = 0.0
         self._repeat = False
         self._attempted = own is not None
-        """It may have been sent before: a key of the caller's own may be a repeat of theirs."""
+        """Whether it may have been sent before: a call with the caller's own key may be a repeat."""
 
     def meta(self, client: Client) -> dict[str, Any] | None:
         """The `_meta` for an attempt on a session."""
@@ -89,11 +90,12 @@ class CallKey:
         if not self._attempted:
             self._attempted = True
             return {**sent, FIRST: True}
-        # Only of what may have run: another ledger answers `unknown` to a repeat, and runs nothing.
+        # Set only if the call may have run: a different ledger answers `unknown` to a repeat and runs nothing.
         return {**sent, LEDGER: self._ledger.id} if self._repeat else sent
 
     def repeatable(self) -> bool:
-        """Whether sending the call again runs it no second time: the present session's server has its ledger."""
+        """Whether the call can be sent again without running twice: the current session's server has the same
+        ledger."""
         if self._ledger is None or anyio.current_time() >= self._until:
             return False
         client = self._client()
@@ -104,7 +106,7 @@ class CallKey:
 
     @property
     def sent(self) -> bool:
-        """Whether it was sent with a key."""
+        """Whether the call was sent with a key."""
         return self._ledger is not None
 
 
@@ -114,11 +116,11 @@ async def repeated(
     timeout: float | None,
     cancel: Callable[[str], None],
 ) -> T:
-    """Make a call, and make it again while its outcome is unknown and its key makes that harmless.
+    """Make a call, and repeat it while its outcome is unknown and its key makes a repeat harmless.
 
     Args:
         key: The call's.
-        call: Makes the call, within so many seconds.
+        call: Makes the call within the given number of seconds.
         timeout: Seconds for all of it; None: no limit.
         cancel: Called with the key of a call whose caller has stopped waiting.
 

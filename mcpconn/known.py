@@ -1,4 +1,4 @@
-"""What a connection knows of itself: for programs, operators and a repr."""
+"""A connection's information about itself, for programs, operators and the repr."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Known:
     """The state of a connection."""
 
     name: str
-    """What logs and errors call it."""
+    """The name in logs and errors."""
     config: ServerConfig
     """Its configuration."""
     journal: Journal
-    """What has happened to it."""
+    """The record of its events."""
     _lifecycle: Lifecycle
     _dialer: Dialer
     _request_auth: RequestAuth | None
@@ -32,7 +32,7 @@ class Known:
 
     @property
     def state(self) -> State:
-        """Where the connection is."""
+        """The connection's state."""
         return self._lifecycle.state
 
     @property
@@ -47,29 +47,30 @@ class Known:
 
     @property
     def progress(self) -> str | None:
-        """What a child that is being started is doing, for people: "starting, 12 s", with its last line on stderr."""
+        """The progress of a child that is being started: "starting, 12 s", with its last line on stderr."""
         return self._dialer.progress
 
     @property
     def stderr(self) -> Sequence[str]:
         """The last lines that the server's child process wrote to its standard error, without secrets: those of the
-        present one, or of the last. Empty for a server with a URL."""
+        current child, or of the last one. Empty for a server with a URL."""
         return self._dialer.stderr
 
     def status(self) -> ConnectionStatus:
-        """Everything an operator asks for, as plain data."""
+        """All information for operators, as plain data."""
         return connection_status(self._lifecycle, self.journal, self.config, self._request_auth, self._dialer)
 
     @property
     def redact(self) -> Redactor:
-        """Replaces this connection's secrets in a text, those that it learned at run time included."""
+        """Replaces this connection's secrets in a text, including those that it learned at run time."""
         return self._redact
 
     def usage(self) -> tuple[int, bool, float | None]:
-        """How many calls the host has made, whether any is in flight or waiting, and when the last one ended at the
-        latest, on the event loop's clock; None if that is not known. The catalogue's own listings are no use of it."""
+        """How many calls the host has made, whether any is in flight or waiting, and the latest time at which the last
+        one can have ended, on the event loop's clock; None if that is unknown. The catalogue's own listings do not
+        count."""
         gate, session = self._lifecycle.gate, self._lifecycle.session
-        # A session that replaced another after the last call was established later than that call ended.
+        # If the session was replaced after the last call, the new session was established after that call ended.
         used = session.last_used if session is not None else None
         return self._calls_made, gate.in_flight + gate.waiting > 0, used
 

@@ -1,4 +1,4 @@
-"""Public names that are loaded when they are first used: most programs need no gateway, framework, thread or Redis."""
+"""Public names that are imported on first use: most programs use no gateway, framework, thread or Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that a manager removes: at once, or when nobody has used them for a while (one per user, say)."""
+"""Connections that a manager removes: at once, or after a period without use (for example one per user)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class _Lease:
     connection: Connection
     ttl: float
     asked: float = -math.inf
-    """When it was last asked for."""
+    """When the connection was last requested."""
     calls: int = 0
-    """The host's calls when it was last looked at."""
+    """The number of the host's calls at the last check."""
 
     def due(self, now: float) -> float:
-        """When it ends if nothing happens until then. A connection in use is looked at again one `ttl` later."""
+        """When the lease ends if the connection is not used. A connection in use is checked again one `ttl` later."""
         calls, busy, used = self.connection.usage()
         if calls != self.calls:
             self.calls, self.asked = calls, max(self.asked, now if used is None else used)
@@ -32,7 +32,7 @@ class _Lease:
 
 
 class Leases:
-    """The leases of one manager, kept by one task, which is there only while leases can end."""
+    """The leases of one manager. One task checks them; it runs only while there are leases that can end."""
 
     def __init__(self, *, now: Callable[[], float], remove: Callable[[str], object]) -> None:
         """
@@ -44,7 +44,7 @@ class Leases:
         self._remove = remove
         self._leases: dict[str, _Lease] = {}
         self._queue: list[tuple[float, str]] = []
-        """When to look at which: no later than it can end. Names whose lease is over are skipped."""
+        """When to check which connection: no later than its lease can end. Names whose lease is over are skipped."""
         self._group: Nursery | None = None
         self._new = anyio.Event()
         self._scope: anyio.CancelScope | None = None
@@ -56,7 +56,7 @@ class Leases:
         """Keep `connection` until it has not been used for `ttl` seconds, counted from now.
 
         Args:
-            connection: The connection; what was agreed for it before is forgotten.
+            connection: The connection; an earlier lease for it is replaced.
             ttl: May be infinite.
         """
         lease = self._leases.get(connection.name)
@@ -70,7 +70,7 @@ class Leases:
             self._queue_up(connection.name, lease)
 
     def replace(self, connection: Connection) -> None:
-        """The connection of this name is another object now, on the same terms."""
+        """A new object has replaced the connection with this name; its lease is unchanged."""
         lease = self._leases.get(connection.name)
         if lease is not None:
             lease.connection, lease.calls = connection, 0
@@ -80,14 +80,14 @@ class Leases:
         self._leases.pop(name, None)
 
     def start(self, group: Nursery) -> None:
-        """Count from now, in a task of `group`."""
+        """Start to check leases, in a task of `group`."""
         self._group = group
         for name, lease in self._leases.items():
             lease.asked = self._now()
             self._queue_up(name, lease)
 
     def end(self) -> None:
-        """End no more leases."""
+        """Stop checking leases."""
         self._group = None
         if self._scope is not None:
             self._scope.cancel()
@@ -127,7 +127,7 @@ class Leases:
 
 
 class Removal:
-    """A connection that was removed from its manager. `await` it to wait until nothing is left of it."""
+    """A connection that was removed from its manager. `await` it to wait until it is completely closed."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

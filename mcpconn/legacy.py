@@ -1,7 +1,7 @@
-"""Methods of `mcp.Client` that the protocol gave up with 2026-07-28, and that warn as the SDK's own do.
+"""Methods of `mcp.Client` that the protocol removed in 2026-07-28. They issue warnings, as the SDK's do.
 
-Each comes twice: without a warning, under a name of ours, for what is built on connections (the gateway, managers);
-and as the SDK has it.
+Each exists twice: under a different name without a warning, for code built on connections (the gateway, managers); and
+under the SDK's name.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mcpconn.restore import Restore
 
 
 class Legacy(Requests):
-    """What only servers up to 2025-11-25 know."""
+    """Methods that only servers up to 2025-11-25 support."""
 
     _restore: Restore
-    """Keeps the log level and the subscriptions, for the sessions to come."""
+    """Keeps the log level and the subscriptions for later sessions."""
 
     async def ping(
         self, *, meta: types.RequestParamsMeta | None = None, **options: Unpack[CallOptions]
@@ -73,7 +73,7 @@ class Legacy(Requests):
     async def tell_progress(
         self, progress_token: str | int, progress: float, total: float | None = None, message: str | None = None
     ) -> None:
-        """Tell the server how far a request of its own has come. Dropped if nobody is there."""
+        """Report the progress of one of the server's requests. The notification is dropped if there is no session."""
         params = types.ProgressNotificationParams(
             progress_token=progress_token, progress=progress, total=total, message=message
         )

@@ -1,4 +1,4 @@
-"""What a file says of a login by OAuth, and where its tokens are kept."""
+"""The settings of a login by OAuth in a file, and the location of its tokens."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mcpconn.validate import Text, settings
 
 
 def state_directory() -> Path:
-    """Where this package keeps what must outlive a process (XDG Base Directory Specification)."""
+    """The directory for data that must outlive a process (XDG Base Directory Specification)."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "mcpconn"
 
 
 def token_file(url: str) -> Path:
-    """The file with the tokens for the server at `url`. Every program of this user finds them there.
+    """The file with the tokens for the server at `url`. All programs of this user share it.
 
-    Its name has a hash of the address: two servers of one host have different tokens.
+    Its name contains a hash of the URL, because two servers on one host have different tokens.
     """
     parts = urlsplit(url)
     address = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
@@ -37,7 +37,7 @@ def token_file(url: str) -> Path:
 def _scopes(given: Sequence[str]) -> tuple[str, ...]:
     for scope in given:
         if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
-            # RFC 6749, 3.3. A space separates scopes, and would make two of one.
+            # RFC 6749, 3.3. A space separates scopes, so a scope cannot contain one.
             raise ValueError("must be a list of scopes, each without spaces, quotes and backslashes")
     return tuple(given)
 
@@ -54,7 +54,7 @@ def _redirect(text: str) -> str:
 
 
 def _listed(given: object) -> object:
-    """A list, or the scopes of one string as OAuth itself writes them."""
+    """A list of scopes, or one string of scopes separated by spaces, as in OAuth."""
     return given.split() if isinstance(given, str) else given
 
 
@@ -62,21 +62,22 @@ def _listed(given: object) -> object:
 class Login:
     """A login by OAuth with a person's consent, as `ServerConfig.auth` or as `auth` in an mcp.json.
 
-    The tokens are in `token_file(url)`. `mcpconn login` puts them there, and every connection with this setting uses
-    and renews them. If there are none, the connection fails with kind `auth`, and says so.
+    The tokens are in `token_file(url)`. `mcpconn login` stores them there, and every connection with this setting uses
+    and renews them. If there are none, the connection fails with kind `auth` and an error that says so.
 
     Raises:
         ConfigError: a value that cannot be used.
     """
 
     client_id: Text | None = None
-    """Id of a client that is registered with the authorization server. None: one is registered at the login."""
+    """Id of a client that is registered with the authorization server. None: a client is registered during the
+    login."""
     client_secret: Text | None = field(default=None, repr=False)
     """Its secret; None for a public client."""
     scopes: Annotated[Sequence[Text], BeforeValidator(_listed), AfterValidator(_scopes)] = ()
-    """What to ask for; empty: what the server names."""
+    """The scopes to request; empty: those that the server names."""
     redirect_uri: Annotated[Text, AfterValidator(_redirect)] | None = None
-    """Where the browser is sent after the login, if it is registered so. None: a free port of this machine."""
+    """The registered redirect URI after the login. None: a free port of this machine."""
 
     def __repr__(self) -> str:
         return f"<Login {'client of its own' if self.client_id is None else 'configured client'}>"

@@ -1,7 +1,7 @@
-"""What a client of the gateway sees in place of a server's tools, prompts and resource URIs, and back. Pure.
+"""Maps a server's tools, prompts and resource URIs to the names that clients of the gateway see, and back. Pure.
 
-A public name is a function of server and tool alone: it is the same after a restart, whatever other servers or tools
-there are. It has the characters `[A-Za-z0-9_-]` only, because many models refuse others.
+A public name is a function of server and tool alone: it stays the same after a restart, and does not depend on other
+servers or tools. It has the characters `[A-Za-z0-9_-]` only, because many models refuse others.
 
     plain     SERVER__TOOL                if both are legal, the result fits, and it can be split again
     hashed    PART_OF_IT-x012345678abcd   in every other case
@@ -56,9 +56,10 @@ def split_name(public: str) -> tuple[str, str] | None:
 
 
 def public_uri(server: str, uri: str) -> str:
-    """The URI under which a resource of `server` is listed: the scheme names the server, the rest is unchanged.
+    """The URI under which a resource of `server` is listed: the scheme contains the server's name, the rest is
+    unchanged.
 
-    It works for URI templates too, because nothing is put inside them.
+    This works for URI templates too, because their inside is not changed.
     """
     return f"{uri_label(server)}+{uri}"
 
@@ -80,7 +81,7 @@ def uri_label(server: str) -> str:
 
 
 class Table:
-    """The public names of what one view lists, both ways.
+    """The public names of everything that one view lists, in both directions.
 
     It is made from the listings. A plain name resolves without it, so a call reaches a server whose list is not
     known yet.
@@ -106,7 +107,7 @@ class Table:
         self._hashed: dict[str, tuple[str, str]] = {}
 
     def serve(self, servers: Iterable[str]) -> None:
-        """The view has these servers from now on. The names of those that stay are the same as before."""
+        """Set the view's servers. The names of remaining servers do not change."""
         self.servers = tuple(servers)
         self._labels = {uri_label(server): server for server in self.servers}
 
@@ -135,7 +136,7 @@ class Table:
         found = split_name(public)
         if found is None or found[0] not in self.servers:
             return None
-        # A name that was never made here, such as one that should have been hashed, is nobody's.
+        # A name that this function never creates, such as one that should have been hashed, belongs to no server.
         return found if self.name(*found) == public else None
 
     def uri(self, server: str, uri: str) -> str:
@@ -158,7 +159,7 @@ def _hashed(joined: str, digest: str, limit: int) -> str:
 
 
 def _digest(server: str, name: str) -> str:
-    # Lengths first: without them ("ab", "c") and ("a", "bc") would be one text. Half a surrogate pair is a
-    # string to Python, and some server will send one.
+    # Lengths first: without them ("ab", "c") and ("a", "bc") would be one text. Python strings may contain half a
+    # surrogate pair, and some server will send one.
     text = f"{len(server)}:{server}{name}".encode("utf-8", "surrogatepass")
     return b32encode(hashlib.sha256(text).digest()).decode("ascii").lower()[:HASH_LENGTH]

@@ -1,12 +1,12 @@
-"""Logs: one line a transition, one a replay, one a failed call. Nothing above debug for a call that succeeds.
+"""Logs one line per transition, per replay, and per failed call. Nothing is logged above debug level for a call that
+succeeds.
 
-The events are structlog's, and go to the standard library's logger `mcpconn`. A host that knows nothing of
-structlog reads plain lines, `connection.recovered connection=fs epoch=2 ...`; a host that wants the fields
-finds them in the record, as `record.mcpconn`. What structlog calls the event is the name of the line, so the
-machine's event is the field `on`.
+The events are structlog's, and go to the standard library's logger `mcpconn`. A host without structlog gets plain
+lines, `connection.recovered connection=fs epoch=2 ...`; a host that wants the fields finds them in the record, as
+`record.mcpconn`. structlog uses `event` for the name of the line, so the field for the machine's event is `on`.
 
-The `transitions` library logs every step at INFO under its own name. A host that does not want that sets the
-level of the logger "transitions"; it is the host's to set, not ours.
+The `transitions` library logs every step at INFO under its own name. A host that does not want these lines sets the
+level of the logger "transitions"; mcpconn does not change it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mcpconn.runtime.refusals import advice
 
 
 def _render(_: Any, __: str, fields: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
-    """The last processor: the line as the message, the fields beside it."""
+    """The last processor: passes the line as the message, and the fields separately."""
     extra = {"mcpconn": dict(fields)}
     traceback = fields.pop("exc_info", None)
     name = fields.pop("event")
@@ -42,9 +42,9 @@ logger = logging.getLogger("mcpconn")
 
 @cache
 def prepare() -> Any:
-    """structlog's logger. Made with the first connection: importing structlog takes as long as importing this
-    package, because it brings rich along where that is installed; and a program that only reads a
-    configuration writes no lines."""
+    """structlog's logger. It is created with the first connection: importing structlog takes as long as importing this
+    package, because it imports rich if that is installed, and a program that only reads a configuration logs
+    nothing."""
     import structlog
 
     return structlog.wrap_logger(
@@ -61,7 +61,7 @@ log: Any = _Log()
 
 
 def logs_answers() -> bool:
-    """Whether a call that was simply answered leaves a line."""
+    """Whether a successful call is logged."""
     return logger.isEnabledFor(logging.DEBUG)
 
 
@@ -112,15 +112,15 @@ def _log_change(change: Change) -> None:
 
 
 def _line(change: Change) -> tuple[int, str]:
-    """How much a transition matters to a person, and the name of its line."""
+    """The log level of a transition, and the name of its line."""
     if change.target is State.FAILED:
         return logging.ERROR, "connection.failed"
     if change.event is Event.ESTABLISHED:
         recovered = change.source is State.RECONNECTING
         return logging.INFO, "connection.recovered" if recovered else "connection.ready"
     if change.event is Event.ATTEMPT_FAILED:
-        # A server that is down for an hour while calls wait is dialled every second: the first attempts are told, and
-        # then each time their number has doubled.
+        # A server that is down for an hour while calls wait is dialled every second: the first attempts are logged, and
+        # then one each time their number has doubled.
         rare = change.attempt & (change.attempt - 1) == 0
         name = "connection.connecting" if change.source is State.CONNECTING else "connection.reconnecting"
         return logging.WARNING if rare else logging.DEBUG, name

@@ -1,4 +1,4 @@
-"""The keyword arguments that many methods share, defined once: a misspelt one is an error for type checkers."""
+"""The keyword arguments that many methods share, defined once, so that type checkers detect a misspelt one."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ PlainCallback = Callable[..., Any]
 
 
 class CallOptions(TypedDict, total=False):
-    """What every call takes."""
+    """Arguments of every call."""
 
     timeout: float | None
-    """Seconds for the whole call, waiting, reconnecting and retrying included. None: no limit. Not given: the
-    configuration's, or the policy's `call_timeout` (60 s)."""
+    """Seconds for the whole call, including waiting, reconnecting and retrying. None: no limit. Default: the
+    configuration's timeout, or the policy's `call_timeout` (60 s)."""
     idempotent: bool | None
-    """True: running this call twice does no harm, so it may be retried when its outcome is unknown. False: it is not.
-    None: the method and the tool's annotations say it."""
+    """True: running this call twice is harmless, so it may be retried when its outcome is unknown. False: it is not
+    harmless. None: the method and the tool's annotations decide."""
     wait: bool
     """False raises `NotReady` at once when the connection is not ready. Default: True."""
 
 
 class MetaOptions(CallOptions, total=False):
-    """What a request with `_meta` takes, too."""
+    """Additional arguments of a request with `_meta`."""
 
     meta: types.RequestParamsMeta | None
     """The request's `_meta`."""
 
 
 class ListOptions(MetaOptions, total=False):
-    """What a listing takes, too."""
+    """Additional arguments of a listing."""
 
     cursor: str | None
     """The page to list; None: the first."""
@@ -56,50 +56,52 @@ class ListOptions(MetaOptions, total=False):
 
 
 class RoundOptions(MetaOptions, total=False):
-    """What a request takes, too, that a modern server may answer with questions (`input_required`)."""
+    """Additional arguments of a request that a modern server may answer with questions (`input_required`)."""
 
     input_responses: types.InputResponses | None
     """The answers to the server's questions."""
     request_state: str | None
-    """What the server sent with its questions, to be returned with the answers."""
+    """The state that the server sent with its questions, to be returned with the answers."""
 
 
 class ReadOptions(RoundOptions, total=False):
-    """What `read_resource` takes, too."""
+    """Additional arguments of `read_resource`."""
 
     cache_mode: CacheMode
     """Whether the SDK's cache of results is used; see `mcp.client.caching`."""
 
 
 class ToolOptions(RoundOptions, total=False):
-    """What `call_tool` takes, too."""
+    """Additional arguments of `call_tool`."""
 
     max_total_timeout: float | None
-    """Each progress gives the call another `timeout` seconds, until it has taken so many in all. None: it does not."""
+    """Each progress notification gives the call another `timeout` seconds, up to this total. None: progress does not
+    extend the deadline."""
     read_timeout_seconds: float | None
     """Seconds that the SDK waits for the answer to one attempt."""
     progress_callback: ProgressFnT | None
-    """Told of progress. Progress proves that the call was running."""
+    """Called with progress. Progress proves that the call was running."""
 
 
 class SyncToolOptions(RoundOptions, total=False):
     """As `ToolOptions`, for plain functions."""
 
     max_total_timeout: float | None
-    """Each progress gives the call another `timeout` seconds, until it has taken so many in all. None: it does not."""
+    """Each progress notification gives the call another `timeout` seconds, up to this total. None: progress does not
+    extend the deadline."""
     read_timeout_seconds: float | None
     """Seconds that the SDK waits for the answer to one attempt."""
     progress_callback: ProgressFnT | PlainProgress | None
-    """Told of progress, in a worker thread if it is a plain function."""
+    """Called with progress, in a worker thread if it is a plain function."""
 
 
 class RequestOptions(CallOptions, total=False):
-    """What `request` takes, too."""
+    """Additional arguments of `request`."""
 
     progress_callback: ProgressFnT | None
-    """Told of progress."""
+    """Called with progress."""
     before: Callable[[], Awaitable[None]] | None
-    """Awaited each time immediately before the request is handed to the session."""
+    """Awaited immediately before each time the request is passed to the session."""
     rounds: bool
     """Answer a modern server's questions with the connection's callbacks."""
 
@@ -108,44 +110,45 @@ class SyncRequestOptions(CallOptions, total=False):
     """As `RequestOptions`, for plain functions."""
 
     progress_callback: ProgressFnT | PlainProgress | None
-    """Told of progress, in a worker thread if it is a plain function."""
+    """Called with progress, in a worker thread if it is a plain function."""
     before: Callable[[], Awaitable[None]] | None
-    """Awaited each time immediately before the request is handed to the session."""
+    """Awaited immediately before each time the request is passed to the session."""
     rounds: bool
     """Answer a modern server's questions with the connection's callbacks."""
 
 
 class ListenOptions(CallOptions, total=False):
-    """What `listen` takes, too."""
+    """Additional arguments of `listen`."""
 
     tools_list_changed: bool
     prompts_list_changed: bool
     resources_list_changed: bool
     resource_subscriptions: Sequence[str]
-    """URIs of the resources to be told about."""
+    """URIs of the resources to watch."""
 
 
 class _PlainClientOptions(TypedDict, total=False):
     client_info: types.Implementation | None
-    """What the client calls itself in the handshake."""
+    """The client's name and version in the handshake."""
     log_level: types.LoggingLevel | None
     """The level of the server's log messages."""
     sampling_capabilities: types.SamplingCapability | None
-    """What `sampling_callback` can do beyond plain messages."""
+    """The capabilities of `sampling_callback` beyond plain messages."""
     extensions: Sequence[ClientExtension] | None
-    """Extensions of the protocol that the client speaks."""
+    """Protocol extensions that the client supports."""
     input_required_max_rounds: int
-    """How often a server may answer one call with questions."""
+    """How many times a server may answer one call with questions."""
     raise_exceptions: bool
-    """Raise what a server in this process raises."""
+    """Raise the exceptions of a server in this process."""
     read_timeout_seconds: float | None
     """Seconds that the SDK waits for the answer to one attempt."""
     cache: CacheConfig | None
     """The SDK's cache of results."""
     mode: str
-    """How to agree on a protocol version: `auto`, `legacy`, or a modern version. An entry's own goes before."""
+    """How to negotiate the protocol version: `auto`, `legacy`, or a modern version. An entry's own `mode` overrides
+    it."""
     prior_discover: types.DiscoverResult | None
-    """What is known of a server whose version `mode` names."""
+    """What is known about a server whose version `mode` names."""
 
 
 if TYPE_CHECKING:
@@ -159,18 +162,18 @@ if TYPE_CHECKING:
 
 
 class ClientOptions(_PlainClientOptions, total=False):
-    """What is passed to every `mcp.Client` of a connection."""
+    """Arguments that are passed to every `mcp.Client` of a connection."""
 
     sampling_callback: SamplingCallback | None
-    """Samples from a language model for the server."""
+    """Answers sampling requests."""
     elicitation_callback: ElicitationCallback | None
-    """Asks the user for the server."""
+    """Answers elicitation requests."""
     list_roots_callback: Callable[[ConnectionContext], Awaitable[types.ListRootsResult | types.ErrorData]] | None
-    """Tells the server which folders it may use."""
+    """Answers requests for roots: the folders that the server may use."""
     logging_callback: Callable[[types.LoggingMessageNotificationParams], Awaitable[None]] | None
-    """Told of the server's log messages."""
+    """Called with the server's log messages."""
     message_handler: Callable[[IncomingMessage], Awaitable[None]] | None
-    """Told of every notification."""
+    """Called with every notification."""
 
 
 class SyncClientOptions(_PlainClientOptions, total=False):
@@ -184,24 +187,24 @@ class SyncClientOptions(_PlainClientOptions, total=False):
 
 
 class ManagerOptions(ClientOptions, total=False):
-    """What `Manager.from_file` takes beside the file."""
+    """Arguments of `Manager.from_file` besides the file."""
 
     policy: Policy | None
     """Timeouts and limits for all servers."""
     rules: Iterable[Rule]
-    """Rules of classification to be tried before the core's."""
+    """Classification rules that are tried before the core's."""
     clock: Clock | None
     """Time and randomness, for tests."""
 
 
 class SyncManagerOptions(SyncClientOptions, total=False):
-    """What `SyncManager.from_file` takes beside the file."""
+    """Arguments of `SyncManager.from_file` besides the file."""
 
     policy: Policy | None
     """Timeouts and limits for all servers."""
     rules: Iterable[Rule]
-    """Rules of classification to be tried before the core's."""
+    """Classification rules that are tried before the core's."""
     backend: str
     """The event loop of the background thread: `asyncio` or `trio`."""
     backend_options: dict[str, Any] | None
-    """Of `anyio.run`, such as `{"use_uvloop": True}`."""
+    """Options for `anyio.run`, such as `{"use_uvloop": True}`."""

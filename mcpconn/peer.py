@@ -1,4 +1,4 @@
-"""What the present session knows of its server: `mcp.Client`'s properties, as they are now."""
+"""Information about the current session's server: the current values of the properties of `mcp.Client`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mcpconn.runtime.session import Session
 
 
 class Peer:
-    """The server at the other end of the present session. It may be another one after the next reconnect."""
+    """The server of the current session. After a reconnect it may be a different one."""
 
     name: str
-    """What logs and errors call the connection."""
+    """The connection's name in logs and errors."""
     _home: Home | None
-    """The event loop it runs in; None before it was started."""
+    """The event loop that the connection runs in; None before it was started."""
     _lifecycle: Lifecycle
 
     def present(self) -> Session | None:
-        """The session that calls are issued on now."""
+        """The session on which calls are currently issued."""
         return self._lifecycle.session
 
     @property
@@ -43,11 +43,11 @@ class Peer:
         if self._home is None:
             raise self._not_entered()
         if (where := self._home.wrong_loop()) is not None:
-            # The events of one loop, waited for in another, wake nobody.
+            # Setting an event in one loop does not wake a task that waits for it in another.
             raise NotRunning(f"{self.name}: the connection cannot be used here: {where}")
 
     def _not_entered(self) -> NotRunning:
-        # In parentheses the SDK's words, which people look for.
+        # The parentheses contain the SDK's text, so that people can search for it.
         return NotRunning(
             f"{self.name}: enter the connection first: async with Connection(...) as connection "
             f"(Client must be used within an async context manager)"
@@ -55,7 +55,7 @@ class Peer:
 
     @property
     def session(self) -> ClientSession:
-        """The present session's `ClientSession`, for what has no method here. It is gone with its epoch.
+        """The current session's `ClientSession`, for requests that have no method here. It ends with its epoch.
 
         Raises:
             NotReady: there is none.
@@ -64,20 +64,20 @@ class Peer:
 
     @property
     def protocol_version(self) -> str:
-        """The protocol version of the present session."""
+        """The protocol version of the current session."""
         return self._client.protocol_version
 
     @property
     def server_info(self) -> types.Implementation | None:
-        """What the server calls itself."""
+        """The server's name and version."""
         return self._client.server_info
 
     @property
     def server_capabilities(self) -> types.ServerCapabilities:
-        """What the server can do."""
+        """The server's capabilities."""
         return self._client.server_capabilities
 
     @property
     def instructions(self) -> str | None:
-        """How the server wants to be used."""
+        """The server's instructions."""
         return self._client.instructions

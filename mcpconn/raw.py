@@ -1,4 +1,4 @@
-"""Requests that are passed on as they are: plain JSON out, plain JSON back. For gateways and protocol extensions."""
+"""Requests that are passed on unchanged: plain JSON in both directions. For gateways and protocol extensions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SAFE_METHODS = frozenset(
         "tools/list",
     }
 )
-"""Methods that change nothing (specification, server features): repeating one does no harm."""
+"""Methods that change nothing (specification, server features), so repeating one is harmless."""
 
 _RESULTS: Mapping[str, type[BaseModel]] = {
     "completion/complete": types.CompleteResult,
@@ -36,7 +36,7 @@ _RESULTS: Mapping[str, type[BaseModel]] = {
     "resources/read": types.ReadResourceResult,
     "tools/call": types.CallToolResult,
 }
-"""What a server answers if it does not ask for something first."""
+"""The server's answer, if it does not ask a question first."""
 
 _JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
@@ -59,8 +59,8 @@ async def send(
         client: The session's client.
         method: The JSON-RPC method.
         params: Its parameters, as JSON.
-        progress_callback: Told of progress.
-        rounds: Answer the questions of an `input_required` result with the client's own callbacks, and go on until
+        progress_callback: Called with progress.
+        rounds: Answer the questions of an `input_required` result with the client's own callbacks, and continue until
             the call is over (2026-07-28).
     """
     sent = dict(params) if params is not None else None
@@ -70,16 +70,16 @@ async def send(
             return driven.model_dump(by_alias=True, mode="json", exclude_none=True)
     if method == "tools/call" and sent is not None and "task" in sent:
         if client.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            # Its answer is the receipt of a task, which the SDK does not take for an answer.
+            # The answer is the receipt of a task, which the SDK does not accept as a result.
             return await send_unchecked(client.session, method, sent, progress_callback=progress_callback)
-        # The modern era has no such wish of the client's.
+        # In the modern era the client does not request a task.
         del sent["task"]
     request = _Request(method=method, params=sent)
     answer = await client.session.send_request(request, _JSON, progress_callback=progress_callback)  # type: ignore[type-var]
     modern = client.protocol_version in MODERN_PROTOCOL_VERSIONS
     if modern and method in _RESULTS and answer.get("resultType") != "input_required":
-        # The SDK's own check of results of this era takes any object, since each may be a question as well. What does
-        # not have its shape is no answer, and must not be passed on as one.
+        # The SDK's validation of results in this era accepts any object, because each may be a question. An object of
+        # the wrong form is not an answer and must not be passed on as one.
         _RESULTS[method].model_validate(answer, by_name=False)
     return answer
 
@@ -87,7 +87,7 @@ async def send(
 async def _driven(
     client: Client, method: str, params: dict[str, Any], progress_callback: ProgressFnT | None
 ) -> BaseModel | None:
-    """The same by the SDK's client, which drives the rounds; None for methods that have none."""
+    """The same through the SDK's client, which handles the rounds; None for methods without rounds."""
     meta = params.get("_meta")
     if method == "tools/call":
         return await client.call_tool(

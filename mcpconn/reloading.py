@@ -1,4 +1,4 @@
-"""What a configuration file changes in a running manager."""
+"""Applies a configuration file to a running manager."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def apply(manager: Manager, servers: Servers, *, keep: Container[str]) -> dict[str, list[str]]:
-    """Connect what is new, close what is gone, replace what has changed.
+    """Connect new servers, close removed ones, replace changed ones.
 
     Args:
-        manager: What to change.
-        servers: The servers of the file, the disabled ones included.
-        keep: Names of connections that belong to no file.
+        manager: The manager to change.
+        servers: The servers of the file, including disabled ones.
+        keep: Names of connections that are in no file.
 
     Returns:
         The names, under `added`, `removed`, `changed` and `unchanged`.

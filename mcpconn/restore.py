@@ -1,6 +1,8 @@
-"""What one session of a connection passes on to the next: tools, log level, subscribed resources, the catalogue.
+"""The state that one session of a connection passes on to the next: tools, log level, subscribed resources, the
+catalogue.
 
-The server forgets all of it with a session. `Restore` keeps it on this side, as `runtime.dialling.Carried` asks.
+The server forgets this state with the session. `Restore` keeps it on the client's side and implements
+`runtime.dialling.Carried`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from mcpconn.runtime.session import Session
 Request: TypeAlias = types.SetLevelRequest | types.SubscribeRequest
 
 UNUSABLE = (FailureKind.SESSION_EXPIRED, FailureKind.AUTH)
-"""Failures at the beginning of a session after which it is not worth keeping."""
+"""Failures at the beginning of a session after which the session is abandoned."""
 
 
 class Restore:
-    """Brings each new session into the state of the last one."""
+    """Restores the state of the last session in each new one."""
 
     def __init__(
         self,
@@ -40,9 +42,9 @@ class Restore:
         """
         Args:
             common: What all parts of the connection have in common.
-            catalog: Knows the tools, and lists again what is needed of a new session.
+            catalog: Knows the tools, and lists again what is needed on a new session.
             handler: The user's message handler.
-            send: Makes a request as a call of the connection, which reports its failures.
+            send: Makes a request as a call of the connection, so that its failures are reported.
             busy: Whether calls have waited for the session.
         """
         self._common = common
@@ -51,22 +53,22 @@ class Restore:
         self._send = send
         self._busy = busy
         self.log_level: types.LoggingLevel | None = None
-        """What the user has set (legacy era)."""
+        """The level that the user has set (legacy era)."""
         self.subscriptions: set[str] = set()
         """URIs of the resources that the user watches (legacy era)."""
         self._missing: list[Request] = []
-        """What the present session could not be told when it was opened."""
+        """State that could not be restored when the current session was opened."""
 
     async def before_calls(self, link: Link) -> None:
-        """Tell a new session, before calls are let through; they wait for this for the probe timeout at most.
+        """Restore the state on a new session before calls are issued; they wait at most for the probe timeout.
 
-        A server that refuses a subscription, or does not answer it, can still answer calls. So what cannot be
-        restored now is left for `beside_calls`.
+        A server that refuses a subscription, or does not answer it, may still answer calls. So state that cannot be
+        restored now is left to `beside_calls`.
 
         Raises:
             MCPError: the new session is gone already, or nothing can be sent on it.
         """
-        # In the modern era the first call may need headers that only a listing names.
+        # In the modern era the first call may need headers that are known only from a listing.
         link.restore_tools(tuple(self._catalog.tools.values()))
         self._missing = self._requests() if link.era == "legacy" else []
         with anyio.move_on_after(self._common.policy.probe_timeout):
@@ -81,13 +83,14 @@ class Restore:
                     self._missing.remove(request)
 
     async def beside_calls(self, session: Session) -> None:
-        """Try once more to tell the session what it could not be told at its beginning; then list what it offers."""
+        """Try once more to restore what could not be restored at the beginning of the session; then list what the
+        server offers."""
         missing, self._missing = self._missing, []
         for request in missing:
             try:
                 await self._send(request)
             except MCPError:
-                # It stays among the subscriptions, and the next session tries again.
+                # It remains among the subscriptions, and the next session tries again.
                 continue
         await self._catalog.first_listing(session, busy=self._busy())
 
@@ -97,7 +100,7 @@ class Restore:
             params = types.ResourceUpdatedNotificationParams(uri=uri)
             try:
                 await self._handler(types.ResourceUpdatedNotification(params=params))
-            except Exception as error:  # a handler is host code
+            except Exception as error:  # a handler is the host's code
                 self._common.journal.report("handler", error)
 
     def _requests(self) -> list[Request]:

@@ -1,7 +1,7 @@
-"""A JSON Schema for mcp.json, made from `ServerConfig`: editors complete and check the file with it.
+"""A JSON Schema for mcp.json, made from `ServerConfig`: editors use it to complete and check the file.
 
-One definition of each key: its type and its check are `ServerConfig`'s, its words the docstring there, and where the
-policy has the number, its default and its words are `Policy`'s.
+Each key is defined once: its type, check and description come from `ServerConfig`; the default and the description of a
+timeout or limit come from `Policy`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NOT_IN_FILES = frozenset({"name", "notes", "problem", "server", "http_transport", "options"})
 _POLICY_NAMES = {"timeout": "call_timeout"}
 _UNITS = ("timeout", "lifetime", "keepalive")
-"""What a name ends in that is a number of seconds."""
+"""Suffixes of the names of numbers of seconds."""
 _SPELLED: Mapping[str, tuple[str, str]] = {
     "env_file": ("a file with variables for `env`", "VS Code, Cursor"),
     "enabled": ("the opposite of `disabled`", "Codex, Goose, Gemini CLI"),
@@ -55,7 +55,7 @@ _SPELLED: Mapping[str, tuple[str, str]] = {
     "init_timeout": ("as `connect_timeout`", "LibreChat"),
     "request_timeout": ("as `timeout`", "others"),
 }
-"""Keys that are more than another name, in snake_case: what they mean, and who writes them."""
+"""Hosts' keys that are not merely a different name, in snake_case: their meaning, and the hosts that use them."""
 _SPELLED_BY: Mapping[str, str] = {
     "type": "VS Code, Claude Code, Cursor, Roo, opencode",
     "transport_type": "others",
@@ -121,14 +121,14 @@ def entry_schema() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
-        # Comments, as some write them into JSON.
+        # Keys that some people use for comments in JSON.
         "patternProperties": {"^(_|//|#|\\$)": {}},
         "additionalProperties": False,
     }
 
 
 def keys_table() -> str:
-    """Every key of our own, and every spelling of a host's, as tables in Markdown."""
+    """Every key of mcpconn, and every host's spelling of it, as tables in Markdown."""
     rows = [
         f"| `{key}` | {_type(found)} | {_default(key)} | {found['description'].splitlines()[0]} | {_hosts(key)} |"
         for key, found in _own().items()
@@ -147,7 +147,7 @@ def _hosts(key: str) -> str:
 
 
 def _own() -> dict[str, dict[str, Any]]:
-    """The keys of `ServerConfig` that a file may give, each with its schema."""
+    """The keys of `ServerConfig` that a file may contain, each with its schema."""
     made = TypeAdapter(ServerConfig).json_schema()["properties"]
     words, policy_words = _docstrings(ServerConfig), _docstrings(Policy)
     own: dict[str, dict[str, Any]] = {}
@@ -165,7 +165,7 @@ def _policy_name(key: str) -> str:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A key that may be left out need not be null as well."""
+    """An optional key need not also accept null."""
     kinds = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
     kept = {name: each for name, each in schema.items() if name not in ("anyOf", "default", "title")}
     return {**kept, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})} if kinds else kept
@@ -174,7 +174,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 _TEXTS = {"type": ["string", "number", "boolean"]}
 _MAPPING = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
 _MORE: Mapping[str, dict[str, Any]] = {
-    # In files, numbers and booleans are written where strings are meant.
+    # Files contain numbers and booleans in places that expect strings.
     "command": {"type": ["string", "array", "object"], "items": {"type": "string"}},
     "args": {"items": _TEXTS},
     "env": {"type": ["object", "array"], **{key: _MAPPING[key] for key in ("additionalProperties",)}},
@@ -214,7 +214,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def _default(key: str) -> str:
-    """What holds if the key is left out: the policy's number, if it has one."""
+    """The value if the key is omitted: the policy's number, if it has one."""
     item = {each.name: each for each in fields(ServerConfig)}[key]
     value = item.default if item.default is not MISSING else None
     number = {each.name: each for each in fields(Policy)}.get(_policy_name(key))
@@ -227,7 +227,7 @@ def _default(key: str) -> str:
 
 
 def _docstrings(cls: type) -> dict[str, str]:
-    """The string below each field: what it means, in one place."""
+    """The docstring below each field."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     return dict(_described(body.body))

@@ -1,9 +1,10 @@
-"""Authenticated encryption for what the gateway hands out and takes back: session ids, states, cursors, stored values.
+"""Authenticated encryption for data that the gateway gives to clients and accepts back: session ids, states, cursors,
+stored values.
 
-AES-256-GCM with a key for each purpose, derived from the ring's secrets with HKDF-SHA256 (RFC 5869). What is sealed for
-one purpose or context cannot be opened for another: both are bound in, the first by the key, the second as associated
-data. The first secret of the ring seals, every one of them opens: rotate with [old, new], then [new, old], each rolled
-out to all processes before the next.
+AES-256-GCM with a key for each purpose, derived from the ring's secrets with HKDF-SHA256 (RFC 5869). Data sealed for
+one purpose or context cannot be opened for another: the purpose is bound by the key, the context as associated data.
+The ring seals with its first secret and opens with any of them. To rotate secrets, roll out [old, new] to all
+processes, and then [new, old].
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from mcpconn.errors import ConfigError
 
 SHORTEST_SECRET = 32
-"""Bytes of a secret. An AES-256 key has as many."""
+"""Bytes of a secret: the length of an AES-256 key."""
 _FINGERPRINT = 4
-"""Bytes that say which secret sealed. Not secret; they spare trying every secret of the ring."""
+"""Bytes that identify the secret used. They are not secret, and avoid trying every secret of the ring."""
 _NONCE = 12
-"""Bytes of a random nonce, as GCM wants it (NIST SP 800-38D, 5.2.1.1)."""
+"""Bytes of a random nonce, as GCM requires (NIST SP 800-38D, 5.2.1.1)."""
 _TAG = 16
 """Bytes of GCM's tag."""
 
@@ -43,12 +44,12 @@ class NotSealedHere(Exception):
 
 
 class KeyRing:
-    """The secrets of a gateway. `repr` shows how many there are and nothing of them."""
+    """The secrets of a gateway. `repr` shows only their number."""
 
     def __init__(self, secrets_: Sequence[bytes]) -> None:
         """
         Args:
-            secrets_: Newest-sealing first; each at least `SHORTEST_SECRET` random bytes.
+            secrets_: The sealing one first; each at least `SHORTEST_SECRET` random bytes.
 
         Raises:
             ConfigError: there is none, one is too short, or one is given twice.
@@ -68,7 +69,7 @@ class KeyRing:
 
     @classmethod
     def ephemeral(cls) -> KeyRing:
-        """A ring that ends with the process: what it sealed is worth nothing afterwards."""
+        """A ring that exists only in this process: nothing that it sealed can be opened afterwards."""
         return cls([secrets.token_bytes(SHORTEST_SECRET)])
 
     def sealer(self, purpose: str) -> Sealer:
@@ -76,7 +77,7 @@ class KeyRing:
         return Sealer(self._secrets, purpose)
 
     def derived(self, purpose: str) -> list[bytes]:
-        """Keys of 32 bytes for another's use, one from each secret, in the ring's order."""
+        """Keys of 32 bytes for other uses, one derived from each secret, in the ring's order."""
         return [_derive(secret, purpose) for secret in self._secrets]
 
     def __repr__(self) -> str:
@@ -97,15 +98,15 @@ class Sealer:
         """Seal `content`.
 
         Args:
-            content: What only this gateway is to read.
-            context: What it belongs to, such as a principal; the same must be given to open it.
+            content: Data that only this gateway may read. context: The owner of the data, such as a principal; opening
+                requires the same context.
         """
         nonce = os.urandom(_NONCE)
         sealed = self._keys[self._sealing].encrypt(nonce, content, _bound(context))
         return base64.urlsafe_b64encode(self._sealing + nonce + sealed).rstrip(b"=").decode("ascii")
 
     def open(self, text: str, context: str = "") -> bytes:
-        """What `seal` was given.
+        """The content that was passed to `seal`.
 
         Raises:
             NotSealedHere: in every other case.
@@ -114,8 +115,8 @@ class Sealer:
             raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         except ValueError:
             raise NotSealedHere from None
-        # Only the one spelling that `seal` makes is taken: otherwise one id would have several texts, and a
-        # deleted one would live on under another.
+        # Only the exact spelling that `seal` produces is accepted. Otherwise one id would have several texts, and a
+        # deleted id would remain valid under another text.
         if len(raw) < _FINGERPRINT + _NONCE + _TAG or base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
             raise NotSealedHere
         key = self._keys.get(raw[:_FINGERPRINT])
@@ -129,21 +130,21 @@ class Sealer:
 
 
 def kept_ring(path: Path) -> tuple[KeyRing, bool]:
-    """The ring of the secret kept in a file, which is made if it is missing.
+    """The ring of the secret in a file, which is created if it is missing.
 
     Args:
-        path: The file: one secret in hexadecimal a line, readable by its owner alone.
+        path: The file: one secret in hexadecimal per line, readable only by its owner.
 
     Returns:
-        The ring, and whether the file was made now.
+        The ring, and whether the file was created by this call.
 
     Raises:
-        ConfigError: the file cannot be read or made, others can read it, or it holds no usable secret.
+        ConfigError: the file cannot be read or created, others can read it, or it contains no valid secret.
     """
     made = False
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # O_EXCL: of two processes that start at once, one makes the file and both use it.
+        # O_EXCL: if two processes start at once, one creates the file and both use it.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         pass
@@ -157,7 +158,7 @@ def kept_ring(path: Path) -> tuple[KeyRing, bool]:
 
 
 def given_ring(path: Path) -> KeyRing:
-    """The ring of secrets that an operator keeps in a file, which is never made or changed here.
+    """The ring of secrets in an operator's file, which mcpconn never creates or changes.
 
     The file may be another user's, readable by this process's group: that is how Kubernetes mounts a secret.
 
@@ -165,7 +166,7 @@ def given_ring(path: Path) -> KeyRing:
         path: The file: secrets in hexadecimal, one a line; the first seals.
 
     Raises:
-        ConfigError: the file cannot be read, others can read it, or it holds no usable secret.
+        ConfigError: the file cannot be read, others can read it, or it contains no valid secret.
     """
     return KeyRing(_read_secrets(path, given=True))
 
@@ -178,13 +179,14 @@ def _read_secrets(path: Path, *, given: bool = False) -> list[bytes]:
         reason = getattr(error, "strerror", None) or "it is not hexadecimal text"
         raise ConfigError(f"{path}: the sealing key cannot be read: {reason}", key="keys") from None
     foreign = given and os.name == "posix" and found.st_uid != os.geteuid()
-    # Of another's file, the group's right to read may be ours; its right to write is nobody's business.
+    # If the file belongs to another user, this process may need the group's read permission. Group write permission is
+    # never acceptable.
     if os.name == "posix" and found.st_mode & (0o037 if foreign else 0o077):
         raise ConfigError(f"{path}: others can read the sealing key; run: chmod 600 {path}", key="keys")
     try:
         return [bytes.fromhex(line) for line in lines]
     except ValueError:
-        # Nothing of the line is shown: it is a secret with a typing error.
+        # The line is not shown, because it is a secret with a typing error.
         raise ConfigError(f"{path}: a sealing key must be hexadecimal digits, one key a line", key="keys") from None
 
 

@@ -1,4 +1,4 @@
-"""What the connections of one manager have in common."""
+"""The state that the connections of one manager share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mcpconn.wire.watchdog import Watchdog
 
 
 class Shared:
-    """Limits, clock, rules, TLS context and replay budget. A `Connection` used alone has one of its own."""
+    """Limits, clock, rules, TLS context and replay budget. A `Connection` without a manager has its own."""
 
     def __init__(self, policy: Policy, *, clock: Clock | None = None, rules: Iterable[Rule] = ()) -> None:
         """

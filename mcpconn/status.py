@@ -1,4 +1,4 @@
-"""`status()`: a connection as plain data, ready for JSON. Nothing in it is secret."""
+"""`status()`: a connection as plain data that can be serialized as JSON. It contains no secrets."""
 
 from __future__ import annotations
 
@@ -44,18 +44,20 @@ TransitionStatus = TypedDict(
         "failure": "FailureStatus | None",
     },
 )
-"""A transition: when, on which epoch, from where to where, seconds before it, seconds until the next dial, and why."""
+"""A transition: the time, the epoch, the old and the new state, the seconds in the old state, the seconds until the
+next dial, and the reason."""
 
 
 class ServerStatus(TypedDict):
-    """What a server calls itself."""
+    """A server's name and version."""
 
     name: str
     version: str
 
 
 class ConnectionStatus(TypedDict):
-    """What `Connection.status()` returns. Times are seconds: `since` and `at` since 1970, all others spans."""
+    """The result of `Connection.status()`. Times are in seconds: `since` and `at` since 1970, all others are
+    durations."""
 
     name: str
     address: str
@@ -73,23 +75,23 @@ class ConnectionStatus(TypedDict):
     stream: StreamStatus | None
     """The session's event stream; None if there is none."""
     progress: str | None
-    """What a child that is being started is doing."""
+    """The progress of a child that is being started."""
     last_failure: FailureStatus | None
     stderr: list[str]
     """The last lines of a child's standard error, without secrets."""
     retry_in: float | None
     """Seconds until the next dial or probe; None if none is scheduled."""
     credentials: CredentialsStatus | None
-    """The kind of the credentials, and what they wait for. Not the credentials."""
+    """The kind of the credentials, and what they are waiting for; not the credentials themselves."""
     in_flight: int
     waiting: int
     counts: dict[str, int]
-    """How often each event, retry and outcome was seen."""
+    """How often each event, retry and outcome occurred."""
     transitions: list[TransitionStatus]
 
 
 ManagerStatus = dict[str, ConnectionStatus]
-"""What `Manager.status()` returns: the status of every connection, by name."""
+"""The result of `Manager.status()`: the status of every connection, by name."""
 
 
 def failure_status(failure: Failure | None) -> FailureStatus | None:
@@ -126,7 +128,7 @@ def connection_status(
     auth: RequestAuth | None,
     dialer: Dialer,
 ) -> ConnectionStatus:
-    """Everything an operator asks of one connection."""
+    """All information for operators about one connection."""
     session = lifecycle.session
     link: Any = session.link if session is not None else None
     stream: StreamRecord | None = link.stream if link is not None else None

@@ -1,4 +1,4 @@
-"""Metrics and traces through OpenTelemetry's API, which mcp brings along. Without an SDK they cost next to nothing.
+"""Metrics and traces through OpenTelemetry's API, a dependency of mcp. Without an SDK they cost almost nothing.
 
 | instrument | kind | attributes |
 |---|---|---|
@@ -33,10 +33,11 @@ from mcpconn.runtime.lifecycle import Lifecycle
 _tracer = trace.get_tracer("mcpconn")
 _meter = metrics.get_meter("mcpconn")
 _watched: WeakSet[Lifecycle] = WeakSet()
-"""Connections whose state the gauges tell, until they are closed. Weak: being measured keeps nothing alive."""
+"""Connections whose state the gauges report, until they are closed. Weak references, so that measuring does not keep a
+connection alive."""
 
 _traced = False
-"""Whether any call of this process was ever recorded as a span: looking for the present one takes time."""
+"""Whether any call of this process was ever recorded as a span, because looking up the current span takes time."""
 
 
 def _states(options: CallbackOptions) -> Iterable[Observation]:
@@ -68,13 +69,13 @@ _replays = _meter.create_counter("mcpconn.call.replays", description="calls retr
 
 def measuring() -> bool:
     """Whether calls are measured: a provider of metrics was set, or a call was recorded as a span."""
-    # The classes of OpenTelemetry's API itself, which are there until a provider is set, record nothing.
+    # The default classes of OpenTelemetry's API, used until a provider is set, record nothing.
     provider = type(metrics.get_meter_provider())
     return _traced or not provider.__module__.startswith("opentelemetry.metrics")
 
 
 class Meter:
-    """Turns one connection's notices into measurements."""
+    """Converts one connection's notices into measurements."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         _watched.add(lifecycle)
@@ -82,7 +83,7 @@ class Meter:
         self._lost: FailureKind | None = None
         self._lost_at = 0.0
         self._attributes: dict[tuple[str, str], tuple[dict[str, str], dict[str, str]]] = {}
-        """For each method and outcome, so that they are not made anew with every call."""
+        """Cached per method and outcome, so that they are not created for every call."""
 
     def __call__(self, notice: Notice) -> None:
         """Measure a notice. A listener of the connection's journal."""
@@ -119,7 +120,7 @@ class Meter:
     def _replay(self, replay: Replay) -> None:
         kind, delivery = replay.failure.kind.value, replay.failure.delivery.value
         _replays.add(1, {"connection": replay.server, "method": replay.method, "kind": kind, "delivery": delivery})
-        # The notice is given in the call's own context, where its span is the current one.
+        # The notice is delivered in the call's own context, in which its span is the current one.
         trace.get_current_span().add_event(
             "mcpconn.replay",
             {"kind": kind, "delivery": delivery, "why": replay.failure.summary, "epoch": replay.epoch},
@@ -150,7 +151,7 @@ class Meter:
 
 
 def start_span(server: str, method: str, target: str | None) -> Span | None:
-    """A span for one call; None where nobody records any, so that nothing more need be done."""
+    """A span for one call; None if spans are not recorded."""
     name = f"mcpconn {method} {target}" if target else f"mcpconn {method}"
     span = _tracer.start_span(name, kind=SpanKind.CLIENT)
     if not span.is_recording():
@@ -163,5 +164,5 @@ def start_span(server: str, method: str, target: str | None) -> Span | None:
 
 
 def within(span: Span) -> Any:
-    """Make `span` the current one for a block, and end it there. The connection has said what went wrong."""
+    """Make `span` the current one for a block, and end it there. The connection has already recorded any error."""
     return trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False)

@@ -1,4 +1,4 @@
-"""TLS settings of one server: a CA of its own, a client certificate, or no verification at all."""
+"""TLS settings of one server: its own CA, a client certificate, or no verification."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx2
 
 @dataclass(frozen=True)
 class TlsSettings:
-    """What an entry says otherwise than the rest of the program."""
+    """The settings in which an entry differs from the rest of the program."""
 
     verify: bool = True
     ca_file: str | None = None
@@ -24,7 +24,7 @@ class TlsSettings:
         """A context with these settings.
 
         Raises:
-            ValueError: a file cannot be read, or is not what it should be. The text names the file.
+            ValueError: a file cannot be read, or has the wrong content. The text names the file.
         """
         if not self.verify:
             context = httpx2.create_ssl_context(verify=False)
@@ -48,7 +48,7 @@ class TlsSettings:
         try:
             context.load_verify_locations(cafile=self.ca_file)
         except OSError as error:
-            # An ssl.SSLError is one too, and has no words for people.
+            # An ssl.SSLError is an OSError too, and its text is not meant for people.
             raise ValueError(f"ca_file {self.ca_file}: {_why(error, 'not a file of certificates in PEM')}") from None
 
     def _load_client(self, context: ssl.SSLContext) -> None:
@@ -68,8 +68,8 @@ def _why(error: OSError, otherwise: str) -> str:
 
 
 class OwnContext:
-    """The context of one connection. Files that have been replaced since the last connect are read again: client
-    certificates that live for an hour are, many times in the life of a connection."""
+    """The context of one connection. Files that have been replaced since the last connect are reread: a client
+    certificate that is valid for an hour is replaced many times during a connection."""
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
@@ -77,11 +77,11 @@ class OwnContext:
         self._seen: tuple[float | None, ...] = ()
 
     def __call__(self) -> ssl.SSLContext:
-        """The context to connect with now.
+        """The context for the next connect.
 
         Raises:
-            ValueError: as `TlsSettings.context`, the first time. Later, files that cannot be read are in the middle of
-                being replaced, and what was read before stands.
+            ValueError: as `TlsSettings.context`, the first time. Later, unreadable files are assumed to be in the
+                process of being replaced, and the previous content is used.
         """
         settings = self._settings
         seen = tuple(_modified(path) for path in (settings.ca_file, settings.client_cert, settings.client_key))
@@ -89,7 +89,7 @@ class OwnContext:
             self._context = settings.context()
         elif seen != self._seen:
             with suppress(ValueError):
-                # Into the context that is there: an HTTP library may hold it.
+                # Load them into the existing context, because an HTTP library may hold a reference to it.
                 settings._load_ca(self._context)
                 settings._load_client(self._context)
         self._seen = seen

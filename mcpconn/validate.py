@@ -1,7 +1,7 @@
-"""Settings that check themselves: frozen dataclasses on pydantic, with errors for people.
+"""Self-validating settings: frozen dataclasses based on pydantic, with readable errors.
 
-pydantic's own error quotes the value, and a value may be a token in the wrong place. So each one is rebuilt as a
-`ConfigError` that names the server, the key and the fix, and shows nothing of what was given.
+pydantic's own error quotes the value, which may be a token in the wrong place. So each error is converted to a
+`ConfigError` that names the server, the key and the fix, and does not show the value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ C = TypeVar("C", bound=type)
 
 _CONFIG = ConfigDict(strict=True, hide_input_in_errors=True, arbitrary_types_allowed=True, extra="forbid")
 NEVER = float("inf")
-"""A number of seconds that is no limit at all; `false` in a file."""
+"""The number of seconds that means "no limit"; `false` in a file."""
 
 
 def _unless_false(value: Any) -> Any:
@@ -40,9 +40,9 @@ Limit = Annotated[
 ]
 """A duration, or False for "never"."""
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-"""A number that is no duration."""
+"""A number that is not a duration."""
 Count = Annotated[int, Field(gt=0)]
-"""How many of something."""
+"""A count."""
 
 
 def _clean(text: str) -> str:
@@ -57,12 +57,12 @@ def _clean(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_clean)]
-"""A string that an operating system takes: without NUL, and with no lone surrogates."""
+"""A string that an operating system accepts: without NUL and without lone surrogates."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, Field))
 def settings(cls: C) -> C:
-    """Make a class a frozen dataclass that is checked when it is made. Unknown and wrong values are a `ConfigError`.
+    """Make a class a frozen dataclass that is validated on creation. Unknown and wrong values are a `ConfigError`.
 
     A check of one's own raises `ValueError` with what is wrong, as in "must be a list" (in a field's validator), or a
     `ConfigError` (in `__post_init__`). If the class has an attribute `name`, the error names that server.
@@ -82,14 +82,14 @@ def settings(cls: C) -> C:
 
 
 def explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> ConfigError:
-    """The `ConfigError` for what pydantic found."""
+    """The `ConfigError` for pydantic's error."""
     found: list[tuple[str | None, str]] = []
     errors = error.errors(include_url=False, include_context=True)
     for each in errors:
         if each["type"] == "literal_error" and any(
             other is not each and other["loc"][:1] == each["loc"][:1] for other in errors
         ):
-            # One arm of a union. The other one, a number, says what is usual.
+            # One member of a union. The error of the other member, a number, describes the usual value.
             continue
         cause = each.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):
@@ -105,7 +105,7 @@ def explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> Con
 
 
 def _words(error: Any, cls: type) -> str:
-    """What is wrong with one field, and what it must be."""
+    """The problem with one field, and the expected value."""
     kind, location = error["type"], error["loc"]
     if kind == "unexpected_keyword_argument":
         return unknown_key(str(location[0]), [item.name for item in fields(cls)])
@@ -114,7 +114,7 @@ def _words(error: Any, cls: type) -> str:
         return f"{location[0]}: a name must be a string, not {type(error['input']).__name__}"
     if kind == "value_error":
         said = str(error["ctx"]["error"])
-        # "must be ...", "is not ...": the key is the subject. What is a sentence of its own follows a colon.
+        # In "must be ..." and "is not ...", the key is the subject. A complete sentence follows a colon.
         return f"{where} {said}" if said.startswith(_VERBS) else f"{where}: {said}"
     what = _MUST.get(kind)
     if kind in ("float_type", "int_type", "greater_than", "finite_number"):
@@ -129,7 +129,7 @@ def _words(error: Any, cls: type) -> str:
 
 
 _ARMS = ("constrained-float", "float")
-"""What pydantic adds to the place of an error to say which arm of a union it means."""
+"""What pydantic appends to an error's location to identify a member of a union."""
 _VERBS = ("must ", "is ", "contains ", "needs ")
 _MUST = {
     "string_type": "must be a string",
@@ -156,26 +156,26 @@ def _number_words(kind: str, given: Any) -> str:
 
 
 def check_timeout(timeout: object, what: str = "timeout") -> None:
-    """Return if `timeout` can be a caller's time limit: a number of seconds, or None for no limit.
+    """Check that `timeout` is a valid time limit: a number of seconds, or None for no limit.
 
-    Every limit ends up in arithmetic with the event loop's clock. A value that breaks it (10**400 has no float, NaN
-    compares as false) would raise in the task that owns a connection, and not where it was given. Zero is allowed: a
-    caller that passes on what is left of its own time limit may have none left.
+    Every limit is used in arithmetic with the event loop's clock. A value that breaks it (10**400 has no float, NaN
+    compares as false) would raise in the task that owns a connection, not in the call that passed it. Zero is allowed,
+    because a caller that passes on the rest of its own time limit may have none left.
 
     Raises:
-        ConfigError: it is no such number; negative, or not finite.
+        ConfigError: it is not a number, negative, or not finite.
     """
     if timeout is None:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        # Not shown: what is no number may be a token in the wrong place.
+        # The value is not shown: if it is not a number, it may be a token in the wrong place.
         raise ConfigError(f"{what} must be a number of seconds, not a {type(timeout).__name__}", key=what)
     if not 0 <= timeout <= sys.float_info.max:
         raise ConfigError(f"{what} must be zero or more seconds and finite; None is no limit", key=what)
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """What to say about a key that there is none of."""
+    """The message for an unknown key."""
     close = get_close_matches(key, known, n=1)
     return f"unknown key {key!r}; " + (f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}")
 

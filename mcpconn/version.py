@@ -1,3 +1,3 @@
-"""The version: the build reads it here, and so does everything that shows it, installed or not."""
+"""The version. The build and all code that shows the version read it here, whether or not the package is installed."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""The pure core: tables and functions with no I/O, no clock and no randomness of their own.
+"""The pure core: tables and functions without I/O, clock or randomness.
 
-Everything a function here needs is an argument; everything it concludes is its result.
+Functions receive everything that they need as arguments, and return everything that they decide.
 """
 
 from mcpconn.core.backoff import Backoff, ReplayBudget

@@ -1,8 +1,8 @@
 """The record of one attempt at a call: the wire fills it in, the runtime reads it.
 
-It travels in a context variable. The SDK's transports run each outgoing message in its sender's context,
-so the HTTP client far below finds the record of the call it serves. A server never sees any of it, and so
-cannot forge it: evidence does not travel in messages.
+It travels in a context variable. The SDK's transports run each outgoing message in its sender's context, so the HTTP
+client finds the record of the call that it serves. Evidence never travels in messages, so a server cannot see or forge
+it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from contextvars import ContextVar
 from mcpconn.core.failures import Era, Evidence, Phase
 
 NOT_PROCESSED = frozenset({301, 307, 308})
-"""Redirects that say "this URL is not the place": the request was not processed (RFC 9110, 15.4.2, 15.4.8, 15.4.9).
-After 302 and 303 the outcome is unknown: that is how a server answers what it has done already (15.4.3, 15.4.4)."""
+"""Redirects that mean that the request was not processed at this URL (RFC 9110, 15.4.2, 15.4.8, 15.4.9).
+After 302 and 303 the outcome is unknown, because a server may answer so after it has processed the request (15.4.3,
+15.4.4)."""
 
 
 class Attempt:
-    """What happened to one attempt. The fields are those of `Evidence`, about the attempt's latest request.
+    """The record of one attempt. The fields are those of `Evidence`, for the attempt's latest request.
 
-    One attempt can take several requests: a message is sent again after a redirect or by an auth flow, and one call
-    can take several messages. The record is about one of them at a time (`start`, `start_request`), and `earlier`
-    remembers what those before it may have done.
+    One attempt can take several requests: a message is sent again after a redirect or by an auth flow, and one call can
+    take several messages. The record describes one of them at a time (`start`, `start_request`), and `earlier` counts
+    previous ones that may have run something.
     """
 
     __slots__ = (
@@ -53,26 +54,26 @@ class Attempt:
     ) -> None:
         """
         Args:
-            phase: What the attempt is for.
-            era: The session's era, where it is known.
-            written: False where every request passes a stream that says when it is written; None where
-                nobody will say, as in process.
-            unsafe: Running it twice may do harm. See the attribute.
+            phase: The purpose of the attempt.
+            era: The session's era, if known.
+            written: False if every request passes through a stream that reports when it is written; None if nothing
+                reports it, as for a server in this process.
+            unsafe: Running it twice may be harmful. See the attribute.
         """
         self.phase: Phase = phase
         self.era: Era | None = era
         self.progressed = False
-        """Something came for the call before its answer (progress, a log message, an event id, a question of the
-        server's), or may have: the call was running."""
+        """Something arrived for the call before its answer (progress, a log message, an event id, a question), or may
+        have arrived: the call was running."""
         self.extend: Callable[[], None] | None = None
-        """Gives the call more time, if progress does."""
+        """Extends the call's deadline, if progress extends it."""
         self.unsafe = unsafe
-        """A tool is called that neither its caller nor its annotations declare idempotent. Its request needs a socket
-        on which no other response can be waiting: one that is fresh, or was in use a moment ago."""
+        """The attempt calls a tool that neither its caller nor its annotations declare idempotent. Its request needs a
+        socket on which no other response can be pending: a fresh one, or one that was in use a moment ago."""
         self.has_result = False
-        """The tool's result has been read: an error raised after that is no reason to call again."""
+        """The tool's result has been read: an error that is raised afterwards is no reason to retry."""
         self.earlier = 0
-        """Requests before the latest one that were not refused. What an earlier one did is done."""
+        """The number of requests before the latest one that were not refused, and so may have run something."""
         self.started = False
         self._clear(written)
 
@@ -92,25 +93,25 @@ class Attempt:
         """The server answered the latest request, with a result or an error."""
 
     def start(self) -> None:
-        """A message is about to be sent: what is noted from here on is about that one."""
+        """Called before a message is sent: later notes concern this message."""
         self._leave_behind()
         self._clear(written=False)
 
     def start_request(self, *, session_sent: bool, written: bool | None) -> None:
-        """An HTTP request that carries the message is about to be made: what is noted from here on is about it.
+        """Called before an HTTP request for the message is made: later notes concern this request.
 
         Args:
             session_sent: Whether it carries a session id.
-            written: False if the transport will say when the first byte leaves, None if it will not.
+            written: False if the transport reports when the first byte is sent, None if it does not.
         """
         self._leave_behind()
         self._clear(written=written)
         self.session_sent = session_sent
 
     def _leave_behind(self) -> None:
-        """Count the request that the record is about, unless it is certain that it ran nothing."""
+        """Count the recorded request, unless it certainly ran nothing."""
         status = self.http_status or 0
-        # 408 is no refusal: the server may have begun. Nor is 5xx, whatever the body says.
+        # 408 is not a refusal, because the server may have begun. Neither is 5xx, regardless of the body.
         refused = (400 <= status < 500 and status != 408) or status in NOT_PROCESSED
         if self.code is not None and status < 400:
             refused = True
@@ -120,12 +121,12 @@ class Attempt:
 
     @property
     def failed(self) -> bool:
-        """Whether the wire itself saw the latest request fail."""
+        """Whether the wire layer itself observed that the latest request failed."""
         status = self.http_status or 0
         return self.exception is not None or status >= 300 or status == 202
 
     def evidence(self) -> Evidence:
-        """What is known now."""
+        """The evidence so far."""
         return Evidence(
             exception=self.exception,
             code=self.code,
@@ -144,4 +145,4 @@ class Attempt:
 
 
 ATTEMPT: ContextVar[Attempt | None] = ContextVar("mcpconn_attempt", default=None)
-"""The attempt that the present code works for."""
+"""The attempt that the current code runs for."""

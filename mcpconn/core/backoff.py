@@ -1,4 +1,4 @@
-"""How long to wait before the next dial, and how many replays a manager can afford."""
+"""The wait before the next dial, and the budget of replays of a manager."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Dice(Protocol):
-    """Where jitter comes from: a `random.Random`, or a test's own. The core throws none itself."""
+    """The source of jitter: a `random.Random`, or a test's own. The core has no randomness of its own."""
 
     def random(self) -> float:
         """A number from 0 to 1."""
@@ -17,8 +17,8 @@ class Dice(Protocol):
 class Backoff:
     """Exponential backoff with jitter, as in gRPC's connection-backoff document.
 
-    gRPC's figures are 1 s, factor 1.6, jitter 0.2, maximum 120 s; the ceiling here is half of that because
-    a person is usually waiting.
+    gRPC's figures are 1 s, factor 1.6, jitter 0.2, maximum 120 s; the maximum here is half of that, because usually a
+    person is waiting.
     """
 
     initial: float = 1.0
@@ -34,14 +34,14 @@ class Backoff:
         """Seconds to wait before attempt number `attempt`.
 
         Args:
-            attempt: How many attempts have failed in a row. 0 means none, and no wait.
-            rng: Where the jitter comes from.
-            floor: Seconds the server asked for (Retry-After); the result is never below it.
-            ceiling: Seconds the delay may not exceed before jitter, where waiting longer serves nobody.
+            attempt: The number of consecutive failed attempts. 0 means none, and no wait.
+            rng: The source of the jitter.
+            floor: Seconds that the server asked for (Retry-After); the result is never less.
+            ceiling: The maximum delay in seconds, before jitter, if a longer wait is useless.
         """
         if attempt <= 0:
             return max(0.0, floor or 0.0)
-        # The exponent is capped: 1.6 ** 1600 is no float, and the maximum was reached long before.
+        # The exponent is capped because 1.6 ** 1600 overflows; the maximum is reached long before.
         seconds = min(self.maximum, self.initial * self.factor ** min(attempt - 1, 64))
         if ceiling is not None:
             seconds = min(seconds, ceiling)
@@ -50,10 +50,10 @@ class Backoff:
 
 
 class ReplayBudget:
-    """Stops replays from becoming a storm: a share of the calls, plus a small reserve.
+    """Limits replays to a share of the calls plus a small reserve, to prevent retry storms.
 
-    It counts only replays of calls whose outcome is unknown. Replaying what was never sent, or what was
-    refused before it ran, adds no work to a server and is free, as in gRPC.
+    It counts only replays of calls whose outcome is unknown. Replaying a call that was never sent, or that was refused
+    before it ran, adds no work for a server and is free, as in gRPC.
     """
 
     __slots__ = ("_balance", "_maximum", "_ratio")
@@ -62,8 +62,8 @@ class ReplayBudget:
         """
         Args:
             ratio: Replays earned by each call. 0.2 allows a fifth of the calls to be replayed.
-            reserve: Replays that are there before the first call was made.
-            maximum: The most that can be saved up, so that a busy day does not pay for a bad night.
+            reserve: Replays that are available before the first call.
+            maximum: The maximum balance, so that long periods without replays do not accumulate a large budget.
         """
         self._ratio = ratio
         self._balance = reserve
@@ -71,16 +71,16 @@ class ReplayBudget:
 
     @property
     def balance(self) -> float:
-        """Replays that could be made now. Never negative."""
+        """The replays that are available now. Never negative."""
         return self._balance
 
     def deposit(self) -> None:
-        """A call was made."""
+        """Record a call."""
         balance = self._balance + self._ratio
         self._balance = balance if balance < self._maximum else self._maximum
 
     def withdraw(self) -> bool:
-        """Take one replay; False, and nothing taken, where the budget is spent."""
+        """Take one replay from the budget. Returns False, and takes nothing, if the budget is spent."""
         if self._balance < 1:
             return False
         self._balance -= 1

@@ -18,13 +18,12 @@ def classify(
 
     Args:
         evidence: What was observed.
-        rules: Tried in order. Where none matches, the rules of the core are tried after them, of which the
-            last matches everything.
-        redact: Hides secrets in what goes into the summary.
+        rules: Tried in order. If none matches, the core's rules follow; the last of them matches everything.
+        redact: Replaces secrets in the summary.
     """
     seen = Seen(evidence)
     rule = next(rule for rule in (*rules, *DEFAULT_RULES) if rule.matches(seen))
-    # A cancellation wins over a user's rule too: it is never a fault of the connection.
+    # A cancellation takes precedence over users' rules too, because it is never a failure of the connection.
     if seen.cancelled:
         rule = CANCELLATION[0]
     return Failure(

@@ -5,13 +5,11 @@ On a ready connection (`decide`):
     SESSION_EXPIRED, TRANSPORT_LOST   lost if it is proof, else suspected
     AUTH, 401                         lost if credentials can be refreshed (the supervisor refreshes once, then
                                       dials), else suspected
-    APPLICATION                       nothing if it is plainly the call's own, and the first error in a row;
-                                      else suspected
-    RATE_LIMITED, CANCELLED           nothing
-    all others                        suspected
+    APPLICATION                       nothing if it clearly concerns the call only, and is the first error in a row;
+    else suspected RATE_LIMITED, CANCELLED           nothing all others                        suspected
 
-Servers refuse a session that they have forgotten in more ways than any list has. So every answer that is not
-plainly the application's own makes the session suspect, and so does nothing but errors.
+Servers refuse forgotten sessions in more ways than any list can contain. So every answer that is not clearly the
+application's own makes the session suspect, and so do consecutive errors.
 
 The probe of a suspected session (`decide_probe`), a session that is lost (`decide_loss`) and a failed dial
 (`decide_dial`) have rules of their own.
@@ -28,17 +26,17 @@ from mcpconn.core.states import Event, State
 PATIENCE = 30.0
 """Seconds of failed dialling before a connection is called failed."""
 MIN_ATTEMPTS = 3
-"""Dials that must have failed by then: with slow dials, 30 s may be only one."""
+"""The minimum number of failed dials before that: slow dials may make only one attempt in 30 s."""
 SUSPICION_INTERVAL = 3.0
-"""Seconds from one probe of a suspected session to the next, on one connection. With probes that end in 5 s, a
-session that the server refuses is found out within 10 s, and a healthy server whose tool fails again and again is
-asked 20 times a minute at most."""
+"""Seconds between probes of a suspected session, on one connection. With probes that end within 5 s, a session that the
+server refuses is detected within 10 s, and a healthy server whose tool keeps failing is probed at most 20 times a
+minute."""
 ERRORS_IN_A_ROW = 2
-"""Errors without a result between them that make a session suspect, even if each is plainly the application's."""
+"""The number of consecutive errors that make a session suspect, even if each is clearly the application's."""
 
 RETURNED_LIMIT = 1.0
-"""Seconds for the probe of a child whose process has returned while its output is open: a launcher may have left
-the real server behind, and that one answers at once."""
+"""Seconds for the probe of a child whose process has returned while its output is open: a launcher may have exited
+after starting the real server, which answers at once."""
 
 _LOSING = frozenset({FailureKind.SESSION_EXPIRED, FailureKind.TRANSPORT_LOST})
 _HARMLESS = frozenset({FailureKind.RATE_LIMITED, FailureKind.CANCELLED})
@@ -50,7 +48,7 @@ def _forbidden(failure: Failure) -> bool:
 
 
 def is_plain(failure: Failure, *, errors_in_a_row: int = 1) -> bool:
-    """Whether a call that failed says nothing about its session.
+    """Whether a failed call is no evidence against its session.
 
     Args:
         failure: Why the call failed.
@@ -62,13 +60,13 @@ def is_plain(failure: Failure, *, errors_in_a_row: int = 1) -> bool:
 
 
 def decide(state: State, failure: Failure, *, refreshable: bool = False, errors_in_a_row: int = 1) -> Event | None:
-    """The event that a failed call, or a sign from an idle transport, causes. None if it causes none.
+    """The event that follows from a failed call, or from a failure of an idle transport. None if there is none.
 
-    Only a ready connection is affected: in every other state the supervisor is at work already, and in
-    `closed` nothing matters any more.
+    Only a ready connection is affected: in every other state the supervisor is already working, and in `closed` nothing
+    can change.
 
     Args:
-        state: The connection's state. A failure of an old epoch must not be brought here at all.
+        state: The connection's state. Do not call this for a failure of an old epoch.
         failure: What happened.
         refreshable: Whether there are credentials that could be refreshed.
         errors_in_a_row: Calls on the session that failed since the last result, this one included.
@@ -85,19 +83,19 @@ def decide(state: State, failure: Failure, *, refreshable: bool = False, errors_
 def decide_probe(
     failure: Failure, *, refreshable: bool = False, proven: bool = True, known: bool = True, last: bool = True
 ) -> Event | None:
-    """The event that a failed request of a probe causes. None: the server knows the session.
+    """The event that follows from a failed request of a probe. None: the server knows the session.
 
-    A request that is refused, or not answered, is the proof that the suspicion lacked, if this server has ever
-    answered the same request. Otherwise it says little: not every server knows `ping`. Then it is still
-    `suspected`, and another request decides.
+    A request that is refused, or not answered, is proof if this server has ever answered the same request. Otherwise it
+    is weak evidence, because not every server supports `ping`. The session then remains `suspected`, and another
+    request decides.
 
     Args:
         failure: Why the request failed.
         refreshable: Whether there are credentials that could be refreshed.
-        proven: A call or a probe succeeded on this session. If not, credentials that were good enough for
-            its handshake and are refused now are a person's business: another dial would end the same way.
+        proven: A call or a probe succeeded on this session. If not, and the credentials were accepted for its handshake
+            but are refused now, a person has to act: another dial would end the same way.
         known: The same request was answered before, on a session of this connection.
-        last: There is no other request to ask with.
+        last: There is no other request to probe with.
     """
     if failure.kind in _HARMLESS:
         return None
@@ -112,7 +110,7 @@ def decide_probe(
 
 
 def is_refusal(failure: Failure) -> bool:
-    """Whether an error says that the session is not known, before anything was run."""
+    """Whether an error says that the session is unknown, before anything was run."""
     return failure.kind is FailureKind.SESSION_EXPIRED and failure.delivery is Delivery.REJECTED
 
 
@@ -122,14 +120,14 @@ def is_lost_session(failure: Failure) -> bool:
 
 
 def probe_limit(failure: Failure) -> float | None:
-    """Seconds that a probe may take for this suspicion, and it does not wait; None: the policy says."""
+    """Seconds for a probe of this suspicion, which then starts at once; None: the policy's timeout applies."""
     return RETURNED_LIMIT if Seen(failure.evidence).told("transport_ended") is False else None
 
 
 def refused(failure: Failure) -> Failure:
-    """A probe's failure as the reason why its session is lost: the server refuses the session itself.
+    """Converts a probe's failure to the reason for the loss of its session: the server refuses the session itself.
 
-    What is known of the server stays what it is: that nobody can be reached, or that credentials are refused.
+    Failures that concern the server stay unchanged: that it cannot be reached, or that it refuses the credentials.
     """
     if failure.kind is FailureKind.SESSION_EXPIRED:
         return replace(failure, proof=True)
@@ -146,11 +144,11 @@ def decide_loss(
 
     Args:
         failure: Why the session was lost.
-        useless: Sessions in a row, this one included, on which calls were made and none succeeded. Each counts
-            as a failed attempt: a server that shakes hands and then refuses every call is of no use.
-        elapsed: Seconds since the last session was lost on which a call had succeeded.
-        patience: Seconds of failing that are bearable, and the longest wait that a server can ask for.
-        min_attempts: Sessions that must have been useless before patience counts.
+        useless: Consecutive sessions, including this one, on which calls were made but none succeeded. Each counts as a
+            failed attempt, because a server that accepts the handshake and then refuses every call is useless.
+        elapsed: Seconds since the loss of the last session on which a call had succeeded.
+        patience: Seconds of failure that are tolerated, and the longest wait that a server may ask for.
+        min_attempts: The minimum number of useless sessions before patience applies.
     """
     spent = useless >= min_attempts and elapsed >= patience
     return Event.GIVE_UP if spent or _asks_too_much(failure, patience) else Event.LOST
@@ -171,14 +169,14 @@ def decide_dial(
 
     Args:
         failure: Why the dial failed.
-        attempts: Dials failed in a row, this one included.
+        attempts: Consecutive failed dials, including this one.
         elapsed: Seconds since the session was lost, or since the first dial.
-        worked: A session of this same configuration has been up before. What worked is not misconfigured:
-            a web page or a missing program is a deployment in progress until patience is spent.
-        half_open: This dial probed a failed connection. It gives up again at once.
-        refreshable: Credentials have not been refreshed for this refusal yet, and can be.
-        patience: Seconds of failing that are bearable, and the longest wait that a server can ask for.
-        min_attempts: Dials that must have failed before patience counts.
+        worked: A session of this same configuration existed before. A configuration that worked is not wrong: a web
+            page or a missing program counts as a deployment in progress until patience is spent.
+        half_open: This dial probed a failed connection, which gives up again at once.
+        refreshable: Credentials can be refreshed, and have not yet been refreshed for this refusal.
+        patience: Seconds of failure that are tolerated, and the longest wait that a server may ask for.
+        min_attempts: The minimum number of failed dials before patience applies.
     """
     if failure.kind is FailureKind.AUTH:
         return Event.ATTEMPT_FAILED if refreshable and not _forbidden(failure) else Event.GIVE_UP
@@ -192,20 +190,20 @@ def decide_dial(
 
 
 def _asks_too_much(failure: Failure, patience: float) -> bool:
-    """Whether the server asks for a wait (Retry-After) that no caller should sit through."""
+    """Whether the server asks for a wait (Retry-After) that is too long for callers."""
     return failure.retry_after is not None and failure.retry_after > patience
 
 
 def needs_person(failure: Failure, *, worked: bool = False) -> bool:
-    """Whether a connection that failed so waits for `reconnect()` or new credentials instead of a cool-down."""
+    """Whether a connection with this failure waits for `reconnect()` or new credentials instead of a cool-down."""
     return failure.kind is FailureKind.AUTH or (failure.kind in _FOR_PEOPLE and not worked)
 
 
 def confirmed(failure: Failure, lost: Failure | None) -> Failure:
-    """A call's failure, once it is known what became of its session. Only its delivery can change, to unknown.
+    """A call's failure after the fate of its session is known. Only its delivery can change, to unknown.
 
-    An error that names a session is that session's refusal if the session was lost for its own sake, and the
-    error says nothing else. Then the server spoke before anything ran. The sentence of a tool says more.
+    An error that names a session counts as a refusal if the session was then proved lost, and the error's text consists
+    of the refusal only. In that case the server answered before anything ran. The text of a tool's error says more.
 
     Args:
         failure: Why the call failed.

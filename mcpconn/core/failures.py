@@ -1,4 +1,4 @@
-"""What is known about something that went wrong: `Evidence` as it was seen, `Failure` as it is understood."""
+"""`Evidence` is what was observed of an error; `Failure` is its classification."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from enum import Enum
 from typing import Literal
 
 Phase = Literal["dial", "call", "probe", "idle"]
-"""What was going on: opening a session, a caller's request, a probe of the session, or nothing at all."""
+"""The activity at the time: opening a session, a caller's request, a probe of the session, or none."""
 
 Era = Literal["legacy", "modern"]
 """`legacy`: initialize handshake and sessions (up to 2025-11-25). `modern`: neither (2026-07-28)."""
 
 
 class FailureKind(str, Enum):
-    """The classes of failure; what follows from each is in `decide`."""
+    """The classes of failure; `decide` has the consequences of each."""
 
     SESSION_EXPIRED = "session_expired"
     AUTH = "auth"
@@ -32,10 +32,10 @@ class FailureKind(str, Enum):
 
 
 class Delivery(str, Enum):
-    """What is known about the request itself. It decides whether a replay is right.
+    """What is known about the request itself. It decides whether a replay is correct.
 
     The distinction is gRPC's (A6, transparent retries): a request that never left, or that the server
-    refused before running it, can be sent again by anyone; for all others only the caller can know.
+    refused before running it, can be sent again by any layer; for all others only the caller can decide.
     """
 
     NOT_SENT = "not_sent"
@@ -47,9 +47,10 @@ class Delivery(str, Enum):
 
 
 class Trouble(Enum):
-    """What an exception of this package says of itself, in its attribute `trouble`.
+    """The classification that an exception of this package carries in its attribute `trouble`.
 
-    The rules read it, so its class may be called anything. Exceptions of others are known by the names of their types.
+    The rules read it, so the names of these classes do not matter. Other exceptions are recognized by the names of
+    their types.
     """
 
     CONFIGURATION = "the configuration cannot be used"
@@ -62,7 +63,7 @@ class Trouble(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Everything observed about one failure. All of it is optional: what was not observed is None."""
+    """Everything observed about one failure. All fields are optional; None means "not observed"."""
 
     exception: BaseException | None = field(default=None, repr=False)
     """The local exception, if there was one. Groups, causes and contexts are searched."""
@@ -73,23 +74,23 @@ class Evidence:
     http_status: int | None = None
     """Status of the HTTP response."""
     content_type: str | None = None
-    """Content-Type of the HTTP response; the empty string for a response without a body."""
+    """Content-Type of the HTTP response; an empty string for a response without a body."""
     retry_after: float | None = None
     """Retry-After of the HTTP response, in seconds from its arrival."""
     challenge: str | None = field(default=None, repr=False)
     """WWW-Authenticate of the HTTP response. Not in the repr: it can name realms and nonces."""
     hint: str | None = None
-    """What the headers of the HTTP response say to people (the challenge's words, Allow), secrets replaced."""
+    """Readable information from the headers of the HTTP response (the challenge's text, Allow), without secrets."""
     session_sent: bool | None = None
     """Whether the request carried a session id."""
     from_wire: bool | None = None
-    """Whether the JSON-RPC error was received, rather than made up on this side."""
+    """Whether the JSON-RPC error was received, rather than created locally."""
     written: bool | None = None
     """Whether bytes of the request left this process; None if that is unknown."""
     era: Era | None = None
-    """The era of the session the request was made on."""
+    """The era of the session on which the request was made."""
     phase: Phase | None = None
-    """What was going on."""
+    """The activity at the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +100,13 @@ class Failure:
     kind: FailureKind
     delivery: Delivery
     proof: bool
-    """True: this alone proves what `kind` says. False: a suspicion, to be settled by a probe."""
+    """True: the evidence proves `kind`. False: it is a suspicion, and a probe decides."""
     summary: str
     """One line for people. Holds no secrets."""
     retry_after: float | None = None
-    """Seconds the server asked us to wait, or None."""
+    """Seconds that the server asked the client to wait, or None."""
     evidence: Evidence = field(default_factory=Evidence, repr=False)
-    """What it was concluded from."""
+    """The evidence for the classification."""
 
     def __str__(self) -> str:
         return self.summary

@@ -6,20 +6,20 @@ from enum import Enum
 
 
 class Outcome(str, Enum):
-    """How a call ended, and with it whether the server can have run it. Equal to its value, a string."""
+    """How a call ended, which includes whether the server may have run it. Equal to its value, a string."""
 
     ANSWERED = "answered"
-    """There is a result."""
+    """The call has a result."""
     ERROR = "error"
-    """The server's application answered with an error. What it had done by then, the error does not say."""
+    """The server's application answered with an error. The error does not say what the server had done by then."""
     RAN = "ran"
-    """It ran: there was an answer, which reports an error or cannot be used."""
+    """The call ran: there was an answer, which reports an error or is unusable."""
     NOT_RUN = "not_run"
-    """It certainly did not run: nothing was sent, or the server refused the request unread."""
+    """The call certainly did not run: nothing was sent, or the server refused the request before running it."""
     UNKNOWN = "unknown"
-    """It may have run."""
+    """The call may have run."""
     CANCELLED = "cancelled"
-    """The caller left."""
+    """The caller was cancelled."""
 
     def __str__(self) -> str:
         return self.value

@@ -1,9 +1,9 @@
-"""How servers say, in an error's text, that they do not know a session. All of it on lower-case text.
+"""The phrases with which servers report an unknown session. All functions expect lower-case text.
 
-Two questions are asked of a text. Does it *name* a lost session anywhere? A phrase too many costs one probe,
-so that list is broad. And is it such a *refusal* and nothing else? Only then can a call be known not to have
-run: "Invalid params: session 7 not found." is a refusal, "Checkout failed: session expired" is the sentence of
-a tool that got that far.
+This module answers two questions about a text. Does it *name* a lost session anywhere? An unnecessary phrase costs only
+one probe, so that list is broad. And does it consist of such a *refusal* and nothing else? Only then is a call known
+not to have run: "Invalid params: session 7 not found." is a refusal, but "Checkout failed: session expired" comes from
+a tool that has already run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 REFUSAL_LIMIT = 300
-"""Characters of the longest text that can be a refusal and nothing else; an id has 80 at most."""
+"""Maximum characters of a text that is only a refusal; an id has at most 80."""
 
 IDENTIFIER = r"""(?: [(<]? [\w.:-]{0,80}\d[\w.:-]{0,80} [>)]? | "[^"]{1,80}" | '[^']{1,80}' )"""
 """A session's id: a word with a digit in it, or anything in quotes. Bounded, so that no text is slow to match."""
@@ -26,13 +26,13 @@ NAMED = r"""
     | could\ not\ find\ session
     | server\ not\ initialized
 """
-"""A lost session, in the ways in which the SDKs and well-known servers name it."""
+"""The phrases of the SDKs and well-known servers for a lost session."""
 
 PREFIX = r"""
     (?: mcp\ error(?:\ -?\d+)? | error | bad\ request | not\ found | unauthorized | forbidden
       | invalid\ (?:params|request) | internal\ error ) :\ ?
 """
-"""What libraries put in front of a message: the names of JSON-RPC's errors, the reason phrases of HTTP."""
+"""Prefixes that libraries put in front of a message: the names of JSON-RPC's errors, the reason phrases of HTTP."""
 
 SESSION_PHRASE = re.compile(
     NAMED.replace("{identifier}", IDENTIFIER).replace("{anything}", ".{0,80}"),
@@ -50,7 +50,7 @@ SESSION_REFUSAL = re.compile(
 
 
 def names_session(text: str) -> bool:
-    """Whether `text`, in lower case, says anywhere that a session is not known."""
+    """Whether `text`, in lower case, says anywhere that a session is unknown."""
     return SESSION_PHRASE.search(text) is not None or is_session_refusal(text)
 
 

@@ -1,4 +1,4 @@
-"""One row of the table in `classify`: what evidence it matches, and what that evidence amounts to."""
+"""One row of the table in `classify`: the evidence that it matches, and the resulting classification."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Condition = Callable[[Seen], bool]
 
 @dataclass(frozen=True)
 class Rule:
-    """One row: if `matches`, then a failure of this kind and delivery.
+    """One row: if `matches` is true, the failure has this kind and delivery.
 
     Put your own in front: `classify(evidence, rules=(Rule(...), *DEFAULT_RULES))`, or
     `Manager(..., rules=[Rule(...)])`.
     """
 
     because: str
-    """What it means, in words; the beginning of the failure's summary."""
+    """The meaning in words, which begins the failure's summary."""
     kind: FailureKind
     delivery: Delivery
     proof: bool
-    """False makes it a suspicion, which a probe must confirm before anything is concluded."""
+    """False makes it a suspicion, which a probe must confirm."""
     matches: Condition
     quote: bool = True
-    """Whether the error's own words belong in the summary. A parser's hold pieces of somebody's data."""
+    """Whether the summary includes the error's own text. The text of a parser's error contains fragments of data."""
 
     @classmethod
     def phrase(
@@ -38,7 +38,8 @@ class Rule:
         delivery: Delivery = Delivery.REJECTED,
         because: str | None = None,
     ) -> Rule:
-        """A rule for a server's odd phrase, in any case, in a JSON-RPC error or an exception. Never proof."""
+        """A rule for an unusual phrase of a server, in upper or lower case, in a JSON-RPC error or an exception. Never
+        proof."""
         wanted = text.strip().lower()
         if not wanted:
             raise ValueError("Rule.phrase needs a text: an empty one would match every error")
@@ -52,18 +53,19 @@ class Rule:
 
 
 def proof(because: str, kind: FailureKind, delivery: Delivery, when: Condition, *, quote: bool = True) -> Rule:
-    """A row whose evidence leaves no doubt: what follows from the failure follows at once.
+    """A row whose evidence is certain: the failure takes effect at once.
 
     Args:
-        because: What it means, in words.
-        kind: What class of failure it is.
+        because: The meaning in words.
+        kind: The class of the failure.
         delivery: What is known about the request.
         when: The condition.
-        quote: Whether the error's own words belong in the summary.
+        quote: Whether the summary includes the error's own text.
     """
     return Rule(because, kind, delivery, proof=True, matches=when, quote=quote)
 
 
 def suspicion(because: str, kind: FailureKind, delivery: Delivery, when: Condition, *, quote: bool = True) -> Rule:
-    """A row whose evidence may have another cause: a probe of the session decides. Arguments as for `proof`."""
+    """A row whose evidence may have another cause: a probe of the session decides. The arguments are those of
+    `proof`."""
     return Rule(because, kind, delivery, proof=False, matches=when, quote=quote)

@@ -1,14 +1,14 @@
-"""From evidence to failure: one table of rules, read from the top, the first that matches decides.
+"""From evidence to failure: one table of rules, read from the top; the first match decides.
 
-The order is the order of trust: cancellation, then what HTTP said, then what JSON-RPC said, then what was
-raised on this side. The text of an error alone proves nothing: a phrase makes a suspicion, and the probe
-that follows makes the proof. That is why the phrases can be broad.
+The rules are ordered by reliability: cancellation, then the HTTP exchange, then the JSON-RPC error, then the local
+exception. The text of an error alone proves nothing: a phrase is only a suspicion, and the probe that follows provides
+the proof. So the list of phrases can be broad.
 
-Servers refuse a session that they have forgotten in more ways than any list has. So the rules say which
-answers are plainly the application's own, and every other answer is a suspicion.
+Servers refuse forgotten sessions in more ways than any list can contain. So the rules define which answers are clearly
+the application's own, and every other answer is a suspicion.
 
-A request whose bytes never left this process is NOT_SENT, whatever the rule says; one whose bytes did leave
-is not, though a "connection refused" be found among its errors: that may be the caller's own, or a retry's.
+A request whose bytes never left this process is NOT_SENT, regardless of the rule. One whose bytes did leave is not,
+even if its errors contain a "connection refused", which may come from the caller or from a retry.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ CANCELLATION: tuple[Rule, ...] = (
 )
 
 HTTP: tuple[Rule, ...] = (
-    # In front: whatever the status, these words say that the request was running.
+    # First, because with any status this text means that the request was running.
     proof(
         "the session ended while the request was running",
         FailureKind.TRANSPORT_LOST,
@@ -144,7 +144,8 @@ HTTP: tuple[Rule, ...] = (
     suspicion(
         "the URL redirects elsewhere", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: seen.status in NOT_PROCESSED
     ),
-    # 303 is how a server answers what it has done; 302 is used for both; the others make no sense after a POST.
+    # 303 is the answer after a request was processed; 302 is used for both cases; the others make no sense after a
+    # POST.
     suspicion(
         "the server answered with a redirect",
         FailureKind.CONFIG,
@@ -186,8 +187,8 @@ JSONRPC: tuple[Rule, ...] = (
         Delivery.UNKNOWN,
         lambda seen: seen.code is not None and seen.names_session,
     ),
-    # -32000 "Connection closed" is the SDK's own word for the end of a transport; a server that is shutting
-    # down sends the very same to the requests it drops, and then it is no proof.
+    # The SDK uses -32000 "Connection closed" for the end of a transport. A server that is shutting down sends the same
+    # error for requests that it drops, and then it is no proof.
     proof(
         "the transport ended",
         FailureKind.TRANSPORT_LOST,
@@ -293,14 +294,15 @@ LOCAL: tuple[Rule, ...] = (
         Delivery.NOT_SENT,
         lambda seen: seen.is_a("LocalProtocolError"),
     ),
-    # Whatever its status: a registry out of reach, a busy port, memory. Unknown means transient.
+    # With any exit status: the cause may be an unreachable registry, a busy port, or memory. Unknown causes count as
+    # transient.
     proof(
         "the server process exited before the handshake",
         FailureKind.TRANSPORT_LOST,
         Delivery.NOT_SENT,
         lambda seen: seen.told("transport_ended") is not None and seen.evidence.phase == "dial",
     ),
-    # Launchers exit while the server they started serves on, over the pipes it inherited.
+    # A launcher may exit while the server that it started continues over the inherited pipes.
     suspicion(
         "the process that was started has ended, and its pipes are still open",
         FailureKind.TRANSPORT_LOST,

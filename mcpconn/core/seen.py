@@ -1,4 +1,4 @@
-"""Evidence, prepared for matching: the whole tree of exceptions, their type names, one lower-case text."""
+"""Evidence in a normalized form for matching: the whole tree of exceptions, their type names, one lower-case text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mcpconn.core.failures import Evidence, Trouble
 from mcpconn.core.phrases import is_session_refusal, names_session
 
-# Types are known by name, since the core imports no I/O library: asyncio's and concurrent.futures'
+# Types are recognized by name, because the core imports no I/O library: asyncio's and concurrent.futures'
 # CancelledError, trio's Cancelled.
 CANCELLED_NAMES = frozenset({"CancelledError", "Cancelled"})
 
@@ -24,7 +24,7 @@ def walk(error: BaseException) -> Iterator[BaseException]:
             continue
         met.add(id(current))
         yield current
-        # Duck-typed: Python 3.10 has no ExceptionGroup, its backport is not ours to import.
+        # Duck-typed, because Python 3.10 has no ExceptionGroup, and the core does not import its backport.
         members = getattr(current, "exceptions", None)
         if isinstance(members, (tuple, list)):
             pending.extend(member for member in members if isinstance(member, BaseException))
@@ -32,8 +32,8 @@ def walk(error: BaseException) -> Iterator[BaseException]:
         if behind is None and not current.__suppress_context__:
             behind = current.__context__
         # A timer that fires cancels, and then raises TimeoutError from (`asyncio.timeout`) or while handling
-        # (`anyio.fail_after`) that cancellation: it was the timer's, not the caller's. Python 3.10 has several
-        # TimeoutErrors, so this one too is known by its name.
+        # (`anyio.fail_after`) that cancellation, which belongs to the timer, not the caller. Python 3.10 has several
+        # TimeoutErrors, so this type is recognized by name too.
         timed_out = any(base.__name__ == "TimeoutError" for base in type(current).__mro__)
         spent = timed_out and type(behind).__name__ in CANCELLED_NAMES
         if behind is not None and not spent:
@@ -41,7 +41,7 @@ def walk(error: BaseException) -> Iterator[BaseException]:
 
 
 class Seen:
-    """Evidence with everything derived that rules like to ask for."""
+    """Evidence with derived values that the rules use."""
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
@@ -50,7 +50,7 @@ class Seen:
         if code is None and evidence.http_status is None:
             code, message = self._from_errors(message)
         self.code: int | None = code
-        """The JSON-RPC code, taken from an `MCPError` among the exceptions where the evidence names none."""
+        """The JSON-RPC code; if the evidence has none, that of an `MCPError` among the exceptions."""
         self.message: str | None = message
 
     def _from_errors(self, message: str | None) -> tuple[int | None, str | None]:
@@ -68,19 +68,19 @@ class Seen:
 
     @cached_property
     def text(self) -> str:
-        """What was said, in lower case: the message, or the texts of the exceptions where there is none."""
+        """The text in lower case: the message, or the texts of the exceptions if there is no message."""
         if self.message:
             return self.message.strip().lower()
         return "\n".join(text for error in self.errors if (text := str(error).strip())).lower()
 
     @cached_property
     def names_session(self) -> bool:
-        """Whether the text says anywhere, in any of the known ways, that a session is not known."""
+        """Whether the text contains a known phrase for an unknown session."""
         return names_session(self.text)
 
     @cached_property
     def refuses_session(self) -> bool:
-        """Whether the text says that and nothing else: a tool that got somewhere would say more."""
+        """Whether the text consists of such a phrase only: the error of a tool that has run would say more."""
         return is_session_refusal(self.text)
 
     @cached_property
@@ -92,7 +92,7 @@ class Seen:
 
     @property
     def status(self) -> int:
-        """The HTTP status, 0 where there was no response."""
+        """The HTTP status; 0 if there was no response."""
         return self.evidence.http_status or 0
 
     @property
@@ -101,32 +101,32 @@ class Seen:
         return (self.evidence.content_type or "").partition(";")[0].strip().lower()
 
     def told(self, attribute: str) -> Any:
-        """What an exception of our own says of itself; None if none does. So its class may be called anything."""
+        """The classification that an exception of mcpconn carries; None if there is none."""
         said = (getattr(error, attribute, None) for error in self.errors)
         return next((value for value in said if value is not None), None)
 
     def is_own(self, trouble: Trouble) -> bool:
-        """Whether any exception is one of ours, and says this of itself."""
+        """Whether any exception of mcpconn carries this classification."""
         return any(getattr(error, "trouble", None) is trouble for error in self.errors)
 
     @property
     def local(self) -> bool:
-        """Whether the JSON-RPC error may have been made up on this side."""
+        """Whether the JSON-RPC error may have been created locally."""
         return self.evidence.from_wire is not True
 
     def is_a(self, *names: str) -> bool:
-        """Whether any exception is of a type so named, or of a subtype."""
+        """Whether any exception has a type with this name, or a subtype."""
         return not self.names.isdisjoint(names)
 
 
 def detach(error: BaseException, handled: BaseException | None) -> None:
-    """Take what the caller was handling when it called out of the chain of `error`: it is no cause of it.
+    """Remove the exception that the caller was handling from the chain of `error`, because it is not a cause.
 
-    Python puts it there, and a call made while a cancellation is being handled would look cancelled.
+    Python adds it, and a call made while a cancellation is being handled would look cancelled.
     """
     if handled is None:
         return
     for each in tuple(walk(error)):
-        # Only this link is cut: causes that the SDK set itself are evidence.
+        # Only this link is removed: causes that the SDK set itself are evidence.
         if each.__context__ is handled:
             each.__context__ = None

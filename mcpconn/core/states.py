@@ -2,18 +2,17 @@
 
 The rules, in words:
 
-- A connection is `idle` until it is told to connect, and again after it was recycled.
-- `connecting` and `reconnecting` are the same work, dialling, with different histories: before the first
-  session and after a lost one. A dial that fails leaves the state as it is (another is scheduled) until
-  somebody gives up.
-- `ready` is the only state in which calls are issued. Suspicion does not leave it: a probe of the same
-  session runs while calls go on. Proof leaves it.
+- A connection is `idle` until it starts to connect, and again after it was recycled.
+- `connecting` and `reconnecting` both mean dialling, before the first session and after a lost one. A failed dial does
+  not change the state (another is scheduled) until the connection gives up.
+- `ready` is the only state in which calls are issued. Suspicion does not end it: a probe of the same session runs while
+  calls continue. Proof ends it.
 - `failed` is an open circuit, and never final: calls fail at once, and `retry` leads back to dialling.
-- `closed` is the end. Nothing leaves it.
+- `closed` is final. No event leaves it.
 
-No transition is coded anywhere else. The machine, the diagrams of the documentation and the model of the
-tests are all made from `TRANSITIONS`. Events carry no guards: `decide` picks the event, this table says
-where it leads.
+No transition is coded anywhere else. The machine, the diagrams in the documentation and the model in the tests are all
+generated from `TRANSITIONS`. Events have no guards: `decide` selects the event, and this table determines the next
+state.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 
 class State(str, Enum):
-    """Where a connection is. The value is the name used in logs, metrics and status."""
+    """The state of a connection. The value is the name used in logs, metrics and status."""
 
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -37,7 +36,7 @@ class State(str, Enum):
 
 
 class Event(str, Enum):
-    """What can happen to a connection."""
+    """The events of a connection."""
 
     CONNECT = "connect"
     ESTABLISHED = "established"
@@ -54,7 +53,7 @@ class Event(str, Enum):
 
 
 class Transition(NamedTuple):
-    """One row of the table: in `source`, `event` leads to `target`; `when` says it in words."""
+    """One row of the table: in `source`, `event` leads to `target`; `when` describes it in words."""
 
     source: State
     event: Event

@@ -1,7 +1,7 @@
-"""An event stream that is reopened for as long as its session lives: its state, and how long to wait.
+"""An event stream that is reopened for as long as its session lasts: its state, and the waits.
 
-The legacy era's stream is a GET beside the calls, the modern era's is `subscriptions/listen`. Both end quietly:
-by a proxy's timeout, a cut, a refusal. Whoever reads one keeps a `StreamRecord` and follows these rules:
+In the legacy era the stream is a separate GET, in the modern era it is `subscriptions/listen`. Both can end silently:
+by a proxy's timeout, a cut, or a refusal. The reader of a stream keeps a `StreamRecord` and follows these rules:
 
     ended, cut or refused   reopen after a wait: 1 s, doubling to 60 s
     it was open for 30 s    the next wait is 1 s again
@@ -19,25 +19,26 @@ from enum import Enum
 from typing_extensions import TypedDict
 
 REOPEN_FLOOR = 1.0
-"""Seconds before a stream is reopened, whatever the server asks for: `retry: 0` made 200 requests a second."""
+"""Minimum seconds before a stream is reopened, even if the server asks for less: `retry: 0` caused 200 requests a
+second."""
 REOPEN_CEILING = 60.0
 """The longest wait in seconds, unless the server asks for more."""
 STEADY = 30.0
 """Seconds a stream must have been open to count as working, so that the next wait is the floor again."""
 ASKED_CEILING = 300.0
-"""Seconds of Retry-After or `retry:` that are honoured. Server messages are lost while the stream is away."""
+"""Seconds of Retry-After or `retry:` that are honoured. Server messages are lost while the stream is closed."""
 SILENCE = 300.0
-"""Seconds without a byte after which a stream is taken for dead, if keepalive is on. Proxies and NAT gateways
-forget idle connections after 350 s (AWS) or less, and say nothing."""
+"""Seconds without a byte after which a stream counts as dead, if keepalive is on. Proxies and NAT gateways silently
+drop idle connections after 350 s (AWS) or less."""
 JITTER = 0.2
 """Waits are lengthened by up to this share: all clients of a server that restarts lose their streams at once."""
 
 
 class StreamState(Enum):
-    """Where an event stream is."""
+    """The state of an event stream."""
 
     NONE = "none"
-    """Nothing has been asked for: the transport has no such stream, or nobody needs it."""
+    """The stream was not requested: the transport has no such stream, or it is not needed."""
     OPENING = "opening"
     OPEN = "open"
     WAITING = "waiting"
@@ -53,13 +54,13 @@ class StreamStatus(TypedDict):
     opened: int
     """How often it has been opened."""
     reason: str | None
-    """Why it ended or was refused last."""
+    """Why it last ended or was refused."""
     retry_in: float | None
-    """Seconds until it is reopened, while it waits for that."""
+    """Seconds until it is reopened, while it is waiting."""
 
 
 class StreamRecord:
-    """What is known of one session's event stream."""
+    """The record of one session's event stream."""
 
     __slots__ = ("_chance", "_listeners", "_next", "due", "opened", "opened_at", "reason", "state")
 
@@ -73,7 +74,7 @@ class StreamRecord:
         """How often it has been opened."""
         self.opened_at = 0.0
         self.reason: str | None = None
-        """Why it ended or was refused last. Holds no secrets."""
+        """Why it last ended or was refused. Contains no secrets."""
         self.due = 0.0
         """When it will be reopened, while it waits."""
         self._next = REOPEN_FLOOR
@@ -82,7 +83,7 @@ class StreamRecord:
 
     @property
     def known(self) -> bool:
-        """Whether it is known if there is a stream; False while the first one is being opened."""
+        """Whether it is known if the server offers a stream; False while the first one is being opened."""
         return self.state is not StreamState.OPENING or self.opened > 0 or self.reason is not None
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -109,9 +110,9 @@ class StreamRecord:
         """It ended, was cut or was refused.
 
         Args:
-            now: Seconds on the clock that `open` was given.
+            now: The current time, on the clock used for `open`.
             reason: Why, for people.
-            asked: Seconds that the server asks to wait (Retry-After, or the stream's `retry:`).
+            asked: Seconds that the server asks the client to wait (Retry-After, or the stream's `retry:`).
 
         Returns:
             Seconds to wait before it is reopened.
@@ -126,7 +127,7 @@ class StreamRecord:
         return wait
 
     def refuse(self, reason: str) -> None:
-        """The server offers no such stream, and will not be asked again on this session."""
+        """The server offers no such stream; it is not requested again on this session."""
         self.reason = reason
         self._enter(StreamState.REFUSED)
 
@@ -134,7 +135,7 @@ class StreamRecord:
         """For `status()`: plain data. None if there is no such stream.
 
         Args:
-            now: The clock that `open` and `lost` were given the time of.
+            now: The current time, on the clock used for `open` and `lost`.
         """
         if self.state is StreamState.NONE:
             return None

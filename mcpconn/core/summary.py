@@ -1,4 +1,4 @@
-"""The one line that a failure says of itself."""
+"""The one-line summary of a failure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from mcpconn.core.rule import Rule
 from mcpconn.core.seen import Seen
 
 SUMMARY_LIMIT = 300
-"""Characters of a server's own words that go into a summary. A server can send megabytes."""
+"""Maximum characters of a server's own text in a summary, because a server can send megabytes."""
 
 
 def summary(rule: Rule, seen: Seen, redact: Callable[[str], str] = str) -> str:
-    """What the rule concludes, and in parentheses what was seen: status, code, and the error's own words.
+    """The rule's conclusion, and the evidence in parentheses: status, code, and the error's own text.
 
     Args:
         rule: The rule.
-        seen: What was seen.
-        redact: Hides secrets in those words. It is used before they are cut: of a token that is cut, most would stay.
+        seen: The evidence.
+        redact: Replaces secrets in that text. It is applied before the text is truncated, because most of a truncated
+            token would otherwise remain.
     """
     details: list[str] = []
     if seen.status:

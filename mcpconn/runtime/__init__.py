@@ -1,1 +1,1 @@
-"""The runtime: the task that owns a connection's life, the gate before it, and the path of a call. anyio only."""
+"""The runtime: the task that runs a connection, the gate in front of it, and the path of a call. Uses anyio only."""

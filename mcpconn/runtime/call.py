@@ -1,4 +1,4 @@
-"""One call under way: what has become of it so far."""
+"""The state of one call in progress."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mcpconn.runtime.session import Session
 
 T = TypeVar("T")
 Issue = Callable[[Any, Attempt], Awaitable[T]]
-"""Makes the call on a client, noting in the attempt what only it can see (progress)."""
+"""Makes the call on a client, and records in the attempt what only it can observe (progress)."""
 SPOKEN = frozenset({FailureKind.APPLICATION, FailureKind.PROTOCOL, FailureKind.CONFIG, FailureKind.SESSION_EXPIRED})
-"""Kinds of failure that are an answer, of whatever sort."""
+"""Kinds of failure that are answers of some kind."""
 Safe = Callable[[], Awaitable[bool]]
-"""Whether running the call twice does no harm. Asked only when that matters."""
+"""Whether running the call twice is harmless. Evaluated only when needed."""
 
 
 class Call:
@@ -49,18 +49,18 @@ class Call:
         self.replays = 0
         """Times it was retried after a refusal or an unknown outcome."""
         self.resent = 0
-        """Times it was retried because it had never left."""
+        """Times it was retried because it had never been sent."""
         self.safe_on: int | None = None
-        """The epoch on which the next attempt was found harmless, if the last one may have run."""
+        """The epoch for which a repeat was found safe, if the last attempt may have run."""
         self.attempt: Attempt | None = None
         """The record of the attempt in flight; None between attempts."""
         self.session: Session | None = None
         self.failure: Failure | None = None
         """Of the last attempt."""
         self.uncertain: Failure | None = None
-        """Of the last attempt that may have run. What a later one says does not undo it."""
+        """The failure of the last attempt that may have run. A later attempt does not change it."""
 
 
 def seconds_of(timeout: float | None) -> float:
-    """A time limit as a number: None is no limit."""
+    """A time limit as a number; None means no limit."""
     return math.inf if timeout is None else timeout

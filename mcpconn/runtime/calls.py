@@ -1,6 +1,6 @@
-"""The path of a call: wait for ready, issue, and perhaps once more. All methods take it.
+"""The path of a call: wait for ready, issue, and retry if necessary. All methods use it.
 
-What an attempt that failed means, and whether it is followed by another, is in `retries`.
+`retries` decides what a failed attempt means and whether another follows.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Calls:
     ) -> None:
         """
         Args:
-            common: What all parts of the connection have in common.
-            lifecycle: Has the gate that calls wait at, and the session that they are issued on.
-            budget: Of retries after an unknown outcome.
-            progress: What a server that is being started is doing; None if none is.
+            common: What all parts of the connection share.
+            lifecycle: Has the gate at which calls wait, and the session on which they are issued.
+            budget: The budget of retries after an unknown outcome.
+            progress: The progress of a server that is being started; None if none is.
         """
         self._lifecycle = lifecycle
         self._clock = common.clock
@@ -65,25 +65,27 @@ class Calls:
         Args:
             method: The JSON-RPC method, for messages.
             issue: Makes the call on a client.
-            safe: Whether running it twice does no harm.
-            timeout: Seconds for all of it: waiting, reconnecting and replaying included. None: no deadline.
-            wait: False raises at once where the connection is not ready.
-            background: It is the connection's own, and does not keep an idle session open.
-            total: Seconds in all, if each progress gives it another `timeout` seconds. None: it does not.
+            safe: Whether running it twice is harmless.
+            timeout: Seconds for the whole call, including waiting, reconnecting and replaying. None: no deadline.
+            wait: False raises at once if the connection is not ready.
+            background: The call is the connection's own, and does not keep an idle session open.
+            total: Maximum seconds in total, if each progress notification gives the call another `timeout` seconds.
+                None: progress does not extend the deadline.
 
         Raises:
-            MCPError: The server's application answered with an error. Untouched.
+            MCPError: The server's application answered with an error, which is raised unchanged.
             CallFailed: One of its subclasses says why there is no answer, and whether the tool may have run.
         """
         lifecycle = self._lifecycle
-        # Checked before anything is counted: a call that would not wait costs neither budget nor notice.
+        # Checked before anything is counted, so that a call with wait=False affects neither the budget nor the
+        # counters.
         if not wait and not lifecycle.gate.is_open:
             raise refusals.not_ready(lifecycle)
         began = self._clock.now()
         latest = began + seconds_of(total)
         call = Call(method, began, min(began + seconds_of(timeout), latest), background=background)
-        # Every call pays a fraction of a replay in. Replays of unknown outcome draw on it, so that an outage of many
-        # calls cannot double the load on a server that is coming back (gRPC A6, retry throttling).
+        # Every call adds a fraction of a replay to the budget. Replays after an unknown outcome draw on it, so that an
+        # outage of many calls cannot double the load on a server that is recovering (gRPC A6, retry throttling).
         self._budget.deposit()
         outcome = Outcome.CANCELLED
         # One scope for everything that follows: waiting, reconnecting, attempts and pauses share the caller's deadline.
@@ -98,8 +100,8 @@ class Calls:
                     # The gate is tried without a wait first: a ready connection with room costs no checkpoint.
                     if not lifecycle.gate.try_acquire():
                         await self._wait(call)
-                    # The permit was granted on a newer session than the one that was asked whether the tool is safe.
-                    # Its server may be another version, so it is asked again before the attempt.
+                    # The permit was granted on a newer session than the one whose listing showed that the tool is safe.
+                    # Its server may be a different version, so the check is repeated before the attempt.
                     if call.safe_on not in (None, lifecycle.epoch):
                         lifecycle.gate.release()
                         await self._check_again(call, safe)
@@ -126,7 +128,7 @@ class Calls:
                 raise AssertionError("unreachable")
             raise self._retries.timed_out(call, timeout)
         except Exception as error:
-            # What has no outcome of its own is the application's error, passed on as it came.
+            # An error without an outcome is the application's, and is passed on unchanged.
             outcome = getattr(error, "outcome", Outcome.ERROR)
             raise
         finally:
@@ -145,7 +147,7 @@ class Calls:
                 )
 
     async def ready(self, timeout: float | None) -> None:
-        """Return when a call could be issued. Proves nothing, and counts as no call.
+        """Return when a call could be issued. This proves nothing about the session, and does not count as a call.
 
         Raises:
             CallFailed: as `run`.
@@ -161,8 +163,8 @@ class Calls:
     async def _wait(self, call: Call) -> None:
         began = self._clock.now()
         try:
-            # A call that was let through before goes to the front, and is not turned away for the length of the queue:
-            # it has waited its turn already.
+            # A call that has passed the gate before goes to the front, and is not refused if the queue is full, because
+            # it has already waited.
             await self._lifecycle.gate.acquire(again=call.attempts > 0)
         except CallFailed as refusal:
             if call.uncertain is not None:
@@ -173,9 +175,10 @@ class Calls:
             call.blocked += self._clock.now() - began
 
     async def _check_again(self, call: Call, safe: Safe) -> None:
-        """A call was found safe to repeat on one session, and would now be repeated on another: ask of that one.
+        """Check again whether a call is safe: it was found safe to repeat on one session, and would now be repeated on
+        another.
 
-        Its server may be another version, whose tool of the same name is not safe.
+        The new session's server may be a different version, whose tool of the same name is not safe.
         """
         failure = call.uncertain
         assert failure is not None
@@ -184,8 +187,8 @@ class Calls:
         call.safe_on = self._lifecycle.epoch
 
     def _enter(self, call: Call) -> tuple[Any, Attempt]:
-        """The call is issued now, on the present session. The gate has let it through."""
-        # Nothing is awaited between the gate and this line, so the session is the one that the gate was opened for.
+        """Record that the call is issued now, on the current session. It has passed the gate."""
+        # Nothing is awaited between the gate and this line, so the session is the one for which the gate was opened.
         session = call.session = self._lifecycle.session
         assert session is not None
         link = session.enter()
@@ -200,7 +203,7 @@ class Calls:
         assert session is not None
         if answered:
             if not session.proven:
-                # An answer proves the session: from now on its loss costs no backoff (see `DialSchedule.lost`).
+                # An answer proves the session: from now on, its loss causes no backoff (see `DialSchedule.lost`).
                 session.proven = True
                 session.answered.set()
             session.answers += 1
@@ -210,7 +213,7 @@ class Calls:
         if not call.background:
             session.last_used = self._clock.now()
         elif answered:
-            # As good as a probe.
+            # This counts as a probe.
             session.probed_at = self._clock.now()
         session.leave()
         self._lifecycle.gate.release()

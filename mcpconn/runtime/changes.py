@@ -1,4 +1,4 @@
-"""`changes()`: the transitions of a manager's connections, one after another, for one reader."""
+"""`changes()`: the transitions of a manager's connections, in order, for one reader."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from mcpconn.errors import NotRunning
 from mcpconn.runtime.journal import Change
 
 KEPT = 10_000
-"""Changes kept for a slow reader; the oldest are dropped beyond it."""
+"""Maximum number of changes kept for a slow reader; beyond it, the oldest are dropped."""
 
 
 class Changes(AsyncIterator[Change]):
-    """Every transition since it was made, until the manager is closed. One that nobody refers to is dropped."""
+    """Every transition since this object was created, until the manager is closed. An object without references is
+    dropped."""
 
     def __init__(
         self,
@@ -29,8 +30,8 @@ class Changes(AsyncIterator[Change]):
         """
         Args:
             subscribe: `Manager.subscribe`.
-            wrong_loop: Why this is not the manager's event loop; None if it is.
-            readers: Holds those that have not ended.
+            wrong_loop: Says why the current event loop is not the manager's; None if it is.
+            readers: The set of readers that have not ended.
         """
         self._items: deque[Change] = deque(maxlen=KEPT)
         self._more = anyio.Event()
@@ -38,7 +39,7 @@ class Changes(AsyncIterator[Change]):
         self._readers = readers
         readers.add(self)
         self._closed = False
-        # The manager refers to its listener and must not keep alive what nobody reads.
+        # The manager has a reference to its listener, which must not keep an abandoned reader alive.
         reader = weakref.ref(self)
 
         def put(change: Change) -> None:
@@ -50,14 +51,14 @@ class Changes(AsyncIterator[Change]):
         weakref.finalize(self, self._unsubscribe).atexit = False
 
     def end(self) -> None:
-        """There will be no more; those that were not read yet still can be."""
+        """No more changes will follow; unread ones can still be read."""
         self._closed = True
         self._unsubscribe()
         self._readers.discard(self)
         self._more.set()
 
     async def aclose(self) -> None:
-        """Stop reading, as the end of an async generator."""
+        """Stop reading, like `aclose` of an async generator."""
         self._items.clear()
         self.end()
 

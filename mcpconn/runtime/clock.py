@@ -12,14 +12,14 @@ import anyio
 
 @dataclass(frozen=True)
 class Clock:
-    """Where a manager's time and randomness come from.
+    """The source of a manager's time and randomness.
 
-    The default is the event loop's own clock, so under a virtual-time loop everything is virtual.
+    The default is the event loop's own clock, so with a virtual-time loop all times are virtual.
     """
 
     now: Callable[[], float] = anyio.current_time
     """Monotonic seconds; must be the clock that the event loop's timers use."""
     wall: Callable[[], float] = time.time
-    """Seconds since 1970, for people."""
+    """Seconds since 1970, for display."""
     rng: random.Random = field(default_factory=random.Random)
     """Jitter."""

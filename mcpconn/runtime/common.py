@@ -1,4 +1,4 @@
-"""What all parts of one connection have in common."""
+"""What all parts of one connection share."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mcpconn.runtime.journal import Journal
 
 @dataclass(frozen=True)
 class Common:
-    """Given to each part of a connection, and never changed."""
+    """Passed to each part of a connection, and never changed."""
 
     name: str
-    """What the connection is called."""
+    """Name of the connection."""
     policy: Policy
-    """Its numbers."""
+    """Timeouts and limits."""
     classify: Callable[[Evidence], Failure]
     """From evidence to failure, with the user's rules."""
     clock: Clock
     """Time and randomness."""
     journal: Journal
-    """Told of every transition, retry and call."""
+    """Receives every transition, retry and call."""

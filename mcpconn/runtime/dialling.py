@@ -25,21 +25,21 @@ from mcpconn.runtime.session import Session
 
 
 class Carried(Protocol):
-    """What is carried from one session of a connection to the next."""
+    """State that is carried from one session of a connection to the next."""
 
     async def before_calls(self, link: Link) -> None:
-        """Bring a new session into the state of the last one, before calls are let through.
+        """Restore the state of the last session in a new one, before calls are issued.
 
         Raises:
-            Exception: the session cannot be used. It counts as a dial that failed.
+            Exception: the session is unusable. It counts as a failed dial.
         """
 
     async def beside_calls(self, session: Session) -> None:
-        """Finish that, beside the first calls. What it raises is logged."""
+        """Finish restoring, concurrently with the first calls. Exceptions that it raises are logged."""
 
 
 class Dialling:
-    """Opens one session after another, and holds each in a task of its own."""
+    """Opens one session after another, and runs each in its own task."""
 
     def __init__(
         self,
@@ -55,14 +55,14 @@ class Dialling:
     ) -> None:
         """
         Args:
-            common: What all parts of the connection have in common.
-            lifecycle: Its state.
+            common: What all parts of the connection share.
+            lifecycle: The connection's state.
             errands: Runs the sessions.
             dialer: Opens them.
-            dials: What the connections of a manager know of each other's dials.
-            origin: Host and port of the server; connections to the same one have its troubles in common.
-            route: What a dial that is refused says something about; None: about this connection alone.
-            carried: What is carried from session to session.
+            dials: Shared by the connections of a manager, to limit and coordinate dials.
+            origin: Host and port of the server; connections to the same origin share its failures.
+            route: The port and URL to which a refused dial applies; None: only to this connection.
+            carried: State that is carried from session to session.
         """
         self._policy = common.policy
         self._clock = common.clock
@@ -75,37 +75,40 @@ class Dialling:
         self._route = route
         self._carried = carried
         self.sessions: set[Session] = set()
-        """Those whose tasks have not ended: the present one, and earlier ones whose calls are not over."""
+        """Sessions whose tasks have not ended: the current one, and earlier ones with calls in flight."""
 
     def join(self) -> Callable[[], None]:
-        """Hear from other connections that the server has returned. Returns a function that ends it."""
+        """Subscribe to the news that the server has returned, from other connections. Returns an unsubscribe
+        function."""
         return self._dials.join(self._origin, self._lifecycle.server_returned)
 
     async def run(self) -> None:
-        """Make one dial when it is due, and apply what comes of it."""
+        """Make one dial when it is due, and apply its result."""
         lifecycle, schedule = self._lifecycle, self._lifecycle.schedule
         if not await self._until_due():
             return
-        # From here on `retry_in` is None: the dial is under way.
+        # From here on `retry_in` is None, because the dial is in progress.
         schedule.due = None
         failure: Failure | None = None
         with anyio.CancelScope() as lifecycle.dial:
-            # Before a slot is taken, and without the dial's timeout: a person may have to log in for it.
+            # Renewal happens before a slot is taken and outside the dial's timeout, because a person may have to log
+            # in.
             failure = await lifecycle.renewal.run(self._classify)
             if failure is None:
-                # After the renewal: whoever waits for a login must not hold a slot that others could dial with.
+                # The slot is taken after the renewal: a connection that waits for a login must not hold a slot that
+                # others could use.
                 failure = await self._dials.dial(self._origin, self._route, self._open)
         lifecycle.dial = None
-        # Closed, or ready: what the dial says has no consequences any more.
+        # The connection is closed, or ready: the result of the dial no longer matters.
         if lifecycle.state in DIALLING and failure is not None:
             self._failed(failure)
 
     async def _until_due(self) -> bool:
-        """Wait until the next dial is due. False if there is something else to do by then."""
+        """Wait until the next dial is due. False if there is other work before that."""
         lifecycle, schedule = self._lifecycle, self._lifecycle.schedule
         state = lifecycle.state
         schedule.set_due()
-        # A loop, because calls that begin to wait, or another connection to the same host, may bring the dial forward.
+        # A loop, because waiting calls, or another connection to the same host, may make the dial due earlier.
         while schedule.due is not None:
             due = schedule.due_for_waiters(lifecycle.last_failure, waiting=lifecycle.gate.waiting > 0)
             if due <= self._clock.now():
@@ -119,7 +122,8 @@ class Dialling:
         """Apply a dial's failure: another dial, or the end of this series."""
         lifecycle, schedule = self._lifecycle, self._lifecycle.schedule
         if self._dialer.spent:
-            # Counted only now: an attempt that ends in a renewal of credentials is no failure of the server.
+            # Counted only here, because an attempt that leads to a renewal of credentials is not a failure of the
+            # server.
             schedule.dial_failed()
             lifecycle.give_up(failure, forever=True)
             return
@@ -134,7 +138,7 @@ class Dialling:
             min_attempts=self._policy.min_attempts,
         )
         if failure.kind is FailureKind.AUTH and event is not Event.GIVE_UP:
-            # The next dial has other credentials: it is not the same attempt once more.
+            # The next dial uses other credentials, so it does not repeat the same attempt.
             lifecycle.renewal.refusal = failure
             lifecycle.fire(event, failure)
             return
@@ -144,7 +148,7 @@ class Dialling:
             return
         schedule.set_due(failure.retry_after)
         if schedule.due is not None:
-            # Before anybody is told when the next dial is.
+            # Scheduled before listeners are told when the next dial is due.
             schedule.due_for_waiters(failure, waiting=lifecycle.gate.waiting > 0)
         lifecycle.fire(event, failure)
 
@@ -155,24 +159,24 @@ class Dialling:
         limit = self._dialer.patience or self._policy.connect_timeout
         if limit > self._policy.connect_timeout:
             self._errands.spawn(partial(self._make_room, slot))
-        # The session is named in the callback, because a late report must not be taken for one about its successor.
+        # The callback is bound to this session, so that a late report is not applied to its successor.
         opening = self._dialer.open(lambda evidence: self._idle_failure(session, evidence))
         try:
             with anyio.fail_after(limit):
-                # In a task of its own: the SDK's transports raise into the group they run in, and would cancel whoever
-                # dials.
+                # The session runs in its own task, because the SDK's transports raise into the task group that they run
+                # in, which would cancel the dialling task.
                 await self._errands.group.start(self._hold, session, opening)
         except Exception as error:
             return self._failure_of(error, limit)
         return self._opened(session)
 
     async def _make_room(self, slot: Slot) -> None:
-        """A first start may take minutes. Eight that hang must not keep a ninth server of the same command waiting."""
+        """A first start may take minutes. Eight hanging starts must not block a ninth server with the same command."""
         await anyio.sleep(self._policy.connect_timeout)
         slot.release()
 
     def _failure_of(self, error: Exception, limit: float) -> Failure:
-        # The dialer attaches what the wire saw. Anything else is a local exception, and classified as one.
+        # The dialer attaches the evidence of the wire layer. Any other exception is classified as a local one.
         evidence = getattr(error, "evidence", None)
         if isinstance(evidence, Evidence):
             return self._classify(evidence)
@@ -184,18 +188,19 @@ class Dialling:
         return failure
 
     def _opened(self, session: Session) -> Failure | None:
-        """The handshake succeeded. None: the connection is ready, or was closed in that very moment."""
+        """The handshake succeeded. Returns None if the connection is ready, or was closed at that moment."""
         lifecycle, link = self._lifecycle, session.link
         assert link is not None
         if lifecycle.state not in DIALLING:
             session.abandon()
             return None
-        # It ended between its handshake and this line. Established, it would be lost again at once.
+        # The session ended between its handshake and this line. If it were established, it would be lost again at once.
         if link.ended is not None:
             session.abandon()
             return self._classify(Evidence(exception=link.ended, phase="idle"))
         session.keepalive = upkeep.keepalive(link, self._policy, self._clock.rng)
-        # Only a server that had refused is news to the others; a first dial says nothing of an outage.
+        # Others are notified only if the server had refused before; a first dial does not indicate the end of an
+        # outage.
         returned = lifecycle.schedule.established()
         lifecycle.establish(session)
         if returned:
@@ -204,7 +209,7 @@ class Dialling:
             self._errands.spawn(partial(lifecycle.probe.learn, session))
         self._errands.spawn(partial(self._carried.beside_calls, session))
         if link.doubt is not None:
-            # It arose during the handshake, when there was no session yet to report it for.
+            # The suspicion arose during the handshake, when there was no session to report it for.
             lifecycle.report(lifecycle.epoch, self._classify(link.doubt))
         return None
 
@@ -225,8 +230,8 @@ class Dialling:
                     await session.gone.wait()
 
     async def aclose(self) -> None:
-        """Close what sessions shared, in a second at most, even if the host cancels."""
-        # Bounded, since it may wait for sockets. One second is what closing idle sockets may take.
+        """Close the resources that sessions shared, within one second, even if the host cancels."""
+        # Bounded, because it may wait for sockets. One second is enough to close idle sockets.
         with anyio.CancelScope(shield=True), anyio.move_on_after(1):
             await self._dialer.aclose()
 
@@ -242,13 +247,13 @@ class Dialling:
             self.sessions.discard(session)
 
     def _idle_failure(self, session: Session, evidence: Evidence) -> None:
-        """The wire noticed something on a session while no call was there to fail."""
-        # A session that was given up may still report its end: that is not news.
+        """The wire layer observed a failure on a session while no call was in flight."""
+        # A session that was given up may still report its end; this is ignored.
         if session is self._lifecycle.session:
             self._lifecycle.report(session.epoch, self._classify(evidence))
 
     def _broke(self, session: Session, error: Exception) -> None:
-        """The task that held a session has ended. Whatever the error says: that session is gone."""
+        """The session's task has ended, so the session is lost, regardless of the error."""
         if session is self._lifecycle.session and self._lifecycle.state is State.READY:
             failure = self._classify(Evidence(exception=error, from_wire=False, phase="idle"))
             lost = replace(failure, kind=FailureKind.TRANSPORT_LOST, proof=True)

@@ -1,4 +1,4 @@
-"""Tasks beside a connection: none outlives it, and no exception of theirs ends it."""
+"""Background tasks of a connection: none outlives it, and their exceptions do not end it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ class Errands:
         self._scopes: set[anyio.CancelScope] = set()
         self._closed = False
         self.group: TaskGroup | None = None
-        """The connection's: sessions, probes and errands run in it. None before it is started and once it has ended."""
+        """The connection's task group, which runs sessions, probes and errands. None before the connection is started
+        and after it has ended."""
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Run `task`, for no longer than the connection lives. False if it does not live. What it raises is logged."""
+        """Run `task` in the background, at most until the connection ends. False if the connection is not running.
+        Exceptions are logged."""
         if self.group is None or self._closed:
             return False
         self.group.start_soon(self._run, task)
         return True
 
     def close(self) -> None:
-        """Start no more. Those under way go on."""
+        """Start no more tasks. Running tasks continue."""
         self._closed = True
 
     def cancel(self) -> None:
-        """End those under way."""
+        """Cancel running tasks."""
         for scope in tuple(self._scopes):
             scope.cancel()
 

@@ -1,8 +1,8 @@
-"""The gate before a connection: who may issue a call now, who waits, who is turned away.
+"""The gate in front of a connection: decides which calls are issued, wait, or are refused.
 
-It lets at most `max_in_flight` calls through while it is open, first come first served, and wakes exactly
-those that may go: no polling, and no lock around a call. Everything but the waiting itself is synchronous,
-so a caller that is cancelled anywhere leaves neither a place in the queue nor a permit behind.
+While it is open, it passes at most `max_in_flight` calls, first come, first served, and wakes exactly those that may
+proceed, without polling and without a lock around a call. Everything except the waiting itself is synchronous, so a
+caller that is cancelled at any point leaves neither a place in the queue nor a permit behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Waiter:
 
 
 class Gate:
-    """A gate, at first closed."""
+    """A gate, which is initially closed."""
 
     __slots__ = (
         "_granted",
@@ -46,10 +46,9 @@ class Gate:
     ) -> None:
         """
         Args:
-            max_in_flight: Calls let through and not yet released.
-            max_waiting: Calls in the queue; one more is turned away.
-            overloaded: Makes the error for that one.
-            on_waiting: Called when somebody starts to wait.
+            max_in_flight: Maximum number of calls that have passed and are not yet released. max_waiting: Maximum
+                number of calls in the queue; further calls are refused. overloaded: Creates the error for those.
+                on_waiting: Called when a call starts to wait.
         """
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
@@ -57,12 +56,12 @@ class Gate:
         self._on_waiting = on_waiting
         self._refusal: Callable[[], Exception] | None = None
         self._queue: deque[_Waiter] = deque()
-        # Woken, and not yet run: in the order in which they were let through.
+        # Waiters that were woken but have not yet run, in the order in which their permits were granted.
         self._granted: dict[_Waiter, None] = {}
         self.in_flight = 0
-        """Calls let through and not yet released."""
+        """Calls that have passed and are not yet released."""
         self.is_open = False
-        """Whether calls are let through."""
+        """Whether calls can pass."""
 
     @property
     def waiting(self) -> int:
@@ -70,19 +69,19 @@ class Gate:
         return len(self._queue)
 
     def open(self) -> None:
-        """Let calls through, those that wait first."""
+        """Let calls pass, waiting ones first."""
         self.is_open = True
         self._refusal = None
         self._grant()
 
     def close(self) -> None:
-        """Let calls wait."""
+        """Make calls wait."""
         self.is_open = False
         self._refusal = None
         self._revoke()
 
     def refuse(self, error: Callable[[], Exception]) -> None:
-        """Turn everybody away, those that wait included, each with an error of its own."""
+        """Refuse all calls, including waiting ones, each with its own error."""
         self.is_open = False
         self._refusal = error
         self._revoke()
@@ -92,41 +91,42 @@ class Gate:
             waiter.woken.set()
 
     def try_acquire(self) -> bool:
-        """Whether a call may be issued at once; if so, it is paid back by one `release`."""
-        # Not past those who wait: first come, first served, even if there is room.
+        """Whether a call may be issued at once; if so, it must be followed by one `release`."""
+        # A call does not overtake waiting ones, even if a permit is free: first come, first served.
         free = self.is_open and self.in_flight < self._max_in_flight and not self._queue
         if free:
             self.in_flight += 1
         return free
 
     async def acquire(self, *, again: bool = False) -> None:
-        """Return when a call may be issued. Every return is paid back by one `release`.
+        """Return when a call may be issued. Every return must be followed by one `release`.
 
         Args:
-            again: The call was let through before and failed: it goes to the front of the queue, and is
-                not turned away for its length.
+            again: The call has passed before and failed: it goes to the front of the queue, and is not refused if the
+                queue is full.
 
         Raises:
-            Exception: the one that `refuse` or `overloaded` made.
+            Exception: the error created by `refuse` or `overloaded`.
         """
-        # Made anew for each caller: an exception that is raised twice carries the wrong traceback.
+        # Created for each caller, because an exception that is raised twice has the wrong traceback.
         if self._refusal is not None:
             raise self._refusal()
         if self.try_acquire():
             return
         if len(self._queue) >= self._max_waiting and not again:
             raise self._overloaded()
-        # From here to the wait nothing is awaited: either the caller is in the queue, or it was never here.
+        # Nothing is awaited between here and the wait, so a cancelled caller is either in the queue or has left no
+        # trace.
         waiter = _Waiter()
         (self._queue.appendleft if again else self._queue.append)(waiter)
         self._on_waiting()
         try:
-            # A loop: a permit that was granted and taken back (`_revoke`) leaves its waiter in the queue with a new
-            # event.
+            # A loop, because a permit that was granted and revoked (`_revoke`) leaves its waiter in the queue with a
+            # new event.
             while waiter not in self._granted and waiter.error is None:
                 await waiter.woken.wait()
         except BaseException:
-            # Cancelled after it was let through and before it ran: the permit goes to the next.
+            # The caller was cancelled after it got a permit and before it ran, so the permit goes to the next waiter.
             if waiter in self._granted:
                 del self._granted[waiter]
                 self.release()
@@ -138,7 +138,7 @@ class Gate:
         del self._granted[waiter]
 
     def release(self) -> None:
-        """A call that was let through is over."""
+        """Release the permit of a call that has ended."""
         self.in_flight -= 1
         if self._queue:
             self._grant()
@@ -151,8 +151,8 @@ class Gate:
             waiter.woken.set()
 
     def _revoke(self) -> None:
-        """Take back what was granted to callers that have not run since: they would find the gate closed."""
-        # Reversed, so that the first one granted is the first in the queue again.
+        """Revoke permits of callers that have not run since, because they would find the gate closed."""
+        # Reversed, so that the waiter whose permit was granted first is first in the queue again.
         for waiter in reversed(self._granted):
             waiter.woken = anyio.Event()
             self._queue.appendleft(waiter)

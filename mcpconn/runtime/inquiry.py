@@ -1,4 +1,4 @@
-"""The requests of one probe: sent beside each other if need be, each with its own record and verdict."""
+"""The requests of one probe, which may run concurrently, each with its own record and verdict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Request:
     def __init__(self, method: str) -> None:
         self.method = method
         self.failure: Failure | None = None
-        """Why it was not answered. While it is under way, that is because no answer has come yet."""
+        """Why it was not answered. While the request is in progress, the reason is that no answer has come yet."""
         self.over = False
 
     @property
@@ -30,20 +30,20 @@ class Request:
 
     @property
     def silent(self) -> bool:
-        """Nothing came back: neither an answer nor a refusal."""
+        """There was no response: neither an answer nor a refusal."""
         return self.failure is not None and self.failure.kind is FailureKind.TIMEOUT
 
 
 class Inquiry:
-    """Sends the requests of one probe and waits for what comes back, all of it within one time limit."""
+    """Sends the requests of one probe and waits for their results, within one time limit."""
 
     def __init__(self, link: Link, group: TaskGroup, classify: Callable[[Evidence], Failure], *, until: float) -> None:
         """
         Args:
-            link: The session that is asked.
-            group: Runs the requests; ended by whoever has the answer that they wanted.
+            link: The session to probe.
+            group: Runs the requests; the caller cancels it when it has its answer.
             classify: From evidence to failure.
-            until: When the time is over, by the event loop's clock.
+            until: The deadline, on the event loop's clock.
         """
         self._link = link
         self._group = group
@@ -52,7 +52,7 @@ class Inquiry:
         self._news = anyio.Event()
 
     def send(self, method: str) -> Request:
-        """Send a request. It goes on while others are sent."""
+        """Send a request. It continues while others are sent."""
         request = Request(method)
         self._group.start_soon(self._run, request)
         return request
@@ -67,11 +67,11 @@ class Inquiry:
         except Exception as error:
             request.failure = self._classify(self._link.evidence(error, attempt))
         request.over = True
-        # Whoever waits looks at all requests again; a new event is there for the next one that ends.
+        # A waiter checks all requests again; a new event is created for the next request that ends.
         news, self._news = self._news, anyio.Event()
         news.set()
 
     async def wait(self, done: Callable[[], bool]) -> None:
-        """Return when `done()` holds. It is asked whenever a request has ended."""
+        """Return when `done()` is true. It is evaluated whenever a request ends."""
         while not done():
             await self._news.wait()

@@ -1,4 +1,4 @@
-"""What happened to a connection: its last transitions, its counts, and those who want to be told."""
+"""The record of a connection: its last transitions, its counts, and its listeners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mcpconn.core.states import Event, State
 from mcpconn.runtime.listeners import Listeners, Report
 
 KEPT = 20
-"""Transitions kept for `status()`."""
+"""Number of transitions kept for `status()`."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Change:
     event: Event
     target: State
     failure: Failure | None
-    """Why, where there was a failure."""
+    """The cause, if there was a failure."""
     at: float
-    """When, in seconds since 1970."""
+    """The time, in seconds since 1970."""
     elapsed: float
-    """Seconds spent in `source`; for `established` and `give_up`, seconds since the dialling began."""
+    """Seconds spent in `source`; for `established` and `give_up`, seconds since dialling began."""
     attempt: int = 0
-    """Dials that have failed in a row."""
+    """Consecutive failed dials."""
     wait: float | None = None
-    """Seconds until the next dial or probe, where one is scheduled."""
+    """Seconds until the next dial, if one is scheduled."""
 
     def __str__(self) -> str:
         why = f": {self.failure.summary}" if self.failure else ""
@@ -53,11 +53,12 @@ class Replay:
     """The epoch it failed on."""
     failure: Failure
     attempt: int
-    """Times it was issued so far."""
+    """How often it was issued so far."""
 
 
 class Finished(NamedTuple):
-    """A call that is over. A tuple: one is made for every call, and a frozen dataclass costs five times as much."""
+    """A call that has ended. A tuple, because one is created for every call, and a frozen dataclass costs five times as
+    much."""
 
     server: str
     method: str
@@ -75,12 +76,12 @@ Notice = Change | Replay | Finished
 
 
 class Journal:
-    """Keeps what `status()` shows, and passes everything on to listeners."""
+    """Keeps the data that `status()` shows, and passes everything to listeners."""
 
     def __init__(self, report: Report = lambda *_: None) -> None:
         """
         Args:
-            report: Called with what host code raised that must not end the connection.
+            report: Called with exceptions of the host's code that must not end the connection.
         """
         self.report = report
         self.changes: deque[Change] = deque(maxlen=KEPT)
@@ -91,12 +92,12 @@ class Journal:
     def subscribe(
         self, listener: Callable[[Notice], None], *, wants_answered: Callable[[], bool] = lambda: True
     ) -> Callable[[], None]:
-        """Call `listener` with every notice, at once, in the loop's thread.
+        """Call `listener` with every notice, immediately, in the loop's thread.
 
         Args:
-            listener: The function. What it raises is reported and changes nothing.
-            wants_answered: Whether it would now do anything with a call that was simply answered. Those are the
-                many; while no listener wants them they are counted, and no notice is made of them.
+            listener: The function. Its exceptions are reported and have no other effect.
+            wants_answered: Whether it currently needs notices of successful calls. Most calls are successful; while no
+                listener needs them, they are only counted, and no notice is created.
 
         Returns:
             An unsubscribe function.
@@ -112,11 +113,11 @@ class Journal:
         return unsubscribe
 
     def answered(self) -> bool:
-        """Count a call that was answered. False if a listener wants to hear of it: then it must be added instead."""
+        """Count a successful call. False if a listener needs the notice: then add it instead."""
         for wants in self._wanting:
             if wants():
                 return False
-        # Counted although no notice is made: `status()` shows it.
+        # Counted although no notice is created, because `status()` shows the count.
         self.counts["calls"] += 1
         self.counts["outcome.answered"] += 1
         return True
@@ -127,10 +128,10 @@ class Journal:
             self.counts["calls"] += 1
             self.counts[f"outcome.{notice.outcome.value}"] += 1
         elif isinstance(notice, Change):
-            # A deque with a limit: a connection that flaps for days keeps its last transitions only.
+            # A bounded deque, so that a connection that flaps for days keeps only its last transitions.
             self.changes.append(notice)
             self.counts[f"event.{notice.event}"] += 1
         else:
             self.counts["replayed"] += 1
-        # Last: a listener may close the connection, and then finds this notice counted.
+        # Listeners come last: one may close the connection, and must then find this notice counted.
         self._listeners.tell(notice, self.report)

@@ -1,20 +1,20 @@
-"""The state of a connection, and everything that follows from an event at once.
+"""The state of a connection, and the immediate effects of every event.
 
-Calls report failures here. When `report` returns, the state says what followed, and the gate is closed or
-open accordingly; the task (`supervisor`) is woken and does the work that the new state asks for. Failures and
-verdicts are applied without waiting, so nothing can come between one and its consequences.
+Calls report failures here. When `report` returns, the state and the gate reflect the failure, and the task
+(`supervisor`) has been woken to do the work that the new state requires. Failures and verdicts are applied without
+waiting, so nothing can happen between one and its effects.
 
-The machine's state is `cell`. What is beside it, and why the state cannot say it:
+The machine's state is `cell`. The other data, and why the state cannot express it:
 
-| kept here | why |
+| data | reason |
 | --- | --- |
-| `epoch`, `session` | which session: reports about an earlier one change nothing |
-| `last_failure`, `since`, `since_wall` | for people and `status()` |
+| `epoch`, `session` | identifies the session: reports about an earlier one change nothing |
+| `last_failure`, `since`, `since_wall` | for display and `status()` |
 | `gate` | follows the state (`fire`), and counts calls |
-| `schedule` | failures in a row, the present series of dials and whether it is half-open, when the next is due |
-| `probe` | whether a suspicion is being looked into: by the table, `ready` has no state of its own for that |
-| `renewal` | whether credentials were refused and renewed, which outlasts several sessions |
-| `dial`, `closing_by` | handles of what is under way: to interrupt a dial, and how long `close` waits |
+| `schedule` | consecutive failures, the current series of dials and whether it is half-open, when the next dial is due
+| | `probe` | whether a suspicion is being probed: the table has no separate state for that | |
+`renewal` | whether credentials were refused and renewed, which spans several sessions | | `dial`, `closing_by` |
+to interrupt a dial in progress, and to limit how long `close` waits |
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from mcpconn.runtime.session import Session
 from mcpconn.runtime.wake import Wake
 
 REPLICA_PROBES = 4
-"""Probes that must be refused, if replicas seem not to share their sessions. With two of them, a session that
-one knows is given up by mistake at every sixteenth suspicion."""
+"""Number of probes that must be refused if replicas seem not to share their sessions. With two replicas, a session that
+one of them knows is given up by mistake at one of sixteen suspicions."""
 DIALLING = (State.CONNECTING, State.RECONNECTING)
-"""The states in which a session is being opened, or waited for."""
+"""The states in which a session is being opened, or callers wait for one."""
 
 
 class Lifecycle:
@@ -52,9 +52,9 @@ class Lifecycle:
     def __init__(self, common: Common, errands: Errands, *, credentials: Renewable | None = None) -> None:
         """
         Args:
-            common: What all parts of the connection have in common.
+            common: What all parts of the connection share.
             errands: Runs the probes.
-            credentials: Renewed once when a session or dial is refused for them.
+            credentials: Renewed once when a session or dial is refused because of them.
         """
         policy, clock = common.policy, common.clock
         self.name = common.name
@@ -62,11 +62,11 @@ class Lifecycle:
         self.epoch = 0
         """Number of the current session, +1 with each `established`."""
         self.session: Session | None = None
-        """The session that calls are issued on; None in every state but ready."""
+        """The session on which calls are issued; None in every state except ready."""
         self.last_failure: Failure | None = None
-        """The last failure that had consequences."""
+        """The last failure that had an effect."""
         self.since = 0.0
-        """When the present state was entered."""
+        """When the current state was entered."""
         self.since_wall: float | None = None
         """The same, in seconds since 1970; None before the first transition."""
         self.wake = Wake()
@@ -80,11 +80,11 @@ class Lifecycle:
         self.schedule = DialSchedule(policy, clock)
         self.probe = Probe(policy, clock, common.classify)
         self.renewal = Renewal(credentials, clock)
-        """Of the credentials, when they are refused."""
+        """The renewal of refused credentials."""
         self.dial: anyio.CancelScope | None = None
-        """The dial that is under way, or the login before it."""
+        """The dial in progress, or the login before it."""
         self.closing_by = math.inf
-        """When calls in flight are not waited for any longer, once the connection is closed."""
+        """After the connection is closed: the time until which calls in flight may finish."""
         self._policy = policy
         self._clock = clock
         self._journal = common.journal
@@ -99,7 +99,7 @@ class Lifecycle:
         return self.cell.state
 
     def replaced(self, session: Session) -> bool:
-        """Whether `session` was given up and another, with renewed credentials, is or will be there."""
+        """Whether `session` was given up and another, with renewed credentials, exists or will be opened."""
         return self.renewal.credentials is not None and session is not self.session
 
     def now(self) -> float:
@@ -108,29 +108,30 @@ class Lifecycle:
 
     @property
     def retry_in(self) -> float | None:
-        """Seconds until the next dial or probe that is scheduled; None where none is."""
+        """Seconds until the next scheduled dial; None if none is scheduled."""
         due = self.schedule.due
         return None if due is None else max(0.0, due - self._clock.now())
 
     def refuse(self, failure: Failure) -> None:
-        """Go to `failed` before anything is dialled: the configuration cannot be used."""
+        """Go to `failed` before any dial, because the configuration is invalid."""
         if self.state is State.IDLE:
             self.since = self._clock.now()
             self.connect()
             self.give_up(failure)
 
     def report(self, epoch: int, failure: Failure) -> None:
-        """A call failed, or the wire noticed something, on the session of `epoch`. Stale reports change nothing."""
-        # A hundred calls that fail together report a hundred times. The first report ends the epoch; the others meet
-        # this line and cause nothing.
+        """Report a failure of a call, or one observed by the wire layer, on the session of `epoch`. Stale reports
+        change nothing."""
+        # A hundred calls that fail together make a hundred reports. The first one ends the epoch; the others stop here
+        # and have no effect.
         if epoch != self.epoch or self.session is None:
             return
         session, errors = self.session, self.session.errors_in_a_row
-        # Where replicas share no sessions, a refusal by one of them proves nothing about the session.
+        # If replicas do not share sessions, a refusal by one of them proves nothing about the session.
         failure = self.schedule.weaken(failure)
         if not is_plain(failure, errors_in_a_row=errors):
             session.suspected = True
-        # The decision is the core's, and pure. What follows here is its execution.
+        # The pure core makes the decision; the code below executes it.
         event = decide(self.state, failure, refreshable=self.renewal.likely(session), errors_in_a_row=errors)
         if event is Event.SUSPECTED:
             self._suspect(session, failure)
@@ -138,18 +139,18 @@ class Lifecycle:
             self.lose(session, event, failure)
 
     async def wait_for_probe(self, session: Session, *, deferred: bool = False) -> None:
-        """Return when no probe of `session` is under way.
+        """Return when no probe of `session` is in progress.
 
         Args:
-            session: A session, which may have been given up meanwhile.
-            deferred: If it is suspected, and its probe has to wait, wait for that, too.
+            session: A session, which may have been given up in the meantime. deferred: If the session is suspected and
+                its probe has to wait, wait for that as well.
         """
         while self.session is session and (ended := self.probe.pending(deferred=deferred)) is not None:
             await ended.wait()
 
     async def changed(self) -> None:
         """Return at the next transition."""
-        # Made for those who wait: most transitions have no witness.
+        # Created only for waiters, because most transitions have none.
         changed = self._changed = self._changed or anyio.Event()
         await changed.wait()
 
@@ -158,7 +159,7 @@ class Lifecycle:
 
         Calls in flight finish on the old one.
         """
-        # A person asked: no backoff of earlier failures stands in the way.
+        # A person requested it, so the backoff of earlier failures does not apply.
         self.schedule.reset()
         if self.state is State.READY:
             self.recycle()
@@ -170,14 +171,15 @@ class Lifecycle:
         self.wake.set()
 
     def credentials_changed(self) -> None:
-        """Forget earlier refusals, which were of the old credentials, and dial if they were what held it up."""
+        """Forget earlier refusals, which concerned the old credentials, and dial if the connection was waiting for new
+        ones."""
         self.renewal.reset()
         if self.state is State.FAILED:
             self.reconnect()
         elif self.session is None:
             self.schedule.reset()
             if self.renewal.under_way and self.dial is not None:
-                # Nobody has to log in any more.
+                # A login is no longer needed.
                 self.dial.cancel()
             self.wake.set()
 
@@ -196,7 +198,7 @@ class Lifecycle:
             return
         if self._errands.group is not None:
             self.closing_by = self._clock.now() + (self._policy.drain_timeout if drain else 0.0)
-        # Whoever waits for what a probe says waits no longer.
+        # Release the calls that wait for the result of a probe.
         self.probe.end()
         if self.dial is not None:
             self.dial.cancel()
@@ -206,10 +208,10 @@ class Lifecycle:
     # -- transitions
 
     def fire(self, event: Event, failure: Failure | None = None) -> None:
-        """Apply an event, and everything that follows from the new state without waiting."""
+        """Apply an event, and the immediate effects of the new state."""
         now = self._clock.now()
         source, since = self.state, self.since
-        # Raises for an event that the table does not have, and then nothing below has happened.
+        # This raises for an event that the table does not allow, before anything below happens.
         target = fire(self.cell, event)
         if failure is not None:
             self.last_failure = failure
@@ -226,10 +228,10 @@ class Lifecycle:
             self.gate.close()
         self.wake.set()
         if self._changed is not None:
-            # After the gate: whoever waited for the transition finds its consequences done.
+            # Set after the gate, so that a task that waited for the transition sees its effects.
             self._changed.set()
             self._changed = None
-        # Last: a listener is host code, and may close the connection before this returns.
+        # Listeners come last: they are the host's code, and may close the connection before this returns.
         elapsed = now - (self.schedule.series.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
         self._journal.add(
             Change(
@@ -247,14 +249,14 @@ class Lifecycle:
         )
 
     def connect(self) -> None:
-        """From `idle`: begin a series of dials."""
+        """From `idle`: start a series of dials."""
         self.schedule.begin()
         self.fire(Event.CONNECT)
 
     def establish(self, session: Session) -> None:
-        """A dial has succeeded: `session` is the one that calls are issued on."""
+        """A dial has succeeded: from now on, calls are issued on `session`."""
         now = self._clock.now()
-        # Everything up to `fire` is synchronous, so no call can meet a session that is half set up.
+        # Everything up to `fire` is synchronous, so no call can use a partially set up session.
         self.epoch += 1
         session.epoch, session.established_at, session.last_used = self.epoch, now, now
         self.session = session
@@ -266,31 +268,30 @@ class Lifecycle:
         if self.probe.suspect(session, failure):
             self.start_probe(session)
         else:
-            # The task has to look when the probe that waits is due.
+            # The task has to wake up when the deferred probe is due.
             self.wake.set()
 
     def start_probe(self, session: Session, *, keepalive: bool = False) -> None:
-        """Have the session asked whether it lives, beside everything else.
+        """Probe the session in the background.
 
         Args:
-            session: The present session.
-            keepalive: Nobody has complained of it.
+            session: The current session. keepalive: There is no suspicion.
         """
         assert self._errands.group is not None
-        # Marked as under way before the event is fired, because a listener may report another failure from within.
+        # Marked as in progress before the event is fired, because a listener may report another failure.
         cause = self.probe.begin(keepalive=keepalive)
         if not keepalive:
             self.fire(Event.SUSPECTED, cause)
         self._errands.group.start_soon(self._ask, session)
 
     async def _ask(self, session: Session) -> None:
-        """Ask the server whether the session lives; the answer turns suspicion into proof, or ends it."""
+        """Probe the session; the result turns the suspicion into proof, or dismisses it."""
         verdict = await self.probe.ask(
             session,
             refreshable=lambda: self.renewal.possible(session),
             tries=REPLICA_PROBES if self.schedule.replicas_suspected else 1,
         )
-        # The session may have been given up meanwhile. Then its probe was ended with it.
+        # If the session was given up in the meantime, its probe ended with it.
         if session is self.session and self.state is State.READY:
             if verdict is None:
                 self.probe.end()
@@ -298,20 +299,22 @@ class Lifecycle:
                 self.lose(session, *verdict)
 
     def lose(self, session: Session, event: Event, failure: Failure) -> None:
-        """The present session is over: by proof, or because only a person can fix what is wrong."""
-        # First: its transport, which `retire` may end, reports that end, and a session is lost once.
+        """The current session has ended: by proof, or because only a person can fix the cause."""
+        # Cleared first, because `retire` may end the session's transport, which reports its end, and a session must be
+        # lost only once.
         self.session = None
         age = self._clock.now() - session.established_at
-        # Decides, too, whether attempts are forgotten: only a session that was of use forgives them.
+        # This also decides whether attempts are reset: only a useful session resets them.
         failure = self.schedule.lost(
             failure, proven=session.proven, age=age, served=session.answers > 0, tried=session.suspected
         )
-        # Credentials that cannot be renewed are tried once more as they are: a server may refuse a session so.
+        # Credentials that cannot be renewed are tried once more unchanged, because some servers refuse an unknown
+        # session with 401.
         refusal = failure if self.renewal.possible(session) else None
         self.renewal.over(session, worked=age >= self._policy.proven_after, refusal=refusal)
         session.retire(lost=failure)
         self.probe.end()
-        # Losing one useless session after another is a failure of its own: then it is time to give up.
+        # Losing several useless sessions in a row counts as a failure: then give up.
         if event is Event.LOST:
             event = self.schedule.after_loss(failure)
         if event is Event.GIVE_UP:
@@ -324,16 +327,16 @@ class Lifecycle:
 
         Args:
             failure: Why.
-            forever: It will not be tried again, whatever the failure says.
+            forever: The connection will not be tried again, regardless of the failure.
         """
-        # The next dial starts without the refusal: a person may have changed the credentials by then.
+        # The next dial starts without the refusal, because a person may have changed the credentials by then.
         self.renewal.refusal = None
         person = needs_person(failure, worked=self.epoch > 0)
         self.schedule.cool_down(forever=forever or person, floor=failure.retry_after)
         self.fire(Event.GIVE_UP, failure)
 
     def recycle(self) -> None:
-        """End the present session, which nothing is wrong with, once its calls are over."""
+        """Retire the current, working session; it ends after its calls have finished."""
         session, self.session = self.session, None
         if session is not None:
             age = self._clock.now() - session.established_at

@@ -1,7 +1,7 @@
-"""Functions of the host that want to be told of something, called one after another.
+"""Listener functions of the host, called one after another.
 
-A listener is host code that runs in the middle of our own. It may raise anything, and it may cause what it is
-being told of: close the connection whose transition it hears about. Neither may reach the code that tells it.
+A listener is the host's code that runs in the middle of mcpconn's. It may raise any exception, and it may cause new
+events, for example by closing the connection whose transition it receives. Neither may affect the code that calls it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 Report = Callable[[str, BaseException], None]
-"""Logs what host code raised. The first argument says which kind of host code: `listener`, `errand`, `rule`."""
+"""Logs an exception of the host's code. The first argument is the kind of code: `listener`, `errand`, `rule`."""
 
 
 class Listeners(Generic[T]):
-    """An ordered set of listeners. Each hears of everything once, in the order in which it happened."""
+    """An ordered set of listeners. Each receives every event once, in the order in which the events happened."""
 
     __slots__ = ("_entries", "_telling", "_untold")
 
@@ -30,7 +30,7 @@ class Listeners(Generic[T]):
         return bool(self._entries)
 
     def subscribe(self, listener: Callable[[T], None]) -> Callable[[], None]:
-        """Call `listener` with everything that is told from now on.
+        """Call `listener` with every event from now on.
 
         Returns:
             An unsubscribe function. It can be called more than once, and from within a listener.
@@ -40,16 +40,15 @@ class Listeners(Generic[T]):
         return lambda: self._entries.pop(key, None) and None
 
     def tell(self, news: T, report: Report) -> None:
-        """Call every listener with `news`. What a listener causes is told after `news`, to all of them.
+        """Call every listener with `news`. Events that a listener causes are delivered after `news`, to all listeners.
 
         Args:
-            news: What happened.
-            report: Called with whatever a listener raised.
+            news: The event. report: Called with the exceptions of listeners.
 
         Raises:
-            KeyboardInterrupt, SystemExit: a listener raised it; all have been told by then. Whatever else one
-                raises is reported: a CancelledError that passed through here would look like the cancellation of
-                the task that tells, which is the one that owns the connection.
+            KeyboardInterrupt, SystemExit: a listener raised it; all listeners have been called by then. All other
+            exceptions are reported: a CancelledError that passed through here would look like the cancellation of the
+            calling task, which owns the connection.
         """
         self._untold.append((news, report))
         if self._telling:
@@ -61,7 +60,7 @@ class Listeners(Generic[T]):
                 news, report = self._untold.popleft()
                 for key, listener in tuple(self._entries.items()):
                     if key not in self._entries:
-                        continue  # unsubscribed by a listener before it
+                        continue  # an earlier listener has unsubscribed this one
                     try:
                         listener(news)
                     except (KeyboardInterrupt, SystemExit) as error:

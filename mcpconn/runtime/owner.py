@@ -1,10 +1,10 @@
-"""The task in which a manager lives, or a connection that is used alone.
+"""The task in which a manager, or a connection without a manager, runs.
 
-A task group has to be left by the task that entered it. Hosts often cannot do that: pytest-asyncio sets a fixture up
-in one task and tears it down in another, `gather` enters contexts in tasks of its own, web frameworks run their
-shutdown wherever they like. So on asyncio the group is entered in a task that belongs to the owner, and whoever
-starts or ends it only talks to that task. trio has no task outside of a nursery: there the group is entered in a
-child of the task that enters the `async with` block, or in a nursery that the host gives to `serve`.
+A task group has to be exited by the task that entered it. Hosts often cannot do that: pytest-asyncio sets a fixture up
+in one task and tears it down in another, `gather` enters contexts in its own tasks, and web frameworks run their
+shutdown in any task. So on asyncio the owner enters the group in its own task, and callers that start or end it only
+communicate with that task. trio has no tasks outside a nursery: there the group is entered in a child of the task that
+enters the `async with` block, or in a nursery that the host passes to `serve`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _inside: ContextVar[tuple[Owner, ...]] = ContextVar("mcpconn_owner", default=())
 
 
 class Nursery(Protocol):
-    """What can run a task: a `trio.Nursery`, an `anyio.abc.TaskGroup`."""
+    """An object that can run a task: a `trio.Nursery` or an `anyio.abc.TaskGroup`."""
 
     def start_soon(self, func: Callable[..., Any], /, *args: Any) -> object:
         """Start a task."""
@@ -39,10 +39,10 @@ class Owner:
     def __init__(self, what: str, *, begin: Callable[[], None], finish: Callable[[], None]) -> None:
         """
         Args:
-            what: Name of the thing that is owned, for errors: `manager` or `connection NAME`.
-            begin: Starts what is to run, by `start_soon`. Called in the task that starts the owner, and nothing has
-                run when that goes on: it can still subscribe to everything that will happen.
-            finish: Has all that was started come to its end. Called once, without waiting.
+            what: Name of the owned object, for errors: `manager` or `connection NAME`.
+            begin: Starts the tasks with `start_soon`. It is called in the task that starts the owner. None of the tasks
+                has run when it returns, so the caller can still subscribe to all events.
+            finish: Tells everything that was started to end. Called once, without waiting.
         """
         self._what = what
         self._begin = begin
@@ -52,23 +52,24 @@ class Owner:
         self._open = anyio.Event()
         """Set when the group was entered."""
         self._wanted = anyio.Event()
-        """Set when the end is wanted."""
+        """Set when the owner should end."""
         self._ended = anyio.Event()
         self._task: object = None
-        """Kept, since asyncio itself refers to a task only weakly."""
+        """Kept because asyncio has only a weak reference to a task."""
         self._scope: anyio.CancelScope | None = None
         self._nursery: TaskGroup | None = None
-        """Entered by `enter` on trio, and left by `leave` in the same task."""
+        """Entered by `enter` on trio, and exited by `leave` in the same task."""
         self._group: TaskGroup | None = None
-        """What everything runs in; None before `start` and once the end was asked for."""
+        """The task group of everything; None before `start` and after the end was requested."""
         self._context: Context
-        """That of everything that runs: of the task that started the owner, and a note which owner it is."""
+        """The context of everything that runs: that of the task that started the owner, plus a note that identifies the
+        owner."""
         self.home: Home | None = None
         """The event loop; None before `start`."""
 
     @property
     def running(self) -> bool:
-        """Whether it was started, and its end was not asked for."""
+        """Whether it was started and its end was not requested."""
         return self._group is not None
 
     @property
@@ -77,18 +78,18 @@ class Owner:
         return self._entered
 
     def wrong_loop(self) -> str | None:
-        """Why what is owned cannot be used in the current event loop; None if it can."""
+        """Why the owned object cannot be used in the current event loop; None if it can."""
         return None if self.home is None else self.home.wrong_loop()
 
     def start_soon(self, func: Callable[..., Any], /, *args: Any) -> None:
-        """Run `func` in a task of the owner's, while it is running."""
+        """Run `func` in a task of the owner, while it is running."""
         assert self._group is not None
         self._context.run(self._group.start_soon, func, *args)
 
     # -- start
 
     async def start(self) -> None:
-        """Start, in a task of its own.
+        """Start, in a new task.
 
         Raises:
             NotRunning: on trio, or if it was started before.
@@ -111,7 +112,7 @@ class Owner:
         await self._until_open()
 
     async def enter(self) -> None:
-        """Start for an `async with` block, which is left by `leave`.
+        """Start for an `async with` block, which `leave` exits.
 
         Raises:
             NotRunning: it was started before.
@@ -136,7 +137,7 @@ class Owner:
         try:
             await self._open.wait()
             if self._group is not None:
-                # In the task of whoever starts it, after the group is open: listeners can subscribe before anything
+                # Called in the caller's task after the group is open, so that listeners can subscribe before anything
                 # happens.
                 self._begin()
         except BaseException:
@@ -146,12 +147,13 @@ class Owner:
     # -- end
 
     async def end(self) -> None:
-        """Have everything come to its end, and return when it has. Any task may call this, more than once.
+        """End everything, and return when it has ended. Any task may call this, more than once.
 
-        Called by a task of the owner's own, a callback for example, it returns at once: it cannot wait for itself.
+        If one of the owner's own tasks calls it, for example a callback, it returns at once, because a task cannot wait
+        for itself.
 
         Raises:
-            NotRunning: on trio, unless it was started by `serve`; or in another event loop than the owner's.
+            NotRunning: on trio, unless it was started by `serve`; or in an event loop other than the owner's.
         """
         if self.home is None:
             if Home().is_trio:
@@ -164,17 +166,17 @@ class Owner:
         await self._end()
 
     async def leave(self) -> None:
-        """End what `enter` started."""
+        """End the block that `enter` started."""
         nursery, self._nursery = self._nursery, None
         if nursery is None:
             await self._end()
             return
         self.ask()
-        # The group is not told of the exception that ended the block, which it would wrap in another.
+        # The exception that ended the block is not passed to the group, which would wrap it in an exception group.
         await nursery.__aexit__(None, None, None)
 
     def ask(self) -> None:
-        """Begin to end."""
+        """Start to end."""
         if self._ending:
             return
         self._ending = True
@@ -184,16 +186,16 @@ class Owner:
 
     async def _end(self) -> None:
         self.ask()
-        # The caller runs inside what is to end. Waiting here would be waiting for itself.
+        # The caller runs inside the tasks to be ended, so waiting here would be waiting for itself.
         if self in _inside.get():
             return
         try:
             await self._ended.wait()
         except BaseException:
-            # Whoever waits was cancelled. It still leaves nothing behind: what is under way is cut short, which takes
-            # no longer than the drain timeout and the end of the children.
+            # The waiting caller was cancelled. Nothing may be left behind, so everything in progress is cancelled,
+            # which takes at most the drain timeout and the time to end the children.
             if self._scope is not None:
-                # Cancelled and then awaited: what is cut short still closes its sockets and children.
+                # Cancelled and then awaited, because cancelled tasks still close their sockets and children.
                 self._scope.cancel()
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()
@@ -211,7 +213,8 @@ class Owner:
                         try:
                             await self._wanted.wait()
                         finally:
-                            # Not only when asked: a loop that ends cancels all tasks, and so does the host's nursery.
+                            # This also happens without a request: a loop that ends cancels all tasks, and so does the
+                            # host's nursery.
                             self.ask()
         finally:
             self._ended.set()
@@ -225,31 +228,31 @@ class Owner:
 
 
 class Owned(ABC):
-    """What has an owner: `async with`, or `start` and `aclose`, or `serve` in a nursery of the host's."""
+    """An object with an owner: use `async with`, or `start` and `aclose`, or `serve` in a nursery of the host."""
 
     _owner: Owner
 
     @abstractmethod
     async def _opened(self) -> None:
-        """Wait for what `start` has to wait for. If it raises, what was started is closed again."""
+        """Wait until `start` may return. If this raises, everything that was started is closed."""
 
     async def start(self) -> Self:
-        """Start, as entering `async with` does, for hosts that begin in one task and end in another. See `aclose`.
+        """Start like `async with`, for hosts that start in one task and stop in another. See `aclose`.
 
         A `Manager` does not wait for its servers. A `Connection` waits until it is ready, unless it is lazy.
 
         Raises:
             ConnectionFailed: the `Connection` could not be opened. It is closed again.
-            NotRunning: it was started before; or this is trio, where `async with` and `serve` take its place.
+            NotRunning: it was started before; or the event loop is trio's: use `async with` or `serve` instead.
         """
         await self._owner.start()
         return await self._open()
 
     async def serve(self, nursery: Nursery) -> Self:
-        """As `start`, in a nursery of the host's: on trio, or to have all tasks in one place.
+        """Like `start`, but in a nursery of the host: for trio, or to have all tasks in one place.
 
         Args:
-            nursery: A `trio.Nursery` or an `anyio.abc.TaskGroup`. When it is cancelled, this is closed, too.
+            nursery: A `trio.Nursery` or an `anyio.abc.TaskGroup`. If it is cancelled, this is closed too.
 
         Raises:
             ConnectionFailed, NotRunning: as `start`.
@@ -258,14 +261,14 @@ class Owned(ABC):
         return await self._open()
 
     async def aclose(self) -> None:
-        """Close, and return when nothing is left: no task, no socket, no child process.
+        """Close, and return when no task, socket or child process is left.
 
-        Calls that wait fail at once, those in flight get the drain timeout. Any task of the same event loop may call
-        this, more than once. A callback of the host's, which runs in one of the tasks to be ended, is not kept
-        waiting for itself: it returns at once.
+        Waiting calls fail at once; calls in flight get the drain timeout. Any task of the same event loop may call
+        this, more than once. If a callback of the host, which runs in one of the tasks to be ended, calls it, it
+        returns at once.
 
         Raises:
-            NotRunning: on trio, unless it was started by `serve`; or in another event loop.
+            NotRunning: on trio, unless it was started by `serve`; or called in another event loop.
         """
         await self._owner.end()
 

@@ -1,4 +1,4 @@
-"""What the runtime asks of the wire. The two meet here, and import nothing of each other."""
+"""What the runtime requires of the wire layer. The two meet here, and do not import each other."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ class Link(Protocol):
     era: Era
     version: str
     capabilities: Any
-    """What the server can do, as the handshake said; None if there was none (`mode` names a modern version)."""
+    """The server's capabilities from the handshake; None if there was no handshake (`mode` names a modern version)."""
     stream: StreamRecord
-    """Its event stream: the standalone one, or `subscriptions/listen`."""
+    """The session's event stream: the standalone one, or `subscriptions/listen`."""
     ending: float
-    """Seconds that its end has once its calls are over, beside what is left of the drain timeout."""
+    """Seconds for ending the session after its calls are over, in addition to the rest of the drain timeout."""
 
     @property
     def forgettable(self) -> bool:
-        """The server gave a session id over HTTP: it can forget the session, and nothing here would tell."""
+        """Whether the server assigned a session id over HTTP, so that it can forget the session unnoticed."""
 
     @property
     def session_id(self) -> str | None:
-        """The id that the server gave the session over HTTP; None if it gave none."""
+        """The id that the server assigned to the session over HTTP; None if it assigned none."""
 
     @property
     def ended(self) -> BaseException | None:
-        """Why the transport has ended; None while it has not."""
+        """Why the transport has ended; None if it has not ended."""
 
     @property
     def doubt(self) -> Evidence | None:
-        """Why nobody may be there any more, though the transport has not ended; None if nothing says so."""
+        """Why the server may be gone although the transport has not ended; None if there is no such evidence."""
 
     def new_attempt(self, phase: Phase) -> Attempt:
         """A new record for an attempt on this session."""
@@ -48,10 +48,10 @@ class Link(Protocol):
         """The evidence for an error that an attempt raised."""
 
     def misfit(self, error: BaseException, attempt: Attempt) -> str | None:
-        """What is wrong with the result of an attempt, if that is what `error` says: it has another shape."""
+        """What is wrong with the result of an attempt, if `error` means that the result has the wrong shape."""
 
     def restore_tools(self, tools: Sequence[Any]) -> None:
-        """Hand on what an earlier session learned about the server's tools. No result is checked against it."""
+        """Pass on what an earlier session learned about the server's tools. Results are not checked against it."""
 
     def listen(
         self, *, tools_list_changed: bool, resources_list_changed: bool, prompts_list_changed: bool
@@ -59,17 +59,17 @@ class Link(Protocol):
         """Open `subscriptions/listen` (modern era); its events are iterated."""
 
     async def discover(self) -> Any:
-        """Ask the server what it can do (modern era)."""
+        """Ask the server for its capabilities (modern era)."""
 
     def mark_lost(self) -> None:
-        """The session is known to be gone: leave it without a word."""
+        """The session is known to be lost: exit it without notifying the server."""
 
     @property
     def probes(self) -> Sequence[str]:
-        """The methods that can be asked whether this session lives: one that costs nothing, then a listing if any."""
+        """The methods for probing this session: a cheap one, then a listing if there is one."""
 
     async def probe(self, method: str) -> None:
-        """Send one of `probes`; raises if it is refused."""
+        """Send one of `probes`; raises an exception if it is refused."""
 
 
 class Dialer(Protocol):
@@ -77,29 +77,29 @@ class Dialer(Protocol):
 
     @property
     def patience(self) -> float | None:
-        """Seconds that the next dial may take; None: the policy's `connect_timeout`."""
+        """Seconds for the next dial; None: the policy's `connect_timeout`."""
 
     @property
     def last_words(self) -> str:
-        """What a server whose start failed said of the reason."""
+        """What a server that failed to start printed about the reason."""
 
     @property
     def spent(self) -> bool:
-        """No further session can be opened, whatever the server does."""
+        """No further session can be opened, regardless of the server."""
 
     def open(self, idle_failure: Callable[[Evidence], None]) -> AbstractAsyncContextManager[Link]:
-        """Open a session; leaving the block ends it. Raises an exception with `.evidence` where none came of it."""
+        """Open a session; exiting the block ends it. Raises an exception with `.evidence` if no session was opened."""
 
     async def aclose(self) -> None:
-        """Close what sessions shared."""
+        """Close the resources that sessions shared."""
 
 
 class Renewable(Protocol):
     """Credentials that can be renewed."""
 
     found: bool
-    """The last renewal found that others had renewed them already. Then those that are used now have not been
-    refused yet, and may be renewed if they are."""
+    """Whether the last renewal found that another process had already renewed them. In that case the current ones have
+    not been refused yet, and may be renewed if they are."""
 
     async def refresh(self, challenge: str | None) -> bool:
-        """Renew them; False where only a person can. Raises where it cannot be tried now."""
+        """Renew them. False if only a person can. Raises an exception if renewal is impossible at the moment."""

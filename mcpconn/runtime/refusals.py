@@ -1,4 +1,4 @@
-"""The errors for calls that cannot be made: what happened, to which server, in which state, and what to do."""
+"""Creates the errors for calls that cannot be made: what happened, to which server, in which state, and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mcpconn.runtime.gate import Gate
 
 
 class Situation(Protocol):
-    """What a refusal has to say about a connection; its `Lifecycle` knows it."""
+    """The information about a connection that an error needs; its `Lifecycle` provides it."""
 
     name: str
     gate: Gate
@@ -26,14 +26,13 @@ class Situation(Protocol):
 
 
 def advice(failure: Failure | None, wait: float | None) -> str:
-    """What a person can do about a connection that failed.
+    """What a person can do about a failed connection.
 
     Args:
-        failure: Why it did.
-        wait: Seconds until it tries again by itself; None where it does not.
+        failure: Why it failed. wait: Seconds until it dials again automatically; None if it does not.
     """
     if wait is not None and failure is not None and _child_exited(failure):
-        # What it lacked may be there by then, or never: that is known to whoever wrote its configuration.
+        # The missing program or file may or may not exist by then; only the author of the configuration knows.
         return f"it tries again in {wait:.0f} s; if it goes on, check its command, or call reconnect()"
     if wait is not None:
         return f"nothing: it tries again in {wait:.0f} s; or call reconnect()"
@@ -47,7 +46,7 @@ def advice(failure: Failure | None, wait: float | None) -> str:
 
 
 def _at_fault(failure: Failure) -> str:
-    """What a person has to look at. Not everything that only a person can fix is in the server's entry."""
+    """What a person has to check. Not every such problem is in the server's entry."""
     seen = Seen(failure.evidence)
     if failure.evidence.http_status == 407 or seen.is_a("ProxyError"):
         return "the proxy or its settings"
@@ -57,7 +56,7 @@ def _at_fault(failure: Failure) -> str:
 
 
 def _child_exited(failure: Failure) -> bool:
-    """Whether a process was started and has ended before it was of any use."""
+    """Whether a process was started and exited before the handshake."""
     return failure.kind is FailureKind.TRANSPORT_LOST and failure.evidence.phase == "dial"
 
 
@@ -66,8 +65,8 @@ def _no_call(summary: str, kind: FailureKind = FailureKind.UNAVAILABLE) -> Failu
 
 
 def failed(of: Situation) -> ConnectionFailed:
-    """The connection is `failed`: with the failure that made it so, and when it is tried again."""
-    # The failure is another call's, or a dial's. This call was not sent.
+    """The error for a `failed` connection, with the failure that caused it and the time of the next dial."""
+    # The failure is that of another call or of a dial. This call was not sent.
     failure = replace(of.last_failure or _no_call("the connection failed"), delivery=Delivery.NOT_SENT)
     wait = of.retry_in
     hint = f"next try in {wait:.0f} s" if wait is not None else advice(failure, wait)
@@ -79,9 +78,9 @@ def failed(of: Situation) -> ConnectionFailed:
 
 
 def _cause(failure: Failure) -> BaseException | None:
-    """The exception behind a failure, as whoever raised it did: `FileNotFoundError`, `httpx2.ConnectError`, ...
+    """The original exception of a failure: `FileNotFoundError`, `httpx2.ConnectError`, ...
 
-    None if a cancellation is anywhere in it: what catches the error would take the call for cancelled.
+    None if it contains a cancellation, because a handler of the error would consider the call cancelled.
     """
     seen = Seen(failure.evidence)
     if seen.cancelled:
@@ -95,20 +94,20 @@ def _cause(failure: Failure) -> BaseException | None:
 
 
 def closed(of: Situation) -> ConnectionClosed:
-    """The connection is `closed`."""
+    """The error for a `closed` connection."""
     failure = _no_call("the connection is closed")
     return ConnectionClosed(f"{of.name}: {failure.summary}", server=of.name, failure=failure, state=of.state)
 
 
 def overloaded(of: Situation) -> Overloaded:
-    """The queue is full."""
+    """The error for a full queue."""
     failure = _no_call(f"{of.gate.waiting} calls are waiting already", FailureKind.RATE_LIMITED)
     message = f"{of.name}: {failure.summary}; the connection is {of.state}"
     return Overloaded(message, server=of.name, failure=failure, state=of.state, retry_in=of.retry_in)
 
 
 def not_ready(of: Situation) -> NotReady:
-    """The caller would not wait."""
+    """The error for a call with `wait=False`."""
     last = of.last_failure
     why = f" ({last.summary})" if last is not None and of.state is not State.READY else ""
     failure = _no_call(f"the connection is {of.state}{why}, and the call would not wait")

@@ -1,9 +1,9 @@
-"""When credentials that a server refused are renewed, and when that has been tried enough.
+"""Decides when refused credentials are renewed, and when to stop trying.
 
-Once for a refusal, before the next dial, by the connection's one task: so it is once for all calls that met it.
-Renewed credentials that are refused as well, by the very next dial, are a person's business. Refused after a
-handshake that went well, they are renewed once more, but only if a probe says so: a server that lets a client
-in and then refuses one of its calls would have them renewed with every call.
+They are renewed once per refusal, before the next dial, by the connection's task, and so once for all calls that were
+refused. If the next dial refuses the renewed credentials as well, a person has to act. If they are refused after a
+successful handshake, they are renewed once more, but only if a probe confirms the refusal: otherwise a server that
+accepts the handshake and then refuses a call would cause a renewal with every call.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from mcpconn.runtime.protocols import Renewable
 from mcpconn.runtime.session import Session
 
 FRESH = 60.0
-"""Seconds for which renewed credentials are taken for good ones: a call that is refused is looked into first."""
+"""Seconds for which renewed credentials are considered valid: a refused call leads to a probe first."""
 WITHOUT_PROOF = 2
-"""Renewals in a row, the last before a session that nobody could use."""
+"""Consecutive renewals that each led to an unusable session."""
 
 
 class Renewal:
-    """The renewing of one connection's credentials."""
+    """The renewal of one connection's credentials."""
 
     def __init__(self, credentials: Renewable | None, clock: Clock) -> None:
         self.credentials = credentials
-        """None where there is nothing to renew."""
+        """None if there is nothing to renew."""
         self.refusal: Failure | None = None
-        """Why they are to be renewed before the next dial."""
+        """Why they have to be renewed before the next dial."""
         self.under_way = False
         self._clock = clock
         self._count = 0
         self._at = -math.inf
 
     def possible(self, session: Session | None) -> bool:
-        """Whether a refusal, of a dial or on `session`, can be answered by a renewal."""
+        """Whether a refusal, of a dial or on `session`, can be handled by a renewal."""
         if self.credentials is None:
             return False
         if session is None:
@@ -44,29 +44,30 @@ class Renewal:
         return session.proven or self._count < WITHOUT_PROOF
 
     def likely(self, session: Session | None) -> bool:
-        """Whether a call that is refused should be answered by one without asking further."""
+        """Whether a refused call should lead to a renewal without a probe."""
         return self.possible(session) and self._clock.now() >= self._at + FRESH
 
     def over(self, session: Session, *, worked: bool, refusal: Failure | None = None) -> None:
-        """A session is over.
+        """Record the end of a session.
 
         Args:
             session: The session.
-            worked: It was of use: the credentials were good.
-            refusal: Why it is over, if its credentials are.
+            worked: The session was useful, so the credentials were valid. refusal: Why it ended, if the credentials
+                were refused.
         """
         if worked or session.proven:
             self._count = 0
         self.refusal = refusal if refusal is not None and refusal.kind is FailureKind.AUTH else None
 
     def reset(self) -> None:
-        """What was tried before says nothing any more."""
+        """Reset: earlier attempts no longer matter."""
         self.refusal = None
         self._count = 0
         self._at = -math.inf
 
     async def run(self, classify: Callable[[Evidence], Failure]) -> Failure | None:
-        """Renew the credentials, if they are to be. A failure where that was refused, or cannot be tried now."""
+        """Renew the credentials if needed. Returns a failure if the renewal was refused, or is impossible at the
+        moment."""
         refused = self.refusal
         if refused is None or self.credentials is None:
             return None
@@ -78,12 +79,12 @@ class Renewal:
             failure = classify(Evidence(exception=error, phase="dial", retry_after=retry_after))
             if failure.kind is FailureKind.AUTH:
                 self._spent()
-            # Otherwise it is tried again, after the same waits as a dial.
+            # Otherwise the renewal is tried again, with the same waits as a dial.
             return failure
         finally:
             self.under_way = False
         if self.credentials.found:
-            # What others have renewed may be refused as well; then it is our turn.
+            # Credentials renewed by another process may be refused as well; then this process renews them.
             self.refusal = None
             return None
         self._spent()

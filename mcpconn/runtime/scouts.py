@@ -1,11 +1,11 @@
-"""While a server refuses, its connections share one dial a second: a scout's, whatever their number.
+"""While a server refuses, all its connections share one dial a second: the scout.
 
-A hundred clients that lose the same server would dial it a hundred times a second otherwise, just when it starts. What
-the scout finds is true for all that wait for their turn: they fail with it, so that each counts its attempts and loses
-patience as if it had dialled itself, or they all follow at once.
+Otherwise a hundred clients that lose the same server would dial it a hundred times a second, just when it starts. The
+scout's result applies to all connections that wait for their turn: they fail with it, so that each counts the attempt
+as if it had dialled itself, or they all follow at once.
 
-A port that nobody listens on is the trouble of every connection to that host and port. A server that accepts and hangs
-up, or answers 5xx, is the trouble of one URL: another URL behind the same proxy may be served by another process.
+A port without a listener affects every connection to that host and port. A server that accepts and disconnects, or
+answers 5xx, affects one URL only, because another process may serve another URL behind the same proxy.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import anyio
 from mcpconn.core.failures import Delivery, Failure, FailureKind
 
 REMEMBERED = 60.0
-"""Seconds without a dial after which a refusal is forgotten: nobody who was there then is in a hurry now."""
+"""Seconds without a dial after which a refusal is forgotten."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """What a dial's failure says something about."""
+    """What a dial's failure applies to."""
 
     port: Hashable
-    """Where its connection leads to. Two routes through different transports are two ports."""
+    """The port of the connection. Routes through different transports have different ports."""
     url: Hashable
-    """What it asked for there."""
+    """The URL of the request."""
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class _Refusal:
     due: float
     """When the next scout may dial."""
     round: int = 0
-    """Dials that have failed; who waits shares the failure of the next one."""
+    """The number of failed dials; waiting connections share the next failure."""
     scouting: bool = False
     changed: anyio.Event = field(default_factory=anyio.Event)
 
@@ -51,21 +51,21 @@ class _Refusal:
 
 @dataclass(frozen=True)
 class Turn:
-    """What came of waiting for a turn to dial."""
+    """The result of waiting for a turn to dial."""
 
     failure: Failure | None = None
-    """Of another connection's dial that was made meanwhile: then there is nothing to dial."""
+    """The failure of another connection's dial in the meantime: then no dial is needed."""
     scout: bool = False
-    """The server refuses, and this one dials it for all others."""
+    """Whether the server refuses and this connection dials it for all others."""
 
 
 class Scouts:
-    """The servers that refuse, as the connections of one manager have found."""
+    """The refusing servers that the connections of one manager have found."""
 
     def __init__(self, interval: float) -> None:
         """
         Args:
-            interval: Seconds between two dials of one server that refuses.
+            interval: Seconds between two dials of a refusing server.
         """
         self._interval = interval
         # In the order of their last dials, oldest first.
@@ -82,10 +82,10 @@ class Scouts:
 
     @asynccontextmanager
     async def turn(self, route: Route | None) -> AsyncIterator[Turn]:
-        """Wait while the server refuses, until a scout is due. Within the block, it is this one's turn.
+        """Wait while the server refuses, until a scout is due. Within the block, this connection has the turn.
 
         Args:
-            route: What is to be dialled; None: something that has nothing in common with any other.
+            route: The route to dial; None: it is shared with no other connection.
         """
         taken: list[_Refusal] = []
         try:
@@ -95,7 +95,7 @@ class Scouts:
             yield Turn(failure, scout=bool(taken))
         finally:
             for refusal in taken:
-                # It may have been cancelled before it found anything: then the next in line dials at once.
+                # If the dial was cancelled before it had a result, the next connection dials at once.
                 refusal.scouting = False
                 refusal.tell()
 
@@ -103,7 +103,7 @@ class Scouts:
         joined: tuple[_Refusal, int] | None = None
         while (refusal := self._refusals.get(place)) is not None:
             joined = joined or (refusal, refusal.round)
-            # Another refusal than at the beginning: the server was back in between, and refuses again.
+            # This refusal is not the one at the beginning: the server was back in between, and refuses again.
             if joined != (refusal, refusal.round):
                 return refusal.failure
             if not refusal.scouting and anyio.current_time() >= refusal.due:
@@ -116,11 +116,10 @@ class Scouts:
         return None
 
     def found(self, route: Route, failure: Failure | None) -> bool:
-        """A dial has ended. Whether it found a server back that had refused.
+        """Record the end of a dial. Returns whether it found that a refusing server is back.
 
         Args:
-            route: What was dialled.
-            failure: How it failed; None: a session was opened.
+            route: The dialled route. failure: The failure; None: a session was opened.
         """
         place = None if failure is None else _shared(route, failure)
         back = False
@@ -139,15 +138,15 @@ class Scouts:
         refusal.failure, refusal.due = failure, now + self._interval
         refusal.round += 1
         refusal.tell()
-        # Servers that were removed from the configuration must not add up.
+        # Servers that were removed from the configuration must not accumulate.
         while (oldest := next(iter(self._refusals.values()))).due + REMEMBERED < now and not oldest.scouting:
             self._refusals.popitem(last=False)
 
 
 def _shared(route: Route, failure: Failure) -> Hashable | None:
-    """What else a dial that failed so says something about; None: it is this connection's own trouble.
+    """What a dial with this failure applies to; None: only to this connection.
 
-    A server that asked for a wait asked one client.
+    A server that asked for a wait asked only one client.
     """
     if failure.retry_after is not None:
         return None

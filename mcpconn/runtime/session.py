@@ -47,28 +47,28 @@ class Session:
         self.established_at = 0.0
         self.last_used = 0.0
         self.probed_at = 0.0
-        """When it was last asked whether it lives, because nobody used it."""
+        """When it was last probed because it was not used."""
         self.keepalive: float | None = None
-        """Seconds without use after which it is asked the next time; None: never."""
+        """Seconds without use after which it is probed next; None: never."""
         self.proven = False
-        """A call or a probe succeeded on it."""
+        """Whether a call or a probe succeeded on it."""
         self.answers = 0
         """Calls that were answered on it. Probes do not count."""
         self.errors_in_a_row = 0
-        """Calls that failed on it since the last one that was answered."""
+        """Calls that failed on it since the last answered one."""
         self.suspected = False
-        """A call failed on it in a way that is not plainly that call's own."""
+        """Whether a call failed on it in a way that does not clearly concern only that call."""
         self.cleared: int | None = None
         """`answers` when a probe last settled a suspicion in its favour; None before the first."""
         self.mute: set[str] = set()
-        """Probe requests that it does not answer, though it answers others."""
-        # One answer forgives the keepalive probes that were missed.
+        """Probe requests that it does not answer although it answers others."""
+        # One answer resets the count of missed keepalive probes.
         self.unanswered = 0
-        """Keepalive probes in a row that were not answered."""
+        """Consecutive unanswered keepalive probes."""
         self.in_flight = 0
-        """Calls issued on it and not yet over."""
+        """Calls issued on it that have not ended."""
         self.lost: Failure | None = None
-        """Why it was given up, once it was."""
+        """Why it was given up, if it was."""
         self.answered = anyio.Event()
         """Set once it is proven."""
         self.retired = anyio.Event()
@@ -76,16 +76,17 @@ class Session:
         self.gone = anyio.Event()
 
     def enter(self) -> Link:
-        """A call is issued on it."""
+        """Count a call that is issued on it."""
         assert self.link is not None
-        # Counted here and not at the gate: a retired session drains while the gate lets calls through to its successor.
+        # Counted here and not at the gate, because a retired session drains while the gate passes calls to its
+        # successor.
         self.in_flight += 1
         return self.link
 
     def leave(self) -> None:
-        """A call on it is over."""
+        """Count the end of a call on it."""
         self.in_flight -= 1
-        # The last call of a retired session ends it; a session in use has no end of this kind.
+        # The last call of a retired session ends the session.
         if self.in_flight == 0 and self.retired.is_set():
             self.drained.set()
 
@@ -96,13 +97,13 @@ class Session:
         self.answered.set()
 
     def retire(self, *, lost: Failure | None = None) -> None:
-        """No further calls: end it when those in flight are done.
+        """Accept no further calls, and end the session when those in flight have finished.
 
         Args:
-            lost: Why it is known to be gone, if it is: then the session is not ended with a DELETE.
+            lost: Why it is known to be lost, if it is: then no DELETE is sent.
         """
         if lost is not None and self.link is not None:
-            # The first reason stays: what fails after it is its consequence.
+            # The first reason is kept: later failures are its consequences.
             self.lost = self.lost or lost
             self.link.mark_lost()
         self.retired.set()
@@ -110,7 +111,7 @@ class Session:
             self.drained.set()
 
     def abandon(self) -> None:
-        """Do not wait for calls in flight any longer."""
+        """Stop waiting for calls in flight."""
         self.retired.set()
         self.drained.set()
 
@@ -122,13 +123,13 @@ class Session:
         *,
         task_status: TaskStatus[Session],
     ) -> None:
-        """Open the link, keep it until the session is retired and drained, close it.
+        """Open the link, keep it until the session is retired and drained, and close it.
 
         Args:
             opening: The link, not yet open.
-            broke: Told of an error that ended the session from within.
-            prepare: Brings the session into the state its predecessor was in.
-            task_status: Told when the session can be used.
+            broke: Called with an error that ended the session from within.
+            prepare: Restores the state of the previous session.
+            task_status: Notified when the session is usable.
         """
         attempt = Attempt("dial")
         # This task is the session's own, so its context needs no resetting.
@@ -138,14 +139,15 @@ class Session:
                 await prepare(link)
                 self.link = link
                 task_status.started(self)
-                # Two waits: a session may be retired with calls in flight, which finish on it.
+                # Two waits, because a session may be retired with calls in flight, which finish on it.
                 await self.retired.wait()
                 await self.drained.wait()
         except Exception as error:
             if self.link is None:
                 raise
-            # The SDK raised out of an open session. To the caller of `start` this would be the failure of a dial.
+            # The SDK raised an exception in an open session. The caller of `start` would consider it the failure of a
+            # dial.
             broke(self, error)
         finally:
-            # Whatever happened: `close` waits for this.
+            # Set in every case, because `close` waits for it.
             self.gone.set()

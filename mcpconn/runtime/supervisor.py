@@ -1,8 +1,7 @@
-"""The one task that owns a connection's life: it dials, looks after the session, and waits on events. It never polls.
+"""The single task that runs a connection: it dials, maintains the session, and waits for events. It never polls.
 
-It is made of parts, each in a file of its own: `lifecycle` (the state and what follows from an event at once),
-`dialling` (opening sessions), `errands` (tasks beside it), `wake` (its only wait). Which of them has work to do, the
-state says.
+Its parts are in separate files: `lifecycle` (the state and the immediate effects of events), `dialling` (opening
+sessions), `errands` (background tasks), `wake` (its only wait). The state determines which of them has work to do.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from mcpconn.runtime.session import Session
 
 
 class Supervisor:
-    """Owns one connection: its dials, its sessions, their end."""
+    """Runs one connection: its dials, its sessions, and their end."""
 
     def __init__(
         self,
@@ -42,14 +41,14 @@ class Supervisor:
     ) -> None:
         """
         Args:
-            common: What all parts of the connection have in common.
+            common: What all parts of the connection share.
             dialer: Opens its sessions.
-            dials: What the connections of a manager know of each other's dials.
-            carried: What is carried from session to session.
-            origin: Host and port of the server; connections to the same one have its troubles in common.
-            route: The port and the URL that a refused dial says something about; None: it says nothing of others.
+            dials: Shared by the connections of a manager, to limit and coordinate dials.
+            carried: State that is carried from session to session.
+            origin: Host and port of the server; connections to the same origin share its failures.
+            route: The port and URL to which a refused dial applies; None: only to this connection.
             lazy: Wait for the first call before dialling.
-            credentials: Renewed once when a session or dial is refused for them.
+            credentials: Renewed once when a session or dial is refused because of them.
         """
         self._policy = common.policy
         self._clock = common.clock
@@ -67,20 +66,21 @@ class Supervisor:
             route=Route(*route) if route is not None else None,
             carried=carried,
         )
-        """Its sessions, and the opening of the next."""
+        """Opens its sessions, and holds them."""
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Run `task` beside the connection, for no longer than it lives. False if it does not live.
+        """Run `task` in the background, at most until the connection ends. False if the connection is not running.
 
-        An exception that it raises is logged: what runs beside a connection must not be its end.
+        Its exceptions are logged, because a background task must not end the connection.
         """
         return self._errands.spawn(task)
 
     async def run(self) -> None:
-        """Own the connection until it is closed."""
+        """Run the connection until it is closed."""
         lifecycle = self.lifecycle
         lifecycle.since = self._clock.now()
-        # Joined for the whole life: news of the server is of use in every state in which a dial is scheduled.
+        # Subscribed for the connection's whole life, because news of the server matters in every state in which a dial
+        # is scheduled.
         leave = self.dialling.join()
         try:
             # Sessions, probes and listings are children of this group, so none outlives the connection.
@@ -96,9 +96,9 @@ class Supervisor:
                 finally:
                     if lifecycle.state is not State.CLOSED:
                         lifecycle.close()
-                    # Callers get time to finish; what runs beside them is of use to nobody now.
+                    # Callers get time to finish; background tasks are no longer needed.
                     self._errands.cancel()
-                    # Before the group is cancelled: calls in flight get the drain timeout.
+                    # Done before the group is cancelled, because calls in flight get the drain timeout.
                     await self.dialling.end_sessions(lifecycle.closing_by)
                     self._errands.group.cancel_scope.cancel()
         finally:
@@ -107,7 +107,7 @@ class Supervisor:
             await self.dialling.aclose()
 
     async def _rest(self) -> None:
-        """Wait for something to do in a state that is not dialling; do it."""
+        """In a state without dialling: wait for work, and do it."""
         lifecycle = self.lifecycle
         if lifecycle.state is State.IDLE and lifecycle.gate.waiting:
             lifecycle.connect()
@@ -115,7 +115,7 @@ class Supervisor:
         await lifecycle.wake.wait(self._alarm())
         now, due = self._clock.now(), lifecycle.schedule.due
         if lifecycle.state is State.FAILED and due is not None and now >= due:
-            # One dial: if it fails, the connection is `failed` again at once (see `decide_dial`).
+            # A single dial: if it fails, the connection is `failed` again at once (see `decide_dial`).
             lifecycle.schedule.end_cool_down()
             lifecycle.renewal.reset()
             lifecycle.fire(Event.RETRY)
@@ -125,7 +125,7 @@ class Supervisor:
             self._upkeep(lifecycle.session, now)
 
     def _alarm(self) -> float:
-        """When there is something to do, if nothing happens before."""
+        """When there will be work to do, if nothing happens before."""
         lifecycle = self.lifecycle
         if lifecycle.state is State.FAILED and lifecycle.schedule.due is not None:
             return lifecycle.schedule.due
@@ -138,10 +138,10 @@ class Supervisor:
         lifecycle = self.lifecycle
         task = upkeep.due(session, self._policy, now)
         if task is upkeep.Task.REPLACE:
-            # The next session is opened while the calls in flight finish on this one.
+            # The next session is opened while calls in flight finish on this one.
             lifecycle.schedule.reset()
             lifecycle.recycle()
-            # A listener that was told of it may have closed the connection.
+            # A listener of this event may have closed the connection.
             if not self._lazy and lifecycle.state is State.IDLE:
                 lifecycle.connect()
         elif task is upkeep.Task.REST:
@@ -151,6 +151,6 @@ class Supervisor:
             assert session.link is not None
             session.probed_at = now
             session.keepalive = upkeep.keepalive(session.link, self._policy, self._clock.rng)
-            # One that is under way already, because something smelled, will tell as well.
+            # If a probe is already in progress because of a suspicion, it serves the same purpose.
             if not lifecycle.probe.under_way:
                 lifecycle.start_probe(session, keepalive=True)

@@ -1,4 +1,4 @@
-"""What a ready session needs while nobody asks: keepalive, idle timeout, maximum lifetime."""
+"""Maintenance of a ready session without calls: keepalive, idle timeout, maximum lifetime."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mcpconn.runtime.protocols import Link
 from mcpconn.runtime.session import Session
 
 KEEPALIVE = 60.0
-"""Seconds. Load balancers and serverless platforms drop what is idle after one to ten minutes."""
+"""Seconds. Load balancers and serverless platforms drop idle connections after one to ten minutes."""
 KEEPALIVE_JITTER = 0.2
-"""The share by which each interval may be longer or shorter."""
+"""The share by which each interval is randomly longer or shorter."""
 
 
 class Task(Enum):
@@ -28,10 +28,10 @@ def keepalive(link: Link, policy: Policy, rng: Random) -> float | None:
     """Seconds without use after which a session is probed; None: never.
 
     Args:
-        link: The session's. By itself (`auto`) only a session is probed that its server can forget without a sign:
-            there is no child that ends, no stream that all answers come on.
-        policy: Says it, or leaves it to this.
-        rng: Jitter. The sessions of a program are not all probed at once.
+        link: The session's. With `auto`, only sessions that the server can forget unnoticed are probed: those without a
+            child that exits or a stream that carries all answers.
+        policy: Its `keepalive` decides, unless it is `auto`.
+        rng: The source of jitter, so that the sessions of a program are not all probed at once.
     """
     if policy.keepalive != "auto":
         return policy.keepalive
@@ -39,10 +39,10 @@ def keepalive(link: Link, policy: Policy, rng: Random) -> float | None:
 
 
 def alarm(session: Session, policy: Policy, now: float) -> float:
-    """When to look again. Infinity where nothing is to be kept up.
+    """When to check again. Infinity if there is nothing to check.
 
-    A session in use cannot become idle before its calls end; when they will is not known, so it is looked at
-    again one interval from now. That is cheaper than telling the supervisor of the end of every call.
+    A session in use cannot become idle before its calls end. That time is unknown, so the session is checked again one
+    interval from now, which is cheaper than notifying the supervisor of the end of every call.
     """
     if session.in_flight:
         alarms = [now + limit for limit in (session.keepalive, policy.idle_timeout) if limit is not None]
@@ -53,7 +53,7 @@ def alarm(session: Session, policy: Policy, now: float) -> float:
 
 
 def due(session: Session, policy: Policy, now: float) -> Task | None:
-    """What is due now. A session in use is neither probed nor put to rest."""
+    """What is due now. A session in use is neither probed nor closed."""
     if now >= _replaced_at(session, policy):
         return Task.REPLACE
     if session.in_flight:
@@ -65,8 +65,8 @@ def due(session: Session, policy: Policy, now: float) -> Task | None:
     return None
 
 
-# The same sums for the alarm and for what is due: where they differ by a rounding error, nothing is due when the
-# alarm rings, and it rings again at once.
+# The alarm and this check must compute the same sums: if they differed by a rounding error, nothing would be due when
+# the alarm fires, and it would fire again at once.
 
 
 def _replaced_at(session: Session, policy: Policy) -> float:
