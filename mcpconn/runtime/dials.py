@@ -154,10 +154,10 @@ class Dials:
 
         Args:
             origin: Its host and port.
-            on_return: Told so; it must not raise.
+            on_return: Called when it is back; it must not raise.
 
         Returns:
-            A function that ends it.
+            An unsubscribe function.
         """
         # The entry is not the callback itself, because the same function may be registered twice.
         key = object()

@@ -155,7 +155,7 @@ class Lifecycle:
         await changed.wait()
 
     def reconnect(self) -> None:
-        """Open a new session now: at the next look of the task, without any wait.
+        """Open a new session as soon as the task runs, without any wait.
 
         Calls in flight finish on the old one.
         """
@@ -189,10 +189,10 @@ class Lifecycle:
             self.wake.set()
 
     def close(self, *, drain: bool = True) -> None:
-        """End the connection. Calls that wait fail at once; those in flight get the drain timeout.
+        """Close the connection. Waiting calls fail at once; calls in flight get the drain timeout.
 
         Args:
-            drain: False: those in flight get no time.
+            drain: False: calls in flight get no time.
         """
         if self.state is State.CLOSED:
             return

@@ -16,7 +16,8 @@ from mcpconn.runtime.protocols import Link
 class Session:
     """A session, from its dial to its end. It lives in a task of its own (`hold`).
 
-    It must: the SDK's transports raise into the task group they run in, and would cancel whoever called.
+    This is necessary because the SDK's transports raise into the task group that they run in, which would cancel the
+    caller.
     """
 
     __slots__ = (
