@@ -1,4 +1,4 @@
-"""One connection: `mcp.Client`'s methods on a session that is replaced whenever it has to be."""
+"""One connection: the methods of `mcp.Client` on a session that is replaced when it is lost."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ T = TypeVar("T")
 
 
 class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
-    """A connection to one MCP server, for as long as it is needed.
+    """A long-lived connection to one MCP server.
 
         async with Connection("https://example.com/mcp") as connection:
             result = await connection.call_tool("add", {"a": 1, "b": 2})
 
-    Entering waits until the connection is ready, and raises if it fails. Code written for `mcp.Client`
-    works on it: the same methods, arguments and results (`Methods`), and three arguments more.
+    Entering waits until the connection is ready, and raises if it fails. Code written for `mcp.Client` works with it:
+    it has the same methods, arguments and results (`Methods`), and three additional arguments.
     """
 
     def __init__(
@@ -67,19 +67,19 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
         """
         Args:
             config: A `ServerConfig`, a mapping as in mcp.json, or what `mcp.Client` takes: a URL,
-                `StdioServerParameters`, a server object, a `Transport`. A transport is opened once, and so is good for
-                one session; a function that returns a transport is called for each.
-            name: What logs and errors call it; made from the configuration where not given.
+                `StdioServerParameters`, a server object, a `Transport`. A transport object is opened once, so it serves
+                one session; a function that returns a transport is called for each session.
+            name: The name in logs and errors; derived from the configuration by default.
             policy: Timeouts and limits.
-            rules: Rules of classification to be tried before the core's.
+            rules: Classification rules that are tried before the core's.
             clock: Time and randomness, for tests.
-            shared: What a manager shares between its connections.
-            client_options: Passed to every `mcp.Client`: `sampling_callback`, `client_info` and so on. `mode` gives way
-                to a configuration that says something else than `auto`.
+            shared: State that a manager shares between its connections.
+            client_options: Passed to every `mcp.Client`: `sampling_callback`, `client_info` and so on. A `mode` other
+                than `auto` in the configuration overrides this `mode`.
 
         Raises:
-            ConfigError: the configuration, or an argument of `mcp.Client`, cannot be used.
-            ArgumentError: an argument has the wrong type, or is none. It is a ConfigError and a TypeError.
+            ConfigError: the configuration, or an argument of `mcp.Client`, is invalid.
+            ArgumentError: an argument is unknown or has the wrong type. It is a ConfigError and a TypeError.
         """
         super().__init__()
         parsed = ServerConfig.parse(name, config)
@@ -151,10 +151,10 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
             await self.wait_ready()
 
     def run_in(self, group: Nursery) -> None:
-        """Begin to own the connection in a task of `group`. For managers; `async with` and `start` do it otherwise.
+        """Start the connection's supervisor as a task of `group`. For managers; otherwise use `async with` or `start`.
 
         Raises:
-            NotRunning: it was started before.
+            NotRunning: the connection was started before.
         """
         if self._home is not None:
             raise NotRunning(f"{self.name}: the connection was started before; it is started once")
@@ -167,28 +167,28 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
         try:
             await self._supervisor.run()
         except Exception as error:
-            # A fault of ours. It must not take the manager's other connections along.
+            # An error in mcpconn itself. It must not affect the manager's other connections.
             self._diagnosis.crashed(error)
         finally:
             self._lifecycle.close()
             self._ended.set()
 
     def close(self, *, drain: bool = True) -> None:
-        """Begin to end the connection, without waiting for it: calls that wait fail at once, those in flight get
-        the drain timeout. `aclose` and the end of `async with` wait.
+        """Start to close the connection without waiting: waiting calls fail at once, and calls in flight get the drain
+        timeout. `aclose` and the end of `async with` wait.
 
         Args:
-            drain: False: calls in flight are cut off now, and a child is ended.
+            drain: False: calls in flight are cancelled at once, and a child is ended.
 
         Raises:
-            NotRunning: this is another thread than the event loop's.
+            NotRunning: called from a thread other than the event loop's.
         """
         if self._home is not None and self._home.other_thread():
             raise NotRunning(f"{self.name}: {self._home.wrong_loop()}")
         self._lifecycle.close(drain=drain)
 
     async def ended(self) -> None:
-        """Return when a connection that was closed has ended: its calls are over, its sockets and child are gone."""
+        """Return when a closed connection has ended: its calls are over, and its sockets and child are closed."""
         if self._home is not None:
             self._check_here()
             await self._ended.wait()
@@ -200,17 +200,17 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
             await self._lifecycle.changed()
 
     async def wait_ready(self, timeout: float | None = None) -> None:
-        """Return when calls can be issued. A lazy connection is started by this.
+        """Return when calls can be issued. This starts a lazy connection.
 
         Args:
             timeout: Seconds to wait; None waits until the connection is ready or has failed.
 
         Raises:
-            CallTimeout: it was not ready in time.
+            CallTimeout: the connection was not ready in time.
             ConnectionFailed: it is `failed`.
             ConnectionClosed: it is `closed`.
-            ConfigError: `timeout` is no number of seconds.
-            NotRunning: it was never entered, or runs in another event loop than this.
+            ConfigError: `timeout` is not a valid number of seconds.
+            NotRunning: the connection was never entered, or runs in a different event loop.
         """
         self._check_here()
         check_timeout(timeout)
@@ -232,15 +232,15 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
         await self.wait_ready(timeout)
 
     async def update_credentials(self, auth: Any = None, timeout: float | None = None) -> None:
-        """Use other credentials, or read the present ones again; reconnects a connection that failed for lack of them.
+        """Use new credentials, or reread the current ones. This reconnects a connection that failed for lack of them.
 
         Args:
-            auth: Used from now on, as `ServerConfig.auth`. None: the present ones were renewed at their source,
-                for example by a login in another process, and are read again.
+            auth: The new credentials, as `ServerConfig.auth`. None: the current ones were renewed at their source, for
+                example by a login in another process, and are reread.
             timeout: Seconds to wait until the connection is ready.
 
         Raises:
-            ConfigError: `auth` cannot be used.
+            ConfigError: `auth` is invalid.
             CallTimeout, ConnectionFailed, ConnectionClosed: as `wait_ready`.
         """
         self._check_here()
@@ -250,7 +250,7 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
             request_auth.update(None if auth is None else self._authenticator(auth).credentials)
         elif auth is not None:
             self._dialer.auth = request_auth = self._request_auth = self._authenticator(auth)
-            # The present session was opened without credentials and would stay so: open another.
+            # The current session was opened without credentials and would never use them: open another.
             self._lifecycle.reconnect()
         self._lifecycle.renewal.credentials = renewable(request_auth)
         self._lifecycle.credentials_changed()
@@ -263,7 +263,7 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
 
     @property
     def session_id(self) -> str | None:
-        """The id that the server gave the present session over HTTP; None if it gave none, or there is no session."""
+        """The id that the server assigned to the current session over HTTP; None if there is no id or no session."""
         session = self._lifecycle.session
         return None if session is None or session.link is None else session.link.session_id
 
@@ -271,12 +271,12 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
         """End a session that another process opened to the same server, with this connection's credentials.
 
         Args:
-            session_id: As the other's `session_id`.
-            version: As the other's `protocol_version`.
+            session_id: The `session_id` of the other connection.
+            version: The `protocol_version` of the other connection.
 
         Returns:
-            Whether the server says that it has ended it, or does not know it. False if it has not answered within
-            the policy's `connect_timeout`.
+            Whether the server confirms that the session has ended, or does not know it. False if the server has not
+            answered within the policy's `connect_timeout`.
         """
         self._check_here()
         return await self._dialer.end_session(session_id, version)
@@ -301,9 +301,9 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
         await self._restore.tell_watchers()
 
     async def usable(self) -> bool:
-        """Wait until calls can be issued, for as long as a call would; False if they cannot.
+        """Wait until calls can be issued, for at most as long as a call would; False if they cannot be issued.
 
-        A session that is suspected is not asked for anything else until its probe has settled that.
+        A suspected session receives no other requests until its probe has decided.
         """
         while True:
             try:

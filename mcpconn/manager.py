@@ -39,9 +39,9 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         async with Manager({"fs": {"command": "npx", "args": [...]}}) as manager:
             result = await manager.call_tool("fs", "read_file", {"path": "notes.txt"})
 
-    Entering does not wait for servers: one that is down must not stop the others. Calls wait for theirs. Where
-    begin and end are in different tasks, `await manager.start()` and `await manager.aclose()` do what the block does.
-    A manager, its connections and their calls belong to one event loop. For several threads there is `SyncManager`.
+    Entering does not wait for servers, so that one that is down does not hold up the others: each call waits for its
+    own. To start and stop in different tasks, use `await manager.start()` and `await manager.aclose()` instead of the
+    block. A manager, its connections and calls belong to one event loop. For several threads, see `SyncManager`.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         """
         Args:
             servers: Maps a name to a `ServerConfig`, a mapping as in mcp.json, or what `mcp.Client` takes.
-            policy: Timeouts and limits for all; a server's own entries go before it.
-            rules: Rules of classification to be tried before the core's.
+            policy: Timeouts and limits for all servers; a server's own settings override it.
+            rules: Classification rules that are tried before the core's.
             clock: Time and randomness, for tests.
             client_options: Passed to every `mcp.Client`: `sampling_callback`, `client_info` and so on.
 
@@ -85,32 +85,32 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
     def from_file(
         cls, path: str | os.PathLike[str], *, strict: bool = False, **options: Unpack[ManagerOptions]
     ) -> Self:
-        """A manager for the servers of a configuration file, in the form of any of the usual hosts.
+        """A manager for the servers in a configuration file, in the format of any common host.
 
-        An entry that cannot be used disables that server alone: its connection is `failed` from the beginning, with
-        the reason, and is never dialled.
+        An invalid entry disables only its own server: its connection is `failed` from the beginning, with the reason,
+        and is never dialled.
 
         Args:
             path: The file; see `mcpconn.mcpjson`.
-            strict: Refuse the whole file for one entry that cannot be used.
+            strict: Reject the whole file if one entry is invalid.
             options: As for `Manager`.
 
         Raises:
-            ConfigError: the file cannot be read; or, with `strict`, an entry cannot be used. Names the file, the
+            ConfigError: the file cannot be read; or, with `strict`, an entry is invalid. The error names the file, the
                 server and the key.
         """
         return cls(mcpjson.load(path, strict=strict), **options)
 
     def reload(self, path: str | os.PathLike[str] | mcpjson.Servers, *, strict: bool = False) -> dict[str, list[str]]:
-        """Apply a configuration file to the running manager: connect what is new, close what is gone.
+        """Apply a configuration file to the running manager: connect new servers, close removed ones.
 
-        A server whose entry has changed is closed and connected anew; one that has not is left alone, and so are
-        connections made by `get_or_add`. Afterwards the manager is as `from_file` would make it: a server whose entry
-        cannot be used any more is `failed`.
+        A server whose entry has changed is closed and connected again. Unchanged servers, and connections made by
+        `get_or_add`, are not affected. Afterwards the manager is in the state that `from_file` would create: a server
+        whose entry has become invalid is `failed`.
 
         Args:
-            path: The file, or what `mcpconn.mcpjson` made of one.
-            strict: Change nothing if one entry of the file cannot be used.
+            path: The file, or the result of reading one with `mcpconn.mcpjson`.
+            strict: Change nothing if one entry of the file is invalid.
 
         Returns:
             The names, under `added`, `removed`, `changed` and `unchanged`.
@@ -138,7 +138,7 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
     # -- life
 
     async def _opened(self) -> None:
-        """There is nothing to wait for: a server that is down must not stop the others."""
+        """This does not wait, because a server that is down must not hold up the others."""
 
     def _begin(self) -> None:
         for connection in self._connections.values():
@@ -156,12 +156,12 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         """Add a server, and connect to it if the manager is running.
 
         Args:
-            name: What to call it. Names are shown: in logs, errors, `status()`, metrics.
+            name: Name of the connection. It appears in logs, errors, `status()` and metrics.
             entry: As in the constructor.
 
         Raises:
-            ConfigError: the name is taken, or the entry cannot be used.
-            NotRunning: this is not the manager's event loop.
+            ConfigError: the name is taken, or the entry is invalid.
+            NotRunning: called outside the manager's event loop.
         """
         self._check_here()
         if name in self._connections:
@@ -172,21 +172,21 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         return connection
 
     def get_or_add(self, name: str, entry: Any, *, ttl: float | None = None) -> Connection:
-        """The connection of this name; if there is none, it is added. For connections that belong to users.
+        """The connection with this name, which is added if there is none. For connections that belong to users.
 
             connection = manager.get_or_add(user_id, {"url": url, "auth": token}, ttl=600)
             result = await connection.call_tool("inbox", {})
 
         Args:
-            name: Names the connection, and is shown: in logs, errors, `status()`, metrics. Use an opaque id. A token,
-                or an address of a person, would end up in all of them.
-            entry: As in the constructor. It is looked at only if there is no such connection: give an existing one
-                new credentials with `Connection.authenticated`.
-            ttl: Remove the connection when it was neither asked for nor used for so many seconds. None keeps it.
+            name: Name of the connection. It appears in logs, errors, `status()` and metrics. Use an opaque id, not a
+                token or a person's address.
+            entry: As in the constructor. It is used only if there is no such connection: to give an existing one new
+                credentials, call `Connection.update_credentials`.
+            ttl: Remove the connection when it was neither requested nor used for this many seconds. None keeps it.
 
         Raises:
-            ConfigError: the entry or `ttl` cannot be used.
-            NotRunning: this is not the manager's event loop.
+            ConfigError: the entry or `ttl` is invalid.
+            NotRunning: called outside the manager's event loop.
         """
         check_timeout(ttl, "ttl")
         self._check_here()
@@ -195,14 +195,14 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         return connection
 
     def remove(self, name: str, *, drain: bool = True) -> Removal:
-        """Close a connection and forget it. Its calls in flight get the drain timeout, unless `drain` is False.
+        """Close and remove a connection. Its calls in flight get the drain timeout, unless `drain` is False.
 
         Returns:
-            Awaited, it returns when the connection has ended. It need not be awaited.
+            An awaitable that returns when the connection has ended. You need not await it.
 
         Raises:
-            UnknownServer: there is none of this name.
-            NotRunning: this is not the manager's event loop.
+            UnknownServer: there is no connection with this name.
+            NotRunning: called outside the manager's event loop.
         """
         self._check_here()
         connection = self[name]
@@ -213,24 +213,24 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         return Removal(connection)
 
     def disable(self, name: str) -> None:
-        """Close a connection but keep its place: it is `closed`, and its calls are refused, until `enable`.
+        """Close a connection but keep its entry: it is `closed`, and its calls are refused, until `enable`.
 
         Raises:
-            UnknownServer: there is none of this name.
-            NotRunning: this is not the manager's event loop.
+            UnknownServer: there is no connection with this name.
+            NotRunning: called outside the manager's event loop.
         """
         self._check_here()
         self[name].close()
 
     def enable(self, name: str) -> Connection:
-        """Connect a disabled server again, by its entry. One that is not disabled is left as it is.
+        """Reconnect a disabled server with its entry. A server that is not disabled is not affected.
 
         Returns:
-            The connection; a new object if there was anything to do.
+            The connection; a new object if the server was disabled.
 
         Raises:
-            UnknownServer: there is none of this name.
-            NotRunning: this is not the manager's event loop.
+            UnknownServer: there is no connection with this name.
+            NotRunning: called outside the manager's event loop.
         """
         self._check_here()
         present = self[name]
@@ -263,16 +263,16 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         states = ", ".join(f"{name}: {connection.state.value}" for name, connection in self._connections.items())
         return f"<Manager {{{states}}}>"
 
-    # -- what happens
+    # -- events
 
     def status(self) -> ManagerStatus:
         """Every connection's status, by name, as plain data."""
         return {name: connection.status() for name, connection in self._connections.items()}
 
     def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `listener` with every transition, at once and in the loop's thread.
+        """Call `listener` with every transition, immediately and in the loop's thread.
 
-        It must not block. What it raises is logged and changes nothing. It may close connections, and the manager.
+        It must not block. Its exceptions are logged and have no other effect. It may close connections and the manager.
 
         Returns:
             An unsubscribe function.
@@ -286,7 +286,7 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
     def changes(self) -> Changes:
         """Every transition from this call on, until the manager is closed: `async for change in manager.changes()`.
 
-        Transitions are kept for a slow reader, 10,000 of them; the oldest are dropped beyond that.
+        Up to 10,000 transitions are kept for a slow reader; beyond that, the oldest are dropped.
         """
         reader = Changes(self.subscribe, self._owner.wrong_loop, self._readers)
         if self._owner.entered and not self._owner.running:
@@ -310,11 +310,11 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         """Return when every connection that is not lazy is ready or has failed.
 
         Args:
-            timeout: Seconds to wait for all of them; returns after it in any case.
+            timeout: Seconds to wait for all of them; the method returns after this time in any case.
 
         Raises:
-            ConfigError: `timeout` is no number of seconds.
-            NotRunning: this is not the manager's event loop.
+            ConfigError: `timeout` is not a valid number of seconds.
+            NotRunning: called outside the manager's event loop.
         """
         check_timeout(timeout)
         self._check_here()

@@ -1,4 +1,4 @@
-"""The methods of `mcp.Client`: each says what is sent, and nothing of how it is kept alive."""
+"""The methods of `mcp.Client`: each defines what is sent; `_call` keeps it alive."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Methods(Requests):
 
     Each takes three arguments more:
 
-    - `timeout`: seconds for the whole call, waiting and reconnecting included; None for no limit.
-    - `idempotent`: True says that running this call twice does no harm, False that it does. Otherwise the
-      method and the tool's annotations say it.
-    - `wait`: False raises `NotReady` at once where the connection is not ready.
+    - `timeout`: seconds for the whole call, including waiting and reconnecting; None for no limit.
+    - `idempotent`: True declares that running this call twice is harmless, False that it is not. By default, the method
+      and the tool's annotations decide.
+    - `wait`: False raises `NotReady` at once if the connection is not ready.
     """
 
     async def list_tools(
@@ -147,7 +147,8 @@ class Methods(Requests):
 
         async def issue(client: Client, attempt: Attempt) -> Any:
             page = await getattr(client, method)(cursor=cursor, meta=meta, cache_mode=cache_mode)
-            # The catalogue learns what the server has listed: not a page from a cache, or filtered by `meta`.
+            # The catalogue uses only what the server has just listed, not a page from a cache or one filtered by
+            # `meta`.
             if meta is None and (attempt.started or attempt.written is None):
                 self.catalog.heard(kind, cursor, page, client)
             return page
@@ -170,10 +171,10 @@ class Methods(Requests):
         )
 
     async def capabilities(self) -> types.ServerCapabilities | None:
-        """For the catalogue: what the present session's server can do. Asks it once, if the handshake did not.
+        """For the catalogue: the capabilities of the current session's server. Asks once if the handshake did not tell.
 
         Raises:
-            MCPError, CallFailed: it does not say.
+            MCPError, CallFailed: the server does not tell.
         """
         session = self.present()
         link = session.link if session is not None else None
@@ -193,8 +194,8 @@ class Methods(Requests):
     ) -> AsyncIterator[Subscription]:
         """Listen to change events (modern era), as `mcp.Client.listen`.
 
-        Opening it waits and replays as a call does. The stream is its session's, and ends with it
-        (`SubscriptionLost`): listen again, and fetch again what it told about.
+        Opening the stream waits and retries like a call. The stream belongs to its session and ends with it
+        (`SubscriptionLost`): then listen again, and fetch again what it reported on.
         """
         async with AsyncExitStack() as stack:
             yield await self._call(

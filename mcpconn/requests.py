@@ -32,7 +32,7 @@ from mcpconn.validate import check_timeout
 T = TypeVar("T")
 
 CANCEL_PATIENCE = 5.0
-"""Seconds for telling a gateway of a cancelled call."""
+"""Seconds for notifying a gateway of a cancelled call."""
 
 
 class _Default:
@@ -41,21 +41,21 @@ class _Default:
 
 
 DEFAULT: Any = _Default()
-"""Stands for the timeout of the configuration or policy; None means no timeout at all."""
+"""Means the timeout of the configuration or policy; None means no timeout."""
 
 
 class Requests(Peer):
     """Calls of tools, and what every other call needs."""
 
     catalog: Catalog
-    """What the server offers."""
+    """The server's catalogue."""
     policy: Policy
     """The connection's timeouts and limits."""
     _supervisor: Supervisor
     _calls: Calls
     _tasks: Tasks
     _calls_made: int
-    """By the host, not in the background."""
+    """Calls by the host, not in the background."""
 
     async def call_tool(
         self,
@@ -127,16 +127,15 @@ class Requests(Peer):
         wait: bool,
         total: float | None = None,
     ) -> T:
-        """Call a tool, with a key if it may do harm and the server keeps a ledger.
+        """Call a tool, with an idempotency key if it is not safe to repeat and the server keeps a ledger.
 
         Args:
             tool: Its name.
             meta: The call's `_meta`.
             send: Makes one attempt, with this `_meta`.
             timeout: Seconds for the whole call.
-            idempotent: What the caller says of it.
-            wait: False raises `NotReady` at once if the connection is not ready.
-            total: Seconds that it may take in all, if each progress gives it another `timeout` seconds.
+            idempotent: The caller's declaration. wait: False raises `NotReady` at once if the connection is not ready.
+            total: Maximum seconds in total, if each progress notification gives it another `timeout` seconds.
         """
         mark, safe = self._safety_of(tool, idempotent)
         key = CallKey(meta, client=self._present_client)
@@ -155,7 +154,7 @@ class Requests(Peer):
 
         client = self._present_client()
         if client is not None and ledger_of(client) is None:
-            # The usual server: nothing of this costs the call anything.
+            # Most servers keep no ledger; their calls skip everything below.
             return await call(timeout)
         return await repeated(key, call, self._seconds(timeout), self._cancel_key)
 
@@ -193,7 +192,7 @@ class Requests(Peer):
         return self.policy.call_timeout if timeout is DEFAULT else timeout
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Run `task` beside the connection, for no longer than it lives. False if it does not live."""
+        """Run `task` in the background, at most until the connection ends. False if the connection is not running."""
         if self._home is not None:
             self._check_here()
         return self._supervisor.spawn(task)
@@ -201,17 +200,19 @@ class Requests(Peer):
     def _safety_of(
         self, tool: str, idempotent: bool | None
     ) -> tuple[Callable[[Attempt], None], Callable[[], Awaitable[bool]]]:
-        """What marks an attempt at a tool as unsafe, and what says whether it may be retried after an unknown outcome.
+        """Two functions: one marks an attempt at a tool as unsafe, the other tells whether the call may be retried
+        after an unknown outcome.
 
         Args:
             tool: Its name.
-            idempotent: What the caller says of it; None leaves it to the tool's annotations.
+            idempotent: The caller's declaration; None: the tool's annotations decide.
         """
-        # Before the first attempt: the listing that a retry asks for may be another version of the server's.
+        # Read before the first attempt: the listing that a retry requests may come from a different version of the
+        # server.
         hint = self.catalog.hint(tool)
 
         def mark(attempt: Attempt) -> None:
-            # Asked at each attempt: the tools may have been listed since the last one.
+            # Evaluated at each attempt, because the tools may have been listed since the last one.
             attempt.unsafe = not (self.catalog.known_safe(tool) if idempotent is None else idempotent)
 
         async def safe() -> bool:
@@ -223,13 +224,13 @@ class Requests(Peer):
         session = self.present()
         client = None if session is None or session.link is None else session.link.client
         try:
-            # A client that has been left raises here, until its session is replaced: nothing can be asked of it.
+            # A client that has been exited raises here until its session is replaced.
             return client if client is not None and client.session is not None else None
         except RuntimeError:
             return None
 
     def _cancel_key(self, key: str) -> None:
-        """Have the gateway cancel a call whose caller has left."""
+        """Tell the gateway to cancel a call whose caller was cancelled."""
 
         async def cancel() -> None:
             with suppress(MCPError):
@@ -244,7 +245,7 @@ class Requests(Peer):
 
 
 def noting(attempt: Attempt, callback: ProgressFnT | None) -> ProgressFnT | None:
-    """`callback`, and a note that the call was running. None: nobody wants to be told."""
+    """Wraps `callback` to record that the call was running. None if there is no callback."""
     if callback is None and attempt.extend is None:
         return None
 
@@ -253,19 +254,20 @@ def noting(attempt: Attempt, callback: ProgressFnT | None) -> ProgressFnT | None
         if attempt.extend is not None:
             attempt.extend()
         if callback is not None:
-            # In process this is the caller's own task. The SDK logs what a callback raises, but not a cancellation.
+            # For a server in this process, this runs in the caller's own task. The SDK logs exceptions of a callback,
+            # but not a cancellation.
             await awaited(callback, progress, total, message)
-        # In process the server awaits this in the caller's task, which could not be cancelled without.
+        # A server in this process awaits this in the caller's task, which could not be cancelled without a checkpoint.
         await checkpoint()
 
     return note
 
 
 async def harmless() -> bool:
-    """Running the call twice does no harm."""
+    """Running the call twice is harmless."""
     return True
 
 
 async def harmful() -> bool:
-    """Running the call twice may do harm."""
+    """Running the call twice may be harmful."""
     return False

@@ -1,8 +1,7 @@
-"""Tools that run as tasks (specification 2025-11-25, utilities, tasks): called so, and awaited by asking.
+"""Tools that run as tasks (specification 2025-11-25, utilities, tasks): called as a task, and awaited by polling.
 
-The answer to the call is a receipt. From then on the tool's result is the server's to keep, and a connection that is
-cut in the meantime costs nothing: the next session asks for it. Only a server that does not know the task any more
-leaves the outcome unknown.
+The answer to the call is a receipt. From then on the server keeps the tool's result, so a lost session does not matter:
+the next session asks for the result. The outcome is unknown only if the server no longer knows the task.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from mcpconn.runtime.session import Session
 from mcpconn.sdk import client as sdk
 
 POLL = 1.0
-"""Seconds between questions, if the server does not say."""
+"""Seconds between polls, if the server does not specify them."""
 POLL_AT_LEAST, POLL_AT_MOST = 0.05, 30.0
-"""Whatever it says: not in a tight loop, and not so late that the answer is of no use."""
+"""Limits on the server's value: neither a tight loop, nor so long that the answer comes too late."""
 OVER = ("completed", "failed", "cancelled")
-"""The states of a task that has ended."""
+"""The final states of a task."""
 
 
 class Caller(Protocol):
@@ -74,18 +73,18 @@ class Tasks:
         self._connection = connection
 
     def needed(self, tool: str) -> bool:
-        """Whether a tool has to be called as a task, as far as is known: the server refuses other calls of it."""
+        """Whether a tool is known to require a task: the server refuses other calls of it."""
         known, session = self._connection.catalog.tools.get(tool), self._connection.present()
         if known is None or known.execution is None or session is None or session.link is None:
             return False
-        # Servers that do not declare it refuse all tasks, whatever their tools say.
+        # Servers that do not declare the capability refuse all tasks, regardless of what their tools declare.
         tasks = getattr(session.link.capabilities, "tasks", None)
         asked = tasks.requests.tools if tasks is not None and tasks.requests is not None else None
         return known.execution.task_support == "required" and asked is not None and asked.call is not None
 
     async def learns_of_need(self, tool: str, refusal: MCPError) -> bool:
-        """Whether a call was refused because it has to be a task. The specification has -32601 for that: the tool
-        has not run. Lists the tools to find out, if they were not listed."""
+        """Whether a call was refused because it requires a task. The specification defines -32601 for this; the tool
+        has not run. Lists the tools to find out, unless they are listed already."""
         if (
             isinstance(refusal, CallFailed)
             or refusal.code != types.METHOD_NOT_FOUND
@@ -112,9 +111,9 @@ class Tasks:
 
         Raises:
             MCPError: the server's application refused the call, or the task failed.
-            OutcomeUnknown: the task was accepted, and the server does not know it any more.
-            CallTimeout: it was not over in time. It may still be running.
-            CallFailed: as any call, until the server has accepted it.
+            OutcomeUnknown: the task was accepted, but the server no longer knows it.
+            CallTimeout: the task did not finish in time. It may still be running.
+            CallFailed: as for any call, until the server has accepted it.
         """
         deadline = None if timeout is None else anyio.current_time() + timeout
 
@@ -129,7 +128,7 @@ class Tasks:
 
         created = await self._connection._tool_call(name, meta, send, timeout=left(), idempotent=idempotent, wait=wait)
         if "task" not in created:
-            # It was quick, or takes no notice of the wish.
+            # The server answered directly: the tool was fast, or the server ignored the task request.
             return self._result(created)
         task = _Task(created["task"])
         while task.status not in OVER and task.status != "input_required":
@@ -139,12 +138,12 @@ class Tasks:
                 raise self._lost(self._failure(FailureKind.TIMEOUT, f"no result within {timeout:g} s"))
             await anyio.sleep(pause)
             task = _Task(await self._ask("tasks/get", task.id, left))
-        # A task that needs input asks for it while its result is waited for.
+        # A task that needs input asks for it while the client waits for its result.
         result = await self._ask("tasks/result", task.id, left)
         return self._result(result)
 
     async def _ask(self, method: str, task: str, left: Callable[[], float | None]) -> dict[str, Any]:
-        """Ask about a task until there is an answer, over as many sessions as it takes."""
+        """Poll a task until there is a result, on as many sessions as needed."""
         while True:
             try:
                 return await self._connection.request(method, {"taskId": task}, timeout=left(), idempotent=True)
@@ -158,7 +157,7 @@ class Tasks:
                 await anyio.sleep(wait)
             except MCPError as error:
                 if method == "tasks/result" and error.code != types.INVALID_PARAMS:
-                    # The tool's own error: that is how a task that failed is answered.
+                    # The tool's own error: the regular answer for a failed task.
                     raise
                 said = f"the server does not know the task any more: {error.message}"
                 raise self._lost(self._failure(FailureKind.APPLICATION, said)) from error
@@ -182,13 +181,13 @@ class Tasks:
         return Failure(kind=kind, delivery=Delivery.UNKNOWN, proof=False, summary=summary, evidence=evidence)
 
     def _lost(self, failure: Failure) -> CallFailed:
-        """The task was accepted: whatever failed since, the tool may have run."""
+        """The task was accepted, so regardless of later failures, the tool may have run."""
         connection, failure = self._connection, replace(failure, delivery=Delivery.UNKNOWN)
         return unanswered(failure, server=self._connection.name, state=connection.state, attempts=1, retry_in=None)
 
 
 class _Task:
-    """What a server says of a task."""
+    """A server's description of a task."""
 
     def __init__(self, said: Any) -> None:
         try:
