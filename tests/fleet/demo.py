@@ -33,15 +33,17 @@ async def main(arguments: argparse.Namespace) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         redis = RedisServer(folder / "redis").start()
         stack.callback(redis.kill)
-        print("Redis, which three replicas share, a balancer that sends each request to the next of them, a server")
-        print("over HTTP that keeps state for each session, and one that is started for each session:")
+        print("Three replicas that share a Redis, and a balancer that sends each request to")
+        print("the next of them; behind them a server over HTTP that keeps state for each")
+        print("session, and one that is started for each session:")
         async with fleet(folder, kind=Told, store=redis.url) as made:
-            print(f"{arguments.clients} bare clients call without end, and the replicas are killed one after another.")
+            print(f"{arguments.clients} bare clients call without end. The replicas are killed in turn:")
             load = await soak(made, seconds=arguments.seconds, clients=arguments.clients)
             print()
             problems = report(made, load)
     if not problems:
-        print("Every call was answered, or its client was told, or its connection broke; none ran twice.")
+        print("Each call was answered, or its client was told its outcome, or its connection")
+        print("broke; none ran twice.")
     return 1 if problems else 0
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+import time
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import httpx2
 import mcp_types as types
 from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
 
 from mcpconn.keys import NEW_SESSION, OUTCOME
 
 ANSWERED, BROKEN = "answered", "broken"
+TIMEOUT = httpx2.Timeout(30, read=300)
+"""As the SDK's own HTTP client has it."""
+EXCHANGES = 12
+"""Of the last requests of each client, for the report of a call that hangs."""
 PATIENCE = 100.0
 """Seconds after which a call counts as hung. A gateway tells of one after 60 s, and looks for an owner for 8 s."""
 
@@ -42,9 +49,11 @@ class Load:
         numbers = itertools.count()
         while True:
             try:
-                async with Client(self.url, mode=mode) as client:
+                exchanges = Exchanges()
+                http = httpx2.AsyncClient(timeout=TIMEOUT, event_hooks=exchanges.hooks)
+                async with http, Client(streamable_http_client(self.url, http_client=http), mode=mode) as client:
                     self.connected[str(mode)] += 1
-                    while await self._call(client, f"{name} {next(numbers)}", next(numbers)):
+                    while await self._call(client, f"{name} {next(numbers)}", next(numbers), exchanges):
                         if self.stopping:
                             return
             except Exception as error:
@@ -53,7 +62,7 @@ class Load:
             if self.stopping:
                 return
 
-    async def _call(self, client: Client, call: str, number: int) -> bool:
+    async def _call(self, client: Client, call: str, number: int, exchanges: Exchanges) -> bool:
         """One call. Whether the client can go on."""
         self.told[call] = BROKEN
         tool = self.tools[number // 2 % len(self.tools)]
@@ -61,7 +70,7 @@ class Load:
             with anyio.fail_after(PATIENCE):
                 result = await client.call_tool(tool, {"id": call})
         except TimeoutError:
-            self.hung.append(call)
+            self.hung.append(f"{call}, after {exchanges}")
             return False
         except MCPError as error:
             data = error.error.data
@@ -99,15 +108,44 @@ class Load:
                 wrong.append(f"{call} was told {told!r}")
         return [*wrong, *(f"no session: {text}" for text in self.lost), *(f"{call} hung" for call in self.hung)]
 
-    def count(self) -> dict[str, Any]:
-        """The count of what was told."""
+    def count(self, ran: Counter[str]) -> dict[str, int]:
+        """The count of what was told, and of calls told `unknown` that did not run."""
+        idle = sum(told == "unknown" and not ran[call] for call, told in self.told.items())
         return {
+            ANSWERED: 0,
             **Counter(self.told.values()),
+            "unknown, and did not run": idle,
             "session not found": len(self.lost),
             "hung": len(self.hung),
-            "new sessions said": self.news,
-            "connected": dict(self.connected),
+            "answers that told of a new session": self.news,
+            **{f"connections of {mode} clients": count for mode, count in sorted(self.connected.items())},
         }
+
+
+class Exchanges:
+    """The last HTTP requests and answers of a client: where a call waits that hangs."""
+
+    def __init__(self) -> None:
+        self._seen: deque[str] = deque(maxlen=EXCHANGES)
+        self._began = time.monotonic()
+
+    @property
+    def hooks(self) -> Any:
+        """For an HTTP client."""
+        return {"request": [self._request], "response": [self._response]}
+
+    async def _request(self, request: httpx2.Request) -> None:
+        resumed = request.headers.get("last-event-id")
+        self._note(f"{request.method}{f' from event {resumed}' if resumed else ''} sent")
+
+    async def _response(self, response: httpx2.Response) -> None:
+        self._note(f"{response.request.method} answered {response.status_code}")
+
+    def _note(self, what: str) -> None:
+        self._seen.append(f"{time.monotonic() - self._began:.1f} s: {what}")
+
+    def __str__(self) -> str:
+        return "; ".join(self._seen)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

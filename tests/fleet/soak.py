@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import textwrap
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +17,9 @@ import anyio
 from tests.fleet.load import Load
 from tests.fleet.processes import Fleet, fleet
 from tests.redis_server import RedisServer
+
+WIDTH = 78
+"""Columns of the report."""
 
 
 async def soak(made: Fleet, *, seconds: float, clients: int, between: float = 2.0) -> Load:
@@ -45,11 +49,17 @@ async def soak(made: Fleet, *, seconds: float, clients: int, between: float = 2.
 
 def report(made: Fleet, load: Load) -> list[str]:
     """Print the count; what was wrong."""
-    problems = load.problems(made.ran())
+    ran = made.ran()
+    problems = load.problems(ran)
     kills = sum("SIGKILL" in what for _, what in made.timeline)
-    print(f"{len(load.told)} calls, {kills} replicas killed: {load.count()}")
-    for words, count in load.words.most_common(12):
-        print(f"  {count:5} {words}")
+    print(f"{len(load.told)} calls, {kills} replicas killed, {len(problems)} things wrong")
+    for what, count in load.count(ran).items():
+        print(f"  {count:6}  {what}")
+    if load.words:
+        print("What the clients were told of those that were not answered:")
+    for words, count in load.words.most_common(8):
+        folded = textwrap.wrap(words, WIDTH - 10)
+        print(f"  {count:6}  " + f"\n{'':10}".join(folded[:2]) + (" ..." if len(folded) > 2 else ""))
     for problem in problems[:20]:
         print(f"WRONG {problem}")
     return problems
