@@ -175,6 +175,7 @@ class Endpoint:
             transport_security=security,
         )
         self._ended = ended
+        self._events = events
         self.sessions = Sessions(
             self.serve,
             view=view.name,
@@ -189,7 +190,7 @@ class Endpoint:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve for as long as the block runs."""
-        async with self.server.session_manager.run():
+        async with self._events.running(), self.server.session_manager.run():
             try:
                 yield
             finally:
@@ -215,7 +216,8 @@ class Endpoint:
         if SCOPE_KEY in scope and header(scope, SESSION_HEADER) is None:
             # A session begins, and its answer has the servers' instructions in it.
             await self.settled()
-        token = ORIGIN.set(Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None))))
+        origin = Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None)))
+        token = ORIGIN.set(origin)
         try:
             if SCOPE_KEY in scope and scope["method"] == "POST":
                 await whole_if_large(self.server.session_manager.handle_request, scope, receive, send)
@@ -223,9 +225,11 @@ class Endpoint:
                 await self.server.session_manager.handle_request(scope, receive, send)
         finally:
             ORIGIN.reset(token)
+            self._events.over(origin)
 
     async def _over(self, session: Session) -> None:
         self._relay.detach(session.sid)
+        self._events.ended(session)
         self._ended(session)
 
     def _bound_to(self, ctx: Context) -> str:

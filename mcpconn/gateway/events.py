@@ -1,8 +1,13 @@
 """Events of legacy sessions, kept for a while, so that a client whose stream was cut gets its answer all the same.
 
 The SDK's server numbers the events of a stream and gives them out again to a client that names the last one it has
-(`Last-Event-ID`). They are in the store, so a client gets an answer that was made before the gateway's process died,
-too. If the process died before that, nothing more will come, and the client is told that its call may have run.
+(`Last-Event-ID`). They are in the store (see `event_log`), so a client gets an answer that was made before the
+gateway's process died, too. If the process died before that, nothing more will come, and the client is told that its
+call may have run.
+
+The first event of a stream has no message. What a later process must know of its request is in the event's id: who
+answers it, and what kind of request it is. So nothing is stored when a request begins. Event ids are believed, because
+they are used within one session only: a client that makes one up changes what it is told itself.
 
 Each session has one bounded log for all its streams. The SDK would go on from the replay with the live stream, but what
 is stored in between would reach nobody; so a replay reads on in the log instead, until the answer is there.
@@ -10,14 +15,15 @@ is stored in between would reach nobody; so a replay reads on in the log instead
 
 from __future__ import annotations
 
-import json
+import re
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from mcp.server.streamable_http import GET_STREAM_KEY, EventCallback, EventMessage, EventStore
@@ -30,24 +36,16 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 
+from mcpconn.gateway.event_log import Event, EventLog
 from mcpconn.gateway.outcomes import tool_error
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import Key, MemoryStore, Store, StoreUnavailable
 from mcpconn.keys import OUTCOME
-from mcpconn.observe import log
 
-KEPT = 256
-"""Events of one session."""
-TTL = 300.0
-"""Seconds after its last event for which a session's events are kept. A client comes back within seconds."""
 LONGEST = 256 * 1024
 """Bytes of an event that goes into the store, as of an answer in the ledger. A longer one stays in this process."""
 LONG_EVENTS = 64 * 1024 * 1024
 """Bytes of longer events that this process keeps; the oldest are dropped."""
-PATIENCE = 0.1
-"""Seconds that an event waits for the store. A healthy one takes milliseconds; a call waits for no other."""
-REST = 5.0
-"""Seconds for which nothing is given to a store that did not take an event in time: events stay in this process."""
 LOOK = 1.0
 """Seconds between looks at a log that another process writes."""
 
@@ -65,6 +63,27 @@ ORIGIN: ContextVar[Origin | None] = ContextVar("mcpconn_gateway_origin", default
 """The downstream session, and the request, that the present code works for."""
 
 
+class Begun(NamedTuple):
+    """What is known of the request that a stream answers."""
+
+    owner: str
+    """The process that answers it, as `Events` was given it."""
+    call: bool
+    """It is a `tools/call`."""
+    numeric: bool
+    """Its id is a number. The SDK names a stream by the id's text."""
+
+    def __str__(self) -> str:
+        """As a part of an event's id."""
+        return f"{self.owner}-{'c' if self.call else 'r'}{'n' if self.numeric else 's'}"
+
+    @classmethod
+    def read(cls, text: str) -> Begun | None:
+        """From an event's id; None if it says nothing."""
+        found = re.fullmatch(r"([0-9A-Za-z]{1,64})-([cr])([ns])", text)
+        return cls(found[1], found[2] == "c", found[3] == "n") if found else None
+
+
 class Events(EventStore):
     """The SDK's event store, apart for each session."""
 
@@ -78,38 +97,66 @@ class Events(EventStore):
         """
         Args:
             store: Keeps the events.
-            owner: This process, as `alive` knows it.
+            owner: This process, as `alive` knows it: letters and digits.
             alive: Whether a process that began to answer a request still runs.
         """
-        self._store = store or MemoryStore()
-        self._spare = MemoryStore()
-        self._rest_until = 0.0
+        self._log = EventLog(store or MemoryStore())
         self._last = 0
         self._owner = owner or secrets.token_hex(8)
         self._alive = alive
+        # By session and stream, the requests that are not answered yet.
+        self._begun: dict[str, dict[str, Begun]] = {}
+        self._cut: set[tuple[str, str]] = set()
         self._long: OrderedDict[str, bytes] = OrderedDict()
         self._long_size = 0
         self._changed: dict[str, anyio.Event] = {}
 
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Write events behind the calls for as long as the block runs. Outside of it each waits for the store."""
+        return self._log.running()
+
     async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
         origin = ORIGIN.get() or Origin(None)
         sid = _sid(origin)
-        entry: dict[str, Any] = {"stream": stream_id}
+        number = self._number()
         if message is None:
-            entry |= {"owner": self._owner, "id": origin.request_id, "method": origin.method}
+            begun = Begun(self._owner, origin.method == "tools/call", isinstance(origin.request_id, int))
+            self._begun.setdefault(sid, {})[stream_id] = begun
+            return _event_id(number, begun, stream_id)
+        final = isinstance(message, JSONRPCResponse | JSONRPCError)
+        about = self._begun.get(sid, {}).get(stream_id)
+        dumped = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+        if len(dumped) > LONGEST:
+            event = Event(number, stream_id, final, None, self._keep(dumped))
         else:
-            dumped = message.model_dump_json(by_alias=True, exclude_unset=True)
-            entry["final"] = _is_final(message)
-            if len(dumped) > LONGEST:
-                entry["long"] = self._keep(dumped.encode())
-            else:
-                entry["message"] = dumped
-        number = entry["number"] = self._number()
-        value = json.dumps(entry).encode()
-        await self._append(_key(sid), value)
+            event = Event(number, stream_id, final, dumped)
+        cut = (sid, stream_id) in self._cut
+        if final:
+            self._forget(sid, stream_id)
+        await self._log.append(_key(sid), event, soon=cut)
         if (changed := self._changed.pop(sid, None)) is not None:
             changed.set()
-        return f"{number}.{stream_id}"
+        return _event_id(number, about, stream_id)
+
+    def over(self, origin: Origin) -> None:
+        """The response to a request has ended. If its answer is still to come, its client is not there for it."""
+        if origin.session is not None and origin.request_id is not None:
+            sid, stream_id = origin.session.sid, str(origin.request_id)
+            if stream_id in self._begun.get(sid, {}):
+                self._cut.add((sid, stream_id))
+
+    def ended(self, session: Session) -> None:
+        """A session was put away or deleted: its requests will not be answered."""
+        for stream_id in tuple(self._begun.get(session.sid, {})):
+            self._forget(session.sid, stream_id)
+
+    def _forget(self, sid: str, stream_id: str) -> None:
+        """A request is answered."""
+        streams = self._begun.get(sid, {})
+        streams.pop(stream_id, None)
+        if not streams:
+            self._begun.pop(sid, None)
+        self._cut.discard((sid, stream_id))
 
     def _number(self) -> int:
         """Of an event: greater than all before it, those of this process and of the one that had the session before."""
@@ -117,73 +164,42 @@ class Events(EventStore):
         self._last = max(self._last + 1, time.time_ns() // 1000)
         return self._last
 
-    async def _append(self, key: Key, value: bytes) -> None:
-        """Give an event to the store, without waiting for one that is slow or away."""
-        if time.monotonic() >= self._rest_until:
-            kept = False
-            try:
-                with anyio.move_on_after(PATIENCE):
-                    await self._store.append(key, value, ttl=TTL, keep=KEPT)
-                    kept = True
-                why = f"no answer within {PATIENCE:g} s"
-            except StoreUnavailable as error:
-                why = str(error)
-            if kept:
-                return
-            # The session goes on: only a stream that is cut now cannot be resumed in another process.
-            log.warning("gateway.events_not_kept", error=why)
-            self._rest_until = time.monotonic() + REST
-        await self._spare.append(key, value, ttl=TTL, keep=KEPT)
-
     async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
-        number, _, stream_id = last_event_id.partition(".")
+        head, _, stream_id = last_event_id.partition(".")
+        number, _, about = head.partition("-")
         if not number.isdigit() or len(number) > 18 or not stream_id:
             return None
         sid = _sid(ORIGIN.get() or Origin(None))
-        after, begun = int(number), None
+        after, begun = int(number), Begun.read(about)
         while True:
             changed = self._changed.setdefault(sid, anyio.Event())
-            for entry in await self._entries(_key(sid)):
-                if entry["stream"] != stream_id:
+            # Asked before the log is read: an answer that is stored in between is found by the next turn.
+            goes_on = stream_id == GET_STREAM_KEY or await self._goes_on(sid, stream_id, begun)
+            for event in await self._log.entries(_key(sid)):
+                if event.stream != stream_id or event.number <= after:
                     continue
-                if "owner" in entry:
-                    # The first of a stream: who began to answer the request.
-                    begun = entry
-                    continue
-                if entry["number"] <= after:
-                    continue
-                after = entry["number"]
-                dumped = entry.get("message") or self._long.get(entry["long"])
+                after = event.number
+                dumped = event.message if event.message is not None else self._long.get(event.long)
                 message = (
                     _too_long(begun, stream_id) if dumped is None else jsonrpc_message_adapter.validate_json(dumped)
                 )
-                await send_callback(EventMessage(message, f"{after}.{stream_id}"))
-                if entry["final"]:
+                await send_callback(EventMessage(message, _event_id(after, begun, stream_id)))
+                if event.final:
                     return None
-            if stream_id != GET_STREAM_KEY and not await self._will_go_on(begun):
-                await send_callback(EventMessage(_lost(begun, stream_id), f"{after}.{stream_id}"))
+            if not goes_on:
+                await send_callback(EventMessage(_lost(begun, stream_id), _event_id(after, begun, stream_id)))
                 return None
             with anyio.move_on_after(LOOK):
                 await changed.wait()
 
-    async def _entries(self, key: Key) -> list[dict[str, Any]]:
-        """A session's events, in order."""
-        try:
-            kept = await self._store.entries(key, after=0)
-        except StoreUnavailable:
-            kept = []
-        # One that was given up on may have been kept all the same: then it is there twice, under one number.
-        found = [json.loads(value) for _, value in (*kept, *await self._spare.entries(key, after=0))]
-        return [each for _, each in sorted({each["number"]: each for each in found}.items())]
-
-    async def _will_go_on(self, begun: dict[str, Any] | None) -> bool:
+    async def _goes_on(self, sid: str, stream_id: str, begun: Begun | None) -> bool:
         """Whether the process that began to answer a request still works at it."""
         if begun is None:
             return False
-        if begun["owner"] == self._owner or self._alive is None:
-            return bool(begun["owner"] == self._owner)
+        if begun.owner == self._owner:
+            return stream_id in self._begun.get(sid, {})
         try:
-            return await self._alive(begun["owner"])
+            return self._alive is not None and await self._alive(begun.owner)
         except StoreUnavailable:
             return True
 
@@ -205,11 +221,11 @@ def _key(sid: str) -> Key:
     return Key(f"events/{sid}", "log")
 
 
-def _is_final(message: JSONRPCMessage) -> bool:
-    return isinstance(message, JSONRPCResponse | JSONRPCError)
+def _event_id(number: int, begun: Begun | None, stream_id: str) -> str:
+    return f"{number}.{stream_id}" if begun is None else f"{number}-{begun}.{stream_id}"
 
 
-def _lost(begun: dict[str, Any] | None, stream_id: str) -> JSONRPCMessage:
+def _lost(begun: Begun | None, stream_id: str) -> JSONRPCMessage:
     """The answer to a request whose process is gone."""
     return _said(
         begun,
@@ -220,17 +236,16 @@ def _lost(begun: dict[str, Any] | None, stream_id: str) -> JSONRPCMessage:
     )
 
 
-def _too_long(begun: dict[str, Any] | None, stream_id: str) -> JSONRPCMessage:
+def _too_long(begun: Begun | None, stream_id: str) -> JSONRPCMessage:
     """The answer to a request whose answer this process does not have."""
     return _said(begun, stream_id, "This call ran; its answer was too long to be kept over a cut stream.", "ran")
 
 
-def _said(begun: dict[str, Any] | None, stream_id: str, text: str, outcome: Any) -> JSONRPCMessage:
-    request_id = begun["id"] if begun is not None else None
-    if request_id is None:
-        # The SDK names a stream by the text of its request's id.
-        request_id = int(stream_id) if stream_id.isdigit() and len(stream_id) < 16 else stream_id
-    if begun is not None and begun["method"] == "tools/call":
+def _said(begun: Begun | None, stream_id: str, text: str, outcome: Any) -> JSONRPCMessage:
+    # A client of an old version gets no first event, so whether its id is a number can only be guessed.
+    numeric = stream_id.isdigit() and len(stream_id) < 16 if begun is None else begun.numeric
+    request_id: int | str = int(stream_id) if numeric and re.fullmatch(r"-?[0-9]{1,20}", stream_id) else stream_id
+    if begun is not None and begun.call:
         return JSONRPCResponse(jsonrpc="2.0", id=request_id, result=tool_error(text, outcome, {}))
     return JSONRPCError(
         jsonrpc="2.0", id=request_id, error=ErrorData(code=INTERNAL_ERROR, message=text, data={OUTCOME: outcome})

@@ -108,17 +108,17 @@ local ends = redis.call('HGET', KEYS[1], 'x')
 local live = ends and tonumber(ends) > now
 """
 
-# entry, milliseconds to live, entries kept
+# milliseconds to live, entries kept, the entries
 APPEND = Script(f"""{_COMMON}{_LOG}
-local ttl = tonumber(ARGV[3])
+local ttl = tonumber(ARGV[2])
 redis.call('HSET', KEYS[1], 'x', string.format('%.0f', now + ttl))
 if not live then
   redis.call('DEL', KEYS[2])
   redis.call('HDEL', KEYS[1], 'last')
 end
-redis.call('RPUSH', KEYS[2], ARGV[2])
-redis.call('LTRIM', KEYS[2], -tonumber(ARGV[4]), -1)
-local number = redis.call('HINCRBY', KEYS[1], 'last', 1)
+for i = 4, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
+redis.call('LTRIM', KEYS[2], -tonumber(ARGV[3]), -1)
+local number = redis.call('HINCRBY', KEYS[1], 'last', #ARGV - 3)
 redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('PEXPIRE', KEYS[2], ttl)
 return {{replid, number}}

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ class KillingStore(FileStore):
 
     async def _at(self, name: str, key: Key, *args: Any, **options: Any) -> Any:
         hit = name == self.operation and key.group.startswith("ledger/")
-        if name == self.operation == "append":
-            hit = key.group.startswith("events/") and b"charged" in args[0]
         if hit and self.when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = await getattr(super(), name)(key, *args, **options)
@@ -48,8 +47,13 @@ class KillingStore(FileStore):
     async def delete(self, key: Key, *args: Any, **options: Any) -> Any:
         return await self._at("delete", key, *args, **options)
 
-    async def append(self, key: Key, value: bytes, **options: Any) -> Any:
-        return await self._at("append", key, value, **options)
+    async def append_all(self, logs: Mapping[Key, Sequence[bytes]], **options: Any) -> None:
+        hit = self.operation == "append" and any(b"charged" in value for values in logs.values() for value in values)
+        if hit and self.when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        await super().append_all(logs, **options)
+        if hit and self.when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from mcp import Client
 from mcp.server.streamable_http import EventMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCResponse, TextContent
 
-from mcpconn.gateway import FileStore, MemoryStore, endpoint
+from mcpconn.gateway import FileStore, MemoryStore, endpoint, event_log
 from mcpconn.gateway.events import LONGEST, ORIGIN, Events, Origin
 from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.gateway.principals import ANONYMOUS
@@ -155,6 +155,67 @@ async def test_a_store_that_fails_does_not_stop_a_session(store):
     first = await events.store_event("7", None)
     await events.store_event("7", ANSWER)
     assert [each.message for each in await replayed(events, first)] == [ANSWER]
+
+
+class Counting(MemoryStore):
+    """Counts its operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+        self.wrote = anyio.Event()
+
+    async def append_all(self, *args: Any, **options: Any) -> None:
+        self.operations += 1
+        await super().append_all(*args, **options)
+        self.wrote.set()
+
+
+async def test_events_of_many_calls_are_written_in_one_step():
+    kept = Counting()
+    events = Events(kept)
+    async with events.running():
+        for number in range(100):
+            await events.store_event(str(number), None)
+            await events.store_event(str(number), ANSWER)
+        assert kept.operations == 0
+        assert len(await replayed(events, "0.7")) == 1, "what is not written yet is read from memory"
+        with anyio.fail_after(10):
+            await kept.wrote.wait()
+    assert kept.operations == 1
+
+
+async def test_what_is_not_written_yet_is_written_at_the_end(store):
+    old = Events(store)
+    async with old.running():
+        first = await old.store_event("7", None)
+        await old.store_event("7", ANSWER)
+    assert [each.message for each in await replayed(Events(store), first)] == [ANSWER]
+
+
+async def test_a_stuck_store_holds_up_no_call():
+    class Stuck(MemoryStore):
+        async def append_all(self, *args: Any, **options: Any) -> None:
+            await anyio.sleep_forever()
+
+    events = Events(Stuck())
+    async with events.running():
+        first = await events.store_event("7", None)
+        await events.store_event("7", ANSWER)
+        await anyio.wait_all_tasks_blocked()
+        assert [each.message for each in await replayed(events, first)] == [ANSWER]
+
+
+async def test_an_answer_to_a_client_that_left_is_written_at_once(monkeypatch):
+    monkeypatch.setattr(event_log, "DELAY", 3600.0)
+    kept = Counting()
+    events = Events(kept)
+    async with events.running():
+        await events.store_event("7", None)
+        events.over(ORIGIN.get() or Origin(None))
+        await events.store_event("7", ANSWER)
+        await anyio.wait_all_tasks_blocked()
+        assert kept.operations == 1
 
 
 # -- through the gateway

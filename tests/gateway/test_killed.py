@@ -21,7 +21,7 @@ from mcp_types import CallToolResult
 
 from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.keys import IDEMPOTENCY_KEY
-from mcpconn.testing import HttpServer, Script, faults
+from mcpconn.testing import FaultProxy, HttpServer, Script, faults
 
 pytestmark = pytest.mark.anyio
 
@@ -194,22 +194,33 @@ async def test_a_call_that_died_with_the_gateway_is_unknown(tmp_path, mode):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_an_answer_that_was_stored_outlives_the_gateway(tmp_path, when):
-    script = Script()
+@pytest.mark.parametrize("cut", [True, False], ids=["stream cut", "stream whole"])
+async def test_an_answer_that_was_stored_outlives_the_gateway(tmp_path, when, cut):
+    script, back = Script(), anyio.Event()
     async with serving(tmp_path, script) as made:
         await made.kill()
         await made.start("append", when)
-        async with Client(made.url, mode="legacy") as client, anyio.create_task_group() as group:
+        async with (
+            FaultProxy(made) as proxy,
+            Client(proxy.url, mode="legacy") as client,
+            anyio.create_task_group() as group,
+        ):
             await client.list_tools()
+            script.on_execute = lambda _: proxy.reset() if cut else None
 
             async def restart() -> None:
                 assert made.process is not None
                 await made.process.wait()
                 await made.kill()
                 await made.start()
+                back.set()
 
             group.start_soon(restart)
             result = await client.call_tool("a__charge", {"amount": 1})
-            assert outcome(result) == ("answered" if when == "after" else "unknown")
+            # An answer is sent before it is stored, so only a client that was not there for it depends on the store.
+            assert outcome(result) == ("unknown" if cut and when == "before" else "answered")
+            script.on_execute = None
+            # A bare client that sends a request to a process that is about to be killed has lost its session.
+            await back.wait()
             assert outcome(await client.call_tool("a__add", {"a": 1, "b": 2})) == "answered"
     assert script.executions["charge"] == 1

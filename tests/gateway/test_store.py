@@ -326,6 +326,17 @@ async def test_a_limit_holds_for_adds_at_once(store):
     assert len(full) == 15
 
 
+async def test_several_logs_are_appended_to_in_one_step(store):
+    other = Key("other", "log")
+    await store.append(KEY, b"0", ttl=10, keep=3)
+    await store.append_all({KEY: [b"1", b"2", b"3"], other: [b"a"]}, ttl=10, keep=3)
+    assert await store.entries(KEY, after=0) == [(2, b"1"), (3, b"2"), (4, b"3")]
+    assert await store.entries(other, after=0) == [(1, b"a")]
+    await store.append_all({other: [b"%d" % number for number in range(5)]}, ttl=10, keep=3)
+    assert await store.entries(other, after=0) == [(4, b"2"), (5, b"3"), (6, b"4")]
+    assert await store.append(other, b"b", ttl=10, keep=3) == 7
+
+
 async def test_entries_appended_at_once_are_all_kept(store):
     numbers = []
 

@@ -18,7 +18,7 @@ What a form must do:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -94,6 +94,17 @@ class Store(Protocol):
             value: The entry.
             ttl: Seconds until the whole log expires, counted from its last entry.
             keep: Entries kept; the oldest are dropped.
+        """
+
+    async def append_all(self, logs: Mapping[Key, Sequence[bytes]], *, ttl: float, keep: int) -> None:
+        """Append to several logs, each as `append` does, in as few steps as the store allows.
+
+        Each log gets its entries in their order, all or none. If it raises, some logs may have theirs.
+
+        Args:
+            logs: The entries of each log; at least one.
+            ttl: Seconds until each log expires.
+            keep: Entries kept of each.
         """
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:

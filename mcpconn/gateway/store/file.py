@@ -3,7 +3,7 @@
 Write-ahead logging lets readers and one writer work at once; `synchronous=FULL` makes a write durable before it is
 answered, because the ledger is worth nothing without that (https://www.sqlite.org/pragma.html#pragma_synchronous).
 Logs and hints have a connection of their own with `synchronous=NORMAL`: they outlive a SIGKILL, because the pages are
-the kernel's by then, and only a power failure may take the last of them; they are written several times a call.
+the kernel's by then, and only a power failure may take the last of them; they are written many times a second.
 SQLite blocks, so each operation runs in a worker thread; one lock for each connection keeps them in order.
 
 SQLite tells other processes nothing, so a subscriber reads the channel's log every `LOOK` seconds.
@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -138,19 +138,15 @@ class FileStore:
         return await self._run(write)
 
     async def append(self, key: Key, value: bytes, *, ttl: float, keep: int) -> int:
-        def write(database: sqlite3.Connection) -> int:
-            (number,) = database.execute(
-                'INSERT INTO logs VALUES (?, ?, 1, ?) ON CONFLICT ("group", name) '
-                "DO UPDATE SET last = last + 1, expires = excluded.expires RETURNING last",
-                (*key, self._wall() + ttl),
-            ).fetchone()
-            database.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", (*key, number, value))
-            database.execute(
-                'DELETE FROM entries WHERE "group" = ? AND name = ? AND number <= ?', (*key, number - keep)
-            )
-            return int(number)
+        return await self._run(lambda database: self._log(database, key, [value], ttl, keep), logs=True)
 
-        return await self._run(write, logs=True)
+    async def append_all(self, logs: Mapping[Key, Sequence[bytes]], *, ttl: float, keep: int) -> None:
+        def write(database: sqlite3.Connection) -> None:
+            # One transaction for all: the turn of a worker thread and the commit cost more than the rows.
+            for key, values in logs.items():
+                self._log(database, key, values, ttl, keep)
+
+        await self._run(write, logs=True)
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
         def read(database: sqlite3.Connection) -> list[tuple[int, bytes]]:
@@ -221,6 +217,19 @@ class FileStore:
             "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", (*key, value, version, self._wall() + ttl)
         )
         return int(version)
+
+    def _log(self, database: sqlite3.Connection, key: Key, values: Sequence[bytes], ttl: float, keep: int) -> int:
+        """Append entries to a log. Returns the number of the last."""
+        many = len(values)
+        (last,) = database.execute(
+            'INSERT INTO logs VALUES (?, ?, ?, ?) ON CONFLICT ("group", name) '
+            "DO UPDATE SET last = last + excluded.last, expires = excluded.expires RETURNING last",
+            (*key, many, self._wall() + ttl),
+        ).fetchone()
+        rows = [(*key, number, value) for number, value in enumerate(values, start=last - many + 1)]
+        database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows[-keep:])
+        database.execute('DELETE FROM entries WHERE "group" = ? AND name = ? AND number <= ?', (*key, last - keep))
+        return int(last)
 
     def _version_of(self, database: sqlite3.Connection, key: Key) -> int | None:
         query = 'SELECT version FROM records WHERE "group" = ? AND name = ? AND expires > ?'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
@@ -82,6 +82,11 @@ class MemoryStore:
         while len(log.entries) > keep:
             log.entries.popleft()
         return log.last
+
+    async def append_all(self, logs: Mapping[Key, Sequence[bytes]], *, ttl: float, keep: int) -> None:
+        for key, values in logs.items():
+            for value in values:
+                await self.append(key, value, ttl=ttl, keep=keep)
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
         self._expire()

@@ -13,7 +13,7 @@ A record's write returns when a majority of the server and its replicas have it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
@@ -32,6 +32,8 @@ LOOK = 0.5
 """Seconds between two looks for hints that no message announced: what was revoked has to be refused within a second."""
 KEPT = 1024
 """Hints kept, of all channels. A process that is cut off for longer than they last hears of it and looks anew."""
+AT_ONCE = 16
+"""Logs that are appended to at the same time. Redis runs one script after another; more only wait in the pool."""
 HINT_TTL = 60.0
 """Seconds for which a hint can be read; a subscriber looks far more often."""
 
@@ -109,8 +111,26 @@ class RedisStore:
     # -- logs
 
     async def append(self, key: Key, value: bytes, *, ttl: float, keep: int) -> int:
-        (number,) = await self._run(APPEND, log_keys(self.link, *key), value, milliseconds(ttl), keep)
+        (number,) = await self._run(APPEND, log_keys(self.link, *key), milliseconds(ttl), keep, value)
         return int(number)
+
+    async def append_all(self, logs: Mapping[Key, Sequence[bytes]], *, ttl: float, keep: int) -> None:
+        at_once = anyio.Semaphore(AT_ONCE)
+        errors: list[StoreUnavailable] = []
+
+        async def append(key: Key, values: Sequence[bytes]) -> None:
+            # A log's keys have a slot of their own in a Cluster, so there is one script for each log.
+            async with at_once:
+                try:
+                    await self._run(APPEND, log_keys(self.link, *key), milliseconds(ttl), keep, *values)
+                except StoreUnavailable as error:
+                    errors.append(error)
+
+        async with anyio.create_task_group() as group:
+            for key, values in logs.items():
+                group.start_soon(append, key, values)
+        if errors:
+            raise errors[0]
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
         first, *found = await self._run(ENTRIES, log_keys(self.link, *key), after)

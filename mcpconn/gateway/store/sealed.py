@@ -6,7 +6,7 @@ made up, is refused: it is as if the store could not be read, because what it re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from mcpconn.gateway.seal import KeyRing, NotSealedHere
@@ -50,6 +50,10 @@ class SealedStore:
 
     async def append(self, key: Key, value: bytes, *, ttl: float, keep: int) -> int:
         return await self.inner.append(key, self._seal(value, _place(key)), ttl=ttl, keep=keep)
+
+    async def append_all(self, logs: Mapping[Key, Sequence[bytes]], *, ttl: float, keep: int) -> None:
+        sealed = {key: [self._seal(value, _place(key)) for value in values] for key, values in logs.items()}
+        await self.inner.append_all(sealed, ttl=ttl, keep=keep)
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
         place = _place(key)
