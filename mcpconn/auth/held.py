@@ -24,7 +24,7 @@ from mcpconn.auth.credentials import CredentialsRefused, CredentialsStatus, Cred
 from mcpconn.auth.discovery import origin
 from mcpconn.auth.record import Mark, TokenRecord
 from mcpconn.auth.store import store_of
-from mcpconn.auth.words import words
+from mcpconn.auth.words import from_host, words
 from mcpconn.redact.places import redact_url
 from mcpconn.redact.redactor import Redactor
 from mcpconn.sdk import oauth as sdk
@@ -213,13 +213,7 @@ class HeldTokens:
         self.loaded = True
 
     async def _stored(self) -> TokenRecord:
-        try:
-            return await self._store.load()
-        except (CredentialsRefused, CredentialsUnavailable):
-            raise
-        except Exception as error:  # of the store, which may be host code
-            failed = f"{self._store!r} cannot be read: {words(error, self.hide)}"
-        raise CredentialsUnavailable(failed)
+        return await from_host(self._store.load, f"{self._store!r} cannot be read", self.hide)
 
     async def mark(self) -> None:
         """Say, where all can see it, that the refresh token is about to be spent. Nothing may be sent before.
@@ -229,27 +223,23 @@ class HeldTokens:
             CredentialsRefused, CredentialsUnavailable: it could not be said.
         """
         mark = Mark(self._holder, time.time())
-        failed: str
-        try:
-            stored = self.record if self._unsaved is None else await self._store.load()
-            if not await self._store.replace(stored.successor(mark=mark)):
-                raise Overtaken("another process has just changed the stored tokens")
-            self.record = replace(self.record, generation=stored.generation + 1, mark=mark)
-            return
-        except (CredentialsRefused, CredentialsUnavailable):
-            raise
-        except Exception as error:  # of the store, which may be host code
-            failed = f"{self._store!r} cannot be written to: {words(error, self.hide)}"
-        raise CredentialsUnavailable(failed)
+        if not await from_host(lambda: self._set_mark(mark), f"{self._store!r} cannot be written to", self.hide):
+            raise Overtaken("another process has just changed the stored tokens")
 
     async def unmark(self) -> None:
         """Nothing was spent, or what was is worth nothing: take the mark away."""
         try:
-            stored = self.record if self._unsaved is None else await self._store.load()
-            if await self._store.replace(stored.successor(mark=None)):
-                self.record = replace(self.record, generation=stored.generation + 1, mark=None)
+            await self._set_mark(None)
         except Exception as error:  # of the store, which may be host code
             self._not_saved(error)
+
+    async def _set_mark(self, mark: Mark | None) -> bool:
+        """Store the present record with this mark. False if another process has stored one since."""
+        stored = self.record if self._unsaved is None else await self._store.load()
+        if not await self._store.replace(stored.successor(mark=mark)):
+            return False
+        self.record = replace(self.record, generation=stored.generation + 1, mark=mark)
+        return True
 
     async def renewed(self, spent: str | None, **changes: Any) -> None:
         """Store and use the tokens that came for the refresh token `spent`."""

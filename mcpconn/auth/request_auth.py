@@ -25,7 +25,7 @@ from mcpconn.auth.single_flight import SingleFlight
 from mcpconn.auth.stored import provider_of
 from mcpconn.auth.token_requests import VERSION_HEADER, Fetch, is_token_request
 from mcpconn.auth.token_response import plain
-from mcpconn.auth.words import words
+from mcpconn.auth.words import from_host, words
 from mcpconn.headers import BadHeader, checked_headers
 from mcpconn.login import Login
 from mcpconn.redact.places import secrets_of_headers
@@ -103,20 +103,18 @@ class RequestAuth(httpx2.Auth):
         auth = self.credentials
         if isinstance(auth, httpx2.Auth):
             return False
-        try:
+
+        async def refresh() -> bool:
             if self._refused is not None and _sendable(await self._headers(auth)) != self._refused:
                 self.found = True
                 return True
             renewed, self.found = await _flight_of(auth).run(lambda: self._renew(auth, challenge))
             return renewed
-        except (CredentialsRefused, CredentialsUnavailable):
-            raise
-        except Exception as error:  # credentials are host code
-            failed = f"the credentials cannot be renewed now: {words(error, self._redact)}"
+
+        try:
+            return await from_host(refresh, "the credentials cannot be renewed now", self._redact)
         finally:
             self._learn(auth)
-        # Outside the handler: what was raised may hold a secret, and is no context of this.
-        raise CredentialsUnavailable(failed)
 
     async def _renew(self, auth: Credentials, challenge: str | None) -> tuple[bool, bool]:
         if isinstance(auth, OAuth):
@@ -163,15 +161,14 @@ class RequestAuth(httpx2.Auth):
             CredentialsRefused: it can be no header.
             CredentialsUnavailable: there is nothing now.
         """
-        try:
+
+        async def headers() -> dict[str, str]:
             return _sendable(await self._headers(auth))
-        except (CredentialsRefused, CredentialsUnavailable):
-            raise
-        except Exception as error:  # credentials are host code
-            failed = f"there are no credentials now: {words(error, self._redact)}"
+
+        try:
+            return await from_host(headers, "there are no credentials now", self._redact)
         finally:
             self._learn(auth)
-        raise CredentialsUnavailable(failed)
 
     async def _theirs(self, auth: httpx2.Auth, request: httpx2.Request) -> Flow:
         """An `httpx2.Auth` runs as it is. What it sends is noted as secret, and what it raises is not passed on.

@@ -22,6 +22,7 @@ from mcp.shared.auth import OAuthToken
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.token_response import Busy, Refused, Unreadable, read
 from mcpconn.errors import ConfigError
+from mcpconn.sdk.http import NOT_WRITTEN
 
 Fetch = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 """Sends one request, follows no redirect, and reads the answer."""
@@ -41,16 +42,6 @@ VERSION_HEADER = "mcp-protocol-version"
 SECRET_FIELDS = frozenset(
     {"refresh_token", "client_secret", "code", "code_verifier", "assertion", "client_assertion", "subject_token"}
 )
-
-NOT_WRITTEN = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.PoolTimeout,
-    httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
-    httpx2.LocalProtocolError,
-)
-"""Errors of httpx2 that are raised before the first byte of a request."""
 
 
 class NoAnswer(CredentialsUnavailable):

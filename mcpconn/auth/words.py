@@ -7,7 +7,8 @@ says that it holds none; otherwise the type's name and what else is known of it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 import anyio
 from mcp.client.auth import OAuthFlowError
@@ -16,6 +17,8 @@ from pydantic import ValidationError
 from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.errors import McpConnError
 from mcpconn.sdk import oauth as sdk
+
+T = TypeVar("T")
 
 LIMIT = 200
 """Characters kept of a text that may pass."""
@@ -65,6 +68,28 @@ def words(error: BaseException, hide: Callable[[str], str]) -> str:
     # Hidden first: a secret that is cut in two is not found any more.
     text = hide(text)
     return (text[:LIMIT] + "..." if len(text) > LIMIT else text) or name
+
+
+async def from_host(call: Callable[[], Awaitable[T]], failed: str, hide: Callable[[str], str]) -> T:
+    """What `call` returns. It runs code of the host: a store, or credentials.
+
+    Args:
+        call: Runs it.
+        failed: What it means if it raises, in words.
+        hide: Replaces the secrets that are known.
+
+    Raises:
+        CredentialsRefused, CredentialsUnavailable: it raised one of them.
+        CredentialsUnavailable: it raised something else.
+    """
+    try:
+        return await call()
+    except (CredentialsRefused, CredentialsUnavailable):
+        raise
+    except Exception as error:  # of the host
+        text = f"{failed}: {words(error, hide)}"
+    # Outside the handler: what was raised may hold a secret, and is no context of this.
+    raise CredentialsUnavailable(text)
 
 
 def _fields(error: ValidationError) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -17,6 +18,7 @@ from mcpconn.cli.output import one_line, print_json, say
 from mcpconn.cli.rows import Column, Rows
 from mcpconn.cli.shell import run
 from mcpconn.cli.targets import server_of, servers_of
+from mcpconn.connection import Connection
 from mcpconn.login import state_directory
 
 Servers = Annotated[
@@ -27,22 +29,40 @@ Servers = Annotated[
         autocompletion=completion.server,
     ),
 ]
+T = TypeVar("T")
 Words = Annotated[list[str], typer.Argument(metavar="[FILE] SERVER WHAT...", autocompletion=completion.server)]
 
 
-@app.command()
-def resources(
-    servers: Servers = None,
-    config: Config = None,
-    timeout: Timeout = None,
-    wait: Wait = 0.0,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """List the resources of servers, and the templates of resources."""
-    found, status = run(asking.of_each, servers_of(servers or [], config), asking.resources, timeout=timeout, wait=wait)
-    asking.print_resources(found, as_json=as_json)
-    raise typer.Exit(status)
+def listing(name: str, what: str, ask: Callable[[Connection], Awaitable[T]], show: Callable[..., None]) -> None:
+    """Add a command that asks servers, all of them at once, and prints what they say.
+
+    Args:
+        name: Of the command.
+        what: What it does, for its help.
+        ask: Asks one server.
+        show: Prints what was found, by server; with `as_json` as JSON.
+    """
+
+    @app.command(name, help=what)
+    def command(
+        servers: Servers = None,
+        config: Config = None,
+        timeout: Timeout = None,
+        wait: Wait = 0.0,
+        as_json: AsJson = False,
+        debug: Debug = False,
+    ) -> None:
+        found, status = run(asking.of_each, servers_of(servers or [], config), ask, timeout=timeout, wait=wait)
+        show(found, as_json=as_json)
+        raise typer.Exit(status)
+
+
+listing(
+    "resources",
+    "List the resources of servers, and the templates of resources.",
+    asking.resources,
+    asking.print_resources,
+)
 
 
 @app.command()
@@ -64,19 +84,7 @@ def read(
     raise typer.Exit(status)
 
 
-@app.command()
-def prompts(
-    servers: Servers = None,
-    config: Config = None,
-    timeout: Timeout = None,
-    wait: Wait = 0.0,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """List the prompts of servers, with their arguments."""
-    found, status = run(asking.of_each, servers_of(servers or [], config), asking.prompts, timeout=timeout, wait=wait)
-    asking.print_prompts(found, as_json=as_json)
-    raise typer.Exit(status)
+listing("prompts", "List the prompts of servers, with their arguments.", asking.prompts, asking.print_prompts)
 
 
 @app.command()
@@ -103,19 +111,7 @@ def prompt(
     raise typer.Exit(status)
 
 
-@app.command()
-def ping(
-    servers: Servers = None,
-    config: Config = None,
-    timeout: Timeout = None,
-    wait: Wait = 0.0,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Connect, and measure how long one answer takes."""
-    found, status = run(asking.of_each, servers_of(servers or [], config), asking.ping, timeout=timeout, wait=wait)
-    asking.print_pings(found, as_json=as_json)
-    raise typer.Exit(status)
+listing("ping", "Connect, and measure how long one answer takes.", asking.ping, asking.print_pings)
 
 
 @app.command()

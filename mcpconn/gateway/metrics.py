@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.types import Message, Send
 
-from mcpconn.asgi.metrics import MetricsUnavailable
+from mcpconn.asgi.metrics import ConnectionFamilies, exposition
 from mcpconn.connection import Connection
 from mcpconn.core.outcome import Outcome
 from mcpconn.core.states import Event, State
@@ -31,6 +31,9 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 
 METHODS = ("GET", "POST", "DELETE", "OPTIONS")
 """What clients make up themselves must not become a series each."""
+
+ZEROS = dict.fromkeys((*(f"outcome.{each.value}" for each in Outcome), *(f"event.{each}" for each in Event)), 0)
+"""The counts of a connection to which nothing has happened."""
 
 
 class Requests:
@@ -113,64 +116,38 @@ class Metrics:
         Raises:
             MetricsUnavailable: prometheus-client is missing.
         """
-        try:
-            from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-            from prometheus_client.exposition import CONTENT_TYPE_LATEST
-        except ModuleNotFoundError:
-            raise MetricsUnavailable("/metrics needs prometheus-client: install the extra `metrics`") from None
         self._settle()
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Families(self._families))
-        ProcessCollector(registry=registry)
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+        return exposition(self._families, process=True)
 
     def _families(self) -> Iterable[Any]:
         yield from self._of_servers()
         yield from self._of_gateway()
 
     def _of_servers(self) -> Iterable[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import GaugeMetricFamily
 
-        one = ["connection"]
-        of_state = [*one, "state"]
-        state = GaugeMetricFamily("mcpconn_connection_state", "State of the server's own connection.", labels=of_state)
-        since = GaugeMetricFamily("mcpconn_connection_since_seconds", "When it entered that state.", labels=one)
-        epoch = GaugeMetricFamily("mcpconn_connection_epoch", "Number of its current session.", labels=one)
-        many = GaugeMetricFamily("mcpconn_connections", "Connections, clients' included.", labels=of_state)
-        flight = GaugeMetricFamily("mcpconn_calls_in_flight", "Calls issued and not answered.", labels=one)
-        waiting = GaugeMetricFamily("mcpconn_calls_waiting", "Calls waiting for a connection.", labels=one)
-        calls = CounterMetricFamily("mcpconn_calls", "Calls that are over.", labels=[*one, "outcome"])
-        replays = CounterMetricFamily("mcpconn_replays", "Calls that were retried.", labels=one)
-        events = CounterMetricFamily("mcpconn_transitions", "Events of the machines.", labels=[*one, "event"])
+        families = ConnectionFamilies()
+        labels = ["connection", "state"]
+        many = GaugeMetricFamily("mcpconn_connections", "Connections, clients' included.", labels=labels)
         counts = {name: Counter(gone) for name, gone in self._gone.items()}
         states: defaultdict[str, Counter[State]] = defaultdict(Counter)
         in_flight: Counter[str] = Counter()
-        at_gate: Counter[str] = Counter()
+        waiting: Counter[str] = Counter()
         for connection in {*self._manager.values(), *self._held}:
             name = server_of(connection)
             status = connection.status()
             counts.setdefault(name, Counter()).update(connection.journal.counts)
             in_flight[name] += status["in_flight"]
-            at_gate[name] += status["waiting"]
+            waiting[name] += status["waiting"]
             states[name][connection.state] += 1
             if connection.name == name and self._manager.get(name) is connection:
-                for each in State:
-                    state.add_metric([name, each.value], float(connection.state is each))
-                epoch.add_metric([name], status["epoch"])
-                if status["since"] is not None:
-                    since.add_metric([name], status["since"])
+                families.add_state(name, status)
         for name in sorted(counts):
-            flight.add_metric([name], in_flight[name])
-            waiting.add_metric([name], at_gate[name])
             for each in State:
                 many.add_metric([name, each.value], states[name][each])
-            replays.add_metric([name], counts[name]["replayed"])
             # Zeros, too: `increase` does not see a series begin, and the first unknown outcome is the one to tell.
-            for outcome in Outcome:
-                calls.add_metric([name, outcome.value], counts[name][f"outcome.{outcome.value}"])
-            for event in Event:
-                events.add_metric([name, event.value], counts[name][f"event.{event}"])
-        return (state, since, epoch, many, flight, waiting, calls, replays, events)
+            families.add_calls(name, {**ZEROS, **counts[name]}, in_flight=in_flight[name], waiting=waiting[name])
+        return (*families.all, many)
 
     def _of_gateway(self) -> Iterable[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -192,13 +169,6 @@ class Metrics:
         yield GaugeMetricFamily("mcpconn_gateway_draining", "1 once it was told to end.", float(self.draining))
         if self.audit is not None:
             yield CounterMetricFamily("mcpconn_gateway_audit_failures", "Lines not written.", self.audit.failures)
-
-
-class _Families:
-    """What a registry wants of a collector."""
-
-    def __init__(self, collect: Callable[[], Iterable[Any]]) -> None:
-        self.collect = collect
 
 
 def server_of(connection: Connection) -> str:

@@ -9,6 +9,16 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 import httpx2._utils
 
+NOT_WRITTEN = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+    httpx2.LocalProtocolError,
+)
+"""Errors of httpx2 that are raised before the first byte of a request."""
+
 
 def pool_of(transport: httpx2.AsyncHTTPTransport) -> Any | None:
     """The connection pool (`httpcore2.AsyncConnectionPool`) under a transport of httpx2.

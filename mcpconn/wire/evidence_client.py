@@ -19,6 +19,7 @@ from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Evidence
 from mcpconn.redact.places import is_secret_value
 from mcpconn.redact.redactor import Redactor
+from mcpconn.sdk.http import NOT_WRITTEN
 from mcpconn.wire.extensions import ATTEMPT_KEY, HEADERS_STARTED, UNSAFE_KEY
 from mcpconn.wire.messages import MessageTooLarge
 from mcpconn.wire.redirects import next_hop, target
@@ -28,15 +29,6 @@ ERROR_BODY_LIMIT = 1024 * 1024
 """Bytes read of a refusal. What is longer is no JSON-RPC error that anybody should read."""
 DRAIN = 1.0
 """Seconds a response may take to end once everything of interest was read."""
-NEVER_SENT = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.PoolTimeout,
-    httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
-    httpx2.LocalProtocolError,
-)
-"""Errors after which nothing was written, from a transport that does not report when it writes."""
 
 
 class Refused(Exception):
@@ -175,7 +167,7 @@ class Recorder(httpx2.AsyncBaseTransport):
         except Exception as error:
             # The transport does not report. The type of its error is all that is known.
             if attempt.written is None:
-                attempt.written = not isinstance(error, NEVER_SENT)
+                attempt.written = not isinstance(error, NOT_WRITTEN)
             raise
         attempt.written = True
         # Noted here as well, because the auth flow may consume this response and show another one above.
