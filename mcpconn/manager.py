@@ -22,7 +22,7 @@ from mcpconn.leases import Leases, Removal
 from mcpconn.observe import log
 from mcpconn.options import ClientOptions, ManagerOptions
 from mcpconn.policy import Policy
-from mcpconn.reloading import apply
+from mcpconn.reloading import difference
 from mcpconn.runtime.changes import Changes
 from mcpconn.runtime.clock import Clock
 from mcpconn.runtime.journal import Change, Notice
@@ -119,7 +119,16 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
             ConfigError: the file cannot be used. Nothing has been changed.
         """
         servers = path if isinstance(path, mcpjson.Servers) else mcpjson.load(path, strict=strict)
-        return apply(self, servers, keep=self._leases)
+        present = {name: connection.config for name, connection in self._connections.items()}
+        result = difference(present, servers, keep=self._leases)
+        for note in servers.notes:
+            log.warning("config.note", note=note)
+        for name in (*result["removed"], *result["changed"]):
+            self.remove(name)
+        for name in servers:
+            if name in (*result["added"], *result["changed"]):
+                self.add(name, servers[name])
+        return result
 
     def _create(self, name: str, entry: Any) -> Connection:
         connection = Connection(entry, name=name, shared=self._shared, **self._options)

@@ -1,42 +1,26 @@
-"""Applies a configuration file to a running manager."""
+"""What a configuration file changes in a running manager."""
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import TYPE_CHECKING
+from collections.abc import Container, Mapping
 
-from mcpconn.mcpjson import Servers
-from mcpconn.observe import log
-
-if TYPE_CHECKING:
-    from mcpconn.manager import Manager
+from mcpconn.config import ServerConfig
 
 
-def apply(manager: Manager, servers: Servers, *, keep: Container[str]) -> dict[str, list[str]]:
-    """Connect new servers, close removed ones, replace changed ones.
+def difference(
+    present: Mapping[str, ServerConfig], servers: Mapping[str, ServerConfig], *, keep: Container[str]
+) -> dict[str, list[str]]:
+    """Names by what has to be done: `added` has to be connected, `removed` closed, `changed` both; `unchanged` nothing.
 
     Args:
-        manager: The manager to change.
-        servers: The servers of the file, including disabled ones.
+        present: The configurations of the manager's connections.
+        servers: The servers of the file, including disabled ones, which are not to be there.
         keep: Names of connections that are in no file.
-
-    Returns:
-        The names, under `added`, `removed`, `changed` and `unchanged`.
     """
-    for note in servers.notes:
-        log.warning("config.note", note=note)
     wanted = {name: config for name, config in servers.items() if not config.disabled}
     result: dict[str, list[str]] = {"added": [], "removed": [], "changed": [], "unchanged": []}
-    for name in [name for name in manager if name not in wanted and name not in keep]:
-        manager.remove(name)
-        result["removed"].append(name)
+    result["removed"] = [name for name in present if name not in wanted and name not in keep]
     for name, config in wanted.items():
-        present = manager.get(name)
-        if present is not None and present.config == config:
-            result["unchanged"].append(name)
-            continue
-        if present is not None:
-            manager.remove(name)
-        manager.add(name, config)
-        result["added" if present is None else "changed"].append(name)
+        what = "added" if name not in present else "unchanged" if present[name] == config else "changed"
+        result[what].append(name)
     return result
