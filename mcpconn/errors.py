@@ -218,7 +218,8 @@ def unanswered(
         failure: Why.
         server: Name of the server.
         state: The connection's state.
-        attempts: How often the call was issued. retry_in: Seconds until it makes sense to try again, if known.
+        attempts: How often the call was issued.
+        retry_in: Seconds until it makes sense to try again, if known.
         method: Its JSON-RPC method. Only `tools/call` runs a tool; all other requests can be repeated.
     """
     where = f"{server}: {failure.summary}"

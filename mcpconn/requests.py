@@ -134,7 +134,8 @@ class Requests(Peer):
             meta: The call's `_meta`.
             send: Makes one attempt, with this `_meta`.
             timeout: Seconds for the whole call.
-            idempotent: The caller's declaration. wait: False raises `NotReady` at once if the connection is not ready.
+            idempotent: The caller's declaration.
+            wait: False raises `NotReady` at once if the connection is not ready.
             total: Maximum seconds in total, if each progress notification gives it another `timeout` seconds.
         """
         mark, safe = self._safety_of(tool, idempotent)

@@ -98,8 +98,8 @@ class Sealer:
         """Seal `content`.
 
         Args:
-            content: Data that only this gateway may read. context: The owner of the data, such as a principal; opening
-                requires the same context.
+            content: Data that only this gateway may read.
+            context: The owner of the data, such as a principal; opening requires the same context.
         """
         nonce = os.urandom(_NONCE)
         sealed = self._keys[self._sealing].encrypt(nonce, content, _bound(context))

@@ -1,10 +1,10 @@
-"""What a server offers - tools, resources, templates, prompts - kept across its sessions.
+"""The tools, resources, templates and prompts that a server offers, kept across its sessions.
 
-A host registers tools once. While the connection is away they stay readable, marked as stale. When a new session is
-there, and when the server says that a list has changed, they are listed again and the differences announced.
+A host registers tools once. While the connection is down they stay readable, marked as stale. On a new session, and
+when the server announces a change, they are listed again, and subscribers receive the differences.
 
-The server is asked for nothing before somebody needs it (`catalog = "lazy"`): a subscriber, `refresh`, one of the
-connection's `list_*` methods, or a call whose outcome is unknown. From then on that list is kept up to date.
+With `catalog = "lazy"` a list is requested only when it is needed: by a subscriber, by `refresh`, by one of the
+connection's `list_*` methods, or by a call with an unknown outcome. From then on that list is kept up to date.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mcpconn.runtime.listeners import Listeners, Report
 from mcpconn.runtime.session import Session
 
 SAFETY_PATIENCE = 10.0
-"""Seconds that a call whose outcome is unknown waits for a session that says whether its tool can be run again, if no
-listing has said so before. It is how long a server that can serve a new session may need to get one."""
+"""Seconds that a call with an unknown outcome waits for a session that lists whether its tool may run again, if no
+earlier listing has. It is the time that a working server may need to accept a new session."""
 
 
 class Catalog:
-    """What one server offers, as its latest session listed it."""
+    """One server's tools, resources, templates and prompts, as its latest session listed them."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class Catalog:
     ) -> None:
         """
         Args:
-            of: Lists what its server offers.
-            wait_for_dials: Returns when no connection of the manager is being opened.
-            report: Called with what a listener raised.
-            mode: `eager` lists at every connect; `lazy` once somebody needs it; `off` only when told to (`refresh`).
+            of: The connection, which makes the listings.
+            wait_for_dials: Returns when no connection of the manager is dialling.
+            report: Called with the exceptions of listeners.
+            mode: `eager` lists at every connect; `lazy` when a list is needed; `off` only on request (`refresh`).
         """
         self._of = of
         self._report = report
@@ -60,7 +60,7 @@ class Catalog:
         self._schedule = ListingSchedule(self._lists, of, wait_for_dials=wait_for_dials)
         self._listeners: Listeners[CatalogChange] = Listeners()
 
-    # -- what is known
+    # -- contents
 
     @property
     def tools(self) -> Mapping[str, types.Tool]:
@@ -89,28 +89,28 @@ class Catalog:
 
     @property
     def listed(self) -> frozenset[str]:
-        """The lists known as the present session listed them, with no change announced or missed since."""
+        """The lists that the current session has listed, without a change announced or possibly missed since."""
         return self._lists.fresh
 
     @property
     def stale(self) -> bool:
-        """Whether nothing was listed yet, or what was is perhaps not what the server has now.
+        """Whether nothing was listed yet, or the entries may be outdated.
 
-        That is so if an earlier session listed it, if the server has announced a change since, and if its event
-        stream was away, so that an announcement can have been missed. Lists that nobody needed are not looked at;
-        `listed` says which are known.
+        They may be outdated if an earlier session listed them, if the server has announced a change since, or if its
+        event stream was interrupted, so that an announcement may have been missed. Lists that were never needed are not
+        considered; `listed` says which are known.
         """
         return self._lists.stale
 
     def lacks(self, tool: str) -> bool:
-        """Whether a complete listing of the present session has no such tool."""
+        """Whether a complete listing of the current session lacks the tool."""
         tools = self._lists["tools"]
         return "tools" in self.listed and tools.complete and tool not in tools.known
 
     def subscribe(self, listener: Callable[[CatalogChange], None]) -> Callable[[], None]:
         """Call `listener` with every difference, from now on. Returns an unsubscribe function.
 
-        Everything is listed from then on, if it was not before. It must not block; what it raises is logged.
+        From then on all lists are kept. The listener must not block; its exceptions are logged.
 
         Raises:
             NotRunning: this is not the connection's event loop.
@@ -120,9 +120,9 @@ class Catalog:
         return self._listeners.subscribe(listener)
 
     def hint(self, tool: str) -> bool | None:
-        """Whether running a tool twice does no harm, as its last known annotations say. None: it is not known.
+        """Whether running a tool twice is harmless, according to its last known annotations. None: unknown.
 
-        They are hints (specification, tool annotations); a server that lies about them harms itself.
+        Annotations are hints (specification, tool annotations); a server with false annotations harms itself.
         """
         known: types.Tool | None = self._lists["tools"].known.get(tool)
         if known is None:
@@ -131,20 +131,20 @@ class Catalog:
         return hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
 
     def known_safe(self, tool: str) -> bool:
-        """Whether its last known annotations say that running a tool twice does no harm."""
+        """Whether the last known annotations say that running the tool twice is harmless."""
         return self.hint(tool) is True
 
     async def safe(self, tool: str, *, before: bool | None = None) -> bool:
-        """Whether a tool that may have run can be run again. Lists the tools, if the present session has not.
+        """Whether a tool that may have run can be run again. Lists the tools if the current session has not.
 
-        Only annotations that the present session lists count: it is the one that would run the tool. The server may
-        have been replaced by another version since the first attempt, so both must agree. If the session is lost
-        meanwhile, the next one is asked: for as long as its caller waits if the tool was known to be harmless, and
-        for `SAFETY_PATIENCE` if nothing was known, because then the answer may well be that it cannot be run again.
+        The annotations that the current session lists are decisive, because it would run the tool. The server may have
+        been replaced by a different version since the first attempt, so the earlier annotations must agree. If the
+        session is lost in the meantime, the next one is asked: for as long as the caller waits if the tool was known to
+        be safe, and for `SAFETY_PATIENCE` if nothing was known, because then the tool may turn out to be unsafe.
 
         Args:
             tool: Its name.
-            before: `hint` when the call was made.
+            before: The value of `hint` when the call was made.
         """
         if before is False:
             return False
@@ -156,19 +156,19 @@ class Catalog:
                 if await self.ensure(("tools",)):
                     return self.hint(tool) is True
                 if session is not None and session is self._of.present():
-                    # The session lives and its tools cannot be had.
+                    # The session works, but the listing fails.
                     return False
         return False
 
     async def look_up(self, tool: str, *, timeout: float | None = None) -> bool | None:
-        """Whether the present session's server has a tool. Lists the tools, if the session has not.
+        """Whether the current session's server has a tool. Lists the tools if the session has not.
 
         Args:
             tool: Its name.
             timeout: Seconds for the listing; None for no limit.
 
         Returns:
-            None if that cannot be had: the listing fails, is not complete, or takes longer.
+            None if it is unknown: the listing fails, is incomplete, or takes longer.
         """
         with anyio.move_on_after(math.inf if timeout is None else timeout):
             await self.ensure(("tools",))
@@ -179,12 +179,12 @@ class Catalog:
     # -- listing
 
     async def refresh(self, kinds: Iterable[str] = KINDS) -> bool:
-        """List again what the server advertises, and announce the differences. Connects, if need be.
+        """List again what the server advertises, and announce the differences. Connects if necessary.
 
-        A list that cannot be had stays as it was, and the others are listed all the same.
+        A list whose listing fails stays as it was; the others are listed nevertheless.
 
         Args:
-            kinds: What to list: any of `tools`, `resources`, `templates` and `prompts`.
+            kinds: The lists to request: any of `tools`, `resources`, `templates` and `prompts`.
 
         Returns:
             Whether all of them are known now.
@@ -194,7 +194,7 @@ class Catalog:
         return await self._of.usable() and await self._lists.read(kinds, asked=asked, anew=True)
 
     async def ensure(self, kinds: Iterable[str] = KINDS) -> bool:
-        """As `refresh`, for the lists that the present session has not listed yet. With `off` it lists none."""
+        """Like `refresh`, but only for lists that the current session has not listed yet. With `off` it lists none."""
         kinds, asked = tuple(kinds), self._lists.count
         if self._mode == "off":
             return self.listed.issuperset(kinds)
@@ -211,22 +211,22 @@ class Catalog:
 
     @property
     def busy(self) -> bool:
-        """Whether a listing is under way, or about to begin at a new session."""
+        """Whether a listing is in progress, or about to start on a new session."""
         return self._lists.under_way is not None or self._schedule.first_listing_over is not None
 
     async def wait_until_listed(self) -> None:
-        """Return when no listing is under way."""
+        """Return when no listing is in progress."""
         while (under_way := self._lists.under_way or self._schedule.first_listing_over) is not None:
             await under_way.wait()
 
     # -- from the connection
 
     def heard(self, kind: str, cursor: str | None, page: Any, client: Any) -> None:
-        """The connection's user has listed a page. All pages of a list make it known, at no cost.
+        """The connection's user has listed a page. After all pages the list is known, at no cost.
 
         Args:
             kind: What was listed.
-            cursor: Of the page; None for the first.
+            cursor: The page's cursor; None for the first.
             page: The result.
             client: The `mcp.Client` that it came from.
         """
@@ -236,14 +236,14 @@ class Catalog:
             self._schedule.follow(session)
 
     async def first_listing(self, session: Session, *, busy: bool = False) -> None:
-        """Beside the first calls of a session: list what is needed, and begin to listen for changes.
+        """Concurrently with the first calls of a session: list what is needed, and start to listen for changes.
 
         Args:
-            session: The present session.
-            busy: Calls have waited for it. The first of them goes before the listing.
+            session: The current session.
+            busy: Whether calls have waited for it. The first of them goes before the listing.
         """
         await self._schedule.first_listing(session, busy=busy)
 
     def notice(self, message: Any) -> None:
-        """A notification came. If it says that a list has changed, list it soon."""
+        """Handle a notification: if it announces a changed list, list it soon."""
         self._schedule.notice(message)

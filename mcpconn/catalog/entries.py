@@ -1,4 +1,4 @@
-"""One list of a server as the catalogue keeps it: the entries, which session listed them, and what changed since."""
+"""One list of a server in the catalogue: its entries, the session that listed them, and later changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mcpconn.runtime.session import Session
 
 @dataclass(frozen=True)
 class CatalogChange:
-    """What is different from the last listing."""
+    """The differences from the last listing."""
 
     server: str
     kind: str
@@ -53,61 +53,61 @@ class Entries:
         """
         Args:
             kind: One of `mcpconn.catalog.KINDS`.
-            wanted: Somebody needs it from the beginning.
+            wanted: Whether the list is needed from the beginning.
         """
         self.kind = kind
         self.known: dict[str, Any] = {}
         self.epoch = 0
-        """The session that listed what is known; 0 before the first listing."""
+        """The session that listed the entries; 0 before the first listing."""
         self.complete = False
-        """Whether what is known is all there is."""
+        """Whether the entries are complete."""
         self.wanted = wanted
-        """Somebody needs it: every new session lists it."""
+        """Whether the list is needed, so that every new session lists it."""
         self.announced = 0
-        """How often the server said that it has changed."""
+        """How often the server announced a change."""
         self.doubted = False
-        """The event stream was away since it was listed, so a change may not have been heard."""
+        """Whether the event stream was interrupted since the listing, so that a change may have been missed."""
         self.seen = 0
-        """`announced` when the listing of what is known began."""
+        """The value of `announced` when the listing of the entries began."""
         self.began = 0
-        """Number of the last listing. All listings of a catalogue are numbered in the order of their beginnings."""
+        """Number of the last listing. All listings of a catalogue are numbered in the order in which they started."""
         self.got = 0
-        """Number of the listing that what is known is from."""
+        """Number of the listing that the entries come from."""
         self.tried = 0
         """The session of the last listing."""
         self.retry = False
-        """The last listing failed for a reason that may pass."""
+        """Whether the last listing failed for a reason that may be temporary."""
         self._client: Any = None
         self._pages: dict[str, Any] = {}
         self._pages_began = 0
         self._following: str | None = None
 
     def fresh(self, session: Session) -> bool:
-        """Whether it is known as `session` listed it, and no change was announced or can have been missed since."""
+        """Whether `session` listed it, and no change was announced or may have been missed since."""
         return self.epoch == session.epoch and self.announced == self.seen and not self.doubted
 
     def due(self, session: Session) -> bool:
-        """Whether `session` should list it again: it has changed, or could not be listed for now."""
+        """Whether `session` should list it again, because it has changed or its listing failed temporarily."""
         changed = self.epoch == session.epoch and self.announced != self.seen
         return self.wanted and self.tried == session.epoch and (self.retry or changed)
 
     def begin(self, number: int, session: Session) -> int:
-        """A listing begins. Returns what `replace` must be given at its end."""
+        """Start a listing. Returns the value to pass to `replace` at its end."""
         self.began, self.tried, self.retry = number, session.epoch, False
         return self.announced
 
     def forget_attempt(self) -> None:
-        """The listing was interrupted, so it counts as not begun: what is known is from the one before it."""
+        """The listing was interrupted and counts as not started: the entries are those of the previous one."""
         self.began, self.tried = self.got, self.epoch
 
     def replace(self, server: str, found: Listing, session: Session, seen: int) -> CatalogChange:
-        """A listing has ended well.
+        """Record a successful listing.
 
         Args:
             server: Its name, for the change.
-            found: What was listed.
+            found: The result.
             session: The session that listed it.
-            seen: What `begin` returned.
+            seen: The value that `begin` returned.
         """
         before, after = self.known, found.entries
         self.got, self.doubted = self.began, False
@@ -122,7 +122,7 @@ class Entries:
         )
 
     def page(self, cursor: str | None, page: Any, client: Any) -> tuple[Listing, int] | None:
-        """The connection's user has listed a page. With the last one the list is known.
+        """The connection's user has listed a page. After the last page the list is known.
 
         Args:
             cursor: Of the page; None for the first.
@@ -130,7 +130,7 @@ class Entries:
             client: The `mcp.Client` that it came from: one session's.
 
         Returns:
-            The whole list and what `replace` must be given; None if pages are missing.
+            The whole list and the value to pass to `replace`; None if pages are missing.
         """
         if cursor is None:
             self._client, self._pages, self._pages_began = client, {}, self.announced

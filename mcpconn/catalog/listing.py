@@ -1,4 +1,4 @@
-"""Reading one list of a server, page by page, and what each kind of list looks like."""
+"""Reads one list of a server, page by page, and defines the kinds of lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mcp.client.subscriptions import PromptsListChanged, ResourcesListChanged, T
 KINDS = ("tools", "resources", "templates", "prompts")
 """The lists that a server can have."""
 PAGES = 100
-"""Pages read of one listing. A server whose paging never ends must not hang its client."""
+"""Maximum number of pages of one listing. A server whose paging never ends must not hang its client."""
 
 LISTS = {
     "tools": ("tools/list", "list_tools"),
@@ -29,26 +29,26 @@ _EVENTS: dict[type[Any], tuple[str, ...]] = {
     ResourcesListChanged: ("resources", "templates"),
     PromptsListChanged: ("prompts",),
 }
-"""Notifications of the legacy era and events of the modern one, and the lists that they say have changed."""
+"""Notifications of the legacy era and events of the modern one, with the lists whose change they announce."""
 
 
 class Listing(NamedTuple):
-    """What a server listed of one kind."""
+    """The entries of one kind that a server listed."""
 
     entries: dict[str, Any]
     """By name; resources by URI, templates by URI template."""
     complete: bool
-    """Whether the last page was read. False if the paging went in circles or did not end within `PAGES`."""
+    """Whether the last page was read. False if the paging was circular or did not end within `PAGES`."""
 
 
 NOTHING = Listing({}, True)
-"""A server has no such list."""
+"""The server has no such list."""
 
 
 async def collect(fetch: Callable[[str | None], Awaitable[Any]], kind: str) -> Listing:
     """Read all pages of one list.
 
-    A cursor that was given before ends the reading: the server would send the same pages for ever.
+    A repeated cursor ends the reading, because the server would send the same pages indefinitely.
 
     Args:
         fetch: Lists one page; takes the cursor, None for the first page.
@@ -61,7 +61,7 @@ async def collect(fetch: Callable[[str | None], Awaitable[Any]], kind: str) -> L
         page = await fetch(cursor)
         entries.update(keyed(kind, page))
         cursor = page.next_cursor
-        # Some servers send an empty cursor with the last page. It is not one: there is nothing to send back.
+        # Some servers send an empty cursor with the last page, which is not a valid cursor.
         if not cursor:
             return Listing(entries, True)
         if cursor in cursors:
@@ -82,18 +82,18 @@ def keyed(kind: str, page: Any) -> dict[str, Any]:
 
 
 def changed_kinds(message: Any) -> tuple[str, ...]:
-    """The lists that a notification says have changed; none for any other message."""
+    """The lists whose change a notification announces; none for any other message."""
     return _EVENTS.get(type(message), ())
 
 
 def advertised(capabilities: types.ServerCapabilities | None) -> frozenset[str]:
-    """The lists that a server says it has."""
+    """The lists that a server declares."""
     offers = _offers(capabilities)
     return frozenset(kind for kind in KINDS if offers[kind] is not None)
 
 
 def changing(capabilities: types.ServerCapabilities | None) -> frozenset[str]:
-    """The lists of which a server says that it announces changes (`listChanged`)."""
+    """The lists whose changes a server announces (`listChanged`)."""
     offers = _offers(capabilities)
     return frozenset(kind for kind in KINDS if (offer := offers[kind]) is not None and offer.list_changed)
 

@@ -1,4 +1,4 @@
-"""The lists of one server across its sessions: which are needed, which are known, and how they are read."""
+"""The lists of one server across its sessions: which ones are needed, which are known, and their reading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mcpconn.runtime.session import Session
 
 
 class Lister(Protocol):
-    """What the catalogue needs of a connection: its calls, and a task beside them."""
+    """What the catalogue needs from a connection: its calls, and a background task."""
 
     name: str
 
@@ -28,19 +28,20 @@ class Lister(Protocol):
         """One page of a list. The call does not count as use of the connection."""
 
     async def capabilities(self) -> types.ServerCapabilities | None:
-        """What the present session's server offers; asks it, if the handshake did not. None: there is no session."""
+        """The capabilities of the current session's server; asks if the handshake did not tell. None: there is no
+        session."""
 
     async def usable(self) -> bool:
         """Wait until calls can be issued; False if they cannot."""
 
     async def tell_watchers(self) -> None:
-        """Tell those who watch resources to read them again."""
+        """Notify subscribers of resources to read them again."""
 
     def present(self) -> Session | None:
-        """The session that calls are issued on now."""
+        """The session on which calls are currently issued."""
 
     def spawn(self, task: Callable[[], Any]) -> bool:
-        """Run `task` beside the connection."""
+        """Run `task` in the background."""
 
 
 class Lists:
@@ -57,11 +58,11 @@ class Lists:
     ) -> None:
         """
         Args:
-            of: Lists what its server offers.
-            wanted: Everything is needed from the beginning.
-            ready: Returns when a session can list: its event stream is open, or will not be.
-            announce: Told of every difference.
-            over: Told when a listing is over, and whether anything was new.
+            of: The connection, which makes the listings.
+            wanted: Whether all lists are needed from the beginning.
+            ready: Returns when a session can list: its event stream is open, or will not be opened.
+            announce: Called with every difference.
+            over: Called at the end of a listing, with whether anything was new.
         """
         self._of = of
         self._ready = ready
@@ -69,14 +70,14 @@ class Lists:
         self._over = over
         self._lists = {kind: Entries(kind, wanted=wanted) for kind in KINDS}
         self.count = 0
-        """Listings begun."""
+        """The number of started listings."""
         self.under_way: anyio.Event | None = None
-        """Set when the present listing is over; None while there is none."""
+        """Set when the current listing ends; None if there is none."""
 
     def __getitem__(self, kind: str) -> Entries:
         return self._lists[kind]
 
-    # -- what is needed and what is known
+    # -- needed and known lists
 
     @property
     def epoch(self) -> int:
@@ -85,64 +86,64 @@ class Lists:
 
     @property
     def fresh(self) -> frozenset[str]:
-        """The lists known as the present session listed them, with no change announced or missed since."""
+        """The lists that the current session has listed, without a change announced or possibly missed since."""
         session = self._of.present()
         return frozenset(kind for kind, one in self._lists.items() if session is not None and one.fresh(session))
 
     @property
     def stale(self) -> bool:
-        """Whether nothing is known, or what is known or needed is not fresh."""
+        """Whether nothing is known, or a known or needed list is not fresh."""
         needed = [kind for kind, one in self._lists.items() if one.wanted or one.epoch]
         return not needed or not self.fresh.issuperset(needed)
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The lists that somebody needs."""
+        """The needed lists."""
         return frozenset(kind for kind, one in self._lists.items() if one.wanted)
 
     def needed(self, session: Session) -> list[str]:
-        """The lists that somebody needs and `session` has not tried to list."""
+        """The needed lists that `session` has not tried to list."""
         return [kind for kind, one in self._lists.items() if one.wanted and one.tried != session.epoch]
 
     def due(self, session: Session) -> list[str]:
-        """The lists to be listed again: those that have changed, and those that could not be listed for now."""
+        """The lists to request again: those that have changed, and those whose listing failed temporarily."""
         return [kind for kind, one in self._lists.items() if one.due(session)]
 
     def tried(self, session: Session) -> bool:
-        """Whether `session` has begun to list anything."""
+        """Whether `session` has started to list anything."""
         return any(one.tried == session.epoch for one in self._lists.values())
 
     def doubt(self, session: Session) -> None:
-        """The event stream is away: changes that the server announces now are not heard."""
+        """The event stream is interrupted: the client does not receive the server's announcements."""
         capabilities = session.link.capabilities if session.link is not None else None
         for kind in KINDS if capabilities is None else changing(capabilities):
             self._lists[kind].doubted = True
         self._uncheck(session)
 
     def changed(self, kinds: Iterable[str], session: Session) -> None:
-        """The server says that these lists have changed."""
+        """The server has announced a change of these lists."""
         for kind in kinds:
             self._lists[kind].announced += 1
         if "tools" in kinds:
             self._uncheck(session)
 
     def _uncheck(self, session: Session) -> None:
-        """Have no answer refused for a schema that may no longer hold."""
+        """Ensure that no result is rejected because of an outdated schema."""
         if session.link is not None:
             session.link.restore_tools(tuple(self._lists["tools"].known.values()))
 
     # -- listing
 
     async def read(self, kinds: Iterable[str], *, asked: int | None = None, anew: bool = False) -> bool:
-        """List on the present session; return whether all of `kinds` are known then.
+        """List on the current session; return whether all of `kinds` are known afterwards.
 
-        One listing runs at a time. Those who wait for it do not repeat what began after they asked: a hundred calls
-        that fail together list once.
+        One listing runs at a time. Waiting callers do not repeat a listing that started after their request, so a
+        hundred calls that fail together list once.
 
         Args:
-            kinds: Which.
-            asked: `count` when the caller asked; None for now.
-            anew: Even what is known.
+            kinds: The lists to request.
+            asked: The value of `count` at the caller's request; None: the current value.
+            anew: Request known lists as well.
         """
         kinds = tuple(kinds)
         asked = self.count if asked is None else asked
@@ -158,7 +159,7 @@ class Lists:
             try:
                 news = await self._read_all(todo, session)
             finally:
-                # After a cancellation, those who wait list what this caller left undone.
+                # After a cancellation, waiting callers list what this caller did not finish.
                 done, self.under_way = self.under_way, None
                 done.set()
             self._over(news)
@@ -166,7 +167,7 @@ class Lists:
         return here and all(one.fresh(session) and (one.got > asked or not anew) for one in asked_for)
 
     async def _read_all(self, kinds: list[str], session: Session) -> bool:
-        """List one after another, while the session is the present one. Returns whether anything was new."""
+        """List one after another, as long as the session is current. Returns whether anything was new."""
         news = False
         async with anyio.create_task_group() as group:
 
@@ -179,7 +180,7 @@ class Lists:
             try:
                 offered = advertised(await self._of.capabilities())
             except Exception:
-                # What the server offers is not known, so every list is asked for.
+                # The server's capabilities are unknown, so every list is requested.
                 offered = frozenset(KINDS)
             for kind in kinds:
                 news |= await self._read(self._lists[kind], session, offered=kind in offered)
@@ -187,19 +188,19 @@ class Lists:
         return news
 
     async def _read(self, one: Entries, session: Session, *, offered: bool) -> bool:
-        """List one kind. Whatever fails is this list's alone. Returns whether anything was new."""
+        """List one kind. A failure affects only this list. Returns whether anything was new."""
         self.count += 1
         seen = one.begin(self.count, session)
         try:
             found = await collect(lambda cursor: self._of.list_page(one.kind, cursor), one.kind) if offered else NOTHING
         except Exception as error:
-            # Classified, reported and logged by the call itself.
+            # The call itself has classified, reported and logged the error.
             if not _absent(error) or one.known:
                 one.retry = isinstance(error, CallFailed)
                 return False
             found = NOTHING
         except BaseException:
-            # Whoever asked has left, or the session is gone. That is no answer for those who wait for this listing.
+            # The caller was cancelled, or the session is lost. Waiting callers get no result from this listing.
             one.forget_attempt()
             raise
         if session is not self._of.present():
@@ -220,10 +221,10 @@ class Lists:
             cursor: Of the page; None for the first.
             page: The result.
             client: The `mcp.Client` that it came from.
-            session: The present session. Pages of any other are of no use.
+            session: The current session. Pages of other sessions are ignored.
 
         Returns:
-            Whether the list is known now.
+            Whether the list is now known.
         """
         if session.link is None or session.link.client is not client:
             return False
@@ -238,6 +239,6 @@ class Lists:
 
 
 def _absent(error: Exception) -> bool:
-    """Whether the server says that it has no such list."""
+    """Whether the error says that the server has no such list."""
     unknown_method = types.METHOD_NOT_FOUND
     return isinstance(error, MCPError) and not isinstance(error, CallFailed) and error.code == unknown_method

@@ -1,8 +1,8 @@
-"""When the catalogue lists: at a new session, after a change, after a gap in the event stream.
+"""Decides when the catalogue lists: on a new session, after a change, and after a gap in the event stream.
 
-A change can only be heard on the server's event stream. So a session's first listing waits until the stream is open:
-what changes between a listing and the opening would never be told. For the same reason a stream that was away
-leaves a gap, after which the lists are read again.
+The server announces changes only on its event stream. So a session's first listing waits until the stream is open: a
+change between the listing and the opening would never be announced. For the same reason the lists are fetched again
+after an interruption of the stream.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from mcpconn.catalog.lists import Lister, Lists
 
 COURTESY = 0.1
-"""Seconds that the listing of a new session lets a call go first which has waited for the session."""
+"""Seconds that the listing of a new session waits for a call that was waiting for the session."""
 CROWD_COURTESY = 1.0
-"""Seconds that it lets the dials of other connections go first: a host that starts a hundred is waiting for those."""
+"""Seconds that it waits for the dials of other connections, which a host that starts a hundred needs first."""
 STREAM_PATIENCE = 1.0
-"""Seconds from a session's beginning that its listing waits for the event stream. Some servers send the head of
-the stream with its first event only."""
+"""Seconds from the beginning of a session that its listing waits for the event stream. Some servers send the head of
+the stream only with its first event."""
 DEBOUNCE = 0.2
-"""Seconds from a notification to the listing. Servers that load plugins send one for each."""
+"""Seconds from a notification to the listing, because servers that load plugins send one for each."""
 PAUSE_MAXIMUM = 60.0
-"""Longest pause between two listings, in seconds, if the server announces changes and there are none. The pause
-doubles whenever the next announcement comes within ten pauses: some servers send one at each listing."""
+"""Longest pause between two listings, in seconds, if the server announces changes and there are none. The pause doubles
+whenever the next announcement comes within ten pauses, because some servers send one at each listing."""
 BUSY_PAUSE_MAXIMUM = 5.0
-"""The same if there were changes."""
+"""The same limit if there were changes."""
 GAP_INTERVAL = 60.0
 """Seconds between two listings for gaps in the event stream. Some proxies end every stream after a minute."""
 
 
 class ListingSchedule:
-    """Decides when a catalogue lists, and hears what its server announces."""
+    """Decides when a catalogue lists, and receives its server's announcements."""
 
     def __init__(self, lists: Lists, of: Lister, *, wait_for_dials: Callable[[], Awaitable[None]]) -> None:
         self._lists = lists
@@ -51,27 +51,27 @@ class ListingSchedule:
         self._first_listing_of: Session | None = None
         """The session whose first listing waits for the event stream."""
         self.first_listing_over: anyio.Event | None = None
-        """Set when that listing is over; None while there is none."""
+        """Set when that listing ends; None if there is none."""
         self._following: Session | None = None
         """The session whose event stream is observed."""
         self._listening: Session | None = None
-        """The session that `subscriptions/listen` is kept open on (modern era)."""
+        """The session on which `subscriptions/listen` is kept open (modern era)."""
         self._patience_ends = 0.0
-        """The time from which the first listing no longer waits for that session's event stream, in seconds."""
+        """The time, in seconds, after which the first listing no longer waits for that session's event stream."""
         self._busy = False
-        """A task lists what has changed."""
+        """Whether a task is listing changes."""
         self._pause = DEBOUNCE
         self._pause_maximum = PAUSE_MAXIMUM
         self._listed_at = -math.inf
         self._gap = False
-        """There was a gap in the event stream, after which nothing has been listed yet."""
+        """Whether the event stream was interrupted and nothing has been listed since."""
         self._gap_task = False
         self._gap_at = -math.inf
 
     # -- a new session
 
     async def first_listing(self, session: Session, *, busy: bool) -> None:
-        """List what is needed of a new session once its event stream is open."""
+        """Make the needed listings on a new session after its event stream is open."""
         self._first_listing_of, self._gap = session, False
         first_listing_over = self.first_listing_over = anyio.Event()
         try:
@@ -84,7 +84,7 @@ class ListingSchedule:
     async def _first_listing(self, session: Session, busy: bool) -> None:
         try:
             await self.wait_for_stream(session)
-            # What a resource did between its subscription and the opening of the stream was not told.
+            # Changes of a resource between its subscription and the opening of the stream were not announced.
             missed = session.epoch > 1 or self._of.watching
             with anyio.move_on_after(CROWD_COURTESY):
                 await self._wait_for_dials()
@@ -111,12 +111,12 @@ class ListingSchedule:
         if link.era == "modern" and self._lists.wanted and self._listening is not session:
             self._listening = session
             self._patience_ends = anyio.current_time() + STREAM_PATIENCE
-            # Before the task has begun: whoever lists next waits for the stream.
+            # Set before the task starts, so that the next listing waits for the stream.
             link.stream.opening()
             self._of.spawn(partial(self._listen, session))
 
     async def wait_for_stream(self, session: Session) -> None:
-        """Return when the event stream is open, or refused, or has kept everybody waiting for a second."""
+        """Return when the event stream is open or refused, or after one second."""
         self.follow(session)
         assert session.link is not None
         stream = session.link.stream
@@ -140,7 +140,7 @@ class ListingSchedule:
             self.soon()
 
     def listed(self, news: bool) -> None:
-        """A listing is over. What was announced meanwhile, or could not be listed, is listed later.
+        """A listing has ended. Changes announced in the meantime, and failed lists, are listed later.
 
         Args:
             news: It found something new.
@@ -150,7 +150,7 @@ class ListingSchedule:
         self.soon()
 
     def soon(self) -> None:
-        """List what is due, beside the calls, if anything is."""
+        """List what is due, in the background."""
         session = self._of.present()
         if session is None or self._busy or self._first_listing_of is session:
             return
@@ -158,13 +158,13 @@ class ListingSchedule:
             self._busy = self._of.spawn(self._catch_up)
 
     async def _catch_up(self) -> None:
-        """List until nothing is due, more and more slowly if it never ends."""
+        """List until nothing is due, with growing pauses."""
         try:
             while (session := self._of.present()) is not None and self._first_listing_of is not session:
                 if needed := self._lists.needed(session):
                     await self._lists.read(needed)
                     if self._lists.needed(session) == needed:
-                        # Interrupted. Whoever needs them next, or the next session, lists them.
+                        # Interrupted. The next caller that needs them, or the next session, lists them.
                         return
                 elif self._lists.due(session):
                     await _pause(session, self._next_pause())
@@ -197,13 +197,13 @@ class ListingSchedule:
                 self._gap_task = self._of.spawn(partial(self._close_gap, session))
 
     async def _close_gap(self, session: Session) -> None:
-        """Messages may have been lost: have those who watch resources read again, and list what can have changed."""
+        """Messages may have been lost: notify subscribers of resources, and list what may have changed."""
         try:
             while self._gap:
                 await _pause(session, self._gap_at + GAP_INTERVAL - anyio.current_time())
                 if self._of.present() is not session:
                     return
-                # First, so that a gap during the listing is seen.
+                # Cleared first, so that a gap during the listing is noticed.
                 self._gap = False
                 self._gap_at = anyio.current_time()
                 await self._of.tell_watchers()
@@ -219,7 +219,7 @@ class ListingSchedule:
             return frozenset()
 
     async def _listen(self, session: Session) -> None:
-        """Modern era: keep `subscriptions/listen` open for as long as the session lives."""
+        """Modern era: keep `subscriptions/listen` open for as long as the session lasts."""
         link = session.link
         assert link is not None
         stream = link.stream
@@ -247,6 +247,6 @@ class ListingSchedule:
 
 
 async def _pause(session: Session, seconds: float) -> None:
-    """Wait, for no longer than the session is used."""
+    """Wait, but not beyond the end of the session."""
     with anyio.move_on_after(max(0.0, seconds)):
         await session.retired.wait()

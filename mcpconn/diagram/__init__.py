@@ -1,4 +1,4 @@
-"""Pictures and tables of the machine, made from `TRANSITIONS`; and pictures by others, compared with it.
+"""Diagrams and tables of the machine, generated from `TRANSITIONS`; and comparison of other diagrams with it.
 
     diagram.mermaid(highlight=connection)     a Mermaid state diagram, the connection's state marked
     diagram.svg(manager)                      how many connections of a manager are in each state
@@ -7,7 +7,7 @@
     diagram.check("docs/")                    says what has drifted
     diagram.compare("docs/")                  pictures drawn by hand, against the machine, edge by edge
 
-Nothing here draws from memory: a state, an event or an edge that is not in the table is in no picture.
+A diagram contains only states, events and edges that are in the table.
 """
 
 from mcpconn.diagram.drawing import svg

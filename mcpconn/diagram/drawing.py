@@ -1,7 +1,8 @@
-"""The machine as an SVG picture, drawn without Graphviz: places for the states, everything else computed.
+"""The machine as an SVG picture, drawn without Graphviz: the positions of the states are fixed, everything else is
+computed.
 
 An event that leads from every other state to the same one (`close`) is drawn once, from a frame around them:
-five arrows that say the same would hide the rest.
+five equal arrows would obscure the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
 
 
 def _both(name: str, light: str, dark: str) -> str:
-    """A colour for a light ground and for a dark one. Renderers that do not know `light-dark` take the light one."""
+    """A colour for a light background and one for a dark background. Renderers without `light-dark` use the light
+    one."""
     return f"{name}: {light}; {name}: light-dark({light}, {dark})"
 
 
@@ -47,7 +49,7 @@ def _style() -> str:
     for state in State:
         pair = COLOURS[state], DARK_COLOURS[state]
         rules[f".current.{state.value} .node"] = f"{_both('fill', *pair)}; {_both('stroke', *pair)}"
-    # In a page of its own or an <img>, the reader's setting decides; inside a page, that page's.
+    # In a separate page or an <img>, the reader's setting decides; inlined in a page, that of the page.
     lines = ["svg.mcpconn-machine:root { color-scheme: light dark }"]
     for selector, body in rules.items():
         scoped = ", ".join(f".mcpconn-machine {each}" for each in selector.split(", "))
@@ -59,14 +61,14 @@ def svg(highlight: Highlight = None, *, links: str | None = None, narrow: bool =
     """The machine as an SVG picture, for light and dark pages.
 
     Args:
-        highlight: As for `mermaid`. The counts of a manager's connections stand beneath the names of the states.
+        highlight: As for `mermaid`. The counts of a manager's connections appear below the names of the states.
         links: The address of a page with a section for each state, such as "states.md": each state becomes a link
-            to `page#state`, and with "" to `#state` of the same page. Readers can follow it when the picture stands
-            in the page itself, and not in an `<img>`.
+            to `page#state`, and with "" to `#state` of the same page. The links work only if the picture is inlined in
+            the page, not in an `<img>`.
         narrow: A layout of 400 pixels for phones, in place of 920.
 
     Raises:
-        ValueError: there is no state of this name.
+        ValueError: there is no state with this name.
     """
     marked = highlighted(highlight)
     layout = NARROW if narrow else WIDE

@@ -1,4 +1,4 @@
-"""The files that are looked at below a folder."""
+"""Finds files below a folder."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SKIPPED = frozenset({"node_modules", "site", "build", "dist"})
-"""Folders of what was installed or made."""
+"""Folders with installed or generated files."""
 
 
 def files(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """A file itself, or the files below a folder that end so, in order; hidden folders are left out."""
+    """A file itself, or the files below a folder with these suffixes, sorted; hidden folders are skipped."""
     if not path.is_dir():
         yield path
         return

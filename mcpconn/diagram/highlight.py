@@ -1,4 +1,4 @@
-"""Which states a picture marks: the state of one connection, or the states of many with how many are in each."""
+"""The highlighted states of a diagram: the state of one connection, or the states of many with their counts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mcpconn.core.states import State
 
 
 class HasState(Protocol):
-    """A connection, as far as a picture is concerned."""
+    """What a diagram needs from a connection."""
 
     @property
     def state(self) -> State:
-        """Where it is."""
+        """Its state."""
 
 
 Highlight = State | str | HasState | Mapping[str, HasState] | Mapping[str, int] | None
 """A state or its name, a connection, a manager, counts by state, or a text such as "27 ready, 1 failed"."""
 
-# White text on each of them has a contrast of at least 4.5:1. They are those of the status page.
+# White text has a contrast of at least 4.5:1 on each colour. The status page uses the same ones.
 COLOURS: dict[State, str] = {
     State.IDLE: "#6e7781",
     State.CONNECTING: "#0550ae",
@@ -39,17 +39,17 @@ DARK_COLOURS: dict[State, str] = {
     State.FAILED: "#ff7b72",
     State.CLOSED: "#8b949e",
 }
-"""On a dark ground, with black text."""
+"""The colours for a dark background, with black text."""
 
 _COUNTED = re.compile(r"\s*(?P<count>\d+)\s+(?P<state>\w+)\s*")
 
 
 @dataclass(frozen=True)
 class Marked:
-    """What is marked."""
+    """The highlighted states."""
 
     counts: dict[State, int] = field(default_factory=dict)
-    """How many connections are in each marked state."""
+    """The number of connections in each highlighted state."""
     fleet: bool = False
     """Whether the counts are shown. Those of a single connection are not."""
 
@@ -61,7 +61,7 @@ class Marked:
         return f"{self.counts[state]} {state.value}" if self.fleet and state in self else state.value
 
     def sentence(self) -> str:
-        """The same for those who cannot see the picture."""
+        """The same as text for screen readers."""
         states = [state for state in State if state in self]
         if not states:
             return ""
@@ -71,10 +71,10 @@ class Marked:
 
 
 def highlighted(highlight: Highlight) -> Marked:
-    """What to mark.
+    """What to highlight.
 
     Raises:
-        ValueError: there is no state of this name.
+        ValueError: there is no state with this name.
     """
     if highlight is None:
         return Marked()

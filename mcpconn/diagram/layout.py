@@ -1,4 +1,4 @@
-"""Where things stand in the SVG picture: two layouts, wide and narrow, and the ways between states."""
+"""The layout of the SVG picture: positions for wide and narrow pictures, and the paths between states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 class Way(NamedTuple):
-    """An edge: its path, where its label stands, and which end of the label is there."""
+    """An edge: its path, the position of its label, and the label's anchor."""
 
     path: str
     label: Point
@@ -33,14 +33,14 @@ class Layout:
     name: str
     places: dict[State, tuple[int, int]]
     loops: dict[State, Side]
-    """On which side of a state an edge to itself is drawn."""
+    """The side of a state on which an edge to itself is drawn."""
     width: int
     height: int
     node: tuple[float, float]
     step: tuple[float, float]
     origin: tuple[float, float]
     apart: float
-    """Where on an oblique edge its label stands: at the middle it would meet those of its neighbours."""
+    """The position of the label on an oblique edge: in the middle it would collide with neighbouring labels."""
 
     def centre(self, state: State) -> Point:
         """The middle of a state's box."""
@@ -87,7 +87,7 @@ NARROW = Layout(
 """For a phone: 400 pixels wide, so that 13-pixel letters stay readable at 320."""
 
 _LOOP = 44.0
-"""How far an edge from a state to itself reaches."""
+"""The extent of an edge from a state to itself."""
 _ARC = 118.0
 """How far the handles of an edge over other states reach; it rises to three quarters of that."""
 _PARALLEL = 11.0
@@ -131,7 +131,7 @@ def _loop(layout: Layout, centre: Point, side: Side) -> Way:
     y = centre.y + sign * layout.node[1] / 2
     handles = f"{centre.x - 32:g} {y + sign * _LOOP:g} {centre.x + 32:g} {y + sign * _LOOP:g}"
     path = f"M {centre.x - 14:g} {y:g} C {handles} {centre.x + 14:g} {y:g}"
-    # Text hangs from its baseline: below a line it needs more room than above it.
+    # Text is positioned by its baseline, so it needs more room below a line than above it.
     return Way(path, Point(centre.x, y + sign * (_LOOP * 0.75 + (8 if sign < 0 else 17))), "middle")
 
 
@@ -143,7 +143,7 @@ def _arc(layout: Layout, start: Point, end: Point) -> Way:
 
 
 def _straight(layout: Layout, start: Point, end: Point, aside: float) -> Way:
-    """Along the line between the centres, or beside it on the left of the way, with the label on the same side."""
+    """Along the line between the centres, or to the left of it, with the label on the same side."""
     length = math.dist(start, end)
     left = Point((end.y - start.y) / length, -(end.x - start.x) / length)
     first = Point(start.x + left.x * aside, start.y + left.y * aside)
@@ -158,7 +158,7 @@ def _straight(layout: Layout, start: Point, end: Point, aside: float) -> Way:
 
 
 def _leaves(layout: Layout, start: Point, end: Point, centre: Point) -> Point:
-    """Where the way from `start` to `end` leaves the box around `centre`."""
+    """The point at which the path from `start` to `end` leaves the box around `centre`."""
     dx, dy = end.x - start.x, end.y - start.y
     parts = []
     if dx:

@@ -1,11 +1,11 @@
-"""Keeps the diagrams and tables of Markdown files true: what stands between markers is made from the code.
+"""Keeps the diagrams and tables in Markdown files up to date: the text between markers is generated from the code.
 
     <!-- mcpconn:mermaid highlight=ready -->
     ...
     <!-- /mcpconn:mermaid -->
 
 The kinds are `mermaid`, `dot`, `scxml`, `table`, `events`, `failures` and `rules`. Markers inside a code block are
-text. A file that `svg` or `scxml` made has a marker in its first line, and is rewritten as a whole.
+text. A generated SVG or SCXML file has a marker in its first line, and is rewritten as a whole.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _ATTRIBUTE = re.compile(r'([\w-]+)(?:=(?:"([^"]*)"|(\S+)))?')
 _CLOSING = re.compile(r"^\s*<!--\s*/mcpconn:(?P<kind>\w+)\s*-->\s*$")
 _FENCE = re.compile(r"^\s*(?P<fence>`{3,}|~{3,})")
 _WHOLE = {"svg": {"highlight", "links", "narrow"}, "scxml": set[str]()}
-"""What is a file of its own, and the attributes of its marker."""
+"""The formats of separate files, and the attributes of their markers."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Something in a file that is not what the code says."""
+    """A difference between a file and the code."""
 
     path: Path
     line: int
@@ -57,7 +57,7 @@ class Drift:
 
 @dataclass
 class _Block:
-    """What stands between two markers: lines from `begin` up to `end`."""
+    """The text between two markers: the lines from `begin` up to `end`."""
 
     kind: str
     highlight: str | None
@@ -70,13 +70,13 @@ def _without_marker(document: str) -> str:
 
 
 def write(path: str | os.PathLike[str]) -> list[Path]:
-    """Rewrite what stands between the markers of a file, or of all files below a folder.
+    """Rewrite the text between the markers in a file, or in all files below a folder.
 
     Returns:
         The files that were changed.
 
     Raises:
-        ValueError: a marker is not closed or not known, or there are no markers at all.
+        ValueError: a marker is not closed or is unknown, or there are no markers.
         OSError: a file cannot be read or written.
     """
     changed = []
@@ -88,7 +88,7 @@ def write(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def check(path: str | os.PathLike[str]) -> list[Drift]:
-    """What `write` would change, and where.
+    """The changes that `write` would make.
 
     Raises:
         ValueError: as `write`.
@@ -98,7 +98,7 @@ def check(path: str | os.PathLike[str]) -> list[Drift]:
 
 
 def _made(path: Path) -> Iterator[tuple[Path, str, str, list[Drift]]]:
-    """Each file with markers, its text, what it should be, and where they differ."""
+    """Each file with markers, its text, the correct text, and the differences."""
     found = False
     for file in files(path, (".md", ".svg", ".scxml")):
         text = file.read_text(encoding="utf-8")
@@ -139,7 +139,7 @@ def _markdown(file: Path, text: str) -> tuple[str, list[Drift]] | None:
     blocks = list(_blocks(file, lines))
     drifts = []
     for block in reversed(blocks):
-        # Blank lines around it: without them a table is no table to most Markdown.
+        # With blank lines around it, because most Markdown renderers need them around a table.
         made = f"\n{MAKERS[block.kind](block.highlight)}\n"
         if "".join(lines[block.begin : block.end]) != made:
             drifts.append(Drift(file, block.begin, block.kind))

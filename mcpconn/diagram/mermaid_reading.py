@@ -1,9 +1,9 @@
-"""Reads Mermaid state diagrams that somebody drew.
+"""Reads hand-written Mermaid state diagrams.
 
-Everything that Mermaid's `stateDiagram` and `stateDiagram-v2` know as an edge is understood, in any Markdown file or as
-bare text. The label of an edge is its event; several events stand on one edge with commas or line breaks between them;
-a remark behind an event, in parentheses or after a colon, is left out. An edge that leaves a composite state leaves
-every state inside it, and one that enters it enters its first, as in UML.
+It understands every form of edge in Mermaid's `stateDiagram` and `stateDiagram-v2`, in any Markdown file or as bare
+text. The label of an edge is its event; commas or line breaks separate several events on one edge; a remark after an
+event, in parentheses or after a colon, is ignored. An edge from a composite state leaves every state inside it, and an
+edge to it enters its first state, as in UML.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Drawing:
     edges: list[tuple[str, str, str, int]] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
     members: dict[str, list[str]] = field(default_factory=dict)
-    """The states of each composite state, those of inner composites included."""
+    """The states of each composite state, including those of inner composites."""
     first: dict[str, str] = field(default_factory=dict)
 
 
@@ -59,7 +59,7 @@ def mermaid_pictures(text: str) -> Iterator[Picture]:
         first = text.count("\n", 0, begin) + 1
         partial = _PARTIAL.search(block) is not None
         body = block
-        # What is no drawing becomes blank lines, so that the rest keeps its line numbers.
+        # Text outside diagrams is replaced by blank lines, to preserve line numbers.
         for left_out in (_FRONT_MATTER, _DIRECTIVE, _COMMENT):
             body = left_out.sub(lambda match: "\n" * match[0].count("\n"), body)
         lines = [(first + at, line.lstrip("> \t").rstrip()) for at, line in enumerate(body.splitlines())]
@@ -113,7 +113,7 @@ def _events(label: str) -> list[str]:
 
 
 def _resolved(drawing: _Drawing, line: int, *, partial: bool) -> Picture:
-    """The picture with composites opened and everything by its name."""
+    """The diagram with composites resolved and all ids replaced by names."""
     edges: dict[Edge, int] = {}
     for source, event, target, number in drawing.edges:
         leaves = [each for each in drawing.members.get(source, [source]) if each not in drawing.members]
@@ -125,6 +125,6 @@ def _resolved(drawing: _Drawing, line: int, *, partial: bool) -> Picture:
 
 
 def _name(identifier: str, drawing: _Drawing) -> str:
-    """The id of a state, or its text if that is what the machine calls it."""
+    """The id of a state, or its text if that is the machine's name for it."""
     text = normal(drawing.texts.get(identifier, ""))
     return text if normal(identifier) not in STATES and text in STATES else normal(identifier)

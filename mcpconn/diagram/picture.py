@@ -1,4 +1,4 @@
-"""A picture as it was read, whatever its format: its edges, each with the line it stands on."""
+"""A parsed diagram of any format: its edges with their line numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Picture:
     edges: dict[Edge, int]
     """Each edge, and its line in the file."""
     line: int
-    """Where the diagram begins."""
+    """The first line of the diagram."""
     partial: bool = False
-    """Whether it says of itself that it shows some states only."""
+    """Whether it declares that it shows only some states."""
     states: frozenset[str] = field(default=frozenset())
     """States that are named without an edge."""
 
@@ -34,17 +34,17 @@ class Picture:
         return self.states.union(*({source, target} for source, _, target in self.edges))
 
     def is_about_connections(self) -> bool:
-        """Whether at least two of its states, and half of them, are the machine's."""
+        """Whether at least two of its states, and at least half of them, are states of the machine."""
         ours = self.shown & STATES
         return len(ours) >= 2 and 2 * len(ours) >= len(self.shown)
 
 
 def normal(name: str) -> str:
-    """A name as the machine would write it: `Give up`, `give-up` and `GiveUp` are `give_up`."""
+    """A name in the machine's spelling: `Give up`, `give-up` and `GiveUp` are `give_up`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.strip())
     return re.sub(r"[\s\-_]+", "_", spaced.lower())
 
 
 def distance(edges: Iterable[Edge], machine: Iterable[Edge]) -> int:
-    """How many edges only one of two pictures has."""
+    """The number of edges that only one of two diagrams has."""
     return len(set(edges) ^ set(machine))

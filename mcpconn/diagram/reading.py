@@ -1,8 +1,8 @@
-"""Compares state diagrams that somebody drew with the machine, edge by edge: Mermaid, or SCXML.
+"""Compares hand-written state diagrams (Mermaid or SCXML) with the machine, edge by edge.
 
-Case, spaces and hyphens do not matter: `Give up`, `give-up` and `GiveUp` are `give_up`. What is read of each format is
-in `mermaid_reading` and `scxml`. A picture that shows some states only says so in a comment, `%% mcpconn: partial`
-(in SCXML `<!-- mcpconn: partial -->`): then only edges between the states that it shows have to be in it.
+Case, spaces and hyphens do not matter: `Give up`, `give-up` and `GiveUp` are `give_up`. `mermaid_reading` and `scxml`
+describe how each format is read. A diagram that shows only some states declares this in a comment, `%% mcpconn:
+partial` (in SCXML `<!-- mcpconn: partial -->`): then it must contain only the edges between the states that it shows.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from mcpconn.diagram.scxml import scxml_picture
 
 MACHINE: tuple[Edge, ...] = tuple((row.source.value, row.event.value, row.target.value) for row in TRANSITIONS)
 SUFFIXES = (".md", ".mmd", ".mermaid", ".scxml")
-"""Files of a folder that are read."""
+"""Suffixes of the files in a folder that are read."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One edge that only the machine has (`missing`), or only the picture (`extra`)."""
+    """One edge that only the machine has (`missing`), or only the diagram (`extra`)."""
 
     kind: Literal["missing", "extra"]
     source: str
     event: str
     target: str
     line: int | None = field(default=None, compare=False)
-    """Where the edge stands, or where the picture begins that lacks it; from 1."""
+    """The line of the edge, or the first line of the diagram that lacks it; from 1."""
     path: Path | None = field(default=None, compare=False)
-    """The file, if one was read."""
+    """The file, if the text came from one."""
 
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.path is None else f"{self.path}:{self.line}: "
@@ -50,18 +50,18 @@ class Difference:
 def compare(
     text_or_path: str | os.PathLike[str], *, ignore: Iterable[Event | str] = (), partial: bool = False
 ) -> list[Difference]:
-    """What drawn state diagrams and the machine say differently. Empty: the pictures are true.
+    """The differences between state diagrams and the machine. Empty: the diagrams are correct.
 
     Args:
         text_or_path: Markdown, a bare Mermaid diagram, an SCXML document, a file with one of them, or a folder, whose
-            `.md`, `.mmd`, `.mermaid` and `.scxml` files are read, those of folders in it as well. Diagrams of
-            something else (fewer than two states of the machine, or more others) are passed over, unless a single
-            file or text has no others: then the one most like the machine is meant.
-        ignore: Events that need not be drawn, `close` for one.
-        partial: Whether each picture may show some states only.
+            `.md`, `.mmd`, `.mermaid` and `.scxml` files are read, including subfolders. Other diagrams (with fewer than
+            two states of the machine, or with more other states) are ignored. If a single file or text has only such
+            diagrams, the one most similar to the machine is compared.
+        ignore: Events that need not be in the diagrams, such as `close`.
+        partial: Whether each diagram may show only some states.
 
     Raises:
-        ValueError: there is no state diagram in it, or a line of it cannot be read.
+        ValueError: it contains no state diagram, or a line cannot be parsed.
         OSError: a file cannot be read.
     """
     unseen = {normal(str(event)) for event in ignore}
@@ -117,7 +117,7 @@ def _pictures(text: str) -> list[Picture]:
 
 
 def _meant(pictures: list[Picture]) -> list[Picture]:
-    """The pictures of a file that are about connections, or else the one most like the machine."""
+    """The diagrams of connections in a file, or else the one most similar to the machine."""
     about = [each for each in pictures if each.is_about_connections()]
     return about or sorted(pictures, key=lambda each: distance(each.edges, MACHINE))[:1]
 

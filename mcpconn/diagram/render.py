@@ -7,18 +7,18 @@ from mcpconn.diagram.highlight import COLOURS, Highlight, highlighted
 
 INITIAL = State.IDLE
 FINAL = frozenset(State) - {row.source for row in TRANSITIONS}
-"""States that nothing leaves."""
+"""Final states."""
 
 
 def mermaid(highlight: Highlight = None) -> str:
     """A Mermaid state diagram.
 
     Args:
-        highlight: What to mark: a state or its name, a connection, or a manager, whose connections are
-            counted by state. `failed` is red, `ready` green, each state has a colour of its own.
+        highlight: What to highlight: a state or its name, a connection, or a manager, whose connections are counted by
+            state. Each state has its own colour: `failed` is red, `ready` green.
 
     Raises:
-        ValueError: there is no state of this name.
+        ValueError: there is no state with this name.
     """
     marked = highlighted(highlight)
     lines = ["stateDiagram-v2", f"    [*] --> {INITIAL.value}"]
@@ -44,7 +44,7 @@ def dot(highlight: Highlight = None) -> str:
         highlight: As for `mermaid`.
 
     Raises:
-        ValueError: there is no state of this name.
+        ValueError: there is no state with this name.
     """
     marked = highlighted(highlight)
     lines = [
@@ -73,10 +73,10 @@ def markdown_table(highlight: Highlight = None) -> str:
     """The table of transitions in Markdown.
 
     Args:
-        highlight: As for `mermaid`: the rows that leave what is marked are bold.
+        highlight: As for `mermaid`: the rows that leave a highlighted state are bold.
 
     Raises:
-        ValueError: there is no state of this name.
+        ValueError: there is no state with this name.
     """
     marked = highlighted(highlight)
     rows = []

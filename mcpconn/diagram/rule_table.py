@@ -1,8 +1,8 @@
-"""The rules of classification as a table: which status, which code and which words each one decides by.
+"""The classification rules as a table: the statuses, codes and phrases by which each one decides.
 
-The rules are functions. So statuses and codes are found by asking: every status, in every situation that rules tell
-apart, is given to the rules in their order, and belongs to the one that decides. Words and exceptions are the constants
-in a rule's own code.
+The rules are functions, so statuses and codes are found by trying them: every status, in every situation that the rules
+distinguish, is passed to the rules in order, and assigned to the one that decides. Phrases and exceptions are the
+constants in a rule's code.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ STATUSES = (
     *(400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 413, 415, 421, 422, 425, 429, 431),
     *(500, 501, 502, 503, 504, 520, 529),
 )
-"""Those that servers and proxies answer with."""
+"""The statuses that servers and proxies use."""
 CODES = (-32700, -32600, -32601, -32602, -32603, -32000, -32001, -32002, -32020, -32021, -32022, -32042, 408, 1)
-"""Those of JSON-RPC and MCP, of the SDKs, and one of an application's own."""
+"""The codes of JSON-RPC, MCP and the SDKs, and one of an application."""
 _OVER_HTTP = (-32600, -32601, -32602, -32603, -32000, -32022, 1)
-"""Those that are tried with every status."""
+"""The codes that are tried with every status."""
 SESSION = "session not found"
 _TEXTS = ("", SESSION, "something else", "we lost it: session expired, sorry")
 _PHASES: tuple[Phase, ...] = ("dial", "call")
@@ -62,13 +62,13 @@ def rules_table() -> str:
 def _codes(rules: tuple[Rule, ...], http: set[int | None], jsonrpc: set[int]) -> str:
     if rules is JSONRPC:
         return _listed(jsonrpc, CODES)
-    # Most rules of HTTP decide without a code, and then whatever it is.
+    # Most HTTP rules decide regardless of the code.
     return "" if rules is not HTTP or None in http else _listed({code for code in http if code is not None}, _OVER_HTTP)
 
 
 @cache
 def _decided_http() -> tuple[dict[int, set[int]], dict[int, set[int | None]]]:
-    """By rule, the statuses and the codes of which it decides at least one answer."""
+    """By rule: the statuses and codes for which it decides at least one case."""
     statuses: dict[int, set[int]] = defaultdict(set)
     codes: dict[int, set[int | None]] = defaultdict(set)
     said = (*_TEXTS, *(word for rule in HTTP for word in _texts(rule)[:1]))
@@ -93,7 +93,7 @@ def _decided_http() -> tuple[dict[int, set[int]], dict[int, set[int | None]]]:
 
 @cache
 def _decided_codes() -> dict[int, set[int]]:
-    """By rule, the codes of which it decides at least one error."""
+    """By rule: the codes for which it decides at least one error."""
     found: dict[int, set[int]] = defaultdict(set)
     said = (*_TEXTS, *(word for rule in JSONRPC for word in _texts(rule)[-1:]))
     for code, wire, phase, text in product(CODES, (True, False), _PHASES, said):
@@ -135,12 +135,12 @@ def _listed(codes: set[int], tried: tuple[int, ...]) -> str:
 
 
 def _texts(rule: Rule) -> list[str]:
-    """Texts that a rule looks for, to be tried on all."""
+    """Phrases that a rule searches for, to be tried on all rules."""
     return [word for word, kind in _constants(rule) if kind == "words"]
 
 
 def _words(rule: Rule) -> list[str]:
-    # A rule about content types names those that it does not mean, if it decides of a page.
+    # If a rule about content types decides for a web page, it lists the types that it excludes.
     but = "not " if rule.matches(Seen(Evidence(http_status=200, content_type="text/html"))) else ""
     shown = {"words": '"{}"', "exception": "`{}`", "content type": but + "`{}`"}
     words = [shown[kind].format(word.strip()) for word, kind in _constants(rule)]
@@ -150,14 +150,14 @@ def _words(rule: Rule) -> list[str]:
 
 
 def _constants(rule: Rule) -> Iterator[tuple[str, str]]:
-    """What stands in a rule's code: words of errors, names of exceptions, types of content."""
+    """The constants in a rule's code: phrases, names of exceptions, content types."""
     code = _code(rule)
     names = set(_names(code))
     namespace: dict[str, Any] = cast(FunctionType, rule.matches).__globals__
     given = [*_strings(code), *(each for name in names for each in _flat(namespace.get(name)))]
     for each in given:
         if each in _INTERNAL or ("told" in names and not each[:1].isupper()):
-            # What an exception of our own says of itself is not what it is called.
+            # The `trouble` of mcpconn's own exceptions is not the name of an exception.
             continue
         if each[:1].isupper() or each == "gaierror":
             yield each, "exception"
@@ -181,7 +181,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _strings(code: CodeType) -> Iterator[str]:
-    # The first constant of a function with a docstring is that.
+    # The first constant of a function with a docstring is the docstring.
     for index, each in enumerate(code.co_consts):
         if isinstance(each, CodeType):
             yield from _strings(each)

@@ -1,8 +1,8 @@
-"""The machine as W3C SCXML, the standard format of state machines, written and read.
+"""Writes and reads the machine as W3C SCXML, the standard format of state machines.
 
-Reading follows SCXML 1.0: a transition of a compound state holds in every state inside it, unless the inner state has
-one for the same event; the first of several wins, unless it has a condition; a transition to a compound state enters
-its initial state; one without a target stays where it is. Conditions, actions and data are not looked at.
+Reading follows SCXML 1.0: a transition of a compound state applies to every state inside it, unless the inner state has
+one for the same event; the first of several applies, unless it has a condition; a transition to a compound state enters
+its initial state; one without a target does not change the state. Conditions, actions and data are ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mcpconn.diagram.render import FINAL, INITIAL
 
 NAMESPACE = "http://www.w3.org/2005/07/scxml"
 MARKER = "<!-- mcpconn:scxml -->"
-"""The first line, from which `mcpconn diagram --write` knows its own file."""
+"""The first line, by which `mcpconn diagram --write` recognizes its own file."""
 _STATES = frozenset({"state", "final", "history"})
 
 
@@ -80,7 +80,7 @@ def scxml_picture(text: str) -> Picture:
     """An SCXML document as a picture.
 
     Raises:
-        ValueError: it is no SCXML, has a DTD, or has states that are active side by side (`parallel`).
+        ValueError: it is not SCXML, has a DTD, or has concurrently active states (`parallel`).
     """
     reader = _Reader()
     reader.read(text)
@@ -96,7 +96,7 @@ def scxml_picture(text: str) -> Picture:
 
 
 def _transitions(leaf: _Node) -> Iterator[tuple[str, _Transition]]:
-    """What can happen in a state, its own transitions before those of the states around it."""
+    """The events of a state; its own transitions come before those of enclosing states."""
     decided: set[str] = set()
     node: _Node | None = leaf
     while node is not None:
@@ -116,7 +116,7 @@ def _entered(target: str, names: dict[str, _Node]) -> str:
         seen.add(target)
         node = names[target]
         if node.history:
-            # Where it was before is known at run time only; the default is what the document says.
+            # The previous state is known only at run time; the document specifies the default.
             target = next((each for transition in node.transitions for each in transition.targets), target)
         elif node.children:
             target = node.initial or next(child.identifier for child in node.children if not child.history)
@@ -126,7 +126,7 @@ def _entered(target: str, names: dict[str, _Node]) -> str:
 
 
 class _Reader:
-    """Builds the tree. expat and not ElementTree, since that does not say on which line an element stands."""
+    """Builds the tree with expat, because ElementTree does not report line numbers."""
 
     def __init__(self) -> None:
         self.nodes: list[_Node] = []
@@ -139,7 +139,7 @@ class _Reader:
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CommentHandler = self._comment
-        # Entities that expand to gigabytes need a DTD, and an SCXML document needs none.
+        # DTDs are rejected, because entities can expand to gigabytes and SCXML documents need no DTD.
         self._parser.StartDoctypeDeclHandler = self._refuse
 
     def read(self, text: str) -> None:

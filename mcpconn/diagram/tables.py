@@ -1,7 +1,7 @@
-"""What follows from each kind of failure, asked of the functions that decide it.
+"""The consequences of each kind of failure, computed by the functions that decide them.
 
-Every cell is an answer of `decide`, `decide_probe`, `decide_dial`, `may_replay` or `unanswered`. There is no
-second copy of the rules here: only the words for what they answered.
+Every cell is a result of `decide`, `decide_probe`, `decide_dial`, `may_replay` or `unanswered`. This module has no copy
+of the rules, only words for their results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mcpconn.errors import unanswered
 
 
 def _cases() -> Iterator[tuple[str, FailureKind, Evidence]]:
-    """Every kind, AUTH twice: a 403 is decided on its own."""
+    """Every kind; AUTH twice, because a 403 is decided separately."""
     for kind in FailureKind:
         if kind is FailureKind.AUTH:
             yield "auth, 401", kind, Evidence(http_status=401)
@@ -36,7 +36,7 @@ def _failure(
 
 
 def failures_table() -> str:
-    """Kind x delivery: is the call retried, and what does its caller get if not?"""
+    """Kind x delivery: whether the call is retried, and otherwise the caller's error."""
     rows = []
     for label, kind, evidence in _cases():
         for delivery in Delivery:
@@ -84,7 +84,7 @@ def _caller_gets(failure: Failure) -> str:
 
 
 def events_table() -> str:
-    """Kind: what does it do to a ready connection, to a probe, to a dial?"""
+    """Kind: its effect on a ready connection, on a probe, and on a dial."""
     rows = []
     for label, kind, evidence in _cases():
         proof, suspicion = _failure(kind, evidence), _failure(kind, evidence, proof=False)

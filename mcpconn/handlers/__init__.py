@@ -1,12 +1,12 @@
-"""Handlers for tool registries: one callable a tool, from a dict of arguments to a JSON string.
+"""Handlers for tool registries: one callable per tool, which takes a dict of arguments and returns a JSON string.
 
     handler = handlers.call_tool(manager, "shop", "charge", timeout=30)
     await handler({"amount": 5})        # '{"result": "charged 5"}'
 
-They are async for a `Manager` and plain for a `SyncManager`. They wait for ready, issue and replay as every
-call does, always answer within `timeout`, and never raise: `handlers.results` says what success looks like,
-`handlers.errors` what failure does. A cancellation and a KeyboardInterrupt are no failures, and pass;
-an InterruptedError is answered with the kind `cancelled`.
+They are async for a `Manager` and plain for a `SyncManager`. They wait for ready, issue and replay as every call does,
+always return within `timeout`, and never raise: `handlers.results` describes the result of a successful call,
+`handlers.wording` that of a failed one. A cancellation and a KeyboardInterrupt are not failures, and are raised; an
+InterruptedError is reported with the kind `cancelled`.
 """
 
 from mcpconn.handlers.make import (

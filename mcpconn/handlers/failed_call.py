@@ -1,4 +1,4 @@
-"""What is said of one call that failed: the words of `handlers.wording`, with what its connection knows."""
+"""Describes one failed call: the texts of `handlers.wording`, with information from its connection."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from mcpconn.errors import CallFailed, NotRunning
 from mcpconn.handlers.wording import Problem, no_such_tool, problem, reported
 
 LOOK_UP = 5.0
-"""Seconds, within the call's own, to find out whether a tool that failed exists: as long as a probe may take."""
+"""Seconds, within the call's timeout, to find out whether a failed tool exists: the time limit of a probe."""
 
 
 class FailedCall:
-    """One call, and what to say when it fails. None of its methods raises."""
+    """One call, and the description of its failure. Its methods do not raise."""
 
     def __init__(
         self, connection: Any, server: str, *, tool: str = "", runs: bool, now: Callable[[], float], timeout: float
     ) -> None:
         """
         Args:
-            connection: The connection; None if there is none of this name. It is held, because the server may be
-                removed while the call runs.
+            connection: The connection; None if there is none with this name. A reference is kept because the server may
+                be removed during the call.
             server: Name of the server.
             tool: Name of the tool, if one is run.
-            runs: Whether a tool is run. All else only reads.
-            now: The clock that `timeout` is measured on.
+            runs: Whether the call runs a tool. All other calls only read.
+            now: The clock for `timeout`.
             timeout: Seconds for the whole call.
         """
         self._connection = connection
@@ -40,10 +40,9 @@ class FailedCall:
         self._ends_at = now() + timeout
 
     def to_look_up(self, outcome: Any) -> tuple[Any, float] | None:
-        """The catalogue that should say whether the server has the tool at all, and the seconds it has for that.
+        """The catalogue that can tell whether the server has the tool, and the seconds available for that.
 
-        None if that need not be known. Servers answer a call of a tool that they do not have in the same ways as a call
-        of one that failed.
+        None if it does not matter. Servers answer a call of an unknown tool in the same ways as a failed call.
         """
         application = isinstance(outcome, MCPError) and not isinstance(outcome, CallFailed)
         if not self._runs or self._connection is None or not (application or reports_error(outcome)):
@@ -52,7 +51,7 @@ class FailedCall:
         return (self._connection.catalog, seconds) if seconds > 0 else None
 
     def missing(self, found: bool | None) -> str | None:
-        """Says that the server has no such tool, if that is known.
+        """The text that says that the server has no such tool, if that is known.
 
         Args:
             found: Whether the server has the tool; None if that is unknown.
@@ -62,19 +61,19 @@ class FailedCall:
         return self.redact(no_such_tool(self._tool, self._connection.catalog.tools))
 
     def of_error(self, error: Exception, missing: str | None) -> Problem:
-        """What to say of an exception."""
+        """The description of an exception."""
         state = self._state()
         try:
             return problem(
                 error, server=self._server, state=state, runs=self._runs, redact=self.redact, missing=missing
             )
         except Exception:
-            # An error whose own text cannot be made, or whose data has no end.
+            # The text of the error cannot be created, or its data is endless.
             what = f"The call to MCP server {self._server!r} failed, and the error cannot be shown."
             return Problem(f"{what} {type(error).__name__}.", FailureKind.APPLICATION, Outcome.UNKNOWN, state)
 
     def of_result(self, text: str, missing: str | None) -> Problem:
-        """What to say of a result that reports an error.
+        """The description of a result that reports an error.
 
         Args:
             text: The result's own.
@@ -83,7 +82,7 @@ class FailedCall:
         return reported(text, server=self._server, state=self._state(), redact=self.redact, missing=missing)
 
     def redact(self, text: str) -> str:
-        """Hide the connection's secrets. Its own redactor does it, which knows what was learned since it began."""
+        """Replace the connection's secrets, with its own redactor, which also knows secrets learned at run time."""
         return str(self._connection.redact(text)) if self._connection is not None else text
 
     def _state(self) -> str | None:

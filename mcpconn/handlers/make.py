@@ -1,4 +1,4 @@
-"""The makers of handlers: what each takes, calls and answers."""
+"""Creates the handlers: the arguments, call and result of each."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
     from mcpconn.sync import SyncManager
 
 AsyncHandler = Callable[[dict[str, Any]], Coroutine[Any, Any, str]]
-"""From a dict of arguments to a JSON string; never raises."""
+"""Takes a dict of arguments and returns a JSON string; never raises."""
 SyncHandler = Callable[[dict[str, Any]], str]
 """The same for a `SyncManager`, callable from any thread."""
 
 TIMEOUT = 60.0
-"""Seconds for a call, waiting, reconnecting and replaying included."""
+"""Seconds for a call, including waiting, reconnecting and replaying."""
 
 
 @dataclass(frozen=True)
 class _Operation:
-    """One thing that a handler does."""
+    """One operation of a handler."""
 
     method: str
-    """The manager's method for it."""
+    """The manager's method for the operation."""
     prepare: Callable[[dict[str, Any]], dict[str, Any]]
-    """From a handler's arguments to the method's. Raises BadArguments."""
+    """Converts a handler's arguments to the method's. Raises BadArguments."""
     payload: Callable[[Any], Payload]
-    """From its result to a handler's answer."""
+    """Converts the method's result to a handler's result."""
     runs: bool = False
-    """Whether it runs a tool. All else only reads."""
+    """Whether it runs a tool. All other operations only read."""
     name: str = ""
-    """What its handlers are called, where that is not the method."""
+    """The name of its handlers, if it differs from the method's."""
 
 
 class _Answer:
-    """What a handler says about one call."""
+    """A handler's report about one call."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class _Answer:
         self.to_look_up = self._failed.to_look_up
 
     def arguments(self, args: Any) -> dict[str, Any]:
-        """What to call the manager's method with.
+        """The arguments for the manager's method.
 
         Raises:
             BadArguments: `args` cannot be used.
@@ -78,7 +78,7 @@ class _Answer:
         return self._operation.prepare(dict(args))
 
     def to(self, outcome: Any, found: bool | None = None) -> str:
-        """The answer to a call's result, or to whatever was raised.
+        """The handler's result for a call's result or exception.
 
         Args:
             outcome: The result or the exception.
@@ -101,12 +101,12 @@ class _Answer:
         try:
             return encode(said.payload())
         except Exception:
-            # Only what the server added to its error can be beyond JSON.
+            # Only the data that the server added to its error may not be serializable as JSON.
             return encode(replace(said, data=None).payload())
 
 
 class _Maker:
-    """Makes handlers of one kind. `handler(args)` answers in JSON, within `timeout`, and never raises."""
+    """Creates handlers of one kind. `handler(args)` returns JSON within `timeout`, and never raises."""
 
     def __init__(self, operation: _Operation) -> None:
         self._operation = operation
@@ -120,9 +120,9 @@ class _Maker:
     ) -> AsyncHandler | SyncHandler:
         """
         Args:
-            manager: A `Manager`, for an async handler, or a `SyncManager`, for a plain one. It need not run yet.
-            server: Name of a server. It need not be known yet.
-            timeout: Seconds for a call, waiting, reconnecting and replaying included.
+            manager: A `Manager`, for an async handler, or a `SyncManager`, for a plain one. It need not be running yet.
+            server: Name of a server, which need not exist yet.
+            timeout: Seconds for a call, including waiting, reconnecting and replaying.
 
         Raises:
             ConfigError: the timeout is not a number greater than zero.
@@ -162,20 +162,20 @@ class _Maker:
             return answer.to(outcome, found)
 
         handler = asynchronous if inspect.iscoroutinefunction(method) else plain
-        # Some registries take the name from here.
+        # Some registries read the name from here.
         handler.__name__ = handler.__qualname__ = operation.name or operation.method
         return handler
 
 
-# -- what each takes
+# -- arguments
 
 
 def _checked(model: type[BaseModel], args: dict[str, Any], *known: str) -> dict[str, Any]:
-    """`args`, where they are what the method of the protocol takes."""
+    """`args`, if they are valid for the protocol's method."""
     if unknown := [str(key) for key in args if key not in known]:
         raise BadArguments(f"unknown argument {unknown[0]!r}; known: {', '.join(known)}")
     try:
-        # What cannot be written as JSON is found out here, while it is certain that nothing was sent.
+        # Unserializable arguments are detected here, while it is certain that nothing was sent.
         model.model_validate(args).model_dump_json(by_alias=True)
     except ValidationError as error:
         wrong = (f"{'.'.join(str(step) for step in each['loc'])}: {each['msg']}" for each in error.errors())
@@ -207,7 +207,7 @@ def _completion(args: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# -- the makers
+#  -- factories
 
 
 @overload
@@ -220,10 +220,10 @@ def call_tool(
     """A handler that runs a tool with its arguments.
 
     Args:
-        manager: A `Manager`, for an async handler, or a `SyncManager`, for a plain one. It need not run yet.
-        server: Name of a server. It need not be known yet.
-        tool: Name of the tool, as the server calls it.
-        timeout: Seconds for a call, waiting, reconnecting and replaying included.
+        manager: A `Manager`, for an async handler, or a `SyncManager`, for a plain one. It need not be running yet.
+        server: Name of a server, which need not exist yet.
+        tool: The server's name for the tool.
+        timeout: Seconds for a call, including waiting, reconnecting and replaying.
 
     Raises:
         ConfigError: the timeout is not a number greater than zero.

@@ -1,4 +1,4 @@
-"""What a handler answers where a call succeeded: `{"result": ...}`, and nothing silently dropped.
+"""The result of a handler for a successful call: `{"result": ...}`. Nothing is silently dropped.
 
     tool        result: its text blocks, joined by newlines; structuredContent, where there is some;
                 content: the blocks that are more than text (images, audio, links, embedded resources, text
@@ -28,11 +28,11 @@ from pydantic import BaseModel
 Payload = dict[str, Any]
 
 _UNSAID = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
-"""What the SDK fills in for servers that do not say it."""
+"""Default values that the SDK adds for servers that do not send them."""
 
 
 def tool_payload(result: types.CallToolResult) -> Payload:
-    """What a tool answered. The caller says whether that is a success."""
+    """The result of a tool. The caller decides whether it is a success."""
     data = plain(result)
     blocks: list[Payload] = data.pop("content", [])
     texts = [str(block["text"]) for block in blocks if block["type"] == "text"]
@@ -52,7 +52,7 @@ def resource_payload(result: types.ReadResourceResult) -> Payload:
     written = [part for part in parts if "text" in part]
     texts = [str(part["text"]) for part in written]
     if len(written) == 1:
-        # Where there are more, what belongs to which is in the parts alone.
+        # If there are several, only the parts show what belongs to which.
         del written[0]["text"]
     return {"result": "\n".join(texts), "content": parts} | data
 
@@ -74,7 +74,7 @@ def plain(result: BaseModel) -> Payload:
 
 
 def encode(payload: Payload) -> str:
-    """`payload` as JSON, whatever is in it.
+    """`payload` as JSON, regardless of its contents.
 
     Raises:
         ValueError, RecursionError: it contains itself, or is nested too deeply.
@@ -87,7 +87,7 @@ def encode(payload: Payload) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Half a surrogate pair is a string to Python, and cannot be sent anywhere. Escaped it can.
+        # A Python string may contain half a surrogate pair, which can only be sent escaped.
         return json.dumps(payload, allow_nan=False)
     return text
 

@@ -1,8 +1,8 @@
-"""Tool calls that answer with a `CallToolResult` and never raise, and every tool as a function: for frameworks.
+"""Tool calls that return a `CallToolResult` and never raise, and every tool as a function: for frameworks.
 
-A framework turns an exception into words of its own, such as "please try again", and its model does: that charges
-twice if the outcome was unknown. So the failure has to reach the model as the tool's result, in the words of
-`handlers.wording`; a program reads the outcome in the result's `_meta`.
+A framework replaces an exception by its own text, such as "please try again". The model then tries again, which charges
+twice if the outcome was unknown. So a failure has to reach the model as the tool's result, with the text of
+`handlers.wording`; programs can read the outcome in the result's `_meta`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mcpconn.sync import SyncManager
 
 TIMEOUT = 60.0
-"""Seconds for a call, waiting, reconnecting and replaying included."""
+"""Seconds for a call, including waiting, reconnecting and replaying."""
 
 
 async def connection_result(
@@ -45,9 +45,9 @@ async def connection_result(
 
     Args:
         connection: The connection.
-        tool: Name of the tool, as the server calls it.
+        tool: The server's name for the tool.
         arguments: Its arguments.
-        timeout: Seconds for the call, waiting, reconnecting and replaying included.
+        timeout: Seconds for the call, including waiting, reconnecting and replaying.
         options: More arguments of `Connection.call_tool`.
 
     Raises:
@@ -84,18 +84,18 @@ def call_tool_result(
     *,
     timeout: float = TIMEOUT,
 ) -> Coroutine[Any, Any, types.CallToolResult] | types.CallToolResult:
-    """Call a tool and answer with a `CallToolResult`, whatever happens. To be awaited, unless `manager` is synchronous.
+    """Call a tool and return a `CallToolResult` in every case. Await it, unless `manager` is synchronous.
 
-    A success is the server's result, unchanged. A failure has `is_error`, a text that tells a model what happened,
-    whether the tool ran and what to do, and `mcpconn/outcome` in its `_meta`. Only a cancellation, a KeyboardInterrupt
-    and a SystemExit pass.
+    On success this is the server's result, unchanged. On failure it has `is_error`, a text that tells a model what
+    happened, whether the tool ran and what to do, and `mcpconn/outcome` in its `_meta`. Only a cancellation, a
+    KeyboardInterrupt and a SystemExit are raised.
 
     Args:
         manager: A `Manager` or a `SyncManager`.
         server: Name of the server.
-        tool: Name of the tool, as the server calls it.
+        tool: The server's name for the tool.
         arguments: Its arguments.
-        timeout: Seconds for the call, waiting, reconnecting and replaying included.
+        timeout: Seconds for the call, including waiting, reconnecting and replaying.
 
     Raises:
         ConfigError: the timeout is not a number greater than zero.
@@ -116,7 +116,7 @@ def call_tool_result(
         try:
             found = catalog.look_up(tool, timeout=seconds)
         except Exception:
-            found = None  # Whether the server has the tool is unknown; the failure itself is still reported.
+            found = None  # It is unknown whether the server has the tool; the failure itself is still reported.
     return failed_or_not(failed, outcome, found)
 
 
@@ -133,10 +133,10 @@ async def _asynchronous(
 
 
 def failed_or_not(failed: FailedCall, outcome: Any, found: bool | None) -> types.CallToolResult:
-    """The result to a call's result, or to whatever was raised.
+    """The tool result for a call's result or exception.
 
     Args:
-        failed: Words for it.
+        failed: Describes the failure.
         outcome: The result or the exception.
         found: Whether the server has the tool; None if that is unknown.
     """
@@ -146,7 +146,7 @@ def failed_or_not(failed: FailedCall, outcome: Any, found: bool | None) -> types
     if not reports_error(outcome):
         return outcome  # type: ignore[no-any-return]
     said = failed.of_result(_text(outcome), missing)
-    # A server may say that it does not know, as a gateway of ours does: that makes a reader careful, never careless.
+    # A server may report an unknown outcome, as mcpconn's gateway does: it can only make a reader more careful.
     claimed = (outcome.meta or {}).get(OUTCOME)
     told = _told(said, Outcome.UNKNOWN if claimed == Outcome.UNKNOWN else said.outcome)
     others = [block for block in outcome.content if not isinstance(block, types.TextContent)]
@@ -159,7 +159,7 @@ def failed_or_not(failed: FailedCall, outcome: Any, found: bool | None) -> types
 
 
 def text_of(result: types.CallToolResult) -> str:
-    """A result as a text for a model: its text blocks, or the structured content of one that has none."""
+    """A result as a text for a model: its text blocks, or its structured content if there are none."""
     text = _text(result)
     if not text and result.structured_content is not None:
         return types.CallToolResult(content=[], structured_content=result.structured_content).model_dump_json(
@@ -174,16 +174,16 @@ def text_of(result: types.CallToolResult) -> str:
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool of a server, for a framework that wants name, description, schema and function."""
+    """A tool of a server, for a framework that needs name, description, schema and function."""
 
     name: str
-    """`SERVER__TOOL`, of letters, digits, `_` and `-` (models take no other), 48 characters at most."""
+    """`SERVER__TOOL`, at most 48 letters, digits, `_` and `-` (models accept no others)."""
     description: str
-    """What the server says of it."""
+    """The server's description of the tool."""
     schema: dict[str, Any]
     """JSON Schema of its arguments."""
     function: Callable[..., Any]
-    """Called with the arguments by keyword, it answers with a `CallToolResult` and does not raise. A coroutine
+    """Takes the arguments by keyword, returns a `CallToolResult` and does not raise. A coroutine
     function, unless the manager is synchronous."""
     server: str
     """Name of its server."""
@@ -192,10 +192,10 @@ class Tool:
 
 
 class Tools(list[Tool]):
-    """The tools of a manager's servers, and which servers could not be asked."""
+    """The tools of a manager's servers, and the servers whose tools are unknown."""
 
     missing: dict[str, str]
-    """Of each server whose tools are not known: why, for people."""
+    """For each server whose tools are unknown, the reason."""
 
 
 @overload
@@ -203,13 +203,14 @@ def tools(manager: Manager, *, timeout: float = TIMEOUT) -> Coroutine[Any, Any, 
 @overload
 def tools(manager: SyncManager, *, timeout: float = TIMEOUT) -> Tools: ...
 def tools(manager: Manager | SyncManager, *, timeout: float = TIMEOUT) -> Coroutine[Any, Any, Tools] | Tools:
-    """Every tool of every server, as it is now. To be awaited, unless `manager` is synchronous.
+    """All current tools of all servers. Await it, unless `manager` is synchronous.
 
-    A server that is away and was listed before is listed as it was; one that was never listed is in `Tools.missing`.
-    Call it again after a change (`Catalog.subscribe`): a `Tool` stays usable, and a tool that is gone says so.
+    For an unreachable server, the tools of its last listing are returned; a server that was never listed is in
+    `Tools.missing`. Call it again after a change (`Catalog.subscribe`): a `Tool` stays usable, and a call of a removed
+    tool returns an error that says so.
 
     Args:
-        manager: A `Manager` or a `SyncManager` that runs.
+        manager: A running `Manager` or `SyncManager`.
         timeout: Seconds for listing all servers, and for each call of a tool later.
 
     Raises:
@@ -224,7 +225,7 @@ def tools(manager: Manager | SyncManager, *, timeout: float = TIMEOUT) -> Corout
             connection.wait_ready(timeout)
             connection.catalog.ensure(("tools",))
         except (McpConnError, CallFailed):
-            continue  # It is away: `_gathered` says so, if it was never listed.
+            continue  # The server is unreachable: `_gathered` reports it, if it was never listed.
     return _gathered(manager, timeout)
 
 
@@ -234,7 +235,7 @@ async def _listed(manager: Any, timeout: float) -> Tools:
             await connection.wait_ready()
             await connection.catalog.ensure(("tools",))
         except (McpConnError, CallFailed):
-            return  # It is away: `_gathered` says so, if it was never listed.
+            return  # The server is unreachable: `_gathered` reports it, if it was never listed.
 
     with anyio.move_on_after(timeout):
         async with anyio.create_task_group() as group:
@@ -300,7 +301,7 @@ async def _found(failed: FailedCall, tool: str, outcome: Any) -> bool | None:
     try:
         return await catalog.look_up(tool, timeout=seconds)  # type: ignore[no-any-return]
     except Exception:
-        return None  # Whether the server has the tool is unknown; the failure itself is still reported.
+        return None  # It is unknown whether the server has the tool; the failure itself is still reported.
 
 
 def _text(result: types.CallToolResult) -> str:

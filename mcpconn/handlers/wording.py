@@ -1,4 +1,4 @@
-"""What a handler answers where a call failed.
+"""The result of a handler for a failed call.
 
     error       what happened, whether to try again, and what to do instead: written for a language model
     kind        class of the failure, a `FailureKind`; what the server's application or the call's arguments
@@ -31,22 +31,22 @@ from mcpconn.redact.redactor import redacted
 Redact = Callable[[str], str]
 
 NO_SUCH_TOOL = "this server has no such tool"
-"""Said where the server's own complete listing lacks the tool."""
+"""Used if the server's own complete listing lacks the tool."""
 SHOWN = 10
-"""Names of tools that are shown where none is close to what was called."""
+"""Number of tool names shown if none is similar to the called one."""
 
 
 class BadArguments(Exception):
-    """The arguments that a handler was called with cannot be used. The text says which, and why."""
+    """A handler was called with invalid arguments. The text says which, and why."""
 
 
 class UnreadableResult(Exception):
-    """The call was answered, and its answer cannot be put into JSON."""
+    """The call was answered, but its answer cannot be serialized as JSON."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A failed call, in the words of a payload."""
+    """The description of a failed call."""
 
     text: str
     kind: FailureKind
@@ -54,10 +54,10 @@ class Problem:
     state: str | None = None
     retry_in: float | None = None
     data: Any = None
-    """What the server's application added to its error."""
+    """The data that the server's application added to its error."""
 
     def payload(self) -> dict[str, Any]:
-        """As a handler answers it."""
+        """As the result of a handler."""
         fields = {
             "error": self.text,
             "kind": self.kind.value,
@@ -71,18 +71,18 @@ class Problem:
 def problem(
     error: Exception, *, server: str, state: str | None, runs: bool, redact: Redact, missing: str | None = None
 ) -> Problem:
-    """What to say about `error`.
+    """The description of `error`.
 
     Args:
-        error: What the call raised.
+        error: The call's exception.
         server: Name of the server.
-        state: The connection's present state.
-        runs: The call runs a tool; all others change nothing.
-        redact: Hides the connection's secrets in what others said.
-        missing: Says that the server has no such tool, if it has not: see `no_such_tool`.
+        state: The connection's current state.
+        runs: Whether the call runs a tool; other calls change nothing.
+        redact: Replaces the connection's secrets in texts of others.
+        missing: The text that says that the server has no such tool, if that is the case: see `no_such_tool`.
     """
     if isinstance(error, CallFailed):
-        # No answer, for a reason that lies in the connection.
+        # There was no answer because of the connection.
         said = f"MCP server {server!r}: {_sentence(redact(error.failure.summary))}"
         text = _joined(said, _fate(error.outcome, runs), _advice(error, runs))
         return Problem(text, error.failure.kind, error.outcome, error.state.value, error.retry_in)
@@ -114,15 +114,16 @@ def problem(
 def reported(
     text: str, *, server: str, state: str | None, redact: Redact, missing: str | None = None, data: Any = None
 ) -> Problem:
-    """What to say of a result that reports an error. The application's, whatever its text may remind one of.
+    """The description of a result that reports an error. It is the application's error, regardless of its text.
 
     Args:
         text: The result's own.
         server: Name of the server.
-        state: The connection's present state.
-        redact: Hides the connection's secrets.
-        missing: Says that the server has no such tool, if it has not: then it is unknown what answered.
-        data: What else the result has.
+        state: The connection's current state.
+        redact: Replaces the connection's secrets.
+        missing: The text that says that the server has no such tool, if that is the case: then it is unknown what
+            answered.
+        data: Other data in the result.
     """
     text = redact(text) or "The tool failed, and does not say why."
     if missing is None:
@@ -132,10 +133,10 @@ def reported(
 
 
 def no_such_tool(tool: str, known: Iterable[str]) -> str:
-    """Says that a server has no such tool, and which ones it has.
+    """The text that says that a server has no such tool, and lists the ones it has.
 
     Args:
-        tool: What was called.
+        tool: The called name.
         known: The names of the server's tools.
     """
     names = sorted(known)
@@ -149,7 +150,7 @@ def no_such_tool(tool: str, known: Iterable[str]) -> str:
 def _answered(
     error: MCPError, server: str, state: str | None, runs: bool, redact: Redact, missing: str | None
 ) -> Problem:
-    """The server's application answered with an error. What it had done by then, no code says."""
+    """The server's application answered with an error. The code does not say what it had done by then."""
     said = f"MCP server {server!r} answered with error {error.code}: {_sentence(redact(error.message))}"
     data = redacted(error.error.data, redact)
     if missing is not None:
@@ -199,7 +200,7 @@ _REFUSED_TOOL = {
     types.INVALID_PARAMS: "Check the name and the arguments, and whether it took effect all the same, before you try "
     "again.",
 }
-"""The same, where trying again could do something twice."""
+"""The same, if trying again could run something twice."""
 
 
 def _joined(*sentences: str) -> str:

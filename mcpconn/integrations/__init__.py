@@ -1,10 +1,11 @@
-"""mcpconn inside agent frameworks: one small module each, and two pieces that cover all the others.
+"""mcpconn in agent frameworks: one small module for each, and two classes for all others.
 
-`as_server` is an in-process MCP server that forwards to your connections, for whatever takes a server, a client or a
-transport. `Session` has the methods of the SDK's `ClientSession`, for whatever takes a session. In both a failed tool
-call reaches the model as a result in words, never as an exception that a framework would put into words of its own.
+`as_server` is an in-process MCP server that forwards to your connections, for frameworks that accept a server, a client
+or a transport. `Session` has the methods of the SDK's `ClientSession`, for frameworks that accept a session. With both,
+a failed tool call reaches the model as a result with mcpconn's text, never as an exception whose text the framework
+replaces.
 
-The modules of the frameworks import their framework, which is yours: install it yourself.
+Each framework's module imports the framework, which you have to install yourself.
 """
 
 from mcpconn.integrations.server import as_server

@@ -2,8 +2,8 @@
 
     agent = Agent(client=..., tools=await function_tools(manager))
 
-`MCPTool(session=...)` is deprecated there, and raises for a result that is an error: its model then hears that the
-function failed, and not that it may have run.
+`MCPTool(session=...)` is deprecated there, and raises for an error result: the model then reads that the function
+failed, but not that it may have run.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mcpconn.manager import Manager
 
 
 async def function_tools(manager: Manager, *, timeout: float = TIMEOUT, **options: Any) -> list[FunctionTool]:
-    """Every tool of every server of a manager, called `SERVER__TOOL`, as it is now.
+    """Every tool of every server of a manager, called `SERVER__TOOL`.
 
     Args:
         manager: Must run for as long as the agent does.
-        timeout: Seconds for a tool call, waiting and reconnecting included.
+        timeout: Seconds for a tool call, including waiting and reconnecting.
         options: Arguments of `agent_framework.FunctionTool`, such as `approval_mode`.
     """
     return [_made(tool, options) for tool in await handlers.tools(manager, timeout=timeout)]

@@ -2,8 +2,8 @@
 
     agent = Agent(model=..., tools=[toolkit(manager["shop"])])
 
-The tools are listed when the toolkit is connected, as agno does for every MCP server: a changed list is seen by the
-next agent's run after `await toolkit.build_tools()`.
+The tools are listed when the toolkit is connected, as agno does for every MCP server: the next run of the agent sees a
+changed list after `await toolkit.build_tools()`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mcpconn.integrations.session import Session
 
 
 def toolkit(connection: Connection, *, timeout: float = TIMEOUT, **options: Any) -> MCPTools:
-    """agno's own toolkit, on a session that outlives sessions.
+    """agno's own toolkit, on a long-lived session.
 
     Args:
         connection: Must run for as long as the agent does.
-        timeout: Seconds for a tool call, waiting and reconnecting included.
+        timeout: Seconds for a tool call, including waiting and reconnecting.
         options: Arguments of `agno.tools.mcp.MCPTools`, such as `include_tools`.
     """
     options.setdefault("name", connection.name)

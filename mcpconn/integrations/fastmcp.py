@@ -3,8 +3,8 @@
     async with fastmcp.Client(ManagedTransport(manager)) as client:
         await client.call_tool("shop__add", {"a": 1, "b": 2}, raise_on_error=False)
 
-The client's session never ends for a reason that lies in a server. `fastmcp.Client.call_tool` raises a `ToolError`
-whose text is ours for a failed call; `raise_on_error=False` gives the result.
+The client's session never ends because of a server. For a failed call, `fastmcp.Client.call_tool` raises a `ToolError`
+with mcpconn's text; with `raise_on_error=False` it returns the result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mcpconn.manager import Manager
 
 
 class ManagedTransport(ClientTransport):
-    """Connects a `fastmcp.Client` to what the host has connected already."""
+    """Connects a `fastmcp.Client` to the host's existing connections."""
 
     def __init__(self, target: Manager | Connection, **options: Any) -> None:
         """

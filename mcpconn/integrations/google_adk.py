@@ -2,7 +2,7 @@
 
     agent = LlmAgent(model=..., name="clerk", tools=[ManagedToolset(manager)])
 
-The toolset is asked at each step, so a changed list is seen at once.
+The framework lists the toolset at each step, so it sees changes at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ManagedToolset(BaseToolset):
         """
         Args:
             manager: Must run for as long as the agent does.
-            timeout: Seconds for a tool call, waiting and reconnecting included.
+            timeout: Seconds for a tool call, including waiting and reconnecting.
             options: Arguments of `BaseToolset`, such as `tool_filter`.
         """
         super().__init__(**options)
@@ -51,9 +51,9 @@ class ManagedToolset(BaseToolset):
         self._timeout = timeout
 
     async def get_tools(self, readonly_context: Any = None) -> list[BaseTool]:
-        """The tools as they are now. A server that was never listed and is away has none."""
+        """The current tools. A server that is unreachable and was never listed has none."""
         tools = [_ManagedTool(tool) for tool in await handlers.tools(self._manager, timeout=self._timeout)]
         return [tool for tool in tools if self._is_tool_selected(tool, readonly_context)]
 
     async def close(self) -> None:
-        """Nothing: the host closes its connections."""
+        """Does nothing, because the host closes its connections."""

@@ -23,11 +23,11 @@ def tools(manager: Manager, *, timeout: float = TIMEOUT) -> Coroutine[Any, Any, 
 @overload
 def tools(manager: SyncManager, *, timeout: float = TIMEOUT) -> list[Tool]: ...
 def tools(manager: Any, *, timeout: float = TIMEOUT) -> Any:
-    """Every tool of every server of a manager, called `SERVER__TOOL`, as it is now. To be awaited for a `Manager`.
+    """Every tool of every server of a manager, called `SERVER__TOOL`. For a `Manager`, await it.
 
     Args:
         manager: Must run for as long as the agent does.
-        timeout: Seconds for a tool call, waiting and reconnecting included.
+        timeout: Seconds for a tool call, including waiting and reconnecting.
     """
     return each(manager, plain=_plain, awaited=_awaited, timeout=timeout)
 

@@ -2,8 +2,8 @@
 
     agent = create_agent(model, tools=await tools(manager))
 
-langchain-mcp-adapters wants mcp below 2, and is not needed: a `StructuredTool` takes the server's own JSON Schema. The
-result as the server sent it is the message's `artifact`.
+langchain-mcp-adapters requires mcp below 2, and is not needed: a `StructuredTool` accepts the server's own JSON Schema.
+The server's unchanged result is the message's `artifact`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def tools(manager: Manager, *, timeout: float = TIMEOUT) -> Coroutine[Any, Any, 
 @overload
 def tools(manager: SyncManager, *, timeout: float = TIMEOUT) -> list[StructuredTool]: ...
 def tools(manager: Any, *, timeout: float = TIMEOUT) -> Any:
-    """Every tool of every server of a manager, called `SERVER__TOOL`, as it is now. To be awaited for a `Manager`.
+    """Every tool of every server of a manager, called `SERVER__TOOL`. For a `Manager`, await it.
 
     Args:
         manager: Must run for as long as the agent does.
-        timeout: Seconds for a tool call, waiting and reconnecting included.
+        timeout: Seconds for a tool call, including waiting and reconnecting.
     """
     return each(manager, plain=_plain, awaited=_awaited, timeout=timeout)
 

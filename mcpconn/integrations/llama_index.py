@@ -2,8 +2,8 @@
 
     agent = FunctionAgent(tools=await function_tools(manager), llm=...)
 
-`McpToolSpec(client=Session(connection))` works, too; it shows the model a Python repr of the result, and gives a
-failed call no words of its own.
+`McpToolSpec(client=Session(connection))` works as well, but it shows the model a Python repr of the result, and does
+not describe a failed call.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mcpconn.manager import Manager
 
 
 async def function_tools(manager: Manager, *, timeout: float = TIMEOUT) -> list[FunctionTool]:
-    """Every tool of every server of a manager, called `SERVER__TOOL`, as it is now.
+    """Every tool of every server of a manager, called `SERVER__TOOL`.
 
     Args:
         manager: Must run for as long as the agent does.
-        timeout: Seconds for a tool call, waiting and reconnecting included.
+        timeout: Seconds for a tool call, including waiting and reconnecting.
     """
     return [_made(tool) for tool in await handlers.tools(manager, timeout=timeout)]
 
 
 class _Metadata(ToolMetadata):
-    """A schema as the server wrote it, where the framework would want a pydantic model."""
+    """The server's own schema, in place of the pydantic model that the framework expects."""
 
     schema: dict[str, Any]
 

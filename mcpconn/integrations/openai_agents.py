@@ -2,8 +2,9 @@
 
     agent = Agent(name="clerk", mcp_servers=[ConnectedServer(manager["shop"])])
 
-Its tools are listed at the start of each turn, from what the connection knows, so a changed list is seen at once. A
-failed call reaches the model in words: the framework's own text for an exception ends in "Please try again".
+Its tools are listed at the start of each turn, from the connection's catalogue, so changes take effect at once. A
+failed call reaches the model as a result with mcpconn's text: the framework's own text for an exception ends in "Please
+try again".
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class ConnectedServer(MCPServer):
         """
         Args:
             connection: Must run for as long as the agent does.
-            timeout: Seconds for a tool call, waiting and reconnecting included.
+            timeout: Seconds for a tool call, including waiting and reconnecting.
             options: Arguments of `agents.mcp.MCPServer`, such as `require_approval`.
         """
         super().__init__(**options)
@@ -45,13 +46,13 @@ class ConnectedServer(MCPServer):
         return self._connection.name
 
     async def connect(self) -> None:
-        """Nothing: the host has connected. `list_tools` waits for a connection that is not ready yet."""
+        """Does nothing, because the host has connected. `list_tools` waits for a connection that is not ready yet."""
 
     async def cleanup(self) -> None:
-        """Nothing: the host closes the connection."""
+        """Does nothing, because the host closes the connection."""
 
     async def list_tools(self, run_context: Any = None, agent: Any = None) -> list[Tool]:
-        """The server's tools; raises `CallFailed` if they were never listed and the server is away."""
+        """The server's tools; raises `CallFailed` if they were never listed and the server is unreachable."""
         catalog = self._connection.catalog
         if "tools" not in catalog.listed:
             await self._connection.wait_ready(self._timeout)
@@ -60,13 +61,13 @@ class ConnectedServer(MCPServer):
 
     @property
     def cached_tools(self) -> list[Tool] | None:
-        """The tools as they are known now."""
+        """The currently known tools."""
         return list(self._connection.catalog.tools.values()) or None
 
     async def call_tool(
         self, tool_name: str, arguments: dict[str, Any] | None, meta: dict[str, Any] | None = None
     ) -> CallToolResult:
-        """Call a tool; a failure is a result, in words."""
+        """Call a tool; a failure is returned as a result with a text."""
         return await connection_result(self._connection, tool_name, arguments, timeout=self._timeout, meta=meta)
 
     async def list_prompts(self) -> ListPromptsResult:

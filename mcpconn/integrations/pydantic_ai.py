@@ -2,8 +2,8 @@
 
     agent = Agent("openai:gpt-5", toolsets=[ManagedToolset(manager)])
 
-The toolset is asked before each step of a run, so a changed list is seen at once. A failed call is the tool's answer,
-in words: the framework's own toolset raises, which ends the run or makes the model call again.
+The framework lists the toolset before each step of a run, so it sees changes at once. A failed call is a tool result
+with a text: the framework's own toolset raises, which ends the run or makes the model call again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mcpconn import handlers
 from mcpconn.handlers.tool_results import TIMEOUT, Tool
 from mcpconn.manager import Manager
 
-# The server validates the arguments, and says what is wrong with them.
+# The server validates the arguments and reports errors in them.
 _ANY = SchemaValidator(core_schema.any_schema())
 
 
@@ -30,8 +30,8 @@ class ManagedToolset(AbstractToolset[Any]):
         """
         Args:
             manager: Must run for as long as the agent does.
-            timeout: Seconds for a tool call, waiting and reconnecting included.
-            id: The toolset's own, if it needs one (durable execution does).
+            timeout: Seconds for a tool call, including waiting and reconnecting.
+            id: The id of the toolset, if it needs one (durable execution does).
         """
         self._manager = manager
         self._timeout = timeout
@@ -40,11 +40,11 @@ class ManagedToolset(AbstractToolset[Any]):
 
     @property
     def id(self) -> str | None:
-        """As it was given."""
+        """The given id."""
         return self._id
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
-        """The tools as they are now. A server that was never listed and is away has none."""
+        """The current tools. A server that is unreachable and was never listed has none."""
         self._known = {tool.name: tool for tool in await handlers.tools(self._manager, timeout=self._timeout)}
         return {
             name: ToolsetTool(
@@ -59,7 +59,7 @@ class ManagedToolset(AbstractToolset[Any]):
         }
 
     async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: Any) -> Any:
-        """Call a tool; a failure is its answer, in words."""
+        """Call a tool; a failure is returned as a result with a text."""
         result = await self._known[name].function(**tool_args)
         if result.is_error or result.structured_content is None:
             return handlers.text_of(result)

@@ -1,7 +1,7 @@
 """A low-level MCP server in this process that forwards everything to connections of the host: `as_server`.
 
-The forwarding is the gateway's own. What differs is who owns the connections: the host does, so that a call of the
-server uses the host's session, and no second copy of a server on stdio is started.
+It uses the gateway's forwarding. The difference is that the host owns the connections, so a call uses the host's
+session, and no second copy of a stdio server is started.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from mcpconn.version import __version__
 
 FIRST_LISTING = 10.0
 """Seconds that a client's handshake waits for servers that were never listed. Frameworks list tools once, at the start:
-a child that needs a few seconds to start would be without tools for good. One that has failed is not waited for."""
+a child that needs a few seconds to start would permanently have no tools. The handshake does not wait for a server that
+has failed."""
 
 
 class _Hosts:
-    """The connections of the host, in the place of a gateway's manager: none is opened here, and none is closed."""
+    """The host's connections in place of a gateway's manager: none is opened or closed here."""
 
     def __init__(self, target: Manager | Connection) -> None:
         self._all = {target.name: target} if isinstance(target, Connection) else target
@@ -55,7 +56,7 @@ class _Hosts:
         return [self._all[name] for name in self._all]
 
     def get_or_add(self, name: str, entry: Any, *, ttl: float | None = None) -> Connection:
-        """The host's own connection, whatever part of the name says for whom the gateway wanted one."""
+        """The host's own connection; the part of the name that identifies the gateway's client is ignored."""
         del entry, ttl
         server = name.partition(MARK)[0]
         if server not in self._all:
@@ -73,14 +74,14 @@ def as_server(target: Manager | Connection, *, name: str = "mcpconn", prefix: bo
             await client.call_tool("shop__add", {"a": 1, "b": 2})
 
     A failed tool call is a result with `is_error`, whose text a model can act on and whose `_meta` says
-    `mcpconn/outcome`. Questions of a server (sampling, elicitation, roots) go to the callbacks that `target` was made
-    with: its sessions are the host's, and were opened before any client came.
+    `mcpconn/outcome`. Questions from a server (sampling, elicitation, roots) go to the callbacks of `target`, because
+    its sessions belong to the host and were opened before any client connected.
 
     Args:
         target: A manager or a connection that runs for at least as long as the server is used.
-        name: What the server calls itself.
-        prefix: Whether tools are called `SERVER__TOOL`. None: those of a manager are, those of a connection are not.
-            False is for one server only.
+        name: The server's name in the handshake.
+        prefix: Whether tools are called `SERVER__TOOL`. None: yes for a manager, no for a connection. False is allowed
+            only for one server.
 
     Raises:
         ValueError: `prefix` is False, and there is not exactly one server.
@@ -102,7 +103,7 @@ def as_server(target: Manager | Connection, *, name: str = "mcpconn", prefix: bo
 
     @asynccontextmanager
     async def lifespan(_: Server[Any]) -> AsyncIterator[App]:
-        # One for each client: what it subscribed to and its log level are its own, and end with it.
+        # One for each client, because its subscriptions and log level are its own, and end with it.
         await _listed(list(hosts.values()))
         async with gateway() as app:
             yield app
@@ -113,7 +114,7 @@ def as_server(target: Manager | Connection, *, name: str = "mcpconn", prefix: bo
         name,
         __version__,
         instructions=partial(_instructions, list(hosts.values())),
-        # Not advertised: it ends with this process, as its clients do.
+        # Not advertised, because it ends with this process, as its clients do.
         ledger=lambda: None,
         lifespan=lifespan,
         on_subscriptions_listen=_listen,
@@ -123,7 +124,7 @@ def as_server(target: Manager | Connection, *, name: str = "mcpconn", prefix: bo
 
 
 def _instructions(connections: list[Connection]) -> str | None:
-    """What the servers that are connected say of their use; of several, under the name of each."""
+    """The instructions of the connected servers; if there are several, under the name of each."""
     said = {each.name: each.instructions for each in connections if each.state is State.READY}
     texts = {name: text for name, text in said.items() if text}
     if len(connections) == 1:
@@ -144,7 +145,7 @@ async def _listed(connections: list[Connection]) -> None:
 
 
 async def _forward(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """Pass a request through what the gateway has in front of its own server."""
+    """Pass a request through the gateway's middleware."""
     app: App = ctx.lifespan_context
     for middleware in reversed(app.endpoint("").server.middleware):
         call_next = partial(_through, middleware, call_next)

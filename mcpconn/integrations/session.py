@@ -1,4 +1,4 @@
-"""A session that outlives sessions: the methods of the SDK's `ClientSession`, on a connection."""
+"""A long-lived session: the methods of the SDK's `ClientSession` on a connection."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mcpconn.handlers.tool_results import TIMEOUT, connection_result
 
 
 class Session:
-    """What code written for a `ClientSession` uses, on a `Connection` that the host owns and closes.
+    """The interface of a `ClientSession`, on a `Connection` that the host owns and closes.
 
         toolkit = SomeFramework(session=mcpconn.integrations.Session(manager["shop"]))
 
-    `call_tool` does not raise: a failure is a result with `is_error`, in words for a model, with `mcpconn/outcome` in
-    its `_meta`. Everything else raises as `Connection` does.
+    `call_tool` does not raise: a failure is a result with `is_error`, with a text for a model and `mcpconn/outcome` in
+    its `_meta`. All other methods raise as `Connection` does.
     """
 
     def __init__(self, connection: Connection, *, timeout: float = TIMEOUT) -> None:
         """
         Args:
             connection: Must run for as long as the session is used.
-            timeout: Seconds for a tool call, unless the caller gives another; waiting and reconnecting included.
+            timeout: Default seconds for a tool call, including waiting and reconnecting.
         """
         self.connection = connection
         self._timeout = timeout
@@ -40,10 +40,10 @@ class Session:
     async def __aexit__(self, *exc: object) -> None:
         """The host closes the connection."""
 
-    # -- the handshake, which the connection has done
+    # -- the handshake, which the connection has made
 
     async def initialize(self) -> types.InitializeResult:
-        """Wait until the connection is ready, and say what its server is.
+        """Wait until the connection is ready, and return its server's information.
 
         Raises:
             CallFailed: it cannot be connected now.
@@ -67,29 +67,29 @@ class Session:
 
     @property
     def initialize_result(self) -> types.InitializeResult | None:
-        """What the present session's server said in its handshake; None without a session, and in the modern era."""
+        """The handshake result of the current session's server; None without a session, and in the modern era."""
         session = self._present("session")
         return None if session is None else session.initialize_result
 
     @property
     def protocol_version(self) -> str | None:
-        """Of the present session; None without one."""
+        """That of the current session; None without one."""
         version = self._present("protocol_version")
         return None if version is None else str(version)
 
     @property
     def server_info(self) -> types.Implementation | None:
-        """What the server calls itself; None without a session."""
+        """The server's name and version; None without a session."""
         return self._present("server_info")  # type: ignore[no-any-return]
 
     @property
     def server_capabilities(self) -> types.ServerCapabilities | None:
-        """What the server can do; None without a session."""
+        """The server's capabilities; None without a session."""
         return self._present("server_capabilities")  # type: ignore[no-any-return]
 
     @property
     def instructions(self) -> str | None:
-        """How the server wants to be used; None without a session."""
+        """The server's instructions; None without a session."""
         return self._present("instructions")  # type: ignore[no-any-return]
 
     # -- tools
@@ -104,17 +104,17 @@ class Session:
         meta: Any = None,
         **rounds: Any,
     ) -> types.CallToolResult:
-        """Call a tool. It answers within the timeout and does not raise.
+        """Call a tool. Returns within the timeout and does not raise.
 
         Args:
             name: The tool, as the server calls it.
             arguments: Its arguments.
-            read_timeout_seconds: Seconds for the whole call in place of the session's.
-            progress_callback: Told of progress.
+            read_timeout_seconds: Seconds for the whole call instead of the session's timeout.
+            progress_callback: Called with progress.
             meta: The request's `_meta`.
             rounds: `input_responses` and `request_state` of the modern era.
         """
-        rounds.pop("allow_input_required", None)  # The connection's own client drives the rounds.
+        rounds.pop("allow_input_required", None)  # The connection's own client handles the rounds.
         if isinstance(read_timeout_seconds, timedelta):
             read_timeout_seconds = read_timeout_seconds.total_seconds()
         return await connection_result(
@@ -166,7 +166,7 @@ class Session:
         return await self.connection.read_resource(str(uri), **options)
 
     async def subscribe_resource(self, uri: Any, **options: Any) -> types.EmptyResult:
-        """Be told of a resource's changes (legacy era)."""
+        """Be notified of a resource's changes (legacy era)."""
         return await self.connection.subscribe_resource(str(uri), **options)
 
     async def unsubscribe_resource(self, uri: Any, **options: Any) -> types.EmptyResult:
@@ -187,7 +187,7 @@ class Session:
         return await self.connection.send_ping(**options)
 
     async def set_logging_level(self, level: types.LoggingLevel, **options: Any) -> types.EmptyResult:
-        """Set the least level of the server's log messages (legacy era)."""
+        """Set the minimum level of the server's log messages (legacy era)."""
         return await self.connection.set_logging_level(level, **options)
 
     async def send_roots_list_changed(self) -> None:
@@ -195,7 +195,7 @@ class Session:
         await self.connection.send_roots_list_changed()
 
     async def send_progress_notification(self, *args: Any, **options: Any) -> None:
-        """Tell the server how far a request of its own has come (legacy era)."""
+        """Report the progress of one of the server's requests (legacy era)."""
         await self.connection.send_progress_notification(*args, **options)
 
 

@@ -3,7 +3,7 @@
     with SyncManager(servers) as manager:
         agent = ToolCallingAgent(tools=tools(manager), model=...)
 
-Its own `MCPClient` breaks on mcp 2; a `Tool` of its own does not.
+The framework's `MCPClient` breaks on mcp 2; its `Tool` class does not.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mcpconn.handlers.tool_results import TIMEOUT
 from mcpconn.sync import SyncManager
 
 TYPES = frozenset({"string", "boolean", "integer", "number", "array", "object", "null"})
-"""The JSON types that smolagents has under the same names; all else is its `any`."""
+"""The JSON types that smolagents has under the same names; all others become `any`."""
 
 
 def tools(manager: SyncManager, *, timeout: float = TIMEOUT) -> list[Tool]:
-    """Every tool of every server of a manager, called `SERVER__TOOL`, as it is now.
+    """Every tool of every server of a manager, called `SERVER__TOOL`.
 
-    A name that is no Python identifier is written with underscores: the agents of this framework write code.
+    A name that is not a Python identifier is converted with underscores, because this framework's agents write code.
 
     Args:
         manager: Must run for as long as the agent does.
-        timeout: Seconds for a tool call, waiting and reconnecting included.
+        timeout: Seconds for a tool call, including waiting and reconnecting.
     """
     return [_ManagedTool(tool) for tool in handlers.tools(manager, timeout=timeout)]
 
@@ -51,7 +51,7 @@ class _ManagedTool(Tool):
         super().__init__()
 
     def forward(self, **arguments: Any) -> str:
-        """Call the tool; a failure is its answer, in words."""
+        """Call the tool; a failure is returned as a result with a text."""
         return handlers.text_of(self._function(**arguments))
 
 

@@ -93,7 +93,8 @@ class DialSchedule:
         and drops sessions must not be flooded with dials, nor one that answers probes but no calls.
 
         Args:
-            failure: The reason. proven: A call or a probe was answered on it.
+            failure: The reason.
+            proven: A call or a probe was answered on it.
             age: Seconds that the session lasted.
             served: A call was answered on it.
             tried: A call failed on it in a way that does not clearly concern only the call.

@@ -69,8 +69,9 @@ class Dials:
         """Make one dial, or share the result of another connection's dial of a refusing server.
 
         Args:
-            origin: The key by which dials are limited. route: The port and URL to which the result applies; None: to no
-                other connection. attempt: Makes the dial. Returns the failure, or None if a session was opened.
+            origin: The key by which dials are limited.
+            route: The port and URL to which the result applies; None: to no other connection.
+            attempt: Makes the dial. Returns the failure, or None if a session was opened.
 
         Returns:
             The failure of the dial, which may be another connection's; None if a session was opened.

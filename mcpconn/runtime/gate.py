@@ -46,9 +46,10 @@ class Gate:
     ) -> None:
         """
         Args:
-            max_in_flight: Maximum number of calls that have passed and are not yet released. max_waiting: Maximum
-                number of calls in the queue; further calls are refused. overloaded: Creates the error for those.
-                on_waiting: Called when a call starts to wait.
+            max_in_flight: Maximum number of calls that have passed and are not yet released.
+            max_waiting: Maximum number of calls in the queue; further calls are refused.
+            overloaded: Creates the error for those.
+            on_waiting: Called when a call starts to wait.
         """
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting

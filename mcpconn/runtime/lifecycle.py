@@ -142,8 +142,8 @@ class Lifecycle:
         """Return when no probe of `session` is in progress.
 
         Args:
-            session: A session, which may have been given up in the meantime. deferred: If the session is suspected and
-                its probe has to wait, wait for that as well.
+            session: A session, which may have been given up in the meantime.
+            deferred: If the session is suspected and its probe has to wait, wait for that as well.
         """
         while self.session is session and (ended := self.probe.pending(deferred=deferred)) is not None:
             await ended.wait()
@@ -275,7 +275,8 @@ class Lifecycle:
         """Probe the session in the background.
 
         Args:
-            session: The current session. keepalive: There is no suspicion.
+            session: The current session.
+            keepalive: There is no suspicion.
         """
         assert self._errands.group is not None
         # Marked as in progress before the event is fired, because a listener may report another failure.

@@ -43,7 +43,8 @@ class Listeners(Generic[T]):
         """Call every listener with `news`. Events that a listener causes are delivered after `news`, to all listeners.
 
         Args:
-            news: The event. report: Called with the exceptions of listeners.
+            news: The event.
+            report: Called with the exceptions of listeners.
 
         Raises:
             KeyboardInterrupt, SystemExit: a listener raised it; all listeners have been called by then. All other

@@ -29,7 +29,8 @@ def advice(failure: Failure | None, wait: float | None) -> str:
     """What a person can do about a failed connection.
 
     Args:
-        failure: Why it failed. wait: Seconds until it dials again automatically; None if it does not.
+        failure: Why it failed.
+        wait: Seconds until it dials again automatically; None if it does not.
     """
     if wait is not None and failure is not None and _child_exited(failure):
         # The missing program or file may or may not exist by then; only the author of the configuration knows.

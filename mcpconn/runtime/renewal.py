@@ -52,8 +52,8 @@ class Renewal:
 
         Args:
             session: The session.
-            worked: The session was useful, so the credentials were valid. refusal: Why it ended, if the credentials
-                were refused.
+            worked: The session was useful, so the credentials were valid.
+            refusal: Why it ended, if the credentials were refused.
         """
         if worked or session.proven:
             self._count = 0

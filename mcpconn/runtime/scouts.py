@@ -119,7 +119,8 @@ class Scouts:
         """Record the end of a dial. Returns whether it found that a refusing server is back.
 
         Args:
-            route: The dialled route. failure: The failure; None: a session was opened.
+            route: The dialled route.
+            failure: The failure; None: a session was opened.
         """
         place = None if failure is None else _shared(route, failure)
         back = False

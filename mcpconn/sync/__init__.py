@@ -1,4 +1,4 @@
-"""The manager for programs without an event loop: every method a plain function, callable from any thread."""
+"""The manager for programs without an event loop: every method is a plain function that any thread can call."""
 
 from mcpconn.sync.catalog import SyncCatalog
 from mcpconn.sync.connection import SyncConnection

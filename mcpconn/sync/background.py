@@ -1,11 +1,10 @@
-"""An event loop in a thread of its own, and calls into it from every other thread.
+"""An event loop in a background thread, and calls into it from other threads.
 
-anyio's blocking portal does not serve here. It goes to the loop twice for each call, and a Ctrl-C between the two
-leaves a call behind that nobody waits for; and a Ctrl-C while it starts waits for ever for a thread that nobody
-has told to end.
+anyio's blocking portal is not suitable. It enters the loop twice for each call, and a Ctrl-C between the two leaves an
+abandoned call behind; a Ctrl-C during its start waits indefinitely for a thread that was never told to end.
 
-Every call that waits is in `_waiting`, and whoever ends the loop answers them all. A caller adds itself first and
-looks for the end second; the end is declared first and the callers are answered second. So none is missed.
+Every waiting call is in `_waiting`, and the code that ends the loop answers all of them. A caller joins `_waiting`
+before it checks `_ended`; shutdown does the reverse, so none is missed.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from mcpconn.runtime.native import poster
 T = TypeVar("T")
 
 LAST_WORDS = 1.0
-"""Seconds that calls have for their answer after the resource was left."""
+"""Seconds that calls have for their answer after the resource was exited."""
 
 
 class _Call(Generic[T]):
@@ -64,12 +63,12 @@ class _Call(Generic[T]):
             self._scope.cancel()
 
     def abandon(self) -> None:
-        """End the call, and leave whoever waits waiting."""
+        """End the call without answering its caller."""
         self.future = Future()
         self.cancel()
 
     def fail(self, why: str) -> None:
-        """Answer whoever waits, if nothing else has."""
+        """Answer the waiting caller, if it has no answer yet."""
         if not self.future.done():
             error = NotRunning(why)
             if self._scope is not None:
@@ -78,7 +77,7 @@ class _Call(Generic[T]):
 
 
 class Background:
-    """A thread with an event loop, and a resource that is open in it from `start` to `close`."""
+    """A thread with an event loop, in which a resource is open from `start` to `close`."""
 
     def __init__(self, backend: str = "asyncio", backend_options: dict[str, Any] | None = None) -> None:
         """
@@ -92,11 +91,11 @@ class Background:
         self._thread = threading.Thread(target=self._live, name="mcpconn", daemon=True)
         self._resource: AbstractAsyncContextManager[Any]
         self._post: Callable[..., object] | None = None
-        """The loop's way to be told something from another thread; None before there is a loop."""
+        """The loop's function for calls from other threads; None before there is a loop."""
         self._queue: deque[tuple[Context, _Call[Any]]] = deque()
         self._news: anyio.Event
         self._begun = threading.Event()
-        """Set when the resource was entered, or could not be."""
+        """Set when the resource was entered, or entering failed."""
         self._done = threading.Event()
         self._failure: BaseException | None = None
         self._waiting: set[_Call[Any]] = set()
@@ -121,7 +120,7 @@ class Background:
         """Return if calls can be made.
 
         Raises:
-            NotRunning: says why they cannot.
+            NotRunning: they cannot; the text says why.
         """
         if not self.running:
             raise NotRunning(self._why_not())
@@ -134,8 +133,8 @@ class Background:
     def start(self, resource: AbstractAsyncContextManager[Any]) -> None:
         """Start the thread, enter `resource` in it, and return.
 
-        Whatever is raised in this thread meanwhile, such as KeyboardInterrupt, is raised at once, and the thread ends
-        by itself; `close` waits for it.
+        An exception in this thread in the meantime, such as KeyboardInterrupt, is raised at once, and the background
+        thread ends; `close` waits for it.
 
         Raises:
             NotRunning: it was started before.
@@ -144,7 +143,7 @@ class Background:
             raise NotRunning("the manager has been started already; a SyncManager is started once")
         self._process = os.getpid()
         self._resource = resource
-        # At exit, not before: threads that are no daemons may go on calling after the main thread's end.
+        # At exit and not earlier, because non-daemon threads may continue to call after the main thread has ended.
         atexit.register(self.close, at_exit=True)
         try:
             self._thread.start()
@@ -153,7 +152,7 @@ class Background:
             self.end()
             raise
         if not self._entered:
-            # It could not be entered: that is said here, and once.
+            # Entering failed; the error is raised here, once.
             failure, self._failure = self._failure, None
             self.close()
             if failure is not None:
@@ -162,11 +161,10 @@ class Background:
     def run(self, func: Callable[[], Awaitable[T]]) -> T:
         """Call `func` in the loop, in the context of this thread, and wait for it.
 
-        Whatever is raised in this thread meanwhile, such as KeyboardInterrupt, cancels the call and is raised
-        at once.
+        An exception in this thread in the meantime, such as KeyboardInterrupt, cancels the call and is raised at once.
 
         Raises:
-            NotRunning: there is no loop, or not any more.
+            NotRunning: there is no loop, or it has ended.
         """
         self.check()
         call = _Call(func)
@@ -184,11 +182,11 @@ class Background:
             raise
         finally:
             self._waiting.discard(call)
-            # The exception's traceback holds this frame, which would hold the exception.
+            # The exception's traceback refers to this frame, which would otherwise refer to the exception.
             del call
 
     def apply(self, func: Callable[[], T]) -> T:
-        """Call a plain function that changes the resource: in the loop, or, before `start`, in one for the purpose.
+        """Call a plain function that changes the resource: in the loop, or, before `start`, in a temporary one.
 
         Raises:
             NotRunning: there is no loop any more.
@@ -202,38 +200,38 @@ class Background:
         return self.run(call)
 
     def look(self, func: Callable[[], T]) -> T:
-        """Call a plain function that only reads: in the loop while it runs, else here.
+        """Call a plain function that only reads: in the loop if it is running, otherwise here.
 
         Raises:
-            NotRunning: this process was forked, and what it could read is its parent's past.
+            NotRunning: this process was forked, and its data is a stale copy of its parent's.
         """
         if self.forked:
             raise NotRunning(self._why_not())
         return self.apply(func) if self.running and not self._here else func()
 
     def end(self) -> None:
-        """Begin to close, and return at once. A thread that is still starting ends as soon as it has."""
+        """Start to close, and return at once. A thread that is still starting ends as soon as it has started."""
         if self._process is None or self.forked or self._closing:
             return
         self._closing = True
         self._tell(self._wake)
 
     def close(self, *, at_exit: bool = False) -> None:
-        """Leave the resource, end the thread, and return when that is done. Does nothing in a forked child.
+        """Exit the resource, end the thread, and return when that is done. Does nothing in a forked child.
 
         Args:
-            at_exit: Drop the calls under way, instead of leaving them to the resource. Those who wait for them
-                are daemon threads, which end with the process, and for which an error would be noise.
+            at_exit: Drop calls in progress, instead of leaving them to the resource. Their callers are daemon threads,
+                which end with the process, so errors would be noise.
 
         Raises:
-            Exception: what ended the loop before its time, if anything did.
+            Exception: the error that ended the loop early, if there was one.
         """
         if self._process is None or self.forked:
             return
         self._at_exit = at_exit or self._at_exit
         self.end()
-        # The thread's number is set before it looks whether it should end. One that has none yet, because a Ctrl-C
-        # came while it was started, ends without having done anything.
+        # The thread's id is set before it checks whether it should end. A thread without an id, because a Ctrl-C came
+        # during its start, ends without having done anything.
         if self._here or self._thread.ident is None:
             return
         self._done.wait()
@@ -248,7 +246,7 @@ class Background:
         return self._thread.ident == threading.get_ident()
 
     def _tell(self, func: Callable[[], object]) -> bool:
-        """Have the loop call `func`. False if there is no loop, or not any more."""
+        """Call `func` in the loop. False if there is no loop, or it has ended."""
         if self._post is None:
             return False
         try:
@@ -281,7 +279,7 @@ class Background:
 
     async def _main(self) -> None:
         self._news = anyio.Event()
-        # From here on the loop can be told something; before, whoever wants its end has to leave a note.
+        # From here on other threads can reach the loop; before that, they have to set a flag to end it.
         self._post = poster()
         async with anyio.create_task_group() as group:
             if self._closing:
@@ -290,17 +288,17 @@ class Background:
                 self._entered = True
                 self._begun.set()
                 await self._serve(group)
-            # Whoever still runs has been told, and may say so; nobody waits for ever.
+            # Running calls have been cancelled and may answer; no caller waits indefinitely.
             group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
 
     async def _serve(self, group: TaskGroup) -> None:
-        """Start the calls that other threads make, until the end is asked for."""
+        """Start the calls of other threads, until the end is requested."""
         while not self._closing:
             await self._news.wait()
             self._news = anyio.Event()
             while self._queue:
                 context, call = self._queue.popleft()
-                # A task takes over the context it is started in: the caller's.
+                # A task copies the context in which it is started: the caller's.
                 context.run(group.start_soon, call.run)
         if self._at_exit:
             for call in tuple(self._waiting):
@@ -311,6 +309,6 @@ class Background:
 
 
 def run_in_thread(func: Callable[[], T]) -> T:
-    """Call `func` in a thread of its own: what it makes must not be tied to a loop that runs in this one."""
+    """Call `func` in a separate thread, so that the objects it creates are not tied to a loop that runs in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(func).result()

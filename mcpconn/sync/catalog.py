@@ -14,10 +14,10 @@ from mcpconn.sync.background import Background
 
 
 class SyncCatalog:
-    """`Catalog`, from any thread. What it shows is read without waiting for the loop."""
+    """`Catalog` for any thread. Its properties are read without waiting for the loop."""
 
     def __init__(self, catalog: Catalog, background: Background) -> None:
-        """Made by `SyncConnection.catalog`."""
+        """Created by `SyncConnection.catalog`."""
         self._catalog = catalog
         self._background = background
 
@@ -70,7 +70,7 @@ class SyncCatalog:
 
     def subscribe(self, listener: Callable[[CatalogChange], None]) -> Callable[[], None]:
         """As `Catalog.subscribe`: the listener is called in the loop's thread, and must not block."""
-        # In the loop: what is not listed yet is listed by a task there.
+        # In the loop, because a task there lists what is not listed yet.
         return self._background.look(partial(self._catalog.subscribe, listener))
 
     def refresh(self, kinds: Iterable[str] = KINDS) -> bool:

@@ -34,17 +34,17 @@ T = TypeVar("T")
 
 
 class SyncConnection:
-    """A connection of a `SyncManager`: `Connection`'s methods, callable from any thread."""
+    """A connection of a `SyncManager`: the methods of `Connection`, callable from any thread."""
 
     def __init__(self, connection: Connection, background: Background, owner: object) -> None:
-        """Made by `SyncManager`, `owner`, which ends when nobody refers to it any more."""
+        """Created by the `SyncManager` `owner`, which ends when there are no more references to it."""
         self._connection = connection
         self._background = background
         self._owner = owner
 
     @property
     def name(self) -> str:
-        """What logs and errors call it."""
+        """The name in logs and errors."""
         return self._connection.name
 
     @property
@@ -54,12 +54,12 @@ class SyncConnection:
 
     @property
     def catalog(self) -> SyncCatalog:
-        """What the server offers."""
+        """The server's catalogue."""
         return SyncCatalog(self._connection.catalog, self._background)
 
     @property
     def state(self) -> State:
-        """Where the connection is."""
+        """The connection's state."""
         return self._here.state
 
     @property
@@ -74,22 +74,22 @@ class SyncConnection:
 
     @property
     def server_info(self) -> types.Implementation | None:
-        """What the server calls itself."""
+        """The server's name and version."""
         return self._here.server_info
 
     @property
     def server_capabilities(self) -> types.ServerCapabilities:
-        """What the server can do."""
+        """The server's capabilities."""
         return self._here.server_capabilities
 
     @property
     def instructions(self) -> str | None:
-        """How the server wants to be used."""
+        """The server's instructions."""
         return self._here.instructions
 
     @property
     def protocol_version(self) -> str:
-        """The protocol version of the present session."""
+        """The protocol version of the current session."""
         return self._here.protocol_version
 
     @property
@@ -99,7 +99,7 @@ class SyncConnection:
 
     @property
     def _here(self) -> Connection:
-        # A forked child knows nothing of the connection's state, and must not take its parent's for its own.
+        # A forked child does not know the connection's state, and must not use its parent's.
         if self._background.forked:
             self._background.check()
         return self._connection
@@ -120,7 +120,7 @@ class SyncConnection:
         return self._connection.redact
 
     def status(self) -> ConnectionStatus:
-        """Everything an operator asks for, as plain data."""
+        """All information for operators, as plain data."""
         return self._background.look(self._connection.status)
 
     def wait_ready(self, timeout: float | None = None) -> None:
@@ -216,7 +216,7 @@ class SyncConnection:
 
 
 def async_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options`, their plain callbacks made async."""
+    """`options`, with plain callbacks converted to async ones."""
     callbacks = ("progress_callback", *WITH_CONTEXT, *WITHOUT_CONTEXT)
     return {key: _in_thread(value) if key in callbacks and value else value for key, value in options.items()}
 
@@ -226,7 +226,7 @@ def _in_thread(callback: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return callback
 
     async def call(*args: Any) -> Any:
-        # Wrapped: trio takes no coroutine from a thread, and a callback may return one (a partial, a lambda).
+        # Wrapped because trio accepts no coroutine from a thread, and a callback may return one (a partial, a lambda).
         (result,) = await anyio.to_thread.run_sync(lambda: (callback(*args),))
         return await result if inspect.isawaitable(result) else result
 

@@ -34,15 +34,14 @@ from mcpconn.sync.connection import SyncConnection, async_options
 
 
 class SyncManager(Mapping[str, SyncConnection]):
-    """`Manager`, its event loop in a background thread, its methods plain and callable from any thread.
+    """A `Manager` whose event loop runs in a background thread, with plain methods that any thread can call.
 
         with SyncManager({"fs": {"command": "npx", "args": [...]}}) as manager:
             result = manager.call_tool("fs", "read_file", {"path": "notes.txt"})
 
-    Ctrl-C in a calling thread cancels the call that waits there, and no other. A program that forgets to
-    close the manager still exits, and its servers with it. A forked child has to make a manager of its own.
-    `Manager.changes` and `Manager.listen` have no counterpart: use `subscribe`, and that of a connection's
-    `catalog`.
+    Ctrl-C in a calling thread cancels only the call that waits there. A program that does not close the manager still
+    exits, and so do its servers. A forked child has to create its own manager. There is no equivalent of
+    `Manager.changes` and `Manager.listen`: use `subscribe`, and the `subscribe` of a connection's `catalog`.
     """
 
     def __init__(
@@ -65,12 +64,12 @@ class SyncManager(Mapping[str, SyncConnection]):
             options: As for `Manager`. Callbacks may be plain functions, which are called in a worker thread.
 
         Raises:
-            ConfigError: as `Manager`. Nothing has been started.
+            ConfigError: as for `Manager`. Nothing has been started.
         """
         make = partial(Manager, servers, policy=policy, rules=rules, **async_options(options))
         self._manager = run_in_thread(make)
         self._background = Background(backend, backend_options)
-        # One that is dropped without being closed ends as well, and keeps nobody waiting.
+        # A manager that is garbage-collected without being closed also ends, without blocking.
         weakref.finalize(self, self._background.end).atexit = False
 
     @classmethod
@@ -83,7 +82,7 @@ class SyncManager(Mapping[str, SyncConnection]):
     # -- life
 
     def start(self) -> Self:
-        """Start the thread and the connections, and return; it does not wait for servers. `with` does it, too.
+        """Start the thread and the connections, without waiting for servers. `with` does the same.
 
         Raises:
             NotRunning: it was started before.
@@ -92,7 +91,7 @@ class SyncManager(Mapping[str, SyncConnection]):
         return self
 
     def close(self) -> None:
-        """End all connections and the thread. Calls that wait fail at once, those in flight get the drain timeout.
+        """End all connections and the thread. Waiting calls fail at once; calls in flight get the drain timeout.
 
         Can be called more than once, and from any thread.
         """
@@ -139,7 +138,7 @@ class SyncManager(Mapping[str, SyncConnection]):
         return name in self._manager
 
     def __iter__(self) -> Iterator[str]:
-        # A copy: other threads may add and remove.
+        # A copy, because other threads may add and remove servers.
         return iter(tuple(self._manager))
 
     def __len__(self) -> int:
@@ -151,7 +150,7 @@ class SyncManager(Mapping[str, SyncConnection]):
     def _view(self, connection: Connection) -> SyncConnection:
         return SyncConnection(connection, self._background, self)
 
-    # -- what happens
+    # -- events
 
     def status(self) -> ManagerStatus:
         """As `Manager.status`."""
