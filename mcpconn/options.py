@@ -95,19 +95,8 @@ class SyncToolOptions(RoundOptions, total=False):
     """Called with progress, in a worker thread if it is a plain function."""
 
 
-class RequestOptions(CallOptions, total=False):
-    """Additional arguments of `request`."""
-
-    progress_callback: ProgressFnT | None
-    """Called with progress."""
-    before: Callable[[], Awaitable[None]] | None
-    """Awaited immediately before each time the request is passed to the session."""
-    rounds: bool
-    """Answer a modern server's questions with the connection's callbacks."""
-
-
 class SyncRequestOptions(CallOptions, total=False):
-    """As `RequestOptions`, for plain functions."""
+    """Additional arguments of `request`, for plain functions."""
 
     progress_callback: ProgressFnT | PlainProgress | None
     """Called with progress, in a worker thread if it is a plain function."""

@@ -6,8 +6,8 @@ Needs the extra `gateway` to be served by `mcpconn serve`; `App` itself mounts i
 from mcpconn.gateway.access.hosts import loopback
 from mcpconn.gateway.app import App
 from mcpconn.gateway.config import Settings
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.store import FileStore, MemoryStore
 from mcpconn.gateway.views import View
+from mcpconn.seal import KeyRing
 
 __all__ = ["App", "FileStore", "KeyRing", "MemoryStore", "Settings", "View", "loopback"]

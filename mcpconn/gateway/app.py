@@ -38,7 +38,6 @@ from mcpconn.gateway.outside import Outside
 from mcpconn.gateway.parked import ParkingLot
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import Store, StoreUnavailable
 from mcpconn.gateway.store.sealed import prepared, running
@@ -51,6 +50,7 @@ from mcpconn.gateway.views import View, view_of
 from mcpconn.manager import Manager
 from mcpconn.names import Table
 from mcpconn.observe import log
+from mcpconn.seal import KeyRing
 from mcpconn.version import __version__
 
 

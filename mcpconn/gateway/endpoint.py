@@ -27,12 +27,12 @@ from mcpconn.gateway.large import whole_if_large
 from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.replicas import Replicas
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.sessions import REQUEST_KEY, SCOPE_KEY, SESSION_HEADER, Sessions
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.views import View
 from mcpconn.keys import LEDGER
+from mcpconn.seal import KeyRing
 
 MAX_SESSIONS = 10_000
 """Legacy sessions of one view held open at once. The SDK's own figure, said explicitly."""

@@ -36,7 +36,6 @@ from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.results import dressed
 from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
-from mcpconn.gateway.seal import Sealer
 from mcpconn.gateway.standing import Standing
 from mcpconn.gateway.task_calls import TaskCalls
 from mcpconn.gateway.upstream_auth.calls import LoginsOfCalls
@@ -46,6 +45,7 @@ from mcpconn.gateway.upstreams import ERA_PATIENCE, NotShared, Upstreams, speaks
 from mcpconn.gateway.views import View
 from mcpconn.keys import CANCEL, FIRST, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.names import Table
+from mcpconn.seal import Sealer
 
 if TYPE_CHECKING:
     from mcpconn.gateway.fleet.fleet import Fleet

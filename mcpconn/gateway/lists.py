@@ -19,10 +19,10 @@ from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.rewrite import Json, from_server
-from mcpconn.gateway.seal import NotSealedHere, Sealer
 from mcpconn.gateway.upstream_auth.offering import LOGIN_TOOL, login_tool
 from mcpconn.gateway.upstream_auth.users import NoCredentials, lacks_credentials
 from mcpconn.names import Table
+from mcpconn.seal import NotSealedHere, Sealer
 
 PAGE = 200
 """Entries of one page."""

@@ -20,9 +20,9 @@ from mcpconn.gateway.activation import notify
 from mcpconn.gateway.app import App
 from mcpconn.gateway.config import loaded
 from mcpconn.gateway.fleet.config import FleetSettings
-from mcpconn.gateway.seal import given_ring, kept_ring
 from mcpconn.gateway.store import FileStore, RedisStore
 from mcpconn.loopback import is_loopback
+from mcpconn.seal import given_ring, kept_ring
 
 DEFAULT_LISTEN = "127.0.0.1:9000"
 KEEP_ALIVE = 120

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.seal import NotSealedHere, Sealer
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.observe import log
+from mcpconn.seal import NotSealedHere, Sealer
 
 LONGEST_ID = 4096
 """Characters of a session id. Servers refuse heads of more than 16 KiB; longer ids are refused before any crypto."""

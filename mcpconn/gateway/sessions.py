@@ -26,10 +26,10 @@ from mcpconn.gateway.asgi import header, on_start, refuse, replay, request, unti
 from mcpconn.gateway.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.replicas import Replicas
-from mcpconn.gateway.seal import Sealer
 from mcpconn.gateway.session_ids import Failures, Opened, Session, SessionIds, pack
 from mcpconn.gateway.session_requests import BARE, NoRoom, initialize_params, named, not_found, serve
 from mcpconn.gateway.store import Store, StoreUnavailable
+from mcpconn.seal import Sealer
 
 SESSION_HEADER = b"mcp-session-id"
 VERSION_HEADER = b"mcp-protocol-version"

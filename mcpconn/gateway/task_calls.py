@@ -18,7 +18,7 @@ from mcpconn.connection import Connection
 from mcpconn.errors import McpConnError
 from mcpconn.gateway.downstream import Call, Downstream
 from mcpconn.gateway.rewrite import RELATED_TASK, Json
-from mcpconn.gateway.seal import NotSealedHere, Sealer
+from mcpconn.seal import NotSealedHere, Sealer
 
 PAGES = 100
 """Pages read of one server's tasks."""

@@ -16,8 +16,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from mcpconn.gateway import MemoryStore, Settings
 from mcpconn.gateway.fleet.config import FleetSettings
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.store import Store
+from mcpconn.seal import KeyRing
 from tests.gateway.conftest import Gateway
 
 SAFETY = 60.0

@@ -21,7 +21,7 @@ from mcpconn.gateway.fleet.forwarding import ENVELOPE, SIGNATURE, AddressRefused
 from mcpconn.gateway.fleet.membership import Membership
 from mcpconn.gateway.fleet.ownership import Owner
 from mcpconn.gateway.fleet.signing import WINDOW, Envelope, Signer
-from mcpconn.gateway.seal import KeyRing
+from mcpconn.seal import KeyRing
 from tests.fleet.conftest import Replicas, replicas
 from tests.fleet.stateful import Stateful
 from tests.gateway.questions import serving

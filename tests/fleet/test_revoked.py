@@ -20,9 +20,9 @@ from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.fleet.revocations import Revocations
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import LIFETIME
 from mcpconn.gateway.store import RedisStore, Store
+from mcpconn.seal import KeyRing
 from mcpconn.testing import HttpServer, Script, clock
 from tests.fleet.conftest import Replicas, replica
 from tests.gateway.conftest import Gateway

@@ -18,8 +18,8 @@ from mcpconn.cli.login_places import GatewayStore
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed
 from mcpconn.gateway import App
-from mcpconn.gateway.seal import given_ring
 from mcpconn.gateway.store import RedisStore
+from mcpconn.seal import given_ring
 from mcpconn.testing import Script
 from tests.auth.servers import AuthServer, ServedAuth
 from tests.cli.test_login import opened

@@ -15,8 +15,8 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from mcpconn import Manager
 from mcpconn.gateway import App, MemoryStore, Settings
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.serve import KEEP_ALIVE
+from mcpconn.seal import KeyRing
 from mcpconn.testing import HttpServer, Script
 
 SAFETY = 60.0

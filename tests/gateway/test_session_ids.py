@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import LIFETIME, LONGEST_ID, Opened, Session, SessionIds
 from mcpconn.gateway.store import MemoryStore
+from mcpconn.seal import KeyRing
 
 pytestmark = pytest.mark.anyio
 

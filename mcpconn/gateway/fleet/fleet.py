@@ -42,12 +42,12 @@ from mcpconn.gateway.fleet.targets import Targets
 from mcpconn.gateway.parked import Ended, ParkingLot
 from mcpconn.gateway.principals import Principal, principal_of
 from mcpconn.gateway.replicas import Local
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.store import Store, StoreUnavailable
 from mcpconn.gateway.upstreams import Upstreams
 from mcpconn.names import Table
 from mcpconn.observe import log
+from mcpconn.seal import KeyRing
 
 if TYPE_CHECKING:
     from mcpconn.gateway.endpoint import Endpoint

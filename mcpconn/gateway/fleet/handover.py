@@ -17,10 +17,10 @@ import anyio
 
 from mcpconn.gateway.fleet.membership import OwnershipLost
 from mcpconn.gateway.fleet.ownership import Owner, Ownership
-from mcpconn.gateway.seal import NotSealedHere, Sealer
 from mcpconn.gateway.session_ids import LIFETIME
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.observe import log
+from mcpconn.seal import NotSealedHere, Sealer
 
 ENDING = 3.0
 """Seconds for ending the sessions of a predecessor, all at once. The client's request waits for it."""

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 import anyio
 
-from mcpconn.gateway.seal import NotSealedHere, Sealer
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.gateway.store.lease import Lease, Leases
 from mcpconn.observe import log
+from mcpconn.seal import NotSealedHere, Sealer
 
 TTL = 3.0
 """Seconds after which a replica that does not renew its lease counts as gone; as in the ledger."""

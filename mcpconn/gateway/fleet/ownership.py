@@ -15,10 +15,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from mcpconn.gateway.fleet.membership import Membership, Replica
-from mcpconn.gateway.seal import NotSealedHere, Sealer
 from mcpconn.gateway.session_ids import LIFETIME
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.observe import log
+from mcpconn.seal import NotSealedHere, Sealer
 
 TTL = LIFETIME + 86_400.0
 """Seconds that a record is kept: longer than a session's id is good, so that no record ends under its owner."""

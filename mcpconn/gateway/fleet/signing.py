@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.seal import KeyRing
+from mcpconn.seal import KeyRing
 
 WINDOW = 60.0
 """Seconds by which the sender's clock may differ. Nonces are remembered for twice as long."""

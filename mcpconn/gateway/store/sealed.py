@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
-from mcpconn.gateway.seal import KeyRing, NotSealedHere
 from mcpconn.gateway.store.base import Key, Record, Store, StoreUnavailable
 from mcpconn.gateway.store.memory import MemoryStore
 from mcpconn.gateway.store.redis import RedisStore
 from mcpconn.redis.standing import Standing
+from mcpconn.seal import KeyRing, NotSealedHere
 
 
 class SealedStore:

@@ -19,13 +19,13 @@ from mcpconn.auth.store import StoredTokens
 from mcpconn.auth.stored import ANYWHERE, LoginProvider, configured_client, login_provider, provider_of
 from mcpconn.connection import Connection
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.store.sealed import on_other_machines
 from mcpconn.gateway.upstream_auth.logins import TOKENS, UserOAuth
 from mcpconn.gateway.upstream_auth.tokens import PrincipalTokens
 from mcpconn.gateway.upstream_auth.users import lacks_credentials, reconnected
 from mcpconn.login import Login
+from mcpconn.seal import KeyRing
 
 EVERYBODY = Principal("everybody")
 """Whose tokens these are. No client can be this principal: those of keys begin with `key:`, those of tokens have an

@@ -36,11 +36,11 @@ from mcpconn.auth.token_requests import Fetch, refusal
 from mcpconn.auth.token_response import Refused
 from mcpconn.config import ServerConfig
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.seal import KeyRing, NotSealedHere
 from mcpconn.gateway.store import Key, Store, StoreFull
 from mcpconn.gateway.upstream_auth.tokens import PrincipalTokens, address_hash
 from mcpconn.login import Login
 from mcpconn.redact.places import redact_url
+from mcpconn.seal import KeyRing, NotSealedHere
 
 GOOD_FOR = 600.0
 """Seconds for which an invitation, or a login that has begun, is good. Authorization codes live as long at most

@@ -23,9 +23,9 @@ from starlette.types import Receive, Scope, Send
 from mcpconn.gateway.access.credentials import Identity, NotNow, Refused
 from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.principals import ANONYMOUS, Principal
-from mcpconn.gateway.seal import KeyRing, NotSealedHere
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.gateway.upstream_auth.logins import CALLBACK, GOOD_FOR, Invitation, LoginFailed, Logins
+from mcpconn.seal import KeyRing, NotSealedHere
 
 LOGIN = "/login/"
 COOKIE = "__Host-mcpconn-login"

@@ -11,7 +11,6 @@ from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.config import Settings
 from mcpconn.gateway.downstream import Call
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.seal import KeyRing
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.upstream_auth.addresses import Fetcher
 from mcpconn.gateway.upstream_auth.entries import Entries, fetcher
@@ -22,6 +21,7 @@ from mcpconn.gateway.upstream_auth.page import LoginPage
 from mcpconn.gateway.upstream_auth.users import UserAuth
 from mcpconn.manager import Manager
 from mcpconn.mcpjson import Servers
+from mcpconn.seal import KeyRing
 
 
 class UpstreamAuth:

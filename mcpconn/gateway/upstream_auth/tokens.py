@@ -11,9 +11,9 @@ from mcpconn.auth.credentials import CredentialsRefused, CredentialsUnavailable
 from mcpconn.auth.record import TokenRecord
 from mcpconn.auth.shared import LIFETIME, SharedTokens
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.seal import NotSealedHere, Sealer
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.redis.standing import Standing
+from mcpconn.seal import NotSealedHere, Sealer
 
 
 def address_hash(url: str) -> str:

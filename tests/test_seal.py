@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.seal import KeyRing, NotSealedHere, given_ring, kept_ring
+from mcpconn.seal import KeyRing, NotSealedHere, given_ring, kept_ring
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
