@@ -7,6 +7,7 @@ or, if it receives no context, with `current_connection()`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mcp.client import ClientRequestContext
 
 from mcpconn.core.attempt import ATTEMPT
 from mcpconn.errors import ArgumentError
+from mcpconn.runtime.listeners import Report
 from mcpconn.runtime.native import awaited
 from mcpconn.validate import check_timeout
 
@@ -63,13 +65,59 @@ class ConnectionContext(ClientRequestContext):
     """The `Connection`."""
 
 
-def bind(connection: Connection, options: Mapping[str, Any], on_message: Callable[[Any], None]) -> dict[str, Any]:
+class Notifications:
+    """Listeners to a connection's notifications, beside the one `message_handler` that it was made with."""
+
+    def __init__(self, connection: Connection, report: Report) -> None:
+        """
+        Args:
+            connection: The connection; `current_connection()` in a listener.
+            report: Called with what a listener raised.
+        """
+        self._connection = connection
+        self._report = report
+        self._listeners: dict[object, Callable[[Any], Awaitable[None]]] = {}
+
+    def subscribe(self, listener: Callable[[Any], Any]) -> Callable[[], None]:
+        """Call `listener` with every notification from now on.
+
+        Returns:
+            An unsubscribe function. It can be called more than once, and from within a listener.
+        """
+        # A key of its own for each: the same function may be given twice, and each unsubscribes for itself.
+        key = object()
+
+        async def called(message: Any) -> None:
+            if inspect.isawaitable(answer := listener(message)):
+                await answer
+
+        self._listeners[key] = called
+        return lambda: self._listeners.pop(key, None) and None
+
+    async def tell(self, message: Any) -> None:
+        """Call every listener. One that raises is reported, and the others are called all the same."""
+        for key, listener in tuple(self._listeners.items()):
+            if key not in self._listeners:
+                continue  # unsubscribed by a listener before it
+            try:
+                await _called(self._connection, listener, message)
+            except Exception as error:
+                self._report("listener", error)
+
+
+def bind(
+    connection: Connection,
+    options: Mapping[str, Any],
+    on_message: Callable[[Any], None],
+    notifications: Notifications,
+) -> dict[str, Any]:
     """The arguments for every `mcp.Client` of a connection.
 
     Args:
         connection: The connection that the callbacks belong to.
         options: The user's arguments: any argument of `mcp.Client` except those that locate the server.
-        on_message: Called with every notification, before the user's own handler.
+        on_message: Called with every notification, before anything else is.
+        notifications: Called with every notification next, before the user's own handler.
 
     Raises:
         ArgumentError: an argument that `mcp.Client` does not have, or that users may not pass.
@@ -95,6 +143,9 @@ def bind(connection: Connection, options: Mapping[str, Any], on_message: Callabl
             # this process, no lower layer can observe that.
             attempt.progressed = True
         on_message(message)
+        # The SDK also hands transport errors to a message handler; those are no notifications.
+        if not isinstance(message, Exception):
+            await notifications.tell(message)
         if users is not None:
             await users(message)
         # In process the server awaits callbacks in the caller's task. Without a checkpoint, the call of a tool that

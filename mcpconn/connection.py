@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from typing_extensions import Unpack, deprecated
 from mcpconn.any_request import AnyRequest
 from mcpconn.arguments import Arguments, argument_errors
 from mcpconn.auth.request_auth import RequestAuth, renewable
-from mcpconn.callbacks import bind
+from mcpconn.callbacks import Notifications, bind
 from mcpconn.catalog.catalog import Catalog
 from mcpconn.config import ServerConfig
 from mcpconn.core.rule import Rule
@@ -102,7 +102,8 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
             report=self._diagnosis.contain,
             mode=self.config.catalog,
         )
-        self._client_options = bind(self, given, self.catalog.notice)
+        self._notifications = Notifications(self, self._diagnosis.contain)
+        self._client_options = bind(self, given, self.catalog.notice, self._notifications)
         with argument_errors(self.config):
             self._dialer = Dialer(
                 self.config,
@@ -260,6 +261,29 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
     async def authenticated(self, auth: Any = None, timeout: float | None = None) -> None:
         """The former name of `update_credentials`."""
         await self.update_credentials(auth, timeout)
+
+    def on_notification(self, listener: Callable[[types.ServerNotification], Any]) -> Callable[[], None]:
+        """Call `listener` with every notification of the server, on this session and the ones that follow it.
+
+            def changed(notification: types.ServerNotification) -> None:
+                if isinstance(notification, types.ResourceUpdatedNotification):
+                    print(notification.params.uri)
+
+            stop = connection.on_notification(changed)
+            await connection.watch_resource("note://one")
+
+        Unlike `message_handler`, it can be given at any time and by several parts of a program, and a connection that
+        a manager made has it, too. After a gap in which updates may have been missed, each watched resource (legacy
+        era) is reported as updated.
+
+        Args:
+            listener: A function or an async function. `current_connection()` is known in it. The session's next
+                notifications do not wait for it. What it raises is logged, and changes nothing.
+
+        Returns:
+            An unsubscribe function. It can be called more than once, and from within a listener.
+        """
+        return self._notifications.subscribe(listener)
 
     @property
     def session_id(self) -> str | None:

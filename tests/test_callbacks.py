@@ -152,6 +152,52 @@ async def test_callbacks_without_a_context_can_ask_for_their_connection() -> Non
             assert "one LoggingMessageNotification" in seen
 
 
+async def test_listeners_hear_notifications_of_every_session(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str] = []
+
+    def plain(notification: types.ServerNotification) -> None:
+        heard.append(f"plain {current_connection().name} {type(notification).__name__}")
+
+    async def later(notification: types.ServerNotification) -> None:
+        heard.append(f"async {type(notification).__name__}")
+
+    with anyio.fail_after(SAFETY):
+        async with Manager({"one": {"server": asking(), "mode": "legacy"}}) as manager:
+            connection = manager["one"]
+            stop = connection.on_notification(plain)
+            connection.on_notification(later)
+            await connection.call_tool("report", {})
+            await anyio.wait_all_tasks_blocked()
+            assert heard == ["plain one LoggingMessageNotification", "async LoggingMessageNotification"]
+            stop()
+            stop()
+            await connection.reconnect()
+            heard.clear()
+            await connection.call_tool("report", {})
+            await anyio.wait_all_tasks_blocked()
+            assert heard == ["async LoggingMessageNotification"]
+    assert "listener.raised" not in caplog.text
+
+
+async def test_a_listener_that_raises_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str] = []
+
+    def broken(notification: types.ServerNotification) -> None:
+        raise RuntimeError("a fault of the host's")
+
+    async def handler(message: Any) -> None:
+        heard.append("handler")
+
+    with anyio.fail_after(SAFETY):
+        async with Connection({"server": asking(), "mode": "legacy"}, message_handler=handler) as connection:
+            connection.on_notification(broken)
+            connection.on_notification(lambda notification: heard.append("listener"))
+            await connection.call_tool("report", {})
+            await anyio.wait_all_tasks_blocked()
+    assert heard == ["listener", "handler"]
+    assert caplog.text.count("listener.raised") == 1
+
+
 def test_there_is_no_current_connection_outside_of_callbacks() -> None:
     with pytest.raises(LookupError, match="in callbacks only"):
         current_connection()

@@ -18,7 +18,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.auth import OAuthToken
 
 import mcpconn.diagram
-from mcpconn import Manager, State, diagram
+from mcpconn import Connection, Manager, State, diagram
 from mcpconn.auth import Mark, TokenRecord, TokenStore
 from mcpconn.testing import STDIO_SERVER, HttpServer, Script, ScriptTransport
 from mcpconn.testing.scripted import faults
@@ -227,6 +227,25 @@ async def test_callbacks_answer_what_a_server_asks(capsys: pytest.CaptureFixture
         "shop: info: sold",
         "{'result': '1 message for shop; decline; 1'}",
     }
+
+
+@pytest.mark.anyio
+async def test_a_listener_hears_of_a_watched_resource() -> None:
+    script, told, came = Script(), [], anyio.Event()
+
+    def tell(uri: str) -> None:
+        told.append(uri)
+        came.set()
+
+    uri = "memo://rules"
+    async with Connection(scripted(script)) as connection:
+        stop = await load(HOWTO / "notifications.py").watch(connection, uri, tell)
+        with anyio.fail_after(SAFETY):
+            while not came.is_set():
+                script.notify("notifications/resources/updated", {"uri": uri})
+                await anyio.lowlevel.checkpoint()
+        stop()
+    assert set(told) == {uri}
 
 
 def test_a_server_may_have_callbacks_of_its_own() -> None:
