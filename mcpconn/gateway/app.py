@@ -156,8 +156,7 @@ class App:
             self.upstreams = Upstreams(
                 self.manager,
                 scopes=self.settings.scopes,
-                callbacks=relay.callbacks,
-                shared_callbacks=relay.shared_callbacks,
+                relay=relay,
                 one_person=self._one_person,
                 users=self.auth.users,
                 listed=self._changed,

@@ -245,7 +245,7 @@ class Endpoint:
             # Each stream has its own: an update reaches those who asked for it on their own connection.
             listener = self._listeners[token] = ListenHandler(bus, max_subscriptions=1)
             try:
-                self._standing.listen(ctx, token, list(params.notifications.resource_subscriptions or ()))
+                await self._standing.listen(ctx, token, list(params.notifications.resource_subscriptions or ()))
                 return await listener(ctx, params)
             finally:
                 del self._listeners[token]

@@ -22,6 +22,7 @@ from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed
 from mcpconn.gateway import large
 from mcpconn.gateway.downstream import CALL, Call, Context, Downstream, is_modern
+from mcpconn.gateway.eras import speaks_modern
 from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.fleet.membership import OwnershipLost
 from mcpconn.gateway.keyed import Keyed
@@ -41,7 +42,7 @@ from mcpconn.gateway.task_calls import TaskCalls
 from mcpconn.gateway.upstream_auth.calls import LoginsOfCalls
 from mcpconn.gateway.upstream_auth.offering import LOGIN_TOOL, LoginNeeded, Offers
 from mcpconn.gateway.upstream_auth.users import NoCredentials
-from mcpconn.gateway.upstreams import ERA_PATIENCE, NotShared, Upstreams, speaks_modern
+from mcpconn.gateway.upstreams import ERA_PATIENCE, NotShared, Upstreams
 from mcpconn.gateway.views import View
 from mcpconn.keys import CANCEL, FIRST, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.names import Table
@@ -357,7 +358,7 @@ class Forwarder:
 
         async def run(parked: Parked | None = None) -> Json:
             call.parked = parked
-            with self._relay.during(call, connection.name):
+            with self._relay.during(call, connection):
                 answer = await connection.request(
                     method,
                     sent,

@@ -3,7 +3,8 @@
 A callback finds the request on whose behalf it runs by `CALL`. Without one (a legacy child over stdio sends what it
 likes when it likes) it is for the one client of its connection, on the stream of a request that is in flight there, if
 there is one. If the connection is shared, or several requests of modern clients are in flight on it, it goes to nobody,
-because nothing may reach another client than the one it belongs to.
+because nothing may reach another client than the one it belongs to. A log message of a shared child goes to its client
+as long as that is the only one to have used the child (see `sole_user`), and then to the gateway's own log alone.
 
 A legacy client that listens to its event stream is told at once. For one that does not, notifications wait for its
 next request and go out on that stream, the latest of each kind.
@@ -15,7 +16,9 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
+from weakref import WeakSet
 
 import mcp_types as types
 from mcp import MCPError
@@ -33,13 +36,20 @@ from mcp_types import INVALID_REQUEST
 from pydantic import BaseModel
 
 from mcpconn.callbacks import current_connection
+from mcpconn.connection import Connection
 from mcpconn.gateway.background import Background
 from mcpconn.gateway.downstream import CALL, EVERYBODY, Call, Downstream, RawNotification, is_modern
 from mcpconn.gateway.log_levels import LEVELS
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.rewrite import OURS, PROTOCOLS, RELATED_TASK, without
+from mcpconn.gateway.sole_user import SoleUsers, identity
+from mcpconn.gateway.watches import Watches
 from mcpconn.observe import log
 
+LISTENER = "listener "
+"""What the token of a stream of events begins with. The id of a session does not."""
+LOGGED = 1000
+"""Characters of a log message that go into the gateway's own log."""
 PENDING = 256
 """Notifications kept for a client that does not listen; the oldest are dropped."""
 
@@ -78,28 +88,36 @@ class Relay:
             uri: The public URI, in a view, of a server's own.
             group: Runs what is sent without anybody waiting for it.
         """
+        self.relist: Callable[[str, Downstream, Any], None] = lambda server, client, notification: None
+        """Told of every notification on a client's connection. If it says that a list has changed, the connection that
+        lists has to hear of it: many servers tell only the session whose call changed it."""
         self._listens = listens
         self._uri = uri
         self._group = group
         self.channels: dict[str, Channel] = {}
         """Of legacy sessions, by id."""
         self._listeners: dict[str, tuple[str, Principal | None, InMemorySubscriptionBus]] = {}
-        # By connection and URI, the sessions and listeners that asked to be told.
-        self._watchers: dict[tuple[str, str], set[str]] = {}
+        self.watches = Watches()
+        """The resources that sessions and listeners asked to be told of."""
+        self._sole = SoleUsers()
+        self._heard: WeakSet[Connection] = WeakSet()
         # By connection, the requests that its server has not answered yet.
         self._in_flight: dict[str, list[Call]] = {}
 
     @contextmanager
-    def during(self, call: Call, connection: str) -> Iterator[None]:
+    def during(self, call: Call, connection: Connection) -> Iterator[None]:
         """A server has a request of a client's, for as long as the block runs."""
-        calls = self._in_flight.setdefault(connection, [])
+        self._sole.note(connection, call.client)
+        calls = self._in_flight.setdefault(connection.name, [])
         calls.append(call)
         try:
             yield
         finally:
+            # Once more: the call may have been retried on a later session.
+            self._sole.note(connection, call.client)
             calls.remove(call)
             if not calls:
-                self._in_flight.pop(connection, None)
+                self._in_flight.pop(connection.name, None)
 
     def _call(self, client: Downstream) -> Call | None:
         """The request on whose behalf the present code runs, as far as it can be told.
@@ -151,6 +169,25 @@ class Relay:
         """The same for a connection that everybody shares. It can do what any client can; who cannot, refuses."""
         return self.callbacks(server, EVERYBODY)
 
+    def hear_child(self, server: str, child: Connection) -> None:
+        """Pass on the notifications of a child that everybody shares. It is the manager's, made without callbacks."""
+        if child not in self._heard:
+            self._heard.add(child)
+            child.on_notification(partial(self._shared_child, server))
+
+    async def _shared_child(self, server: str, notification: Any) -> None:
+        if not isinstance(notification, types.LoggingMessageNotification):
+            await self._message(server, EVERYBODY, notification)
+            return
+        connection = current_connection()
+        calls = self._in_flight.get(connection.name, ())
+        alone = self._sole.alone(connection)
+        if alone is not None and all(identity(call.client) == alone for call in calls):
+            await self._send_log(alone, calls[-1] if len(calls) == 1 else None, notification.params)
+        else:
+            said = connection.redact(str(notification.params.data))[:LOGGED]
+            log.debug("gateway.server_log", server=server, level=notification.params.level, said=said)
+
     async def _ask(self, client: Downstream, question: Any, answer: type[BaseModel]) -> Any:
         """Ask the client. An error of its own is the answer, too."""
         call = self._call(client)
@@ -178,13 +215,23 @@ class Relay:
 
     async def _log(self, client: Downstream, params: types.LoggingMessageNotificationParams) -> None:
         call = self._call(client)
+        # On a shared connection only the call itself says whom a message is for.
+        owner = call.client if client is EVERYBODY and call is not None else client
+        await self._send_log(owner.sid or "", call, params)
+
+    async def _send_log(self, sid: str, call: Call | None, params: types.LoggingMessageNotificationParams) -> None:
+        """Send a log message to one client, if it wants messages of this level.
+
+        Args:
+            sid: Its session; a modern client has none, and is told during a call only.
+            call: A call of this client's, on whose stream the message goes out.
+            params: The message.
+        """
         dumped = params.model_dump(by_alias=True, mode="json", exclude_none=True)
         if call is not None and is_modern(call.ctx):
             if params.level in allowed_log_levels(call.ctx.protocol_version, call.ctx.meta):
                 await call.notify("notifications/message", dumped)
             return
-        # On a shared connection only the call itself says whom a message is for.
-        sid = (call.client if client is EVERYBODY and call is not None else client).sid or ""
         channel = self.channels.get(sid)
         if channel is None or LEVELS.index(params.level) < LEVELS.index(channel.level or "debug"):
             return
@@ -195,10 +242,13 @@ class Relay:
 
     async def _message(self, server: str, client: Downstream, notification: Any) -> None:
         if isinstance(notification, types.ResourceUpdatedNotification):
-            await self.updated(server, current_connection().name, str(notification.params.uri))
+            await self.updated(server, current_connection(), str(notification.params.uri))
         elif isinstance(notification, types.ElicitCompleteNotification) and client.sid is not None:
             dumped = notification.model_dump(by_alias=True, mode="json", exclude_none=True)
             await self._send(client.sid, dumped["method"], dumped["params"])
+        elif client is not EVERYBODY or current_connection().name != server:
+            # The connection that lists, which has the server's own name, has heard it itself.
+            self.relist(server, client, notification)
 
     def later(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something beside the requests, for as long as the gateway runs."""
@@ -218,13 +268,7 @@ class Relay:
     def detach(self, sid: str) -> None:
         """A session has ended here."""
         self.channels.pop(sid, None)
-        self._forget(sid)
-
-    def _forget(self, token: str) -> None:
-        for key in [key for key, tokens in self._watchers.items() if token in tokens]:
-            self._watchers[key].discard(token)
-            if not self._watchers[key]:
-                del self._watchers[key]
+        self.watches.forget(sid)
 
     async def flush(self, call: Call) -> None:
         """Send what has waited for this client, on the stream of its present request."""
@@ -263,33 +307,34 @@ class Relay:
 
     # -- changes
 
-    def watch(self, connection: str, uri: str, sid: str) -> bool:
-        """A session wants to be told of a resource. Whether it is the first on this connection."""
-        watchers = self._watchers.setdefault((connection, uri), set())
-        watchers.add(sid)
-        return len(watchers) == 1
+    def use(self, connection: Connection, client: Downstream) -> None:
+        """A client asks something of a connection beside its requests: it subscribes to a resource."""
+        self._sole.note(connection, client)
 
-    def unwatch(self, connection: str, uri: str, sid: str) -> bool:
-        """It does not any more. Whether it was the last on this connection."""
-        watchers = self._watchers.get((connection, uri), set())
-        watchers.discard(sid)
-        if not watchers:
-            self._watchers.pop((connection, uri), None)
-        return not watchers
+    def knows(self, token: str) -> bool:
+        """Whether the session or the stream of events is still there."""
+        return token in self.channels or token in self._listeners
 
-    def watched(self, connection: str, uri: str) -> bool:
-        """Whether anybody watches a resource on this connection."""
-        return bool(self._watchers.get((connection, uri)))
-
-    async def updated(self, server: str, connection: str, uri: str) -> None:
+    async def updated(self, server: str, connection: Connection, uri: str) -> None:
         """A resource has changed: tell those who asked on this connection."""
-        for token in tuple(self._watchers.get((connection, uri), ())):
-            if (channel := self.channels.get(token)) is not None:
-                public = self._uri(channel.view, server, uri)
-                await self._send(token, "notifications/resources/updated", {"uri": public})
-            elif (listener := self._listeners.get(token)) is not None:
-                view, _, bus = listener
-                await bus.publish(ResourceUpdated(uri=self._uri(view, server, uri)))
+        for token, watched in self.watches.updated(connection, uri):
+            await self.tell_updated(token, server, watched, uri)
+
+    async def tell_updated(self, token: str, server: str, watched: str, uri: str) -> None:
+        """Tell one client that a resource has changed.
+
+        Args:
+            token: Its session, or its stream of events.
+            server: Whose resource it is.
+            watched: The server's own URI that the client asked for; a stream of events hears of this one only.
+            uri: The server's own URI of what has changed: the same, or a part of it.
+        """
+        if (channel := self.channels.get(token)) is not None:
+            public = self._uri(channel.view, server, uri)
+            await self._send(token, "notifications/resources/updated", {"uri": public})
+        elif (listener := self._listeners.get(token)) is not None:
+            view, _, bus = listener
+            await bus.publish(ResourceUpdated(uri=self._uri(view, server, watched)))
 
     def changed(self, kind: str, views: set[str], principal: Principal | None = None) -> None:
         """A list of these views has changed. Called from a listener, so it is sent later.
@@ -316,13 +361,13 @@ class Relay:
     @contextmanager
     def listener(self, view: str, principal: Principal | None = None) -> Iterator[tuple[str, InMemorySubscriptionBus]]:
         """The token and the events of one listening stream of a principal's, for as long as it lasts."""
-        token, bus = f"listener {secrets.token_hex(8)}", InMemorySubscriptionBus()
+        token, bus = f"{LISTENER}{secrets.token_hex(8)}", InMemorySubscriptionBus()
         self._listeners[token] = (view, principal, bus)
         try:
             yield token, bus
         finally:
             del self._listeners[token]
-            self._forget(token)
+            self.watches.forget(token)
 
 
 def _next_hop(question: Any, call: Call | None) -> Any:

@@ -15,24 +15,26 @@ lists by what a client can do is listed once for each kind of clients (see `prof
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Literal
 
 import anyio
 import mcp_types as types
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.catalog.entries import CatalogChange
 from mcpconn.checks import PREFER_LEGACY
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
-from mcpconn.errors import McpConnError, NotReady
+from mcpconn.errors import McpConnError, UnknownServer
 from mcpconn.gateway.downstream import CALL, EVERYBODY, Downstream
+from mcpconn.gateway.eras import speaks_modern
 from mcpconn.gateway.log_levels import LogLevels
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.profiles import Profile, Profiles, Wanted
+from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.upstream_auth.users import NoCredentials, UserAuth
 from mcpconn.manager import Manager
 from mcpconn.runtime.dials import Dials
@@ -64,8 +66,7 @@ class Upstreams:
         manager: Manager,
         *,
         scopes: Mapping[str, Scope],
-        callbacks: Callable[[str, Downstream], dict[str, Any]],
-        shared_callbacks: Callable[[str], dict[str, Any]],
+        relay: Relay,
         one_person: bool,
         users: UserAuth,
         listed: Callable[[CatalogChange, Principal | None], None] = lambda change, principal: None,
@@ -76,9 +77,7 @@ class Upstreams:
         Args:
             manager: Holds the servers' own connections, by name, and the others beside them.
             scopes: The scope of a server, if its entry names one.
-            callbacks: Arguments of `mcp.Client` by which a server reaches the client of its connection.
-            shared_callbacks: The same for a connection that all clients share: each question goes to the client whose
-                call it belongs to.
+            relay: Passes on what servers send; gives the callbacks by which a server reaches its clients.
             one_person: Everybody who is anonymous is the same person, as on a loopback listener.
             users: The credentials of users, for servers that see them.
             listed: Told when a list has changed that is one user's alone, or one kind of clients'.
@@ -88,8 +87,8 @@ class Upstreams:
         self._manager = manager
         self.scopes = scopes
         """May be replaced while the gateway runs."""
-        self._callbacks = callbacks
-        self._shared_callbacks = shared_callbacks
+        self._relay = relay
+        relay.relist = self._relist
         self._one_person = one_person
         self.users = users
         self._listed = listed
@@ -149,7 +148,7 @@ class Upstreams:
             name = _name(server, f"lists of {base.name} {sorted(profile.abilities)} {profile.mode}")
             # Nobody is asked on it: what it can do is said, so that the server lists what needs it.
             able = replace(EVERYBODY, abilities=profile.abilities)
-            options = {**(base.config.options or {}), **self._callbacks(server, able)}
+            options = {**(base.config.options or {}), **self._relay.callbacks(server, able)}
             config = replace(base.config, options=options, lazy=False, catalog="lazy", mode=profile.mode)
             return self.reused(name) or self._add(name, config, principal)
 
@@ -264,7 +263,6 @@ class Upstreams:
         """
         mode = self.mode(server, client)
         scope = self.scope(server, client, mode)
-        callbacks = self._callbacks(server, client)
         config, rights = self._manager[server].config, ""
         if self.users.own(server):
             credentials, rights = self.users.credentials(server, client)
@@ -272,8 +270,9 @@ class Upstreams:
         if scope == "shared":
             if self._manager[server].config.url is None:
                 # A child that is shared asks nobody: over stdio nothing tells whose call a question belongs to.
+                self._relay.hear_child(server, self._manager[server])
                 return self._manager[server]
-            owner, callbacks = "everybody", self._shared_callbacks(server)
+            owner = "everybody"
         elif scope == "client" and client.sid is not None:
             owner = f"session {client.sid}"
         elif scope == "user" or self._one_person or client.principal.client != "anonymous":
@@ -290,6 +289,8 @@ class Upstreams:
         name = _name(server, f"{owner} {profile} {rights}")
         connection = self.reused(name)
         if connection is None:
+            relay = self._relay
+            callbacks = relay.shared_callbacks(server) if scope == "shared" else relay.callbacks(server, client)
             options = {**(config.options or {}), **callbacks}
             config = replace(config, options=options, lazy=False, catalog="off", mode=mode)
             connection = self._add(name, config, client.principal if scope != "shared" else None)
@@ -332,6 +333,7 @@ class Upstreams:
     def _is_idle(self, name: str) -> bool:
         """Whether no call is on a connection, and none is about to be: one that was just asked for is."""
         _, busy, _ = self._open[name].usage()
+        busy = busy or self._relay.watches.on(self._open[name])
         return not busy and anyio.current_time() - self._asked.get(name, 0.0) >= RECENT
 
     def of_user(self, server: str, principal: Principal) -> list[Connection]:
@@ -339,8 +341,14 @@ class Upstreams:
         names = [name for name, whose in self._principals.items() if whose == principal]
         return [self._open[name] for name in names if name.rpartition(MARK)[0] == server and name in self._open]
 
+    def _relist(self, server: str, client: Downstream, notification: Any) -> None:
+        """A client's connection heard a notification: a list that has changed is read again by whoever lists."""
+        with suppress(NoCredentials, UnknownServer):
+            self.lister(server, client).catalog.notice(notification)
+
     def revoke(self, principal: Principal) -> None:
-        """A principal was revoked: what it has open is closed."""
+        """A principal was revoked: what it has open is closed, and nothing is opened again for what it watched."""
+        self._relay.watches.revoke(principal)
         for name in [name for name, whose in self._principals.items() if whose == principal]:
             self._remove(name)
 
@@ -386,11 +394,3 @@ class Upstreams:
 def _name(server: str, owner: str) -> str:
     # A digest: neither a session's id nor a user's name must be readable in logs and status.
     return f"{server}{MARK}{sha256(owner.encode()).hexdigest()[:12]}"
-
-
-def speaks_modern(connection: Connection) -> bool:
-    """Whether its present session speaks the modern protocol. Without a session it is not known, which means no."""
-    try:
-        return connection.protocol_version in MODERN_PROTOCOL_VERSIONS
-    except NotReady:
-        return False

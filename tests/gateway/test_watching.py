@@ -118,12 +118,11 @@ async def test_another_clients_connection_tells_a_listener_nothing():
             async with modern.listen(resource_subscriptions=[uri]) as events:
                 await asked.event.wait()
                 relay = made.app.relay
-                (own,) = [
-                    key for key, tokens in relay._watchers.items() if any(t.startswith("listener") for t in tokens)
-                ]
-                (others,) = [key for key in relay._watchers if key != own]
-                await relay.updated("a", *others)
-                await relay.updated("a", *own)
+                watches = tuple(relay.watches._all.values())
+                (own,) = [each for each in watches if any(t.startswith("listener") for t in each.watchers)]
+                (others,) = [each for each in watches if each is not own]
+                await relay.updated("a", others.connection, others.uri)
+                await relay.updated("a", own.connection, own.uri)
                 event: Any = await events.__anext__()
                 assert event.uri == uri
                 with anyio.move_on_after(0.2) as nothing_more:
@@ -140,7 +139,7 @@ async def test_streams_that_end_leave_nothing():
             async with client.listen(resource_subscriptions=[uri]):
                 await asked.event.wait()
         relay, endpoint = made.app.relay, made.app.endpoint("")
-        while endpoint._listeners or relay._listeners or relay._watchers:
+        while endpoint._listeners or relay._listeners or len(relay.watches):
             await client.call_tool("a__add", {"a": 1, "b": 1})
 
 
