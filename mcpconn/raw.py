@@ -11,7 +11,7 @@ from mcp.shared.dispatcher import ProgressFnT
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, TypeAdapter
 
-from mcpconn.sdk.client import send_unchecked
+from mcpconn.sdk.client import declares, send_unchecked
 
 SAFE_METHODS = frozenset(
     {
@@ -41,8 +41,18 @@ _RESULTS: Mapping[str, type[BaseModel]] = {
 _JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
+TASKS = "io.modelcontextprotocol/tasks"
+"""The extension by which a server may answer a call with a task (2026-07-28)."""
+
+
 class _Request(types.Request[dict[str, Any] | None, str]):
     """A request of any method."""
+
+
+class _TaskRequest(_Request):
+    """A request about a task. Its header `Mcp-Name` is the task's id (extension `tasks`, routing headers)."""
+
+    name_param = "taskId"
 
 
 async def send(
@@ -74,9 +84,12 @@ async def send(
             return await send_unchecked(client.session, method, sent, progress_callback=progress_callback)
         # In the modern era the client does not request a task.
         del sent["task"]
-    request = _Request(method=method, params=sent)
-    answer = await client.session.send_request(request, _JSON, progress_callback=progress_callback)  # type: ignore[type-var]
     modern = client.protocol_version in MODERN_PROTOCOL_VERSIONS
+    about_task = modern and method.startswith("tasks/") and isinstance((sent or {}).get("taskId"), str)
+    request = (_TaskRequest if about_task else _Request)(method=method, params=sent)
+    answer = await client.session.send_request(request, _JSON, progress_callback=progress_callback)  # type: ignore[type-var]
+    if method == "tools/call" and answer.get("resultType") == "task" and declares(client.session, TASKS):
+        return answer
     if modern and method in _RESULTS and answer.get("resultType") != "input_required":
         # The SDK's validation of results in this era accepts any object, because each may be a question. An object of
         # the wrong form is not an answer and must not be passed on as one.

@@ -21,6 +21,9 @@ from mcpconn.gateway.sessions import SCOPE_KEY
 
 Context = ServerRequestContext[Any, Any]
 
+TASKS = "io.modelcontextprotocol/tasks"
+"""The extension by which a modern server may answer a call with a task (SEP-2663)."""
+
 ABILITIES = ("sampling", "elicitation", "roots")
 """Capabilities of a client that decide which questions a server may ask it."""
 
@@ -38,6 +41,8 @@ class Downstream:
     """What it may use."""
     inbound: Inbound | None = field(default=None, compare=False, repr=False)
     """The token that its request came with, if it is one that can be exchanged."""
+    tasks: bool = field(default=False, compare=False)
+    """It takes a task for an answer: it declares the extension of the 2026-07-28 protocol (see `modern_tasks`)."""
 
     @classmethod
     def of(cls, ctx: Context) -> Downstream:
@@ -51,7 +56,8 @@ class Downstream:
             return cls(session.principal, session.sid, frozenset(declared), rights_of(scope), inbound_of(scope))
         # Over stdio there is one client, for as long as the process runs: that is a session, too.
         sid = "stdio" if ctx.request is None and not is_modern(ctx) else None
-        return cls(principal, sid, frozenset(declared), rights_of(scope), inbound_of(scope))
+        tasks = is_modern(ctx) and capabilities is not None and TASKS in (capabilities.extensions or {})
+        return cls(principal, sid, frozenset(declared), rights_of(scope), inbound_of(scope), tasks)
 
 
 EVERYBODY = Downstream(Principal("everybody", issuer="mcpconn"), None, frozenset(ABILITIES))

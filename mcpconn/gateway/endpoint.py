@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from mcpconn.gateway.asgi import header
 from mcpconn.gateway.audit import Auditing
 from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
+from mcpconn.gateway.downstream import TASKS as TASKS_EXTENSION
 from mcpconn.gateway.downstream import Context
 from mcpconn.gateway.events import ORIGIN, Events, Origin
 from mcpconn.gateway.forward import Forwarder
@@ -87,6 +88,7 @@ class ViewServer(Server[Any]):
             # The modern era has a level per request, and no capability for it.
             logging=None if modern else types.LoggingCapability(),
             tasks=None if modern else TASKS,
+            extensions={**(extensions or {}), **({TASKS_EXTENSION: {}} if modern else {})} or None,
             # A client that knows of the ledger sends keys with its calls, and may then send them again.
             experimental={**(experimental_capabilities or {}), **({LEDGER: said} if said is not None else {})} or None,
         )

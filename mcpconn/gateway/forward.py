@@ -29,6 +29,7 @@ from mcpconn.gateway.keyed import Keyed
 from mcpconn.gateway.ledger import Entry, Ledger, fingerprint_of
 from mcpconn.gateway.lists import KINDS, BadCursor, Lists
 from mcpconn.gateway.located import Located
+from mcpconn.gateway.modern_tasks import ModernTasks
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME, refused, tool_error, unanswered
 from mcpconn.gateway.param_headers import ParamHeaders
 from mcpconn.gateway.parked import Ended, Parked, ParkingLot
@@ -39,6 +40,7 @@ from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
 from mcpconn.gateway.standing import Standing
 from mcpconn.gateway.task_calls import TaskCalls
+from mcpconn.gateway.task_ids import TaskIds
 from mcpconn.gateway.upstream_auth.calls import LoginsOfCalls
 from mcpconn.gateway.upstream_auth.offering import LOGIN_TOOL, LoginNeeded, Offers
 from mcpconn.gateway.upstream_auth.users import NoCredentials
@@ -107,7 +109,9 @@ class Forwarder:
         )
         self._param_headers = ParamHeaders()
         self._logins = LoginsOfCalls(offers, parking)
-        self._tasks = TaskCalls(sealer, lister=upstreams.lister, forward=self._of_task, servers=lambda: table.servers)
+        ids = TaskIds(sealer, lambda: table.servers)
+        self._tasks = TaskCalls(ids, lister=upstreams.lister, forward=self._of_task, servers=lambda: table.servers)
+        self._modern_tasks = ModernTasks(ids, self._of_task)
         self._stamp = stamp
         self._trusted = trusted
         self._handlers: dict[str, Callable[[Call, Json], Awaitable[Json]]] = {
@@ -120,7 +124,6 @@ class Forwarder:
             "completion/complete": self._complete,
             "logging/setLevel": self.standing.set_level,
             CANCEL: self._cancel,
-            **self._tasks.handlers,
         }
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -131,7 +134,8 @@ class Forwarder:
         elif ctx.method == "server/discover":
             # Its answer has the servers' instructions in it.
             await self._lists.first_look()
-        handler = self._handlers.get(ctx.method)
+        about_tasks = self._tasks_of(ctx).handlers.get(ctx.method)
+        handler = about_tasks or self._handlers.get(ctx.method)
         if handler is None:
             if ctx.method == "ping":
                 # A client that only asks whether we are there takes what waits for it as well.
@@ -140,8 +144,7 @@ class Forwarder:
         try:
             # The SDK's server would do it after its middleware, which this is.
             # It knows nothing of tasks, nor of what is ours.
-            tasks = ctx.method in self._tasks.handlers and not is_modern(ctx)
-            if ctx.method != CANCEL and not tasks:
+            if ctx.method != CANCEL and about_tasks is None:
                 protocol.validate_client_request(ctx.method, ctx.protocol_version, ctx.params)
         except KeyError:
             raise MCPError(METHOD_NOT_FOUND, "Method not found", ctx.method) from None
@@ -311,6 +314,9 @@ class Forwarder:
         except MCPError as error:
             raise refused(error) from None
 
+    def _tasks_of(self, ctx: Context) -> TaskCalls | ModernTasks:
+        return self._modern_tasks if is_modern(ctx) else self._tasks
+
     async def _of_task(self, call: Call, server: str, method: str, sent: Json) -> Json:
         return await self._read_only(call, server, method, sent, {})
 
@@ -336,7 +342,6 @@ class Forwarder:
             before: Awaited immediately before it is sent.
             parked: The task it runs in, if it is one of the gateway's own.
         """
-
         guard = None if self._fleet is None else self._fleet.guard(call.client, call.server)
         level = self._relay.level_of(call) or ("debug" if not is_modern(call.ctx) else None)
 
@@ -370,7 +375,7 @@ class Forwarder:
             if guard is not None:
                 await guard.after()
             answer = self._answered(call.server, method, answer)
-            answer = self._tasks.receipt(call, answer) if "task" in sent else answer
+            answer = self._tasks_of(call.ctx).receipt(call, sent, answer)
             return answer if guard is None else guard.told(answer)
 
         async def attempt(parked: Parked | None) -> Json:
@@ -390,5 +395,6 @@ class Forwarder:
     def _idempotent(self, call: Call, server: str, method: str, sent: Json) -> bool | None:
         """What a tool's annotations say. They are known from the listing, which is another connection's."""
         if method != "tools/call":
-            return None
+            # A server takes each answer to a question once (extension `tasks`, task update requests).
+            return True if method == "tasks/update" else None
         return self._upstreams.harmless(server, str(sent["name"]), call.client)

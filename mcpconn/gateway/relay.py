@@ -135,7 +135,10 @@ class Relay:
     # -- what a connection is given
 
     def callbacks(self, server: str, client: Downstream) -> dict[str, Any]:
-        """Arguments of `mcp.Client` for a connection of `client` to `server`."""
+        """Arguments of `mcp.Client` for a connection of `client` to `server`.
+
+        A connection of `EVERYBODY` can do what any client can; the one whose call it is, but cannot, refuses.
+        """
 
         async def sampling(_: Any, params: types.CreateMessageRequestParams) -> Any:
             tools = params.tools is not None or params.tool_choice is not None
@@ -164,10 +167,6 @@ class Relay:
         }
         able = dict(entry for ability, entry in questions.items() if ability in client.abilities)
         return {**able, "logging_callback": logging, "message_handler": message}
-
-    def shared_callbacks(self, server: str) -> dict[str, Any]:
-        """The same for a connection that everybody shares. It can do what any client can; who cannot, refuses."""
-        return self.callbacks(server, EVERYBODY)
 
     def hear_child(self, server: str, child: Connection) -> None:
         """Pass on the notifications of a child that everybody shares. It is the manager's, made without callbacks."""

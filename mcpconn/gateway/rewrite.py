@@ -76,6 +76,24 @@ def resource(part: Any, uri: Callable[[str], str], *, trusted: bool = False) -> 
     return {**part, "uri": uri(part["uri"])} if isinstance(part.get("uri"), str) else part
 
 
+def _task(task: Json, uri: Callable[[str], str], *, trusted: bool) -> Json:
+    """A task of the 2026-07-28 extension: the result, the error and the questions in it are a server's words, too."""
+    changed = dict(task)
+    if isinstance(task.get("result"), Mapping):
+        changed["result"] = result("tools/call", dict(task["result"]), uri, trusted=trusted)
+    error = task.get("error")
+    if isinstance(error, Mapping) and isinstance(error.get("data"), Mapping) and not trusted:
+        changed["error"] = {**error, "data": without(error["data"], OURS)}
+    if isinstance(task.get("inputRequests"), Mapping):
+        changed["inputRequests"] = {
+            key: {**asked, "params": from_server(dict(asked["params"]), trusted=trusted)}
+            if isinstance(asked, Mapping) and isinstance(asked.get("params"), Mapping)
+            else asked
+            for key, asked in task["inputRequests"].items()
+        }
+    return changed
+
+
 def result(method: str, answer: Json, uri: Callable[[str], str], *, trusted: bool = False) -> Json:
     """The result of `method` as its client may see it."""
     answer = from_server(answer, trusted=trusted)
@@ -83,6 +101,8 @@ def result(method: str, answer: Json, uri: Callable[[str], str], *, trusted: boo
         return {**answer, "content": [content(block, uri, trusted=trusted) for block in answer["content"]]}
     if method == "resources/read" and isinstance(answer.get("contents"), list):
         return {**answer, "contents": [resource(part, uri, trusted=trusted) for part in answer["contents"]]}
+    if method == "tasks/get":
+        return _task(answer, uri, trusted=trusted)
     if method == "prompts/get" and isinstance(answer.get("messages"), list):
         messages = [
             {**message, "content": content(message["content"], uri, trusted=trusted)}

@@ -1,24 +1,18 @@
-"""Tools that run as tasks (2025-11-25), from a legacy client to a legacy server.
+"""Tools that run as tasks (2025-11-25), from a legacy client to a legacy server. For the other era see `modern_tasks`.
 
-A task's id goes out sealed to its principal and its view, with the server's name in it: another's id is as if it had
-never been, and the gateway keeps nothing. What is asked about a task goes to the connection that the client's calls to
-that server use.
+A task's id goes out sealed (see `task_ids`): another's id is as if it had never been, and the gateway keeps nothing.
+What is asked about a task goes to the connection that the client's calls to that server use.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
-
-from mcp import MCPError
-from mcp_types import INVALID_PARAMS
 
 from mcpconn.connection import Connection
 from mcpconn.errors import McpConnError
 from mcpconn.gateway.downstream import Call, Downstream
 from mcpconn.gateway.rewrite import RELATED_TASK, Json
-from mcpconn.seal import NotSealedHere, Sealer
+from mcpconn.gateway.task_ids import TaskIds
 
 PAGES = 100
 """Pages read of one server's tasks."""
@@ -29,7 +23,7 @@ class TaskCalls:
 
     def __init__(
         self,
-        sealer: Sealer,
+        ids: TaskIds,
         *,
         lister: Callable[[str, Downstream], Connection],
         forward: Callable[[Call, str, str, Json], Awaitable[Json]],
@@ -37,12 +31,12 @@ class TaskCalls:
     ) -> None:
         """
         Args:
-            sealer: Seals ids.
+            ids: Seals and opens the ids of tasks.
             lister: The connection whose lists a client sees.
             forward: Sends a request to a server, and returns its result as the client may see it.
             servers: Names of the view's servers.
         """
-        self._sealer = sealer
+        self._ids = ids
         self._lister = lister
         self._forward = forward
         self._servers = servers
@@ -53,21 +47,21 @@ class TaskCalls:
             "tasks/list": self._list,
         }
 
-    def receipt(self, call: Call, answer: Json) -> Json:
+    def receipt(self, call: Call, sent: Json, answer: Json) -> Json:
         """The answer to a call, with the id by which its client knows the task, if it has become one."""
-        task = answer.get("task")
-        return {**answer, "task": self._public(call, call.server, task)} if isinstance(task, Mapping) else answer
+        task = answer.get("task") if "task" in sent else None
+        return {**answer, "task": self._ids.public(call, call.server, task)} if isinstance(task, Mapping) else answer
 
     async def _get(self, call: Call, params: Json) -> Json:
-        server, own = self._opened(call, params)
-        return self._public(call, server, await self._forward(call, server, "tasks/get", {"taskId": own}))
+        server, own = self._ids.opened(call, params)
+        return self._ids.public(call, server, await self._forward(call, server, "tasks/get", {"taskId": own}))
 
     async def _cancel(self, call: Call, params: Json) -> Json:
-        server, own = self._opened(call, params)
-        return self._public(call, server, await self._forward(call, server, "tasks/cancel", {"taskId": own}))
+        server, own = self._ids.opened(call, params)
+        return self._ids.public(call, server, await self._forward(call, server, "tasks/cancel", {"taskId": own}))
 
     async def _result(self, call: Call, params: Json) -> Json:
-        server, own = self._opened(call, params)
+        server, own = self._ids.opened(call, params)
         # What the server asks while its result is waited for belongs to the task as well.
         call.task = str(params["taskId"])
         answer = await self._forward(call, server, "tasks/result", {"taskId": own})
@@ -93,21 +87,8 @@ class TaskCalls:
         sent: Json = {}
         for _ in range(PAGES):
             page = await self._forward(call, server, "tasks/list", sent)
-            found += [self._public(call, server, task) for task in page.get("tasks", ())]
+            found += [self._ids.public(call, server, task) for task in page.get("tasks", ())]
             if not page.get("nextCursor"):
                 break
             sent = {"cursor": page["nextCursor"]}
         return found
-
-    def _public(self, call: Call, server: str, task: Mapping[str, Any]) -> Json:
-        sealed = self._sealer.seal(json.dumps([server, task.get("taskId")]).encode(), call.client.principal.digest)
-        return {**task, "taskId": sealed}
-
-    def _opened(self, call: Call, params: Json) -> tuple[str, str]:
-        try:
-            server, own = json.loads(self._sealer.open(str(params.get("taskId", "")), call.client.principal.digest))
-        except NotSealedHere:
-            server = own = ""
-        if server not in self._servers() or not call.client.rights.server(server):
-            raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
-        return server, own

@@ -32,6 +32,7 @@ from mcpconn.errors import McpConnError, UnknownServer
 from mcpconn.gateway.downstream import CALL, EVERYBODY, Downstream
 from mcpconn.gateway.eras import speaks_modern
 from mcpconn.gateway.log_levels import LogLevels
+from mcpconn.gateway.modern_tasks import declaring_tasks
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.profiles import Profile, Profiles, Wanted
 from mcpconn.gateway.relay import Relay
@@ -267,7 +268,8 @@ class Upstreams:
         if self.users.own(server):
             credentials, rights = self.users.credentials(server, client)
             config = self.users.configured(server, credentials)
-        if scope == "shared":
+        owned = scope != "shared"
+        if not owned:
             if self._manager[server].config.url is None:
                 # A child that is shared asks nobody: over stdio nothing tells whose call a question belongs to.
                 self._relay.hear_child(server, self._manager[server])
@@ -284,16 +286,18 @@ class Upstreams:
                 "entry if all may share one session"
             )
         # What a client can do is said once, when a session begins: clients that can do other things need another.
-        profile = "" if scope == "shared" else ",".join(sorted(client.abilities))
+        profile = ",".join(sorted(client.abilities)) if owned else ""
         profile += mode if mode == PREFER_LEGACY else ""
+        # So is whether it takes tasks for answers; the older era has no such question.
+        tasks = client.tasks and mode != PREFER_LEGACY and self._is_modern(server, client)
+        profile += " tasks" if tasks else ""
         name = _name(server, f"{owner} {profile} {rights}")
         connection = self.reused(name)
         if connection is None:
-            relay = self._relay
-            callbacks = relay.shared_callbacks(server) if scope == "shared" else relay.callbacks(server, client)
-            options = {**(config.options or {}), **callbacks}
+            options = {**(config.options or {}), **self._relay.callbacks(server, client if owned else EVERYBODY)}
+            options = declaring_tasks(options) if tasks else options
             config = replace(config, options=options, lazy=False, catalog="off", mode=mode)
-            connection = self._add(name, config, client.principal if scope != "shared" else None)
+            connection = self._add(name, config, client.principal if owned else None)
         elif mode == PREFER_LEGACY and speaks_modern(connection):
             self._modern_only.add(server)
         if client.sid is not None and scope == "client":

@@ -146,6 +146,11 @@ async def send_unchecked(
     return dict(await session._dispatcher.send_raw_request(method, data["params"], options))
 
 
+def declares(session: ClientSession, extension: str) -> bool:
+    """Whether a session tells its server that it speaks an extension. False if the SDK does not say."""
+    return extension in (getattr(session, "_extensions", None) or {})
+
+
 def validate_known(session: ClientSession, *, listing: bool = False) -> None:
     """Have `session` check results against the schemas it has listed, and send nothing to get others.
 
