@@ -1,1 +1,2 @@
-"""The wire: the only place that knows mcp's client and httpx2. It dials, and turns what happens into evidence."""
+"""The wire layer: the only package that uses mcp's client and httpx2. It dials, and records what happens as
+evidence."""

@@ -1,4 +1,4 @@
-"""The event stream that one request is answered on, over as many HTTP responses as it takes."""
+"""The event stream that carries the answer to one request, on as many HTTP responses as needed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mcpconn.wire.messages import Limits, Unreadable, parse, same_id
 from mcpconn.wire.waiting import Item
 
 RESUME_DELAY = 1.0
-"""Seconds before a stream is resumed, where the server names no time. The SDK's figure."""
+"""Seconds before a stream is resumed, if the server specifies no time. The SDK's value."""
 RESUME_FLOOR = 0.1
-"""The least of that: `retry: 0` from ten servers in trouble made 40 requests a second."""
+"""The minimum of that: `retry: 0` from ten failing servers caused 40 requests a second."""
 RESUME_ATTEMPTS = 2
-"""Attempts in a row that may fail. The SDK's figure."""
+"""Consecutive attempts that may fail. The SDK's value."""
 
 
 class StreamCut(httpx2.ReadError):
@@ -32,7 +32,7 @@ class StreamCut(httpx2.ReadError):
 
 
 class AnswerStream:
-    """Reads the answer to one request, and delivers what comes before it."""
+    """Reads the answer to one request, and delivers the messages before it."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class AnswerStream:
             attempt: The record of the attempt.
             limits: Of one message.
             deliver: Takes messages for the session.
-            resume: Opens the stream anew, after the event of this id. Raises what `EvidenceClient.note` raises.
-            drop: Told of messages that are not delivered.
-            on_event_id: Told of each event id.
+            resume: Reopens the stream after the event with this id. Raises what `EvidenceClient.note` raises.
+            drop: Called with messages that are not delivered.
+            on_event_id: Called with each event id.
             silence: Seconds without a byte after which the stream counts as cut; None: never.
         """
         self._silence = silence
@@ -69,24 +69,24 @@ class AnswerStream:
         self._delay = RESUME_DELAY
 
     async def read(self, response: httpx2.Response) -> None:
-        """Return once the answer is delivered.
+        """Return when the answer has been delivered.
 
         Raises:
             StreamCut: it did not come.
             Unreadable: what came in its place is no message, or too large.
         """
         while not await self._read_one(response):
-            # Only if the server gave an event id: without one it is unknown what was missed (`StreamCut`).
+            # Resumed only if the server sent an event id: without one it is unknown what was missed (`StreamCut`).
             response = await self._reopened()
 
     async def resume_from(self, event_id: str) -> None:
-        """As `read`, of a stream that broke off in an earlier session, after the event of this id."""
+        """Like `read`, for a stream that was cut in an earlier session, after the event with this id."""
         self._last_id, self._delay = event_id.encode(), 0.0
         await self.read(await self._reopened())
 
     async def _read_one(self, response: httpx2.Response) -> bool:
         """Whether the answer was on this response."""
-        # A new one for each response: half an event of the last one must not be put together with this one.
+        # A new parser for each response, so that a partial event of the last response is not combined with this one.
         reader = EventReader(self._limits.size)
         answered = False
         try:
@@ -94,20 +94,20 @@ class AnswerStream:
                 async with aclosing(response.aiter_bytes()) as chunks:
                     while (chunk := await self._next(chunks)) is not None:
                         for event in reader.feed(chunk):
-                            # The first answer counts. What follows it on the same stream is read and dropped.
+                            # Only the first answer counts. Anything after it on the same stream is read and dropped.
                             if not answered and await self._take(event):
-                                # Read to its end, the response leaves a socket that can be used again.
+                                # The response is read to its end, so that its socket can be reused.
                                 answered = True
                                 scope.deadline = anyio.current_time() + DRAIN
         except Unreadable:
             if not answered:
                 raise
         except httpx2.DecodingError as error:
-            # Not a cut: what came cannot be read, and would come again on a resumed stream.
+            # This is not a cut: the data is unreadable, and would be sent again on a resumed stream.
             if not answered:
                 raise Unreadable(str(error)) from None
         except httpx2.HTTPError:
-            # Cut off. Whether that matters is seen from what came before.
+            # The stream was cut. Whether that matters depends on what came before.
             pass
         finally:
             await close(response)
@@ -129,7 +129,7 @@ class AnswerStream:
             # `retry:` is in milliseconds (HTML, server-sent events, 9.2.6).
             self._delay = max(event.retry / 1000, RESUME_FLOOR)
         if event.id is not None:
-            # The server keeps what it says for this request, so it has begun to work on it.
+            # The server stores the events of this request, so it has started to process it.
             self._last_id, self._attempt.progressed = event.id, True
             if self._on_event_id is not None:
                 await self._on_event_id(event.id.decode("utf-8", "replace"))
@@ -138,8 +138,7 @@ class AnswerStream:
         try:
             message = await parse(event.data, self._limits)
         except Unreadable as error:
-            # A message that cannot be read and is not a request of the server's may be the answer: then the call fails
-            # with it.
+            # An unreadable message that is not a request of the server may be the answer: then the call fails with it.
             if not error.asks:
                 raise
             self._drop(str(error))
@@ -149,7 +148,7 @@ class AnswerStream:
             self._attempt.progressed = True
             await self._deliver(SessionMessage(message))
             return False
-        # The one request on this stream is this one, so an error without an id is about it.
+        # This stream belongs to one request, so an error without an id concerns that request.
         if message.id is None:
             raise Unreadable("the server answered with an error that names no request")
         if not same_id(message.id, self._id):
@@ -174,6 +173,6 @@ class AnswerStream:
             except httpx2.HTTPError as error:
                 if resumption + 1 == RESUME_ATTEMPTS:
                     raise StreamCut(f", and cannot be resumed ({type(error).__name__})") from None
-            # A second attempt waits at least as long as the SDK would.
+            # The second attempt waits at least as long as the SDK would.
             self._delay = max(self._delay, RESUME_DELAY)
         raise AssertionError("unreachable")

@@ -1,7 +1,7 @@
-"""Our channels as the sockets of httpcore2, so that both engines stand on the same ones.
+"""mcpconn's channels as httpcore2 sockets, so that both engines use the same ones.
 
-httpcore2's own streams read ahead (anyio's queue, TLS), and with asyncio a write that fails discards what has been
-received: the refusal of a large request, after which the server closed, would be lost.
+httpcore2's own streams read ahead (anyio's queue, TLS), and on asyncio a failed write discards received data: the
+refusal of a large request by a server that then closes would be lost.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AHEAD = 64 * 1024
 
 
 class Unreachable(httpcore2.ConnectError):
-    """No connection could be made. httpcore2's pool takes causes away, so the reason travels beside the text."""
+    """No connection could be made. httpcore2's pool drops causes, so the reason is stored in an attribute."""
 
     def __init__(self, text: str, reason: Exception | None) -> None:
         super().__init__(text)
@@ -40,7 +40,7 @@ class Backend(httpcore2.AsyncNetworkBackend):
     def __init__(self, *, tunnels: bool = False) -> None:
         """
         Args:
-            tunnels: TLS is spoken through a proxy, with another server than the one connected to.
+            tunnels: TLS goes through a proxy, to a server other than the one connected to.
         """
         self._tunnels = tunnels
 
@@ -66,16 +66,16 @@ class Stream(httpcore2.AsyncNetworkStream):
     def __init__(self, channel: Channel, peer: tuple[str, int | None]) -> None:
         """
         Args:
-            channel: An open one.
-            peer: Host and port of whom TLS will be spoken with; no port where it is somebody behind a proxy.
+            channel: An open channel.
+            peer: Host and port of the TLS server; no port if it is behind a proxy.
         """
         self._channel = channel
         self._peer = peer
         self._ahead = b""
-        """What was read while a request was being written."""
+        """Data that was read while a request was being written."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        # What arrived during the write comes first, in order.
+        # Data that arrived during the write comes first, in order.
         if self._ahead:
             data, self._ahead = self._ahead[:max_bytes], self._ahead[max_bytes:]
             return data
@@ -86,10 +86,10 @@ class Stream(httpcore2.AsyncNetworkStream):
         return found
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all of it. httpcore2 goes on to read the response if this raises `WriteError`.
+        """Write all data. If this raises `WriteError`, httpcore2 continues to read the response.
 
         Raises:
-            httpcore2.WriteError: The server has refused the request already, or reads no more.
+            httpcore2.WriteError: The server has already refused the request, or no longer reads.
         """
         rest = memoryview(buffer)
         with _raised_as(httpcore2.WriteError, httpcore2.WriteTimeout):
@@ -99,10 +99,11 @@ class Stream(httpcore2.AsyncNetworkStream):
                 rest = rest[self._channel.send_nowait(rest) :]
                 if self._channel.flush_nowait() and not rest:
                     return
-                # Looked at between two parts of a large request: its refusal would be lost in the reset that follows.
+                # Checked between the parts of a large request, because its refusal would be lost in the reset that
+                # follows.
                 if self._refused():
                     raise httpcore2.WriteError("the server has refused the request before it has read it")
-                # Bounded: a server that sends while it is being written to must not fill the memory.
+                # Bounded, because a server that sends during the write must not fill the memory.
                 full = len(self._ahead) >= AHEAD
                 await _wait(self._channel.writable if full else self._something, timeout)
 
@@ -131,7 +132,7 @@ class Stream(httpcore2.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            # Asked of idle connections only; one that is readable is closed.
+            # Called only for idle connections; a readable one is closed.
             return bool(self._ahead) or not is_clean(self._channel)
         if info == "ssl_object":
             return self._channel.tls if isinstance(self._channel, SecureChannel) else None
@@ -151,7 +152,7 @@ async def _wait(what: Callable[[], Awaitable[None]], timeout: float | None) -> N
 
 @contextmanager
 def _not_connected(host: str, port: int | None) -> Iterator[None]:
-    """Raise what httpcore2 expects when no connection could be made, with the reason and the place."""
+    """Raise the exception that httpcore2 expects if no connection could be made, with the reason and the address."""
     try:
         yield
     except TimeoutError:
@@ -162,7 +163,8 @@ def _not_connected(host: str, port: int | None) -> Iterator[None]:
 
 @contextmanager
 def _raised_as(error: type[Exception], late: type[Exception]) -> Iterator[None]:
-    """Raise what httpcore2 expects. Without a cause: the end of a socket must not look like the end of a session."""
+    """Raise the exception that httpcore2 expects, without a cause, because the end of a socket must not look like the
+    end of a session."""
     try:
         yield
     except TimeoutError as caught:

@@ -1,4 +1,4 @@
-"""A stdio server's process: how it is started, what it said last, how it is ended."""
+"""A stdio server's process: its start, its last output, and its end."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from mcpconn.wire.pipes import CHUNK, GONE, PipeReader, PipeWriter, Reader, Stre
 from mcpconn.wire.stderr import WIDTH, Stderr, reason_of
 
 TERM_AFTER = 2.0
-"""Seconds from the end of stdin to SIGTERM: the SDK's figure. Databases use them to write out what they hold."""
+"""Seconds from the end of stdin to SIGTERM: the SDK's value. Databases need them to write out their data."""
 KILL_AFTER = 0.9
 """Seconds from SIGTERM to SIGKILL."""
 COLLECT = 0.05
-"""Seconds from SIGKILL until what does not end is given up: a process that waits for a disk cannot be killed, and a
-dead one that nobody collects stays in its group."""
+"""Seconds from SIGKILL until processes that do not end are given up: a process that waits for a disk cannot be killed,
+and a zombie that is not collected stays in its group."""
 ENDING = 3.0
-"""Seconds that the end of a child takes at most: the three above, and what the looks between them cost."""
+"""Maximum seconds for ending a child: the three above, plus the time for polling."""
 POLL = 0.01
-"""Seconds between looks at processes that are ending. Nothing tells when the last member of a group is gone."""
+"""Seconds between polls of ending processes. There is no notification when the last member of a group is gone."""
 UNUSABLE = frozenset(
     {
         errno.ENOENT,
@@ -44,7 +44,8 @@ UNUSABLE = frozenset(
         errno.ENAMETOOLONG,
     }
 )
-"""Errors of a start that stay until somebody changes the command or the directory. All others may pass."""
+"""Permanent errors of a start, which remain until the command or the directory is changed. All others may be
+temporary."""
 
 
 class CannotStart(Exception):
@@ -58,14 +59,14 @@ class CannotStart(Exception):
 
 
 class ChildExited(Exception):
-    """The child process ended. The text says how, with the line of its stderr that says why."""
+    """The child process ended. The text says how, with the line of its stderr that gives the reason."""
 
     def __init__(self, returncode: int | None, stderr: Sequence[str], *, certain: bool = True) -> None:
         """
         Args:
-            returncode: Its status; None if it lives, and has closed its output.
-            stderr: The last lines that it wrote there.
-            certain: False if its pipes are still open, so that a process it started may go on serving.
+            returncode: Its exit status; None if it is running but has closed its output.
+            stderr: The last lines that it wrote to stderr.
+            certain: False if its pipes are still open, so that a process it started may continue to serve.
         """
         self.returncode = returncode
         self.stderr = tuple(stderr)
@@ -86,7 +87,7 @@ class ChildExited(Exception):
 
 
 class Child:
-    """A running child, our ends of its pipes, and the last lines of its stderr."""
+    """A running child, this process's ends of its pipes, and the last lines of its stderr."""
 
     def __init__(self, process: Process, stdin: Writer, stdout: Reader, stderr: Reader) -> None:
         self.process = process
@@ -97,18 +98,18 @@ class Child:
         self.spoke = anyio.Event()
         """Set once it has written anything, to stdout or stderr."""
         self.silent = anyio.Event()
-        """Set once stdout has ended: no process has it open any more."""
+        """Set once stdout has ended: no process has it open."""
 
     async def drain_stderr(self) -> None:
         """Keep the last lines, so that the pipe never fills and a failure can be explained."""
         rest = b""
-        # The pipe breaks or is closed when the child or the session ends: that is how this task ends.
+        # This task ends when the pipe breaks or is closed at the end of the child or the session.
         with suppress(*GONE):
             while True:
                 chunk = await self._stderr.receive()
                 self.spoke.set()
-                # What follows the last newline is kept for the next chunk, up to a limit: a progress bar may never send
-                # one.
+                # Text after the last newline is kept for the next chunk, up to a limit, because a progress bar may
+                # never send a newline.
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self.stderr.add(line)
@@ -117,30 +118,31 @@ class Child:
             self.stderr.add(rest)
 
     async def drain_stdout(self) -> None:
-        """Read and drop what it writes: a child that ends must not be stuck at a full pipe."""
+        """Read and drop its output, so that an ending child is not blocked by a full pipe."""
         with suppress(*GONE):
             while True:
                 await self.stdout.receive(CHUNK)
         self.silent.set()
 
     async def exited(self, timeout: float) -> bool:
-        """Whether the process ended within so many seconds. Its descendants do not count."""
+        """Whether the process ended within this many seconds. Its descendants do not count."""
         return await _until(lambda: self.process.returncode is not None, timeout)
 
     def signal_group(self, number: int) -> bool:
-        """Send a signal to the child and all its descendants; 0 only asks. Whether there was anybody."""
+        """Send a signal to the child and all its descendants; 0 only checks. Returns whether any process received
+        it."""
         if sys.platform == "win32":  # pragma: no cover - no process groups to signal there
             if number and self.process.returncode is None:
                 self.process.kill()
             return False
-        # No such group: everybody is gone. No permission: macOS says so of a group of zombies.
+        # No such group: all processes are gone. No permission: macOS reports this for a group of zombies.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
             return True
         return False
 
     def _idle(self) -> bool:
-        """Whether nobody is left who could serve: the process is gone, and so are its pipes or its group."""
+        """Whether no process is left that could serve: the process is gone, and so are its pipes or its group."""
         return self.process.returncode is not None and (self.silent.is_set() or not self._group_lives())
 
     def _gone(self) -> bool:
@@ -150,7 +152,7 @@ class Child:
     def _group_lives(self) -> bool:
         if sys.platform != "win32" and self.process.returncode is not None:
             with suppress(ChildProcessError):
-                # The first process of a container inherits the descendants, and nobody else collects them.
+                # The first process of a container inherits the descendants, and must collect them.
                 while os.waitpid(-self.process.pid, os.WNOHANG)[0]:
                     pass
         return self.signal_group(0)
@@ -158,10 +160,10 @@ class Child:
     async def stop(self) -> None:
         """End the child: close its stdin, 2 s, SIGTERM, 1 s, SIGKILL (specification, lifecycle, shutdown).
 
-        Each signal goes to the whole process group. A launcher that has ended already does not shorten the wait:
-        what counts is whether somebody still holds the pipes.
+        Each signal goes to the whole process group. A launcher that has already ended does not shorten the wait: what
+        counts is whether a process still holds the pipes.
         """
-        # How a stdio server is asked to end (specification, lifecycle). Most do.
+        # Closing stdin asks a stdio server to end (specification, lifecycle). Most servers do.
         await self.stdin.aclose()
         await _until(self._idle, TERM_AFTER)
         if not self._gone():
@@ -183,7 +185,7 @@ async def _until(over: Callable[[], bool], timeout: float) -> bool:
 
 
 async def start_child(command: str, args: Sequence[str], *, env: Mapping[str, str] | None, cwd: str | None) -> Child:
-    """Start a command as the leader of a process group of its own.
+    """Start a command as the leader of a new process group.
 
     Args:
         command: A program, found by PATH as usual.
@@ -198,7 +200,7 @@ async def start_child(command: str, args: Sequence[str], *, env: Mapping[str, st
     environment = get_default_environment() | dict(env or {})
     options: dict[str, Any] = {"env": environment, "cwd": cwd, "start_new_session": True}
     start = _start_on_windows if sys.platform == "win32" else _start
-    # Shielded: a dial that is cancelled in this moment would leave a child behind that nothing ends.
+    # Shielded, because a dial that is cancelled at this moment would leave a running child behind.
     with anyio.CancelScope(shield=True):
         try:
             return await start(words, options)
@@ -211,9 +213,10 @@ async def start_child(command: str, args: Sequence[str], *, env: Mapping[str, st
 
 
 def _advised(error: FileNotFoundError, command: str, cwd: str | None) -> FileNotFoundError:
-    """The error for a command that does not exist, with what to change: files often hold the arguments with it."""
+    """The error for a command that does not exist, with the fix: configuration files often put the arguments into the
+    command."""
     program, _, arguments = command.strip().partition(" ")
-    # This error is kept as a cause, and its arguments may be secret.
+    # The original error is kept as a cause, and its arguments may be secret.
     shown = Redactor(secrets_of_args(command.split()))(command)
     if cwd is not None and not os.path.isdir(cwd):
         words, shown = "the working directory does not exist", cwd
@@ -234,7 +237,7 @@ async def _start(words: list[str], options: dict[str, Any]) -> Child:
     ours: list[int] = []
     theirs: list[int] = []
     try:
-        for mine in (1, 0, 0):  # of stdin we keep the write end, of stdout and stderr the read end
+        for mine in (1, 0, 0):  # this process keeps the write end of stdin and the read ends of stdout and stderr
             pipe = os.pipe()
             ours.append(pipe[mine])
             theirs.append(pipe[1 - mine])
@@ -251,9 +254,9 @@ async def _start(words: list[str], options: dict[str, Any]) -> Child:
 
 
 async def _start_on_windows(words: list[str], options: dict[str, Any]) -> Child:  # pragma: no cover
-    # Windows starts `npx.exe` for `npx`, and what is installed is `npx.cmd`: the SDK looks through the suffixes.
+    # Windows starts `npx.exe` for `npx`, but `npx.cmd` is installed: the SDK tries the suffixes.
     words = [get_windows_executable_command(words[0]), *words[1:]]
-    # Pipes there cannot be waited for. anyio's streams can, at the price that its `wait` waits for them, too.
+    # Waiting for pipes is impossible on Windows. anyio's streams support it, but then its `wait` waits for them too.
     process = await anyio.open_process(words, stderr=subprocess.PIPE, **options)
     assert process.stdin is not None
     assert process.stdout is not None

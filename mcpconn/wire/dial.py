@@ -45,7 +45,7 @@ from mcpconn.wire.watchdog import Watchdog
 
 
 class DialFailed(Exception):
-    """A session could not be opened; `evidence` says what was seen."""
+    """A session could not be opened; `evidence` says what was observed."""
 
     def __init__(self, evidence: Evidence) -> None:
         super().__init__(repr(evidence))
@@ -82,12 +82,12 @@ class Dialer:
         """
         Args:
             config: The server.
-            policy: Its numbers.
-            network: What HTTP connections share; one is made where none is given.
+            policy: Its timeouts and limits.
+            network: What HTTP connections share; created by default.
             options: Arguments for `mcp.Client`: callbacks, client_info and so on.
             auth: Credentials for HTTP, the same for all sessions.
-            redact: Hides the server's secrets; made from the configuration where none is given.
-            eras: What a manager knows of its servers' eras.
+            redact: Replaces the server's secrets; derived from the configuration by default.
+            eras: What a manager knows about its servers' eras.
             watchdog: Ends a manager's child processes if this process is killed.
             chance: A random number from 0 to 1, for jitter.
         """
@@ -99,28 +99,28 @@ class Dialer:
         # The SDK has no mode that prefers the older era: `Negotiation` opens each session in one that it has.
         known_mode = "auto" if config.mode == PREFER_LEGACY else config.mode
         self.clients = sdk.Clients(self._options, url=config.url, mode=known_mode)
-        """Makes the client of each session."""
+        """Creates the client of each session."""
         self._given = GivenTransport(config)
         self._limits = Limits(policy.max_message_size, policy.max_message_values)
         self.auth = auth
-        """Credentials of the sessions to come."""
+        """The credentials for future sessions."""
         self._redact = redact or config.redactor
         self._tls = OwnContext(config.tls) if config.tls is not None else None
         self._transport: httpx2.AsyncBaseTransport | None = config.http_transport
         self._known = (eras or Eras()).of(config)
         self._watchdog = watchdog or Watchdog()
-        # First, so that a second `aclose` does not leave twice.
+        # Cleared first, so that a second `aclose` does not exit twice.
         self._joined = False
         self._starting: tuple[float, Watch] | None = None
-        """Since when (`time.monotonic`) the child of the present opening is being started."""
+        """When (`time.monotonic`) the start of the current opening's child began."""
         self._stderr = Stderr()
 
     @property
     def patience(self) -> float | None:
-        """Seconds that the next dial may take, where that is not the policy's `connect_timeout`.
+        """Seconds for the next dial, if they differ from the policy's `connect_timeout`.
 
-        Until a command line has once been started with success, its starts have `start_timeout` together: npx, uvx
-        and docker download for minutes. Each has `connect_timeout` at least.
+        Until a command line has started successfully once, its starts share `start_timeout`, because npx, uvx and
+        docker may download for minutes. Each has at least `connect_timeout`.
         """
         if self.config.kind != "stdio" or self._known.started:
             return None
@@ -128,12 +128,12 @@ class Dialer:
 
     @property
     def spent(self) -> bool:
-        """No further session can be opened: the transport that was given is used up."""
+        """No further session can be opened, because the given transport has been used."""
         return self._given.spent
 
     @property
     def progress(self) -> str | None:
-        """What a child that is being started is doing, as far as can be seen; None if none is."""
+        """The observed progress of a child that is being started; None if there is none."""
         if self._starting is None:
             return None
         began, watch = self._starting
@@ -142,7 +142,7 @@ class Dialer:
 
     @property
     def last_words(self) -> str:
-        """The line on stderr that says why the last start failed, as far as one does."""
+        """The line on stderr that gives the reason of the last failed start, if there is one."""
         return self._redact(self._stderr.reason)
 
     @property
@@ -153,17 +153,17 @@ class Dialer:
 
     @asynccontextmanager
     async def open(self, idle_failure: Callable[[Evidence], None]) -> AsyncIterator[ClientLink]:
-        """Open a session; leaving the block ends it.
+        """Open a session; exiting the block ends it.
 
         Args:
-            idle_failure: Told what happens to the session while no call is there to fail.
+            idle_failure: Called with failures of the session that no call observes.
 
         Raises:
-            DialFailed: no session came of it.
+            DialFailed: no session was opened.
         """
         if self.config.problem is not None:
             raise DialFailed(unusable(self.config))
-        # One negotiation for both openings: the second knows why the first failed.
+        # Both openings share one negotiation, so that the second knows why the first failed.
         negotiation = Negotiation(
             self._known,
             self.config.mode,
@@ -172,13 +172,13 @@ class Dialer:
         )
         link: ClientLink | None = None
         while link is None:
-            # A new one for each opening: what the last transport reported is not about this one.
+            # A new one for each opening, because reports of the last transport do not concern this one.
             watch = Watch(idle_failure, self._redact, self.config.name, self._chance, negotiation.discovery)
             try:
                 async with self._opened(watch, negotiation) as link:
                     yield link
             except Exception as error:
-                # The session was open: this error is its end and not a failed dial.
+                # The session was open, so this error is its end and not a failed dial.
                 if link is not None:
                     raise
                 evidence = self._dial_evidence(error, watch)
@@ -191,7 +191,7 @@ class Dialer:
         """One opening of a session."""
         began, kind = time.monotonic(), self.config.kind
         if kind == "stdio":
-            # From here on `progress` and `stderr` tell of this start.
+            # From here on `progress` and `stderr` refer to this start.
             self._starting = (began, watch)
         try:
             async with anyio.create_task_group() as group:
@@ -207,15 +207,15 @@ class Dialer:
                     watch.discovery.finish()
                     negotiation.opened(link.era)
                     yield link
-                # The sweeper has no end of its own. Sockets stay for the next session of this connection.
+                # The sweeper runs until it is cancelled. Sockets are kept for the next session of this connection.
                 group.cancel_scope.cancel()
         finally:
-            # A second opening for another era that wrote nothing does not hide why the first one failed.
+            # If the second opening, for another era, wrote nothing, the failure of the first one is reported.
             if watch.stderr.lines:
                 self._stderr = watch.stderr
             if not watch.discovery.shaken.is_set():
                 self._starting = None
-                # Seconds that came to nothing: the next start of this command gets more of them, up to its limit.
+                # The start failed: the next start of this command gets more time, up to its limit.
                 self._known.waited += time.monotonic() - began
 
     def _dial_evidence(self, error: BaseException, watch: Watch) -> Evidence:
@@ -223,23 +223,24 @@ class Dialer:
         found = list(walk(error))
         cause = next((each for each in found if isinstance(each, MCPError)), error)
         if cause is error:
-            # An answer of the wrong shape, in whatever groups it comes.
+            # An answer of the wrong shape, possibly inside exception groups.
             cause = next((misfit for each in found if (misfit := unquoted(each)) is not each), error)
         return evidence_of(cause, attempt, watch)
 
     async def fetch(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request that is no message to the server, as to its authorization server, and read the answer."""
+        """Send a request that is not a message to the server, for example to its authorization server, and read the
+        answer."""
         given = self.config.http_transport
-        # Its own TLS settings are for the server alone, and for an authorization server that is in the same place.
+        # The server's TLS settings apply only to the server, and to an authorization server at the same origin.
         own = _same_origin(str(request.url), self.config.endpoint)
         transport = self._transport_to(str(request.url), own=own) if given is None else Recorder(given)
-        # Token endpoints answer at once or not at all; a call waits for this.
+        # A short timeout, because a call waits for this and token endpoints answer at once or not at all.
         timeout = self._policy.connect_timeout
         async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
             return await send(client, request)
 
     async def end_session(self, session_id: str, version: str) -> bool:
-        """End a session that was opened elsewhere, with these credentials. Whether it has ended, or is not known.
+        """End a session that another process opened with these credentials. Returns whether it has ended or is unknown.
 
         Args:
             session_id: Its id.
@@ -248,7 +249,7 @@ class Dialer:
         if self.config.kind != "http":
             return False
         headers = {SESSION_HEADER: session_id, VERSION_HEADER: version}
-        # The client has no time limit for reading, and the server may be stuck.
+        # A time limit is needed because the client has none for reading, and the server may hang.
         with anyio.move_on_after(self._policy.connect_timeout):
             async with self._evidence_client(sse=False) as http:
                 evidence = await http.send_quietly(http.build_request("DELETE", self.config.endpoint, headers=headers))
@@ -272,16 +273,16 @@ class Dialer:
             transport = sdk.in_process(config.server, raise_exceptions=options.get("raise_exceptions", False))
             server = watched(transport, watch, final=True, encoded=False)
         elif config.kind == "transport":
-            # What it took may have been sent: only its own author could say.
+            # A message that the transport accepted may have been sent; only the transport's author could know.
             server = watched(self._given.take(), watch, final=True, encoded=False)
         elif config.kind == "memory":
-            # No streams: the SDK calls the server's functions.
+            # There are no streams: the SDK calls the server's functions directly.
             server = config.server
         elif config.kind == "stdio":
             assert config.command is not None
             if not self._joined:
                 self._joined = True
-                # At the first child and not before: a connection without children needs no watchdog.
+                # Started with the first child, because a connection without children needs no watchdog.
                 self._watchdog.join()
             child = stdio_transport(
                 config.command,
@@ -295,14 +296,14 @@ class Dialer:
                 encoding=config.encoding,
                 errors=config.encoding_errors,
             )
-            # Its write stream says in the record what was written.
+            # Its write stream records what was written.
             server = watched(child, watch, final=False)
         else:
             http = self._evidence_client(sse=sse or config.kind == "sse")
             if sse or config.kind == "sse":
                 server = watched(http_sse(config.endpoint, http, watch, self._limits), watch, final=False)
             else:
-                # Not by default: a server may have nothing to say for hours.
+                # Not set by default, because a server may be silent for hours.
                 silence = SILENCE if self._policy.keepalive not in (None, "auto") else None
                 streams = streamable_http(config.endpoint, http, watch, self._limits, silence)
                 server = watched(streams, watch, final=False, shared=False)
@@ -313,7 +314,7 @@ class Dialer:
         """Sends the requests of all sessions."""
         assert self.config.url is not None
         if self._tls is not None:
-            # Certificates that were replaced since the last session are read again.
+            # Certificates that were replaced since the last session are reread.
             try:
                 self._tls()
             except ValueError as error:
@@ -333,7 +334,7 @@ class Dialer:
             transport=self._http_transport(),
             headers=self.config.request_headers,
             auth=self.auth,
-            # Reading has no limit of its own: a call has its deadline, and an event stream may be silent
-            # for hours. (With the SDK's 300 s it gives such a stream up after the second silence.)
+            # Reading has no time limit: a call has its deadline, and an event stream may be silent for hours. (With the
+            # SDK's 300 s the stream would be abandoned after the second silent period.)
             timeout=httpx2.Timeout(self._policy.connect_timeout, read=None),
         )

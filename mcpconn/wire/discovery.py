@@ -1,4 +1,4 @@
-"""`server/discover` in one opening of a session: whether it was asked, and what came of it, soon or late."""
+"""`server/discover` in one opening of a session: whether it was sent, and its result, in time or late."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
 from mcpconn.wire.messages import same_id
 
 MUTE_AFTER_OUTPUT = 3.0
-"""Seconds that a child which has written something, and so is running, has for its answer to `server/discover`."""
+"""Seconds for the answer to `server/discover` of a child that has written something and is therefore running."""
 MUTE = 10.0
-"""The same for a child that has written nothing, and may be loading: the SDK's own limit for `server/discover`."""
+"""The same for a child that has written nothing and may still be loading: the SDK's own limit for `server/discover`."""
 
 
 class Discovery:
     """The question for a server's era.
 
-    An answer that comes late still counts. The SDK has sent `initialize` by then, which a modern server refuses. The
-    SDK asks once more if the refusal names a version that it knows (-32022), so the refusal is made to do that.
+    An answer that comes late still counts. By then the SDK has sent `initialize`, which a modern server refuses. The
+    SDK asks once more if the refusal names a known version (-32022), so the refusal is rewritten to do that.
     """
 
     def __init__(self, allowed: float) -> None:
@@ -38,27 +38,27 @@ class Discovery:
         """
         self.allowed = allowed
         self.asked = anyio.Event()
-        """`server/discover` was handed to the transport."""
+        """`server/discover` was passed to the transport."""
         self.settled = anyio.Event()
-        """It was answered, or is waited for no longer."""
+        """It was answered, or the wait for it has ended."""
         self.initializing = anyio.Event()
-        """`initialize` was handed to the transport."""
+        """`initialize` was passed to the transport."""
         self.shaken = anyio.Event()
         """The handshake is done."""
         self.answered = False
-        """By the server: with a result or a JSON-RPC error."""
+        """Answered by the server with a result or a JSON-RPC error."""
         self.mute = False
         """It was not answered in time."""
         self.modern: Sequence[str] = ()
-        """The modern versions that an answer named which came too late."""
+        """The modern versions in an answer that came too late."""
         self.cut = False
-        """The child read the question, and ended, or said nothing to `initialize` either."""
+        """The child read the request and exited, or did not answer `initialize` either."""
         self._id: RequestId | None = None
         self._initialize_id: RequestId | None = None
 
     @property
     def patience(self) -> float:
-        """Seconds for the answer. The other half of a short dial is left for `initialize`."""
+        """Seconds for the answer. In a short dial, half of the time is reserved for `initialize`."""
         return min(MUTE, self.allowed / 2)
 
     @property
@@ -67,9 +67,9 @@ class Discovery:
         return min(MUTE_AFTER_OUTPUT, self.allowed / 4)
 
     def sent(self, message: JSONRPCMessage) -> None:
-        """A message is handed to the transport."""
+        """Record a message that is passed to the transport."""
         if isinstance(message, JSONRPCRequest) and message.method == "server/discover":
-            # A dial may ask twice; the latest question counts.
+            # A dial may send it twice; the latest request counts.
             self._id, self.mute = message.id, False
             self.asked.set()
         elif isinstance(message, JSONRPCRequest) and message.method == "initialize":
@@ -77,29 +77,29 @@ class Discovery:
             self.initializing.set()
 
     def heard(self, message: JSONRPCMessage) -> JSONRPCMessage:
-        """A message came from the server. Returns what the session should see of it."""
+        """Handle a message from the server. Returns the message for the session."""
         if isinstance(message, (JSONRPCResponse, JSONRPCError)):
             if self._id is not None and same_id(message.id, self._id):
-                # Late or not: an answer decides the era, so the next dial need not ask.
+                # Any answer, even a late one, determines the era, so the next dial need not ask.
                 self.answered = True
                 self.settled.set()
-                # The SDK has gone on to `initialize` by now. The versions are kept for the refusal of that.
+                # By now the SDK has sent `initialize`. The versions are kept for its refusal.
                 if self.mute and isinstance(message, JSONRPCResponse):
                     self.modern = _modern(message.result.get("supportedVersions"))
             elif self.modern and isinstance(message, JSONRPCError) and same_id(message.id, self._initialize_id or ""):
-                # In the form in which the SDK learns that a server is modern, so that it opens the session in that era.
+                # In the form that tells the SDK that the server is modern, so that it opens the session in that era.
                 data = {"supported": list(self.modern), "requested": LATEST_MODERN_VERSION}
                 error = ErrorData(code=UNSUPPORTED_PROTOCOL_VERSION, message=message.error.message, data=data)
                 return JSONRPCError(jsonrpc="2.0", id=message.id, error=error)
         return message
 
     async def overdue(self, spoke: anyio.Event | None = None) -> RequestId | None:
-        """Wait for the answer. Returns the id of the request once that is too late; None if it was answered.
+        """Wait for the answer. Returns the id of the request if the time is over; None if it was answered.
 
         Args:
-            spoke: Set when the server has said anything at all, and so is running.
+            spoke: Set when the server has written anything, and so is running.
         """
-        # A dial of a known era never asks, and then this waits until `finish`.
+        # A dial with a known era never sends the request; then this waits until `finish`.
         await self.asked.wait()
         with anyio.move_on_after(self.patience) as scope:
             async with anyio.create_task_group() as group:
@@ -107,7 +107,7 @@ class Discovery:
                     group.start_soon(self._shorten, spoke, scope)
                 await self.settled.wait()
                 group.cancel_scope.cancel()
-        # Asked of the event and not of the scope: the answer may have come in the moment of the deadline.
+        # The event is checked, not the scope, because the answer may have come at the moment of the deadline.
         if self.settled.is_set():
             return None
         self.give_up()
@@ -118,12 +118,12 @@ class Discovery:
         scope.deadline = min(scope.deadline, anyio.current_time() + self.patience_after_output)
 
     def give_up(self) -> None:
-        """Wait for its answer no longer."""
+        """Stop waiting for its answer."""
         self.mute = True
         self.settled.set()
 
     def finish(self) -> None:
-        """The handshake is done: nobody need wait for anything any more."""
+        """The handshake is done: end all waits."""
         for event in (self.asked, self.settled, self.initializing, self.shaken):
             event.set()
 

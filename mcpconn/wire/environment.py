@@ -1,4 +1,5 @@
-"""What the environment says about HTTP: proxies and certificates. A bad setting is named, not blamed on a server."""
+"""The environment's settings for HTTP: proxies and certificates. An error names the wrong setting instead of blaming a
+server."""
 
 from __future__ import annotations
 
@@ -21,16 +22,16 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 @dataclass(frozen=True)
 class ProxySetting:
-    """A proxy, and where it was found."""
+    """A proxy, and the source of the setting."""
 
     url: str
     """Its URL, userinfo included."""
     variable: str
-    """The environment variable that names it, or what stands for one."""
+    """The environment variable that names it, or the equivalent setting."""
 
     @property
     def secrets(self) -> set[str]:
-        """What of it must be shown nowhere."""
+        """The secrets in it."""
         return secrets_of_url(self.url)
 
     def __str__(self) -> str:
@@ -50,13 +51,13 @@ class Environment:
         """The proxy for requests to `url`: httpx2's rules for the variables, and for what NO_PROXY excepts.
 
         Raises:
-            ConfigError: the setting is no proxy that can be used.
+            ConfigError: the setting is not a usable proxy.
         """
         found = self._proxies.find(url)
         if found is None:
             return None
         scheme, proxy = found
-        # Spaces around it are nobody's intention.
+        # Surrounding spaces are never intended.
         setting = ProxySetting(proxy.strip(), _variable(f"{scheme}_proxy"))
         _check(setting)
         return setting
@@ -72,7 +73,7 @@ class Environment:
             and (path := os.environ.get(CERTIFICATES[1]))
             and not os.path.isdir(path)
         ):
-            # OpenSSL does not mind: it would find that no certificate is trusted.
+            # OpenSSL accepts this, and then trusts no certificate.
             raise ConfigError(
                 f"{CERTIFICATES[1]}={path}: there is no such directory; correct the variable, or remove it",
                 key=CERTIFICATES[1],
@@ -94,7 +95,7 @@ class Environment:
 def _check(setting: ProxySetting) -> None:
     fault: str | None = None
     try:
-        # httpx2 does not look at the host and the port before it connects.
+        # httpx2 does not check the host and the port before it connects.
         _ = urlsplit(setting.url).port
         proxy = httpx2.Proxy(setting.url)
         if not proxy.url.host:
@@ -118,5 +119,5 @@ def _shown(url: str) -> str:
 
 
 def _variable(name: str) -> str:
-    """The name of the variable as it is set: those of proxies may be written in either case."""
+    """The name of the variable as it is set, because names of proxy variables may be in upper or lower case."""
     return next((each for each in (name, name.upper()) if os.environ.get(each)), "the system's proxy settings")

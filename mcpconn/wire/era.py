@@ -1,6 +1,6 @@
-"""Which era a server is of: how one dial finds out, and what a manager remembers of it.
+"""The era of a server: how a dial determines it, and what a manager remembers.
 
-A dial asks `server/discover`. The SDK takes every JSON-RPC error for the answer of a legacy server and sends
+A dial sends `server/discover`. The SDK interprets every JSON-RPC error as the answer of a legacy server and sends
 `initialize` on the same session. That leaves servers which do not answer at all:
 
     it ends, or cuts the connection        open once more, as legacy, at once
@@ -9,17 +9,17 @@ A dial asks `server/discover`. The SDK takes every JSON-RPC error for the answer
                                            replaced by one that is dialled as legacy
     refused, unauthorized, told to wait    says nothing about the era: the dial fails
 
-An opening as legacy after a cut is a guess. It is remembered once it has worked twice; an answer is remembered at
-once. Whatever is remembered is dropped when a dial with it fails, and in doubt the next dial asks again: a modern
-server that is dialled in the middle of a restart must not be taken for an old one for ever.
+An opening as legacy after a cut is a guess. It is remembered after it has worked twice; an answer is remembered at
+once. Remembered information is dropped when a dial with it fails, and in case of doubt the next dial asks again,
+because a modern server that was dialled during a restart must not permanently count as an old one.
 
 A dial that prefers the legacy era (`prefer-legacy`) begins with `initialize`, and a server that refuses it is asked as
 above, in the same dial. If it is a modern one, later dials ask it so from the beginning.
 
 The transport of 2024-11-05 (HTTP+SSE) is found as the specification says (2025-11-25, transports, backwards
 compatibility): the POST of `initialize` is answered with 400, 404 or 405, and a GET opens an event stream that
-begins with an `endpoint`. It is tried only if nothing is known of the server, no session id was sent, and nobody
-has said which transport it is; if it is none, the dial fails of what the POST was answered with.
+begins with an `endpoint`. It is tried only if nothing is known about the server, no session id was sent, and the
+transport is not configured. If the server does not support it, the dial fails with the answer to the POST.
 """
 
 from __future__ import annotations
@@ -36,29 +36,30 @@ from mcpconn.wire.discovery import Discovery
 from mcpconn.wire.messages import Unreadable
 
 CUTS = 2
-"""Times that a legacy opening must have worked after a cut before the era is remembered."""
+"""Number of successful legacy openings after a cut before the era is remembered."""
 NO_POST = (400, 404, 405)
 """HTTP statuses of `initialize` after which a server may be one of 2024-11-05."""
 NOT_NOW = (502, 503, 504)
-"""HTTP statuses of a gateway whose server dropped the request, or is away."""
+"""HTTP statuses of a gateway whose server dropped the request or is unreachable."""
 
 
 class EraUnknown(Exception):
-    """`server/discover` failed over HTTP in a way that says nothing about the server's era. The opening must fail.
+    """`server/discover` failed over HTTP in a way that is no evidence of the server's era. The opening must fail.
 
-    Without this the SDK's negotiation takes any error for "an old server", and an outage at the wrong
-    moment would make a modern server a legacy one.
+    Otherwise the SDK's negotiation interprets any error as "an old server", and an outage at the wrong moment would
+    make a modern server a legacy one.
     """
 
 
 class NoEndpoint(Exception):
-    """The event stream did not begin with a usable `endpoint`: it is no HTTP+SSE server's."""
+    """The event stream did not begin with a usable `endpoint`, so it is not that of an HTTP+SSE server."""
 
 
 def tells_era(attempt: Attempt) -> bool:
-    """Whether a failed `server/discover` says that the server is a legacy one: it answered, and not "not now".
+    """Whether a failed `server/discover` means that the server is a legacy one: it answered, and the answer is not
+    temporary.
 
-    500 and 501 are what some old servers make of a method that they do not know.
+    Some old servers answer an unknown method with 500 or 501.
     """
     status = attempt.http_status or 0
     verdict = status in (500, 501) or (status < 500 and status not in (401, 403, 408, 429))
@@ -73,23 +74,23 @@ def is_refusal(evidence: Evidence) -> bool:
 
 @dataclass
 class Known:
-    """What a manager knows of one server, whatever connection dials it."""
+    """What a manager knows about one server, independent of the connection."""
 
     era: Era | None = None
     cuts: int = 0
-    """Times in a row that it was cut at `server/discover` and then shook hands as legacy."""
+    """Consecutive times that it was cut at `server/discover` and then completed a legacy handshake."""
     started: bool = False
-    """A child has shaken hands: what it needs is on this machine."""
+    """Whether a child has completed a handshake, so that everything it needs is on this machine."""
     sse: bool = False
-    """It speaks the transport of 2024-11-05, though nobody said so."""
+    """Whether it uses the transport of 2024-11-05, although that is not configured."""
     modern_only: bool = False
-    """It refused `initialize`, and is a modern server."""
+    """Whether it refused `initialize` and is a modern server."""
     waited: float = 0.0
-    """Seconds that starts have taken which came to nothing, until one did not."""
+    """Total seconds of failed starts before the first successful one."""
 
 
 class Eras:
-    """What the connections of one manager know of their servers' eras."""
+    """What the connections of one manager know about their servers' eras."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Known] = {}
@@ -97,7 +98,7 @@ class Eras:
     def of(self, config: ServerConfig) -> Known:
         """By command line and directory, or by URL."""
         key = config.url if config.url is not None else (config.command, tuple(config.args), config.cwd)
-        # Servers in this process have no name to be known by.
+        # Servers in this process have no key.
         return Known() if config.kind in ("memory", "transport") else self._known.setdefault(key, Known())
 
 
@@ -106,15 +107,15 @@ def _no_stream(error: BaseException) -> bool:
 
 
 class Negotiation:
-    """One dial: one opening, or two where the first was cut at `server/discover`."""
+    """One dial: one opening, or two if the first was cut at `server/discover`."""
 
     def __init__(self, known: Known, mode: str, allowed: float, *, open_transport: bool = False) -> None:
         """
         Args:
-            known: What is known of the server.
-            mode: The configured one.
-            allowed: Seconds that the dial may take.
-            open_transport: It has a URL, and nobody has said which transport it speaks.
+            known: What is known about the server.
+            mode: The configured mode.
+            allowed: Seconds for the dial.
+            open_transport: Whether it has a URL and the transport is not configured.
         """
         self._known = known
         self._prefers_legacy = mode == PREFER_LEGACY and not known.modern_only
@@ -124,25 +125,25 @@ class Negotiation:
         self.sse = open_transport and known.sse
         """The next opening is over the transport of 2024-11-05."""
         self._refused: Evidence | None = None
-        """What the POST was answered with, before that was tried."""
+        """The answer to the POST, before that was tried."""
         self._remembered = mode == "auto" and known.era == "legacy"
-        """The next opening relies on what is remembered."""
+        """Whether the next opening relies on remembered information."""
         self.mode = "legacy" if self._remembered or self.sse or self._prefers_legacy else mode
         """The SDK's connect mode of the next opening."""
         self.discovery = Discovery(allowed)
         self._second = False
-        """A second opening is under way: there is no third."""
+        """Whether the second opening is in progress; there is no third."""
         self._guessed: Evidence | None = None
-        """Why the first opening failed, in the second."""
+        """During the second opening: why the first failed."""
 
     def opened(self, era: Era) -> None:
         """The handshake is done."""
         known = self._known
-        # The next start of this command gets the usual time: what it needs has been fetched.
+        # The next start of this command gets the usual time, because everything it needs has been downloaded.
         known.started, known.waited, known.sse = True, 0.0, self.sse
         if self._prefers_legacy and era == "modern":
             known.modern_only = True
-        # One that is modern as well, and was late to say so, may be asked again the next time.
+        # A server that also supports the modern era, but answered late, may be asked again next time.
         if self.discovery.answered and not (self.discovery.modern and era == "legacy"):
             known.era, known.cuts = era, 0
         elif self._guessed is not None:
@@ -151,15 +152,15 @@ class Negotiation:
                 known.era = "legacy"
 
     def again(self, error: BaseException, evidence: Evidence) -> bool:
-        """Whether a failed opening is followed by another, at once: one as legacy, or one that asks again."""
-        # Read before it is dropped: whether this was a guess decides what may follow.
+        """Whether to make a second opening at once: as legacy, or with another `server/discover`."""
+        # Read before it is dropped, because the next step depends on whether this was a guess.
         known, unknown = self._known, self._known.era is None
         if self._older(evidence):
             self._refused, self.sse, self._second = evidence, True, True
             self.mode, self.discovery = "legacy", Discovery(self.discovery.allowed)
             return True
         if self.sse and not self._second and (400 <= (evidence.http_status or 0) < 500 or _no_stream(error)):
-            # It may have been replaced by a server that speaks the present transport.
+            # It may have been replaced by a server with the current transport.
             self.sse, self._second = False, True
             self.mode, self.discovery = self._mode, Discovery(self.discovery.allowed)
             return True
@@ -168,7 +169,7 @@ class Negotiation:
         if following is None:
             known.cuts = 0
             return False
-        # There is no third opening: the dial has one timeout for both.
+        # There is no third opening, because the dial has one timeout for both.
         self._second = True
         self.mode, self.discovery = following, Discovery(self.discovery.allowed)
         return True
@@ -176,7 +177,7 @@ class Negotiation:
     def _following(self, error: BaseException, evidence: Evidence, *, unknown: bool) -> str | None:
         """The mode of the second opening."""
         if is_refusal(evidence) and (self._remembered or self._prefers_legacy or self.discovery.mute):
-            # It may have been replaced by a modern server, be one, or be one that was slow to start.
+            # The server may have been replaced by a modern one, or be a modern one that was slow to start.
             return "auto"
         if self.mode == "auto" and unknown and self._cut(error, evidence):
             self._guessed = evidence
@@ -184,20 +185,20 @@ class Negotiation:
         return None
 
     def evidence(self, evidence: Evidence) -> Evidence:
-        """What the dial failed of, where the last opening failed of `evidence`.
+        """The failure of the dial, if the last opening failed with `evidence`.
 
-        A guess that is refused was a wrong one. It says nothing about the server, which may be a modern one
-        that was away for a moment: then what counts is how it was away.
+        If a guess is refused, it was wrong. That is no evidence about the server, which may be a modern one that was
+        briefly unreachable: then the first failure counts.
         """
         if self._refused is not None:
             return self._refused
         return self._guessed if self._guessed is not None and is_refusal(evidence) else evidence
 
     def _older(self, evidence: Evidence) -> bool:
-        """Whether the server may be one of 2024-11-05."""
+        """Whether the server may use the transport of 2024-11-05."""
         known = self._known
         asked = self._open_transport and not self.sse and self._mode in ("auto", "legacy")
-        # One that answers with a JSON-RPC error speaks the present transport, and refuses the older era.
+        # A server that answers with a JSON-RPC error uses the current transport and refuses the older era.
         modern = self._prefers_legacy and is_refusal(evidence)
         unknown = known.sse or not (known.started or modern)
         refused = evidence.http_status in NO_POST and not evidence.session_sent

@@ -14,26 +14,26 @@ class Event:
     data: bytes
     type: str
     id: bytes | None
-    """The stream's last event id, where the event or an earlier one has named one."""
+    """The stream's last event id, if this event or an earlier one has set one."""
     retry: int | None
-    """Milliseconds that the server wants to be left alone after the stream has ended."""
+    """Milliseconds that the server asks the client to wait after the end of the stream."""
     error: Unreadable | None = None
     """It was too large and was skipped."""
 
 
 class EventReader:
-    """Puts events together from chunks. Feeding is proportional to what is fed, however it is cut."""
+    """Assembles events from chunks. The cost is proportional to the data, regardless of how it is split."""
 
     def __init__(self, limit: int, *, skip: bool = False) -> None:
         """
         Args:
             limit: Bytes of one event, or of one line.
-            skip: Skip an event that is above the limit, so that the stream can go on. Else it is refused.
+            skip: Skip an event above the limit, so that the stream can continue. Otherwise it is refused.
         """
         self._limit = limit
         self._skip = skip
         self._rest: list[bytes] = []
-        """The beginning of a line whose end has not come yet, in pieces."""
+        """The beginning of an incomplete line, in pieces."""
         self._rest_size = 0
         self._after_cr = False
         self._begun = False
@@ -47,10 +47,10 @@ class EventReader:
         self._size = 0
         self._pending = False
         self._skipped: Unreadable | None = None
-        """The event is being skipped, and this is the error for it."""
+        """The error for the event that is being skipped."""
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that are complete with `chunk`. One that is skipped is reported when it is over.
+        """The events that `chunk` completes. A skipped event is reported at its end.
 
         Raises:
             MessageTooLarge: an event is above the limit.
@@ -90,7 +90,7 @@ class EventReader:
             name, _, value = rest.partition(b":")
             begun = [*self._data, value.removeprefix(b" ")] if name == b"data" else self._data
             self._skipped = unreadable(text, b"\n".join(begun)[:ENDS], MessageTooLarge)
-        # What is left of the line is not its beginning, which says what field it is; its end is of use all the same.
+        # The rest of the line lacks the field name at its beginning, but its end is still useful.
         self._rest = [b"data:" + rest[-ENDS:]] if rest else []
         self._rest_size = sum(map(len, self._rest))
         self._data, self._size = [self._data[-1][-ENDS:]] if self._data else [], 0
@@ -120,7 +120,8 @@ class EventReader:
             return None
         data, error = b"\n".join(self._data), self._skipped
         if error is not None and error.answers is None and not error.asks:
-            # The end may say which request it answers. It is no beginning, whatever it looks like.
+            # The end may contain the id of the request that it answers. It is not the beginning of a line, even if it
+            # looks like one.
             error = unreadable(str(error), b"..." + data, MessageTooLarge)
         name = self._type.decode("utf-8", "replace") or "message"
         event = Event(b"" if error else data, name, self._id, self._retry, error)
@@ -129,4 +130,4 @@ class EventReader:
 
 
 RETRY_LIMIT = 3_600_000
-"""Milliseconds of `retry` that are believed: an hour. No call has a deadline beyond it."""
+"""Maximum `retry` in milliseconds that is accepted: one hour. No call has a longer deadline."""

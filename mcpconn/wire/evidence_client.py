@@ -1,9 +1,9 @@
-"""The HTTP client that writes down what every request meets.
+"""The HTTP client that records the result of every request.
 
-The SDK's transport reduces most refusals to "Server returned an error response". The client stands above the auth
-flow and below the transports (`streamable`, `sse`): it notes status, headers, words and exceptions in the record
-of the call (`core.attempt`). Its other end, the `Recorder`, stands below the auth flow, where messages become bytes.
-`read_limited`, `discard` and `close` are for whoever has a response in hand.
+The SDK's transport reduces most refusals to "Server returned an error response". The client works above the auth flow
+and below the transports (`streamable`, `sse`): it stores status, headers, texts and exceptions in the record of the
+call (`core.attempt`). Its other part, the `Recorder`, works below the auth flow, where messages become bytes.
+`read_limited`, `discard` and `close` handle a response.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mcpconn.wire.redirects import next_hop, target
 from mcpconn.wire.responses import SESSION_HEADER, note_refusal, note_response
 
 ERROR_BODY_LIMIT = 1024 * 1024
-"""Bytes read of a refusal. What is longer is no JSON-RPC error that anybody should read."""
+"""Maximum bytes read of a refusal. Longer bodies are not relevant JSON-RPC errors."""
 DRAIN = 1.0
-"""Seconds a response may take to end once everything of interest was read."""
+"""Seconds that a response may take to end after the relevant part was read."""
 
 
 class Refused(Exception):
-    """A response that holds no answer: its status says so. What it said is in the record of the request."""
+    """A response whose status means that it contains no answer. Its contents are in the record of the request."""
 
     def __init__(self, status: int, error: ErrorData | None = None) -> None:
         super().__init__(f"HTTP {status}")
@@ -47,9 +47,9 @@ class EvidenceClient(httpx2.AsyncClient):
     def __init__(self, *, redact: Redactor, transport: httpx2.AsyncBaseTransport, sse: bool = False, **options: Any):
         """
         Args:
-            redact: Hides secrets in what a server says.
+            redact: Replaces secrets in a server's texts.
             transport: Sends the requests. It is not closed with the client.
-            sse: Every request is part of a session, whatever its headers say.
+            sse: Every request is part of a session, regardless of its headers.
             options: As for `httpx2.AsyncClient`.
         """
         # Below the auth flow: each HTTP request is recorded, those that a flow adds included.
@@ -60,16 +60,16 @@ class EvidenceClient(httpx2.AsyncClient):
     async def send_message(
         self, url: httpx2.URL, headers: dict[str, str], body: bytes, attempt: Attempt
     ) -> httpx2.Response:
-        """Send a message; the head of the response to it, with status 200 or another below 300.
+        """Send a message; returns the head of its response, with a status from 200 to 299.
 
         Raises:
             Refused: it was refused, or redirected elsewhere.
-            Exception: whatever the HTTP client or the auth flow raised.
+            Exception: any exception of the HTTP client or the auth flow.
         """
         return await self.send_recorded(self.build_request("POST", url, headers=headers, content=body), attempt)
 
     async def send_recorded(self, request: httpx2.Request, attempt: Attempt) -> httpx2.Response:
-        """Send a request, and write down in `attempt` what comes of it. Returns and raises as `send_message`."""
+        """Send a request, and record the result in `attempt`. Returns and raises like `send_message`."""
         # Over SSE the session is in the URL, so every request carries it.
         session_sent = self._sse or SESSION_HEADER in request.headers
         attempt.start_request(session_sent=session_sent, written=False)
@@ -77,15 +77,15 @@ class EvidenceClient(httpx2.AsyncClient):
             response = await self._send(request, attempt)
         except Exception as error:
             if attempt.http_status is not None:
-                # The message was answered. What failed is a request of the auth flow, which carries no message.
+                # The message was answered. The failed request belongs to the auth flow and carries no message.
                 attempt.start_request(session_sent=session_sent, written=False)
             attempt.exception = error
             raise
         session_id = response.headers.get(SESSION_HEADER, "")
         if session_id and is_secret_value("", session_id):
-            # Whoever has it can speak in this session. A plain word or number is hidden from no text.
+            # The session id gives access to the session, so it is secret. A plain word or number is not redacted.
             self.redact.learn(session_id)
-        # The head first: if the body is cut off, status and headers are evidence all the same.
+        # The head is recorded first, because status and headers are evidence even if the body is cut off.
         note_response(attempt, response, self.redact)
         if response.status_code >= 400:
             try:
@@ -102,23 +102,23 @@ class EvidenceClient(httpx2.AsyncClient):
         return response
 
     async def _send(self, request: httpx2.Request, attempt: Attempt) -> httpx2.Response:
-        """Send a request, and once more if a redirect says that it belongs to another URL."""
+        """Send a request, and once more if a redirect leads to another URL."""
         response = await self.send(carrying(request, attempt), stream=True, follow_redirects=False)
         following = next_hop(response)
         if following is None:
             return response
-        # Read to its end, so that the socket can be used again. How that ends changes nothing.
+        # Read to its end, so that the socket can be reused. The result does not matter.
         await discard(response)
         return await self.send(following, stream=True, follow_redirects=False)
 
     async def send_quietly(self, request: httpx2.Request) -> Evidence | None:
-        """Send a request whose answer holds nothing; what went wrong is returned. Nothing is raised."""
+        """Send a request whose answer has no content. Errors are returned, not raised."""
         attempt = Attempt("idle")
         try:
             await discard(await self.send_recorded(request, attempt))
         except Refused:
             return attempt.evidence()
-        except Exception as error:  # returned as evidence: a failed notification is no caller's failure
+        except Exception as error:  # returned as evidence, because a failed notification is not a failure of a call
             attempt.exception = error
             return attempt.evidence()
         return None
@@ -128,8 +128,8 @@ class Recorder(httpx2.AsyncBaseTransport):
     """Opens the record of each HTTP request that carries a message, below redirects and auth.
 
     One message can take several HTTP requests: an auth flow sends it again after a 401, a redirect sends it to another
-    URL. Above the HTTP client only the last of them is seen. A failure is about one request, and what an earlier one
-    may have done is not undone by it. Requests that an auth flow makes for itself carry no message and have no record.
+    URL. Above the HTTP client only the last of them is seen. A failure concerns one request, and does not undo what an
+    earlier one may have done. Requests that an auth flow makes for itself carry no message and have no record.
 
     It is a transport lent to the HTTP client of one session: sessions come and go, sockets stay.
     """
@@ -138,7 +138,7 @@ class Recorder(httpx2.AsyncBaseTransport):
         """
         Args:
             inner: Sends the requests. It is not closed with the client.
-            in_session: Every request is part of a session, whatever its headers say, as with the SSE transport.
+            in_session: Every request is part of a session, regardless of its headers, as with the SSE transport.
         """
         self._inner = inner
         self._in_session = in_session
@@ -156,21 +156,21 @@ class Recorder(httpx2.AsyncBaseTransport):
         )
 
         async def trace(name: str, info: dict[str, Any]) -> None:
-            # A tunnel through a proxy begins with a CONNECT of its own, which carries no message.
+            # A tunnel through a proxy begins with a separate CONNECT request, which carries no message.
             if name == HEADERS_STARTED and info["request"].method not in ("CONNECT", b"CONNECT"):
                 attempt.written = True
 
-        # A dict of its own: a redirect's request gets a copy of this one's extensions.
+        # A separate dict, because a redirect's request gets a copy of this one's extensions.
         request.extensions = {**request.extensions, "trace": trace, UNSAFE_KEY: attempt.unsafe}
         try:
             response = await self._inner.handle_async_request(request)
         except Exception as error:
-            # The transport does not report. The type of its error is all that is known.
+            # The transport does not report writes, so only the type of its error is known.
             if attempt.written is None:
                 attempt.written = not isinstance(error, NOT_WRITTEN)
             raise
         attempt.written = True
-        # Noted here as well, because the auth flow may consume this response and show another one above.
+        # Recorded here as well, because the auth flow may consume this response and pass on another one.
         attempt.http_status = response.status_code
         return response
 
@@ -215,15 +215,15 @@ async def read_limited(response: httpx2.Response, limit: int, *, cut: bool = Fal
 
 
 async def close(response: httpx2.Response) -> None:
-    """Give up `response`. How that ends is of no interest to anybody."""
+    """Close `response`. Errors are ignored."""
     try:
         await response.aclose()
-    except Exception:  # the socket is gone either way
+    except Exception:  # the socket is closed in any case
         return
 
 
 async def discard(response: httpx2.Response) -> None:
-    """Read `response` to its end, so that its socket can be used again, unless that takes long."""
+    """Read `response` to its end, so that its socket can be reused, unless that takes too long."""
     with anyio.move_on_after(DRAIN), suppress(httpx2.HTTPError):
         await read_limited(response, ERROR_BODY_LIMIT, cut=True)
     await close(response)

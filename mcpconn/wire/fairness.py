@@ -1,7 +1,8 @@
-"""How much of a response is worked on before other tasks have their turn, and what is refused as too costly.
+"""Limits how much of a response is processed before other tasks run, and refuses responses that are too costly.
 
-A body in chunks of one byte is an event of the parser for each byte, some 20 µs. Read in one go, 64 KiB of them hold up
-the loop, with all its deadlines and neighbours, for a quarter of a second; a large answer for minutes.
+A body in chunks of one byte is an event of the parser for each byte, some 20 µs. Read without a pause, 64 KiB of them
+block the loop, including all deadlines and other connections, for a quarter of a second, and a large answer blocks it
+for minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import httpx2
 STEPS = 32
 """Events (or reads) between two yields to the loop: less than a millisecond of work."""
 TINY = 16
-"""Bytes of a chunk below which it is mostly framing. Go's net/http counts alike: 16 bytes of overhead are fair."""
+"""Bytes below which a chunk is mostly framing. Go's net/http counts in the same way: 16 bytes of overhead are
+acceptable."""
 TINY_LIMIT = 10_000
 """Tiny chunks of one response that are read at once: a quarter of a second of work."""
 TINY_PER_SECOND = 100.0
@@ -22,7 +24,7 @@ TINY_PER_SECOND = 100.0
 
 
 class Turns:
-    """Counts the steps after which a reader yields to the loop. Waiting for the network is a yield, too."""
+    """Counts the steps after which a reader yields to the loop. Waiting for the network is also a yield."""
 
     __slots__ = ("_left",)
 
@@ -34,7 +36,7 @@ class Turns:
         self._left = STEPS
 
     def over(self) -> bool:
-        """One event was handled, or one read made, without waiting. Whether other tasks have their turn now.
+        """Count one event or read without waiting. Returns whether other tasks should run now.
 
         The reader then awaits a checkpoint, where the deadline of its call is seen as well.
         """
@@ -70,7 +72,7 @@ class TinyChunks:
             return
         self._tiny += 1
         if self._tiny > TINY_LIMIT:
-            # A bucket that leaks; how much has leaked is looked at only when it is full.
+            # A leaky bucket; the leaked amount is computed only when it is full.
             now = self._now()
             self._tiny -= min((now - self._since) * TINY_PER_SECOND, TINY_LIMIT)
             self._since = now

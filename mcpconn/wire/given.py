@@ -1,4 +1,4 @@
-"""Transports of the user's: an object that is opened once, or a function that makes one for each session."""
+"""The user's transports: an object that is opened once, or a function that creates one for each session."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class GivenTransport:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self.spent = False
-        """It has been opened, and there is no function that would make another."""
+        """Whether it has been opened and there is no function to create another."""
 
     def take(self) -> AbstractAsyncContextManager[Any]:
-        """A transport to be opened.
+        """A transport to open.
 
         Raises:
-            ConfigError: there is none left, or the function has made something else.
+            ConfigError: there is none left, or the function has returned something else.
         """
         given = self._config.server
         if not is_transport(given):
@@ -30,8 +30,8 @@ class GivenTransport:
                 raise self._config.error(f"the function made a {type(made).__name__}, which is no transport", "server")
             return made  # type: ignore[no-any-return]
         if self.spent:
-            # contextlib's context managers can be entered once. Others do not say whether they can be entered again,
-            # and half of a transport is worse than none.
+            # contextlib's context managers can be entered only once. Others do not document whether they can be entered
+            # again, and a partial transport is worse than none.
             raise self._config.error(
                 "the transport has been opened, and its session is over. To connect again, give a function that "
                 "returns a new transport, such as lambda: streamable_http_client(url)",

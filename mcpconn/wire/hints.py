@@ -1,4 +1,5 @@
-"""What the headers of a refusal say to people: why credentials were refused, what a proxy wants, what is allowed."""
+"""Readable information from the headers of a refusal: why credentials were refused, what a proxy requires, what is
+allowed."""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ _PARAMETER = re.compile(
 
 
 def hint(response: httpx2.Response, redact: Redactor) -> str | None:
-    """What the headers of `response` add to its status. None where they add nothing.
+    """The information that the headers of `response` add to its status. None if they add nothing.
 
     Args:
         response: Of status 400 or more.
-        redact: Hides secrets, before anything is cut.
+        redact: Replaces secrets, before anything is truncated.
     """
     status = response.status_code
     parts: list[str] = []
@@ -53,8 +54,8 @@ def _sentences(said: dict[str, str], value: str) -> Iterator[str]:
     if said.get("scope"):
         yield f"scope {said['scope']}"
     if not said.get("error") and not description and (scheme := _SCHEME.match(value)):
-        # Otherwise the scheme says at least what kind of credentials is wanted.
-        # Not its realm, which can be an internal name.
+        # Otherwise the scheme at least tells the kind of credentials that is required. The realm is not shown, because
+        # it can be an internal name.
         yield f"it wants {scheme[1]} credentials"
 
 

@@ -1,8 +1,8 @@
-"""httpx2's own transport, made to keep the promises that our engine makes, as far as a library lets one.
+"""httpx2's own transport, extended to give the guarantees of mcpconn's engine as far as possible.
 
-It is taken for servers behind a proxy, and where a configuration asks for it (`"engine": "httpx"`). Its sockets are
-ours (`wire.backend`) and it says when it writes (`trace`), but bytes that follow a response stay in its parser, where
-nobody can see them. So an unsafe call gets a socket of its own, from a second transport that keeps none.
+It is used for servers behind a proxy, and if the configuration selects it (`"engine": "httpx"`). It uses mcpconn's
+sockets (`wire.backend`) and reports when it writes (`trace`), but bytes that follow a response stay in its parser,
+where they cannot be detected. So an unsafe call gets its own socket, from a second transport that keeps none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mcpconn.wire.fairness import TinyChunks, Turns
 from mcpconn.wire.reasons import protocol_reason
 
 SWEEP = 1.0
-"""Seconds between two looks at the idle sockets of a pool that has some."""
+"""Seconds between two checks of the idle sockets of a pool."""
 
 
 class Library(httpx2.AsyncBaseTransport):
@@ -60,10 +60,9 @@ class Library(httpx2.AsyncBaseTransport):
         self._released = anyio.Event()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        # Before the library writes: it reports the write first and finds bad headers afterwards.
+        # Checked before the library writes, because it reports the write before it detects invalid headers.
         _check(request)
-        # An unsafe call gets a socket that nothing was ever sent on, since httpcore2 cannot say whether an idle one is
-        # clean.
+        # An unsafe call gets an unused socket, because httpcore2 cannot tell whether an idle one is clean.
         transport = self._fresh if request.extensions.get(UNSAFE_KEY) else self._keeping
         try:
             response = await transport.handle_async_request(request)
@@ -71,14 +70,14 @@ class Library(httpx2.AsyncBaseTransport):
             text, cause = protocol_reason(error)
             raise httpx2.RemoteProtocolError(text) from cause
         except httpx2.ConnectError as error:
-            # Its type says that it is for instance the certificate, which waiting does not change.
+            # Its type tells, for example, that the certificate is the cause, which waiting does not fix.
             raise httpx2.ConnectError(str(error)) from getattr(error.__cause__, "reason", None)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _Paced(response.stream, lambda: self._released.set())
         return response
 
     async def sweep(self) -> bool:
-        """Close idle sockets that are too old, or that the server has closed; whether there are others."""
+        """Close idle sockets that are too old or that the server has closed. Returns whether there are others."""
         pool = pool_of(self._keeping)
         some = False
         for connection in tuple(pool.connections) if pool is not None else ():
@@ -88,7 +87,7 @@ class Library(httpx2.AsyncBaseTransport):
             if connection.has_expired():
                 await connection.aclose()
             else:
-                # The sweeper goes on only while there is something to sweep.
+                # The sweeper continues only while there are idle sockets.
                 some = True
         return some
 
@@ -106,7 +105,7 @@ class Library(httpx2.AsyncBaseTransport):
 
 
 def _check(request: httpx2.Request) -> None:
-    """Refuse a header that cannot be sent before the library says that it begins to write.
+    """Refuse an invalid header before the library reports that it starts to write.
 
     Raises:
         httpx2.LocalProtocolError: There is one.
@@ -118,7 +117,7 @@ def _check(request: httpx2.Request) -> None:
 
 
 class _Paced(httpx2.AsyncByteStream):
-    """The body of a response. The library hands over chunk after chunk without ever yielding to the loop."""
+    """The body of a response. The library returns chunk after chunk without yielding to the loop."""
 
     def __init__(self, inner: httpx2.AsyncByteStream, closed: Callable[[], None]) -> None:
         self._inner = inner

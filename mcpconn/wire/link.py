@@ -20,32 +20,32 @@ from mcpconn.wire.probe import probe_methods, send_probe
 from mcpconn.wire.watch import Watch
 
 GOODBYE = 0.3
-"""Seconds for telling a server over HTTP that a session ends, where closing has left no more for it."""
+"""Seconds for notifying a server over HTTP of the end of a session, if closing leaves no more time."""
 
 
 class ClientLink:
-    """One open session: the SDK's client, and what the wire knows about it."""
+    """One open session: the SDK's client, and the wire layer's knowledge about it."""
 
     def __init__(self, client: Client, watch: Watch, *, ending: float = GOODBYE, local: bool = False) -> None:
         """
         Args:
             client: The SDK's client, entered.
-            watch: What the wire notices.
+            watch: The observations of the wire layer.
             ending: See the attribute.
-            local: The server is in this process.
+            local: Whether the server is in this process.
         """
         self.client = client
-        # Kept here, because the client raises when it is asked after its end, and ends while others look.
+        # Kept here because the client's properties raise after its end, and it may end at any time.
         self._session = client.session
         self._watch = watch
         self.ending = ending
-        """Seconds that its end has once its calls are over, beside what is left of the drain timeout."""
+        """Seconds for ending the session after its calls are over, in addition to the rest of the drain timeout."""
         version = client.protocol_version
         self.version: str = version
         self.server_info: Implementation | None = client.server_info
-        """What the server calls itself."""
+        """The server's name and version."""
         self.capabilities: ServerCapabilities | None = client.server_capabilities
-        """What the server can do. None: `mode` names a modern version, and so nobody has asked."""
+        """The server's capabilities. None: `mode` names a modern version, so there was no handshake."""
         if client.mode in MODERN_PROTOCOL_VERSIONS and client.prior_discover is None:
             self.capabilities = None
         self.era: Era = "modern" if version in MODERN_PROTOCOL_VERSIONS else "legacy"
@@ -56,17 +56,17 @@ class ClientLink:
 
     @property
     def forgettable(self) -> bool:
-        """The server gave a session id over HTTP: it can forget the session, and nothing here would tell."""
+        """Whether the server assigned a session id over HTTP, so that it can forget the session unnoticed."""
         return self._watch.session_id is not None
 
     @property
     def session_id(self) -> str | None:
-        """The id that the server gave the session over HTTP; None if it gave none."""
+        """The id that the server assigned to the session over HTTP; None if it assigned none."""
         return self._watch.session_id
 
     @property
     def ended(self) -> BaseException | None:
-        """Why the transport has ended; None while it has not."""
+        """Why the transport has ended; None if it has not ended."""
         return (self._watch.reason or anyio.EndOfStream()) if self._watch.ended else None
 
     def new_attempt(self, phase: Phase) -> Attempt:
@@ -80,13 +80,13 @@ class ClientLink:
         return evidence_of(error, attempt, self._watch)
 
     def misfit(self, error: BaseException, attempt: Attempt) -> str | None:
-        """What is wrong with the result of an attempt, if that is what `error` says: it has another shape."""
+        """What is wrong with the result of an attempt, if `error` means that the result has the wrong shape."""
         raises = self.client.raise_exceptions
         words = misfit(error, attempt, streams=self._watch.passes, raises=raises)
         return None if words is None else self._watch.redact(words)
 
     def restore_tools(self, tools: Sequence[Tool]) -> None:
-        """Hand the tools of the last session on: which of their arguments are sent as headers, too."""
+        """Pass on the tools of the last session, which determine the arguments that are also sent as headers."""
         sdk.restore_tools(self._session, tools)
 
     def listen(
@@ -100,31 +100,31 @@ class ClientLink:
         )
 
     async def discover(self) -> ServerCapabilities:
-        """Ask the server what it can do (modern era).
+        """Ask the server for its capabilities (modern era).
 
         Raises:
-            Exception: it does not say.
+            Exception: it does not answer.
         """
         raw = await self._session.send_discover(self.version)
         return DiscoverResult.model_validate(raw).capabilities
 
     @property
     def doubt(self) -> Evidence | None:
-        """Why nobody may be there any more, though the transport has not ended; None if nothing says so."""
+        """Why the server may be gone although the transport has not ended; None if there is no such evidence."""
         reason = self._watch.doubt
         return None if reason is None else Evidence(exception=reason, from_wire=False, phase="idle")
 
     def mark_lost(self) -> None:
-        """The session is known to be gone: leave it without a word."""
+        """The session is known to be lost: exit it without notifying the server."""
         self._watch.lost = True
         self._watch.recall()
         if self._watch.doubt is not None:
-            # The process has ended, and nobody answered. Calls in flight must not wait for their deadlines.
+            # The process has ended and there was no answer. Calls in flight must not wait for their deadlines.
             self._watch.sever(self._watch.proof)
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """The methods that can be asked whether this session lives."""
+        """The methods for probing this session."""
         return probe_methods(self.era, self.capabilities)
 
     async def probe(self, method: str) -> None:

@@ -1,9 +1,9 @@
-"""JSON-RPC messages and their bytes: one parser and one encoder for every transport.
+"""JSON-RPC messages and their bytes: a single parser and a single encoder for all transports.
 
-Two parsers have two opinions: one reads half a surrogate pair or an integer of 5,000 digits, the other does not,
-and a call is told what neither the server nor the wire said. So whatever is received is parsed here, once, and
-the SDK is handed only the messages made of it; whatever is sent is encoded here, once, before the session's
-transport sees it, so that what cannot be sent fails in its caller's hands and ends no session.
+Two parsers may disagree: one accepts half a surrogate pair or an integer of 5,000 digits, the other does not, and the
+error that a call gets then matches neither the server nor the wire. So all received data is parsed here, once, and the
+SDK receives only the resulting messages. All sent messages are encoded here, once, before the session's transport sees
+them, so that an unencodable message fails in its caller and does not end the session.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from pydantic_core import PydanticSerializationError, from_json, to_jsonable_pyt
 from mcpconn.core.failures import Trouble
 
 MODELLED_SHARE = 25
-"""One in so many of `Limits.values` may be an item that the SDK's models describe. Measured: validating a text
-block costs 16 us, twice 8, parsing any value 0.1 us; so both limits stand for about 0.3 s, in which no other
-connection's call makes progress."""
+"""The fraction (1 in this many) of `Limits.values` that may be items that the SDK's models describe. Measured:
+validating a text block costs 16 us, twice 8, parsing any value 0.1 us; so both limits correspond to about 0.3 s, during
+which no other connection's call makes progress."""
 WINDOW = 256 * 1024
-"""Bytes counted at a time, before other tasks get their turn: 10 ms at worst."""
+"""Bytes scanned before other tasks run: at most 10 ms."""
 
 FREE_FORM = frozenset({"_meta", "data", "inputSchema", "outputSchema", "structuredContent"})
-"""Members that the SDK's models take as they are, whatever is in them."""
+"""Members that the SDK's models accept without validating their contents."""
 
 
 class Unreadable(ValueError):
-    """What was received is no JSON-RPC message, or not the one that was due. Never quotes what it was.
+    """The received data is not a JSON-RPC message, or not the expected one. The text never quotes it.
 
     Attributes:
         answers: Id of the request that it may have been meant to answer, where one can be made out.
@@ -91,7 +91,7 @@ class Outgoing(SessionMessage):
 
 
 class Made(SessionMessage):
-    """An answer that was made on this side, in place of one that will not come."""
+    """A locally created answer, in place of one that will not come."""
 
 
 def made(request_id: RequestId, code: int, text: str) -> Made:
@@ -103,17 +103,17 @@ def made(request_id: RequestId, code: int, text: str) -> Made:
 
 
 def encode(message: JSONRPCMessage) -> bytes:
-    """The bytes of `message`, as they are sent.
+    """The bytes of `message`.
 
     Raises:
-        ValueError: it cannot be put into JSON. Nothing was written.
+        ValueError: it cannot be encoded as JSON. Nothing was written.
     """
     try:
-        # Only what was set: a null that nobody sent is not the same message to strict servers.
+        # Only fields that were set, because for strict servers an added null is a different message.
         return _dump(message.model_dump(by_alias=True, exclude_unset=True))
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(message, JSONRPCError):
-            # The answer to a request of the server's, which waits for it: what can be said is said.
+            # The answer to a request of the server, which waits for it: send as much as possible.
             text = message.error.message.encode("utf-8", "replace").decode()
             return _dump({"jsonrpc": "2.0", "id": message.id, "error": {"code": message.error.code, "message": text}})
         raise ValueError(f"the message cannot be sent: {_why(error)}") from None
@@ -150,15 +150,16 @@ async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRP
         MessageTooLarge: it is above a limit.
         Unreadable: it is no JSON-RPC message.
     """
-    # First, since it costs nothing: the checks below read all of it.
+    # Checked first, because it costs nothing and the checks below read all data.
     if len(data) > limits.size:
         raise MessageTooLarge(f"the answer is larger than {limits.size} bytes")
     few = max(1, limits.values // MODELLED_SHARE)
-    # A comma or a bracket goes before every value but one. Texts hold some as well, so this is only a bound.
+    # Every value except one is preceded by a comma or a bracket. Strings contain them as well, so this is only an upper
+    # bound.
     bound = 0 if len(data) <= few else sum(data.count(each) for each in (b",", b"{", b"["))
     if bound > limits.values and await _count(data, limits.values) > limits.values:
         raise MessageTooLarge(f"the answer holds more than {limits.values} values")
-    # Parsed only now: the limits are what keeps a small message from filling the memory.
+    # Parsed only after the limits were checked, which prevent a small message from filling the memory.
     message = read(data, refusal=refusal)
     if bound > few and not _modelled(message, few):
         raise MessageTooLarge(f"the answer holds more than {few} items")
@@ -166,7 +167,7 @@ async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRP
 
 
 def read(data: bytes, *, refusal: bool = False) -> JSONRPCMessage:
-    """The message in `data`, however large.
+    """The message in `data`, regardless of its size.
 
     Args:
         data: One JSON text.
@@ -232,7 +233,7 @@ write the id first, and TypeScript's writes it last."""
 
 
 def unreadable(text: str, data: bytes, kind: type[Unreadable] = Unreadable) -> Unreadable:
-    """The error for a message of which only the beginning or the end may be left, or be sound.
+    """The error for a message of which only the beginning or the end is available or valid.
 
     Args:
         text: What is wrong.
@@ -293,6 +294,6 @@ def _containers(items: Any) -> Iterator[Any]:
 
 
 def same_id(one: RequestId | None, other: RequestId) -> bool:
-    """Whether both name the same request. "7" is 7: some servers send every id back as a text, and the SDK,
-    whose rule this is (`coerce_request_id`), takes it."""
+    """Whether both name the same request. "7" equals 7, because some servers return every id as a string, and the SDK
+    accepts that (`coerce_request_id`)."""
     return one is not None and coerce_request_id(one) == coerce_request_id(other)

@@ -1,4 +1,4 @@
-"""Results that do not have the shape which the protocol gives them."""
+"""Results that do not have the form that the protocol requires."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OWN = ("Params", "Request", "Notification")
 
 
 class Misfit(ValueError):
-    """An answer to the handshake that does not have its shape. The text names fields, and quotes nothing of them."""
+    """An answer to the handshake with the wrong form. The text names fields but does not quote values."""
 
 
 def unquoted(error: BaseException) -> BaseException:
@@ -22,7 +22,7 @@ def unquoted(error: BaseException) -> BaseException:
 
 
 def misfit(error: BaseException, attempt: Attempt, *, streams: bool, raises: bool) -> str | None:
-    """What is wrong with the result of an attempt, if that is what `error` says. Nothing of the result is quoted.
+    """What is wrong with the result of an attempt, if `error` concerns its form. The result is not quoted.
 
     Args:
         error: What the SDK raised.

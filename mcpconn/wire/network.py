@@ -1,4 +1,4 @@
-"""What the HTTP connections of one manager share: the TLS context, and the environment's proxies.
+"""The state that the HTTP connections of one manager share: the TLS context, and the environment's proxies.
 
 Building a TLS context is most of the cost of a bare client (measured: 60 ms and 911 KiB a connection
 against 22 ms and 78 KiB with one shared). Cookies, headers, credentials and sockets are each connection's
@@ -18,22 +18,22 @@ from mcpconn.wire.environment import Environment
 from mcpconn.wire.proxied import Proxied
 
 KEEPALIVE_EXPIRY = 4.0
-"""Seconds after which an unused socket is not used again. uvicorn and node close theirs after 5 s: a request that
-is written in that very moment is lost, and its outcome is unknown. Giving the socket up first avoids it."""
+"""Seconds after which an unused socket is not reused. uvicorn and node close idle sockets after 5 s: a request that is
+written at that moment is lost, and its outcome is unknown. Giving up the socket earlier avoids this."""
 
 PROBES = 3
 """TCP keep-alive probes that may remain unanswered before a connection counts as cut."""
 SILENCE = 30
-"""Seconds of silence before the first of them. Most NAT gateways forget a silent connection after 60 s or more."""
+"""Seconds of silence before the first probe. Most NAT gateways drop a silent connection after 60 s or more."""
 INTERVAL = 10
 """Seconds between two of them."""
 
 
 def _socket_options() -> tuple[tuple[int, int, int], ...]:
-    """Options with which the system notices that the other side is gone although it said nothing.
+    """Options that let the system detect that the peer has vanished silently.
 
-    An event stream only listens, so without them it would wait for ever after a cable was pulled or a NAT gateway
-    restarted. Linux knows all of them, macOS and Windows some.
+    An event stream only receives, so without them it would wait indefinitely after a cable was pulled or a NAT gateway
+    restarted. Linux supports all of them, macOS and Windows some.
     """
     found = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     wanted = {
@@ -77,14 +77,14 @@ class Network:
         tls: Callable[[], ssl.SSLContext] | None = None,
         learn: Callable[[str], None] = lambda secret: None,
     ) -> httpx2.AsyncBaseTransport:
-        """A transport for one connection to `url`, with sockets of its own.
+        """A transport for one connection to `url`, with its own sockets.
 
         Args:
             url: The server.
             tls: The TLS context for this server alone; None: the one that all share.
-            engine: `direct` for the project's own (`wire.engine`), `httpx` for httpx2's. Proxies are known
-                to the latter alone, and it is taken wherever there is one.
-            learn: Told of the secrets of a proxy that is used.
+            engine: `direct` for the project's own (`wire.engine`), `httpx` for httpx2's. Only the latter supports
+                proxies, and it is used whenever there is one.
+            learn: Called with the secrets of the proxy.
 
         Raises:
             ConfigError: a setting of the environment that is for this URL cannot be used.
@@ -92,7 +92,7 @@ class Network:
         proxy = self._environment.proxy_for(url)
         tls = tls or (lambda: self.tls)
         if url.startswith("https"):
-            # Now, so that a setting that cannot be used is not met in the middle of a request.
+            # Done now, so that an invalid setting is not detected in the middle of a request.
             tls()
         # Both are imported with the first connection that needs them, as httpx2 does with httpcore2: h11 takes a while.
         if engine == "direct" and proxy is None:

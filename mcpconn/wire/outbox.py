@@ -1,8 +1,8 @@
-"""What is to be written to a child's stdin: one message after another, each with a record of whether it left.
+"""The queue of messages for a child's stdin, each with a record of whether it was sent.
 
-A child that does not read blocks the message that is being written, and those behind it wait here. One whose sender
-leaves before its first byte was written is taken back, and will never be sent: that is what makes it safe to
-say of its call that it has not run.
+A child that does not read blocks the message that is being written, and later ones wait here. If the sender of a
+message is cancelled before its first byte was written, the message is withdrawn and never sent, so it is certain that
+its call has not run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mcpconn.wire.messages import Outgoing
 from mcpconn.wire.pipes import GONE, Writer
 
 FLUSH = 0.5
-"""Seconds that closing waits for messages which are being written: the SDK's figure."""
+"""Seconds that closing waits for messages which are being written: the SDK's value."""
 
 
 class _Line:
@@ -31,15 +31,15 @@ class _Line:
         self.attempt = attempt
         self.scope = anyio.CancelScope()
         self.begun = False
-        """Its first byte has left this process."""
+        """Whether its first byte has been sent."""
         self.withdrawn = False
-        """Nobody waits for it any more, or the session has ended, before that: it must not be begun."""
+        """Whether its sender was cancelled or the session ended before that: it must not be started."""
         self.written = False
-        """All of it has."""
+        """Whether all of it has been sent."""
         self.done = anyio.Event()
 
     def withdraw(self) -> None:
-        """Do not write it, if nothing of it has been written: it waits for room in the pipe."""
+        """Withdraw it if no byte of it has been written."""
         if not self.begun:
             self.withdrawn = True
             self.scope.cancel()
@@ -64,7 +64,8 @@ class Outbox:
         self._lines: deque[_Line] = deque()
         self._current: _Line | None = None
         """The one that is being written."""
-        # Made before the wait and after the queue was found empty, with nothing awaited in between: no line is missed.
+        # Created before the wait and after the queue was found empty, with nothing awaited in between, so no line is
+        # missed.
         self._more = anyio.Event()
         self._idle = anyio.Event()
         self.closed = False
@@ -73,23 +74,23 @@ class Outbox:
         """Return when the message has been written.
 
         Raises:
-            BrokenResourceError: it was not, or not all of it, since nobody reads any more.
+            BrokenResourceError: it was not, or not completely, because no process reads it.
             ClosedResourceError: the session has ended.
             UnicodeEncodeError: the child's encoding cannot express it. Nothing was written.
         """
-        # Before the line is made: what is sent after the end was certainly not written.
+        # Checked before the line is queued: a message that is sent after the end was certainly not written.
         if self.closed:
             raise anyio.ClosedResourceError
         attempt = ATTEMPT.get() if isinstance(item.message, JSONRPCRequest) else None
         body = item.body + b"\n"
         line = _Line(body if self._encode is None else self._encode(body), attempt)
-        # In the order of the callers. One task writes, so two messages never mix in the pipe.
+        # Queued in the order of the callers. A single task writes, so messages never mix in the pipe.
         self._lines.append(line)
         self._more.set()
         try:
             await line.done.wait()
         except BaseException:
-            # Still queued: it is taken back, and the call is certain not to have run.
+            # Still queued: it is withdrawn, and the call certainly has not run.
             if line in self._lines:
                 self._lines.remove(line)
             else:
@@ -99,7 +100,7 @@ class Outbox:
             raise anyio.BrokenResourceError
 
     async def run(self) -> bool:
-        """Write what there is to write, until `close` is called. False: nobody is left to read it."""
+        """Write queued messages until `close` is called. False: no process reads them any longer."""
         try:
             while not self.closed:
                 if self._lines:
@@ -111,7 +112,7 @@ class Outbox:
                     self._idle = anyio.Event()
             return True
         except GONE:
-            # Whoever waits for a line is told by `close`, when it is known how the child ended.
+            # `close` notifies the senders, when it is known how the child ended.
             return self.closed
         finally:
             self._idle.set()
@@ -120,31 +121,32 @@ class Outbox:
         self._current = line
         with line.scope:
             await self._writer.send(line)
-            # A line whose scope was cancelled before its first byte ends the block, too, and was not written.
+            # The block also ends if a line's scope was cancelled before its first byte; then it was not written.
             line.written = line.begun
         self._current = None
         line.done.set()
 
     async def flush(self) -> None:
-        """Return when all has been written, or after half a second."""
+        """Return when everything has been written, or after half a second."""
         with anyio.move_on_after(FLUSH):
             await self._idle.wait()
         self.close()
 
     def close(self) -> None:
-        """Take no more messages. Those that wait are not sent, and their senders are told."""
+        """Accept no more messages. Queued ones are not sent, and their senders are notified."""
         self.closed = True
         self._more.set()
         self.recall()
         if self._current is not None:
-            # If its first byte has left, the rest is lost with the pipe; its sender is told that it is not known.
+            # If its first byte has been sent, the rest is lost with the pipe; for its sender the outcome is unknown.
             self._current.withdraw()
             self._current.done.set()
 
     def recall(self) -> None:
-        """Take back the messages that wait behind another one. None of them was begun, so their calls were not sent."""
+        """Withdraw the messages that wait behind another one. None of them was started, so their calls were not
+        sent."""
         while self._lines:
             self._lines.popleft().done.set()
 
     async def aclose(self) -> None:
-        """Nothing: the transport closes it at its own end."""
+        """Does nothing: the transport closes it at its end."""

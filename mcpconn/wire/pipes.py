@@ -1,8 +1,8 @@
-"""The pipes to and from a child process, read and written without a buffer of ours in between.
+"""The pipes to and from a child process, read and written without an intermediate buffer.
 
-asyncio's own subprocess streams would do two things that must not happen here. They keep what a child does not
-read in this process and call it written, so that nobody could say whether a request has left. And they make
-`Process.wait()` wait for the pipes too, which a process started by the child can hold open for ever.
+asyncio's own subprocess streams are unsuitable for two reasons. They buffer data that the child does not read and
+report it as written, so it would be unknown whether a request was sent. And they make `Process.wait()` wait for the
+pipes too, which a process started by the child can hold open indefinitely.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if sys.platform != "win32":
     import termios
 
 GONE = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
-"""What reading from or writing to a pipe raises when one of its ends is closed."""
+"""The exceptions of reading from or writing to a pipe when one of its ends is closed."""
 CHUNK = 65536
 """Bytes of one read or write: the size of a Linux pipe (pipe(7))."""
 
@@ -37,21 +37,21 @@ class Reader(Protocol):
 
 
 class Line(Protocol):
-    """What is to be written."""
+    """The data to write."""
 
     data: bytes
     withdrawn: bool
-    """It must not be begun any more."""
+    """Whether it must not be started."""
 
     def begin(self) -> None:
-        """Its first bytes have left this process."""
+        """Whether its first bytes have been sent."""
 
 
 class Writer(Protocol):
     """The sending end of a pipe."""
 
     async def send(self, line: Line) -> None:
-        """Write a line, unless it is withdrawn before its first byte could be written."""
+        """Write a line, unless it is withdrawn before its first byte is written."""
 
     @property
     def taken(self) -> bool | None:
@@ -61,7 +61,7 @@ class Writer(Protocol):
 
 
 class PipeReader:
-    """Our end of a child's stdout or stderr."""
+    """This process's end of a child's stdout or stderr."""
 
     def __init__(self, fd: int) -> None:
         """
@@ -85,19 +85,19 @@ class PipeReader:
                 data = os.read(self._fd, max_bytes)
             except BlockingIOError:  # pragma: no cover - a wake-up for nothing, which the kernel allows itself
                 continue
-            # An empty read is the end: no process has the write end open any more.
+            # An empty read means the end: no process has the write end open.
             if not data:
                 raise anyio.EndOfStream
             return data
         raise anyio.ClosedResourceError
 
     async def aclose(self) -> None:
-        """Close this end; whoever waits in `receive` is told."""
+        """Close this end; a task that waits in `receive` is woken."""
         self._fd = _close(self._fd)
 
 
 class PipeWriter:
-    """Our end of a child's stdin."""
+    """This process's end of a child's stdin."""
 
     def __init__(self, fd: int) -> None:
         """
@@ -110,22 +110,22 @@ class PipeWriter:
         self._taken_in_the_end: bool | None = False
 
     async def send(self, line: Line) -> None:
-        """Write a line, waiting for the child to read if need be, unless it is withdrawn before it was begun.
+        """Write a line, waiting for the child to read if necessary, unless it is withdrawn before it was started.
 
         Raises:
             BrokenPipeError: no process has the other end open.
             ClosedResourceError: this end is closed.
         """
-        # Written in parts without copies: a pipe holds 64 KiB, a message may be larger.
+        # Written in parts without copies, because a pipe holds 64 KiB and a message may be larger.
         rest = memoryview(line.data)
         while rest:
             if self._fd < 0:
                 raise anyio.ClosedResourceError
             if line.withdrawn:
-                # Looked at in the same step as the write: a cancellation may come a step too late.
+                # Checked in the same step as the write, because a cancellation may arrive a step later.
                 return
             try:
-                # Without a wait first: a pipe is nearly always writable, and a wait costs two system calls.
+                # Without waiting first, because a pipe is nearly always writable and a wait costs two system calls.
                 rest = rest[os.write(self._fd, rest[:CHUNK]) :]
             except BlockingIOError:
                 await anyio.wait_writable(self._fd)
@@ -155,13 +155,13 @@ class PipeWriter:
     async def aclose(self) -> None:
         """Close this end: the child reads the end of its stdin."""
         if self._fd >= 0:
-            # Asked while the descriptor is open: a closed one does not tell.
+            # Checked while the descriptor is open; it is impossible after that.
             self._taken_in_the_end = self.taken
         self._fd = _close(self._fd)
 
 
 class StreamWriter:  # pragma: no cover - for Windows, where pipes cannot be waited for
-    """The same over an anyio stream, which does not say when the first byte has left."""
+    """The same over an anyio stream, which does not report when the first byte was sent."""
 
     def __init__(self, stream: ByteSendStream) -> None:
         self._stream = stream
@@ -181,19 +181,19 @@ class StreamWriter:  # pragma: no cover - for Windows, where pipes cannot be wai
 
 
 def _close(fd: int) -> int:
-    """Close `fd`, unless it is closed already. Returns what stands for a closed one."""
+    """Close `fd`, unless it is already closed. Returns the value that represents a closed one."""
     if fd >= 0:
-        # Tasks that wait for it are woken with ClosedResourceError; otherwise they would wait for ever.
+        # Tasks that wait for it are woken with ClosedResourceError; otherwise they would wait indefinitely.
         anyio.notify_closing(fd)
         os.close(fd)
     return -1
 
 
 async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Exception, None]:
-    """The lines that arrive, without their ends; empty ones are left out.
+    """The received lines, without line ends; empty ones are skipped.
 
     Args:
-        reader: Where they arrive.
+        reader: The source.
         limit: Bytes of a line. A longer one is skipped, because a child that writes without a line end must not fill
             the memory of its host, and a `MessageTooLarge` is yielded in its place: at once if its beginning says
             which request it answers, else at its end.
@@ -206,7 +206,7 @@ async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Excepti
             chunk = await reader.receive()
         except GONE:
             return
-        # Only new bytes are searched: a long line in small pieces would otherwise be read over and over.
+        # Only new bytes are searched; otherwise a long line in small pieces would be scanned repeatedly.
         searched = len(buffer)
         buffer += chunk
         while (end := buffer.find(b"\n", searched)) >= 0:
@@ -229,7 +229,7 @@ async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Excepti
                 if error.answers is not None or error.asks:
                     skipped = b""
                     yield error
-            # The end may say what the beginning does not.
+            # The end may contain the id if the beginning does not.
             del buffer[:-ENDS]
 
 

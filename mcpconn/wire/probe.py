@@ -1,4 +1,4 @@
-"""The requests that ask a server whether it knows a session, and change nothing."""
+"""The requests that test whether a server knows a session. They change nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REQUESTS: dict[str, ClientRequest] = {
 
 
 class Listed(Result):
-    """What has to be there of a listing, whatever is in it."""
+    """The required field of a listing's result."""
 
     tools: list[Any] | None = None
     prompts: list[Any] | None = None
@@ -45,7 +45,7 @@ def probe_methods(era: Era, capabilities: ServerCapabilities | None) -> tuple[st
 
     Args:
         era: The era of the session.
-        capabilities: What the server says that it can do. None if that is unknown: then it is asked for its tools.
+        capabilities: The server's capabilities. None if unknown: then its tools are listed.
     """
     if capabilities is None:
         capabilities = ServerCapabilities(tools=ToolsCapability())
@@ -59,7 +59,7 @@ def probe_methods(era: Era, capabilities: ServerCapabilities | None) -> tuple[st
 
 
 async def send_probe(session: ClientSession, method: str, version: str) -> None:
-    """Send one of `probe_methods`. Any result will do for a `ping`; a listing has to have its list.
+    """Send one of `probe_methods`. For a `ping` any result is sufficient; a listing must contain its list.
 
     Some gateways answer every request on a session that they have forgotten with an empty result.
 

@@ -1,4 +1,4 @@
-"""Requests through a proxy: what goes wrong with the proxy is said of the proxy, and not of the server behind it."""
+"""Requests through a proxy: failures of the proxy are attributed to the proxy, not to the server behind it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Proxied(httpx2.AsyncBaseTransport):
             failed = self._refused(str(error))
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             if not str(error).startswith(self._place):
-                # The proxy did its part: it is the server that cannot be reached, or whose certificate is wrong.
+                # The proxy worked: the server is unreachable, or its certificate is wrong.
                 raise
             failed = type(error)(f"{self._setting}: {str(error).removeprefix(f'{self._place}: ')}")
         raise failed

@@ -1,7 +1,7 @@
-"""Why a connection could not be made, in words for people and as a type for the rules of classification.
+"""Why a connection could not be made: a readable text, and a type for the classification rules.
 
-The system and OpenSSL say what happened, but not where, and in words that few have met: "[SSL: WRONG_VERSION_NUMBER]
-wrong version number (_ssl.c:1006)" means that the server does not speak TLS. What they say holds no data of requests.
+The system and OpenSSL say what happened, but not where, and in obscure terms: "[SSL: WRONG_VERSION_NUMBER]
+wrong version number (_ssl.c:1006)" means that the server does not speak TLS. Their texts contain no data of requests.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ PLAIN_ON_TLS = (
     b"speaking plain HTTP to an SSL-enabled server port",  # Apache
     b"HTTP request to an HTTPS server",  # Go
 )
-"""How web servers say the same in HTTP, with status 400."""
+"""The texts of web servers for the same error, with status 400."""
 USE_HTTPS = "the server seems to speak TLS at this port; is its URL https:// and not http:// ?"
 
 UNKNOWN_NAME = frozenset(
     code for code in (getattr(socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA")) if code is not None
 )
-"""What the resolver says of a name that does not exist."""
+"""The resolver's errors for a name that does not exist."""
 
 
 class WrongScheme(Exception):
-    """The server speaks TLS and the URL does not, or the other way round."""
+    """The server speaks TLS but the URL does not, or vice versa."""
 
     trouble = Trouble.WRONG_SCHEME
 
 
 def place(host: str, port: int | None = None) -> str:
-    """Host and port as they stand in a URL."""
+    """Host and port as in a URL."""
     name = f"[{host}]" if ":" in host else host
     return name if port is None else f"{name}:{port}"
 

@@ -1,4 +1,4 @@
-"""Which redirects a message follows: one hop at most, within the origin, with the message, to another URL.
+"""Decides which redirects a message follows: at most one hop, within the origin, with the message, to a different URL.
 
 The SDK's own transport follows up to twenty, so that a URL which redirects to itself gets the same message 21 times.
 """
@@ -11,7 +11,7 @@ from mcpconn.core.attempt import NOT_PROCESSED
 
 
 def next_hop(response: httpx2.Response) -> httpx2.Request | None:
-    """The request that follows from a redirect. None if it is not to be followed, or `response` is no redirect.
+    """The request for following a redirect. None if it must not be followed, or `response` is not a redirect.
 
     301, 307 and 308 say that the request was not processed. httpx2, as browsers do, makes a GET without a body of a
     POST that meets a 301, so only 307 and 308 arrive here with the message still in them. A GET, which carries no
@@ -45,7 +45,7 @@ def _same(url: httpx2.URL, location: httpx2.URL) -> bool:
 
 
 def target(response: httpx2.Response) -> str | None:
-    """Where a redirect leads, for people: without userinfo, query or fragment, which can hold secrets."""
+    """The target of a redirect for display: without userinfo, query or fragment, which can contain secrets."""
     if response.next_request is None:
         return None
     return str(response.next_request.url.copy_with(userinfo=b"", query=None, fragment=None))

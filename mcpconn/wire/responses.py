@@ -1,4 +1,4 @@
-"""What an HTTP response says besides its message: status, headers, and the words of a refusal."""
+"""The evidence in an HTTP response besides its message: status, headers, and the text of a refusal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SESSION_HEADER = "mcp-session-id"
 MESSAGE_LIMIT = 1000
 """Characters kept of a refusal's plain text."""
 BEFORE_TOOLS = frozenset({401, 403, 407, 429})
-"""Statuses that say by themselves that no tool was run, whatever the body says."""
+"""Statuses that prove that no tool was run, regardless of the body."""
 RETRY_AFTER_LIMIT = 86_400.0
-"""Seconds of Retry-After that are believed. "99999999999" is a mistake, and would silence a connection for good."""
+"""Maximum accepted Retry-After in seconds. "99999999999" is a mistake, and would silence a connection permanently."""
 
 
 def note_response(attempt: Attempt, response: httpx2.Response, redact: Redactor) -> None:
-    """Write down what the head of `response` says."""
+    """Record the head of `response`."""
     attempt.http_status = response.status_code
     attempt.content_type = response.headers.get("content-type", "")
     if response.status_code >= 400:
@@ -34,17 +34,17 @@ def note_response(attempt: Attempt, response: httpx2.Response, redact: Redactor)
 
 
 def note_refusal(attempt: Attempt, status: int, body: bytes, redact: Redactor) -> ErrorData | None:
-    """Write down what the body of a response of status 400 or more says.
+    """Record the body of a response with status 400 or more.
 
     Returns:
         The JSON-RPC error in it, if there is one. Secrets are replaced in its text, because it becomes the cause
         of what the caller sees.
     """
-    # nginx, Apache and Go say in words that http was spoken to an https port. It is worth more than the status.
+    # nginx, Apache and Go report http on an https port in the body, which is more specific than the status.
     if status == 400 and any(phrase in body for phrase in PLAIN_ON_TLS):
         attempt.hint = USE_HTTPS
     media_type = (attempt.content_type or "").lower()
-    # A refusal without words: the content type of nothing is not evidence.
+    # A refusal without a body: its content type is not evidence.
     if not body.strip():
         attempt.content_type = ""
         return None
@@ -53,10 +53,11 @@ def note_refusal(attempt: Attempt, status: int, body: bytes, redact: Redactor) -
         message = read(body, refusal=True)
     except Unreadable as unreadable:
         if unreadable.broken and media_type.startswith("application/json") and status not in BEFORE_TOOLS:
-            # It may be the error of a tool that has run: what it said is lost.
+            # It may be the error of a tool that has run; its text is lost.
             attempt.progressed = True
         if "html" not in media_type:
-            # Redacted, then cut: a token that is cut first is not recognized, and most of it would be shown.
+            # Redacted before it is truncated, because a truncated token is not recognized and most of it would be
+            # shown.
             attempt.message = redact(body.decode("utf-8", "replace"))[:MESSAGE_LIMIT]
         return None
     assert isinstance(message, JSONRPCError)

@@ -1,4 +1,4 @@
-"""The HTTP+SSE transport of 2024-11-05: one event stream for all answers, a POST for each message."""
+"""The HTTP+SSE transport of 2024-11-05: one event stream for all answers, and a POST for each message."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from mcpconn.wire.watch import Watch
 
 
 class HttpSse:
-    """One session over an event stream. Its write stream itself; its read stream is `inbox`."""
+    """One session over an event stream. The object is the write stream; the read stream is `inbox`."""
 
     def __init__(self, url: str, http: EvidenceClient, watch: Watch, limits: Limits, group: TaskGroup) -> None:
         """
         Args:
             url: Of the event stream.
             http: Sends HTTP requests.
-            watch: Told what happens besides the answers.
+            watch: Receives everything besides the answers.
             limits: Of one message.
             group: Runs the requests.
         """
@@ -43,7 +43,7 @@ class HttpSse:
         self.inbox = Inbox()
         self._endpoint: httpx2.URL | None = None
         self.found = anyio.Event()
-        """The server has said where messages go."""
+        """Set when the server has sent the endpoint for messages."""
         self._posts: dict[RequestId, anyio.CancelScope] = {}
         self._turn = anyio.Lock()
 
@@ -57,19 +57,19 @@ class HttpSse:
             Exception: whatever the HTTP client or the auth flow raised.
         """
         headers = {"accept": "text/event-stream", "cache-control": "no-store"}
-        # The dial's own record: what this request meets is why the dial failed.
+        # The dial's own record, because a failure of this request is the failure of the dial.
         attempt = ATTEMPT.get() or Attempt("dial")
         response = await self._http.send_recorded(self._http.build_request("GET", self._url, headers=headers), attempt)
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             await close(response)
             attempt.exception = NoEndpoint("what answered is not an event stream")
             raise attempt.exception
-        # The stream lives longer than the dial: what is noted from here on is about the messages.
+        # The stream outlives the dial: later records concern the messages.
         attempt.http_status = attempt.content_type = None
         return response
 
     async def read(self, response: httpx2.Response) -> None:
-        """Pass on what comes, until the stream ends."""
+        """Pass on messages until the stream ends."""
         # An event that is too large is skipped and reported: the stream carries the answers of all other calls.
         reader = EventReader(self._limits.size, skip=True)
         try:
@@ -86,8 +86,8 @@ class HttpSse:
         except NoEndpoint as error:
             self._watch.reason = error
         except (httpx2.HTTPError, Unreadable) as error:
-            # Whatever cut the stream, it is the end of this transport. (Its own error would be a suspicion: over
-            # plain HTTP a cut socket proves nothing.)
+            # A cut of the stream is the end of this transport, regardless of the cause. (The error itself would be only
+            # a suspicion: over plain HTTP a cut socket proves nothing.)
             self._watch.reason = anyio.EndOfStream(str(error) or type(error).__name__)
         finally:
             await close(response)
@@ -97,13 +97,13 @@ class HttpSse:
             self.inbox.end()
 
     def _find(self, data: bytes) -> None:
-        # Only the first counts: a later one could send requests of an open session elsewhere.
+        # Only the first one counts, because a later one could redirect the requests of an open session.
         if self._endpoint is not None:
             return
         # Usually a path. Resolved against the URL of the stream, as a browser would.
         url = self._url.join(data.decode("utf-8", "replace").strip())
         if (url.scheme, url.host, url.port) != (self._url.scheme, self._url.host, self._url.port):
-            # It would be sent our credentials.
+            # It would receive the credentials.
             raise NoEndpoint("the endpoint is at another origin than the event stream")
         # The session id is in its query.
         for secret in secrets_of_url(str(url)):
@@ -123,17 +123,17 @@ class HttpSse:
 
     @property
     def endpoint(self) -> httpx2.URL:
-        """Where messages go.
+        """The endpoint for messages.
 
         Raises:
-            NoEndpoint: the server has not said it, and will not.
+            NoEndpoint: the server has not sent one.
         """
         if self._endpoint is None:
             raise self._watch.reason or NoEndpoint("the event stream named no endpoint")
         return self._endpoint
 
     async def send(self, item: Outgoing) -> None:
-        """Begin to send a request; send anything else."""
+        """Start to send a request; send anything else."""
         message = item.message
         if isinstance(message, JSONRPCRequest):
             self._group.start_soon(self._request, item, message)
@@ -156,14 +156,14 @@ class HttpSse:
 
     async def _request(self, item: Outgoing, message: JSONRPCRequest) -> None:
         """Send a request. Its answer comes on the event stream, unless it was refused."""
-        # A message without a record is one that the caller sends on the SDK's own session: nobody calls it safe.
+        # A message without a record was sent by the caller on the SDK's own session, so it does not count as safe.
         attempt = ATTEMPT.get() or Attempt("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
         # Cancelled when the caller leaves; the answer, if it comes, then has no caller on the event stream.
         with anyio.CancelScope() as self._posts[key]:
             try:
                 response = await self._http.send_recorded(self._post(item), attempt)
-                # The answer comes elsewhere: this one says no more than that the request has arrived.
+                # The answer comes on the event stream; this response only confirms that the request has arrived.
                 attempt.http_status = attempt.content_type = None
                 await discard(response)
             except Refused as refused:
@@ -173,7 +173,7 @@ class HttpSse:
                 else:
                     await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {refused}"))
             except Exception as error:
-                # Everything: whatever is raised here would end the session for all its calls.
+                # All exceptions are caught, because one that is raised here would end the session for all its calls.
                 attempt.exception = error
                 await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {type(error).__name__}"))
         self._posts.pop(key, None)

@@ -1,7 +1,7 @@
-"""The standalone event stream of a session: a GET on which the server says what belongs to no request.
+"""The standalone event stream of a session: a GET for server messages that belong to no request.
 
-It is kept open for as long as the session lives; `core.stream` says how long to wait before it is reopened. Nothing
-that happens to it proves that the session is lost: a refusal is a suspicion, which a probe examines.
+It is kept open for as long as the session lasts; `core.stream` determines the waits before it is reopened. Its failures
+never prove that the session is lost: a refusal is a suspicion, which leads to a probe.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mcpconn.wire.watch import Watch
 NOT_OFFERED = 405
 """The server has no such stream (specification 2025-11-25, transports, "Listening for Messages from the Server")."""
 NOT_ABOUT_SESSIONS = frozenset({401, 403, 407, 408, 409, 429})
-"""Refusals that say nothing about the session. 409: the server has not noticed yet that the last stream was cut."""
+"""Refusals that are no evidence about the session. 409: the server has not yet noticed that the last stream was cut."""
 
 
 class StandaloneStream:
-    """Keeps it open for as long as its session lives."""
+    """Keeps the stream open for as long as its session lasts."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class StandaloneStream:
     ) -> None:
         """
         Args:
-            watch: Its `stream` is kept up to date. Told of refusals that may be about the session.
+            watch: Its `stream` is kept up to date. Receives refusals that may concern the session.
             limits: Of one message.
             deliver: Takes messages for the session.
             open: Asks for the stream, after the event of this id if there is one. Raises what `send_recorded` raises.
-            silence: Seconds without a byte after which it is taken for dead; None: never.
+            silence: Seconds without a byte after which it counts as dead; None: never.
         """
         self._watch = watch
         self._limits = limits
@@ -54,18 +54,18 @@ class StandaloneStream:
         self._silence = silence
         self._last_id: bytes | None = None
         self._retry: float | None = None
-        """Seconds of the last `retry:` field: how long the server wants to be left alone after the stream's end."""
+        """Seconds of the last `retry:` field: the wait that the server asks for after the end of the stream."""
         self._asked: float | None = None
         """Seconds that the server asks to wait before the next attempt."""
-        # The stream is open: a refusal from now on is news again.
+        # The stream is open, so a later refusal is reported again.
         self._suspected = False
-        """A refusal has been reported since the stream was open last."""
-        # Before `run` begins: the session's first listing waits for the stream.
+        """Whether a refusal has been reported since the stream was last open."""
+        # Set before `run` starts, because the session's first listing waits for the stream.
         watch.stream.opening()
 
     async def run(self) -> None:
-        """Return if the server offers no such stream, or the session is known to be gone. Else it never returns."""
-        # What `status()` shows, and what the catalogue waits for.
+        """Returns only if the server offers no such stream, or the session is known to be lost."""
+        # `status()` shows this, and the catalogue waits for it.
         record = self._watch.stream
         while not self._watch.lost:
             record.opening()
@@ -74,7 +74,7 @@ class StandaloneStream:
             if reason is None:
                 record.refuse(f"HTTP {NOT_OFFERED}")
                 return
-            # The waits grow while the stream does not stay open, and are reset once it was.
+            # The waits grow while the stream does not stay open, and are reset after it did.
             wait = record.lost(anyio.current_time(), reason, asked=self._asked)
             await anyio.sleep(wait)
 
@@ -89,7 +89,7 @@ class StandaloneStream:
                 response = await self._open(self._last_id, attempt)
             return await self._read(response)
         except Refused as refused:
-            # An event id that the server does not know may be all that it refused.
+            # The server may have refused only an unknown event id.
             self._last_id = None
             self._asked = attempt.retry_after or self._retry
             if refused.status == NOT_OFFERED:
@@ -137,7 +137,7 @@ class StandaloneStream:
             self._watch.drop(str(error))
             return
         if isinstance(message, (JSONRPCResponse, JSONRPCError)):
-            # Specification, transports: no responses on this stream. A forged one would answer another's request.
+            # Specification, transports: no responses on this stream. A forged response would answer another request.
             self._watch.drop("an answer came on the standalone event stream")
             return
         await self._deliver(SessionMessage(message))
@@ -145,14 +145,14 @@ class StandaloneStream:
     def _suspect(self, status: int, attempt: Attempt) -> None:
         """Report a refusal that may be about the session: once until the stream is open again.
 
-        A server that offers no stream should say 405, and some say 404 each time. On a session whose stream was
-        never open, no other status is news: a session that is a second old is not forgotten.
+        A server without a stream should answer 405, but some answer 404 each time. On a session whose stream was never
+        open, other statuses are not reported, because a session that is a second old is not forgotten.
         """
         news = status == 404 or (400 <= status < 500 and self._watch.stream.opened > 0)
         if self._suspected or status in NOT_ABOUT_SESSIONS or not news:
             return
         self._suspected = True
-        # Never proof: the stream may be served by another part of the server than the calls.
+        # Never proof, because a different part of the server may serve the stream.
         attempt.session_sent = None
         if self._watch.stream.opened == 0 and attempt.code is None:
             # The words of a page for an unknown URL.

@@ -1,8 +1,8 @@
-"""What a child writes to stderr: the last lines of it, and which of them says why it died.
+"""A child's stderr: its last lines, and the line that gives the reason for its exit.
 
 Python puts the reason last. Node, npx, docker, Java, Go and uvx put it before a stack, a hint and a version, so that
-the last line is `Node.js v22.1.0`. So stack frames are not kept, and each way in which a program reports its end is
-looked for. If there are several reports the last one counts: a launcher reports after what it launched.
+the last line is `Node.js v22.1.0`. So stack frames are not kept, and all known forms of error reports are searched for.
+If there are several reports, the last one counts, because a launcher reports after the program that it launched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 logger = logging.getLogger("mcpconn.stderr")
-"""Each line of a child, at debug level, as it comes."""
+"""Logs each line of a child immediately, at debug level."""
 
 LINES = 60
 """Lines that are kept. A report of npm or a traceback without its frames has 20 at most."""
@@ -48,7 +48,7 @@ _NOISE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Lines that follow a reason, and say nothing of it."""
+"""Lines that follow a reason without adding to it."""
 
 _EXCEPTION = re.compile(
     r"(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Fault)(?:\ \[\w+\])?(?::\ .*)?"
@@ -78,7 +78,7 @@ _SAYS_SO = re.compile(
     r"|invalid|required|must be|not set|unauthorized|exception|abort(?:ed|ing)?)\b",
     re.IGNORECASE,
 )
-"""What a line that tells of an error has in it, in any program's own words."""
+"""Words that mark an error line in any program's output."""
 
 
 class Stderr:
@@ -87,8 +87,8 @@ class Stderr:
     def __init__(self, redact: Callable[[str], str] = str, name: str = "") -> None:
         """
         Args:
-            redact: Hides secrets in a line. It is used before the line is cut.
-            name: Of the connection, for the log.
+            redact: Hides secrets in a line. It is applied before the line is truncated.
+            name: Name of the connection, for the log.
         """
         self._redact = redact
         self._name = name
@@ -108,22 +108,22 @@ class Stderr:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What is kept of them: no stack frames."""
+        """The retained lines, without stack frames."""
         return tuple(self._lines)
 
     @property
     def last(self) -> str:
-        """The last one, which says what a child that is starting is at."""
+        """The last line, which shows the progress of a starting child."""
         return self._lines[-1].strip() if self._lines else ""
 
     @property
     def reason(self) -> str:
-        """Why it died, as far as its lines say so."""
+        """The reason for its exit, if its lines contain one."""
         return reason_of(self.lines)
 
 
 def reason_of(lines: Sequence[str]) -> str:
-    """The line that says why the program died; the last one if none looks like it.
+    """The line that gives the reason for the program's exit; the last one if no line matches.
 
     Args:
         lines: What it wrote to stderr, in order.

@@ -1,4 +1,4 @@
-"""A stdio server: a child process whose end is noticed, explained, and certain.
+"""A stdio server: a child process whose end is detected, explained and enforced.
 
 The SDK's stdio transport does not tell an idle client that its child died, does not say with what status, and
 passes stderr through to the host's terminal.
@@ -35,16 +35,16 @@ from mcpconn.wire.watchdog import Watchdog
 LAST_WORDS = 0.2
 """Seconds for reading the last of stderr once stdout has ended: it explains the end."""
 STATUS = 1.0
-"""Seconds for a process whose stdout has ended to end itself, so that its status is known."""
+"""Seconds for a process whose stdout has ended to exit, so that its status is known."""
 END_OF_OUTPUT = 0.1
-"""Seconds from a process's end to the end of its stdout, where nobody else holds that open."""
+"""Seconds from a process's end to the end of its stdout, if no other process holds it open."""
 DEAD = 1.0
-"""Seconds for a handshake once the process ended with an error and somebody holds its pipes."""
+"""Seconds for a handshake after the process exited with an error while another process holds its pipes."""
 WEDGED = 5.0
-"""Seconds for the answer to `initialize` of a child that left `server/discover` unanswered, from the moment at which
-it has read the question. As long as it has not, it may be a launcher that loads its server."""
+"""Seconds for the answer to `initialize` of a child that left `server/discover` unanswered, from the moment at which it
+has read the request. Until then it may be a launcher that loads its server."""
 LOOK = 0.1
-"""Seconds between looks at whether it has."""
+"""Seconds between checks whether it has."""
 
 
 class Mute(TimeoutError):
@@ -82,29 +82,30 @@ async def stdio_transport(
     Raises:
         CannotStart: there is no such program, or no room for it now.
     """
-    # No await between the start of the process and the block that ends it: a dial that is cancelled in this
-    # moment would leave a child behind that nothing ends.
+    # Nothing is awaited between the start of the process and the block that ends it, because a dial that is cancelled
+    # at this moment would leave a running child behind.
     child = await start_child(command, args, env=env, cwd=cwd)
     transport = _Transport(child, watch, limits=limits, launch=launch, text=Transcoder.needed(encoding, errors))
     try:
         async with anyio.create_task_group() as group:
-            # Before the watchdog, which may fail: the child's output is read whatever happens.
+            # Started before the watchdog, which may fail, so that the child's output is read in any case.
             transport.start(group)
             try:
                 try:
-                    # Its process id is the number of its group: it was started as the leader of one.
+                    # Its process id is the id of its group, because it was started as a group leader.
                     watchdog.guard(child.process.pid)
                 except OSError as error:
                     raise CannotStart(error) from error
                 yield transport.incoming, transport.outbox
             finally:
                 with anyio.CancelScope(shield=True):
-                    # What was sent is written before stdin is closed: servers finish what they have read.
+                    # Sent messages are written before stdin is closed, because servers finish the requests that they
+                    # have read.
                     await transport.outbox.flush()
                     await child.stop()
                 transport.close()
     finally:
-        # Last: until here the group may have members.
+        # Done last, because until here the group may have members.
         watchdog.release(child.process.pid)
 
 
@@ -121,19 +122,19 @@ class _Transport:
         self._limits = limits
         self._launch = launch
         self.outbox = Outbox(child.stdin, encode=None if text is None else text.encode)
-        # No buffer: what the session has not taken is left in the pipe, where the child is slowed down by it.
+        # Without a buffer: messages that the session has not taken stay in the pipe, which slows the child down.
         self._deliver, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self._stderr_read = anyio.Event()
         self._scopes: list[anyio.CancelScope] = []
         watch.sever, watch.recall = self.end, self.outbox.recall
-        # Made here: who it is and what is secret is known to the session's watch.
+        # Created here because the session's watch knows the name and the secrets.
         watch.stderr = child.stderr = Stderr(watch.redact, watch.name)
         watch.pid = child.process.pid
 
     def start(self, group: TaskGroup) -> None:
         """Begin to read and write."""
         for task in (self._read, self._read_stderr, self._write, self._wait_for_exit, self._ask):
-            # Shielded until `close`: while a child is being ended, its output is read all the same.
+            # Shielded until `close`, so that the output of an ending child is still read.
             scope = anyio.CancelScope(shield=True)
             self._scopes.append(scope)
             group.start_soon(_within, scope, task)
@@ -147,14 +148,14 @@ class _Transport:
         self.incoming.close()
 
     def end(self, reason: BaseException | None = None) -> None:
-        """No answer can come any more: say so to the session."""
+        """No further answer can come: tell the session."""
         if self._watch.reason is None:
             self._watch.reason = reason or self._exit(certain=True)
         discovery = self._discovery
         if not (discovery.answered or discovery.shaken.is_set()):
             # Unless it never read the question: then it ended for a reason of its own.
             discovery.cut = discovery.asked.is_set() and self._child.stdin.taken is not False
-        # Before anybody is told by a closed stream: the reason has to be there when they ask for it.
+        # Set before the stream is closed, because readers ask for the reason when it closes.
         self._watch.end()
         self.outbox.close()
         self._deliver.close()
@@ -166,21 +167,21 @@ class _Transport:
 
     async def _read(self) -> None:
         child = self._child
-        # trio wants a generator closed that is left in the middle.
+        # trio requires that an unfinished generator is closed.
         async with aclosing(lines_of(self._output, self._limits.size)) as lines:
             async for line in lines:
-                # Anything counts, even a banner: a child that writes has started.
+                # Any output counts, even a banner, because a child that writes has started.
                 child.spoke.set()
                 try:
                     await self._deliver.send(line if isinstance(line, Exception) else await parse(line, self._limits))
                 except (anyio.ClosedResourceError, anyio.BrokenResourceError):
                     break
-        # The session is over for us. A child that is still writing must not block on a full pipe while it is ended.
+        # The session is over. A child that is still writing must not block on a full pipe while it is being ended.
         await child.drain_stdout()
         await self._conclude()
 
     async def _conclude(self) -> None:
-        """End the session, with the status of the process and its last words if they can be had."""
+        """End the session, with the exit status of the process and its last stderr lines if available."""
         # The pipes close a moment before the process can be collected, and its status says why it ended.
         await self._child.exited(STATUS)
         with anyio.move_on_after(LAST_WORDS):
@@ -193,7 +194,7 @@ class _Transport:
 
     async def _write(self) -> None:
         if not await self.outbox.run():
-            # Nobody has stdin open any more, so nobody will answer.
+            # No process has stdin open, so there will be no answer.
             await self._conclude()
 
     async def _wait_for_exit(self) -> None:

@@ -1,8 +1,8 @@
 """The Streamable HTTP transport (specification 2025-11-25 and 2026-07-28, basic/transports).
 
-The SDK's own transport parses every answer a second time, ends a session with all its calls when one message cannot
-be sent, and goes on resuming streams whose caller has left. Here every request is a task that ends with its attempt,
-nothing that one request meets is raised where it could reach another, and only messages made by our parser go on.
+The SDK's own transport parses every answer twice, ends a session with all its calls if one message cannot be sent, and
+keeps resuming streams whose caller has left. Here every request is a task that ends with its attempt, an error of one
+request cannot affect another, and only messages from mcpconn's parser are passed on.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _InFlight:
 
 
 class StreamableHttp:
-    """One session's requests, notifications and streams. Its write stream itself; its read stream is `inbox`."""
+    """One session's requests, notifications and streams. The object is the write stream; the read stream is `inbox`."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class StreamableHttp:
         Args:
             url: The server's endpoint.
             http: Sends HTTP requests.
-            watch: Told what happens besides the answers.
+            watch: Receives everything besides the answers.
             limits: Of one message.
             group: Runs the requests.
             silence: Seconds without a byte after which a stream of server messages is taken for dead; None: never.
@@ -83,14 +83,14 @@ class StreamableHttp:
         self.inbox = Inbox()
         self._session_id: str | None = None
         self._version: str | None = None
-        """Of the protocol, as the last request named it: what the SDK sends without a header has the same."""
+        """The protocol version of the last request; messages that the SDK sends without a header use the same."""
         self._in_flight: dict[RequestId, _InFlight] = {}
         self._turn = anyio.Lock()
 
     async def send(self, item: Outgoing) -> None:
-        """Begin to send a request; send anything else. What the server makes of it is no error here."""
+        """Start to send a request; send anything else. A refusal by the server does not raise here."""
         message = item.message
-        # Made before the first wait: the version and session of this message, not of one that is sent meanwhile.
+        # Created before the first wait, so that the version and session are those of this message, not of a later one.
         headers = self._headers(item)
         if isinstance(message, JSONRPCRequest):
             modern = self._version in MODERN_PROTOCOL_VERSIONS
@@ -98,7 +98,7 @@ class StreamableHttp:
             in_flight = self._in_flight[coerce_request_id(message.id)] = _InFlight(modern)
             if message.method == "server/discover" and not self._watch.discovery.shaken.is_set():
                 self._group.start_soon(self._bound_discovery)
-            # In the sender's context, in which the record of the attempt is found, and callbacks are run.
+            # In the sender's context, which contains the record of the attempt and in which callbacks run.
             self._group.start_soon(self._request, item, message, headers, in_flight)
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             self._cancel(item, message, headers)
@@ -126,7 +126,7 @@ class StreamableHttp:
     def _standing_headers(self) -> dict[str, str]:
         """What every request of the session carries."""
         headers = {}
-        # The standalone stream belongs to a session. Servers without one answer 405, and are not asked.
+        # The standalone stream belongs to a session, so it is not requested without one.
         if self._session_id is not None:
             headers[SESSION_HEADER] = self._session_id
         if self._version is not None:
@@ -138,8 +138,8 @@ class StreamableHttp:
     async def _request(
         self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], in_flight: _InFlight
     ) -> None:
-        """Send a request and deliver its answer, or one that is made here in its place."""
-        # A message without a record is one that the caller sends on the SDK's own session: nobody calls it safe.
+        """Send a request and deliver its answer, or a locally created one in its place."""
+        # A message without a record was sent by the caller on the SDK's own session, so it does not count as safe.
         attempt = ATTEMPT.get() or Attempt("call", unsafe=message.method == "tools/call")
         key = coerce_request_id(message.id)
         try:
@@ -151,17 +151,18 @@ class StreamableHttp:
                 except Refused as refused:
                     await self._refuse(message, attempt, refused)
                 except Exception as error:
-                    # Everything: whatever is raised here would end the session for all its calls.
+                    # All exceptions are caught, because one that is raised here would end the session for all its
+                    # calls.
                     attempt.exception = error
                     await self._fail(message, attempt)
         finally:
-            # An id may have been used again meanwhile, by a session that counts anew.
+            # An id may have been reused in the meantime by a session that restarted its count.
             if self._in_flight.get(key) is in_flight:
                 del self._in_flight[key]
 
     async def _answer(self, item: Outgoing, message: JSONRPCRequest, headers: dict[str, str], attempt: Attempt) -> None:
         metadata = item.metadata if isinstance(item.metadata, ClientMessageMetadata) else ClientMessageMetadata()
-        # Only such a stream is meant to be quiet for long; a call has a deadline.
+        # Only such a stream may be quiet for long; a call has a deadline.
         silence = self._silence if message.method == "subscriptions/listen" else None
         answers = AnswerStream(
             message.id,
@@ -186,7 +187,7 @@ class StreamableHttp:
                 self._session_id = response.headers.get(SESSION_HEADER)
                 self._watch.session_id = self._session_id
             kind = response.headers.get("content-type", "").lower()
-            # 202 says "accepted, nothing will follow". To a request that is an answer that will never come.
+            # 202 means "accepted, nothing will follow". For a request that means that no answer will come.
             if response.status_code == 202:
                 await self._fail(message, attempt)
             elif kind.startswith("application/json"):
@@ -209,7 +210,8 @@ class StreamableHttp:
         answer = await parse(body, self._limits)
         if not isinstance(answer, (JSONRPCResponse, JSONRPCError)) or not same_id(answer.id, message.id):
             raise Unreadable("the answer is for another request")
-        # In the type that was sent: servers turn numbers into texts, and the SDK would not find its caller.
+        # The id has the type that was sent, because servers convert numbers to strings, and the SDK would not find the
+        # caller.
         answer.id = message.id
         await self.inbox.put(SessionMessage(answer))
 
@@ -221,13 +223,13 @@ class StreamableHttp:
         await self.inbox.put(SessionMessage(JSONRPCError(jsonrpc="2.0", id=message.id, error=refused.error)))
 
     async def _fail(self, message: JSONRPCRequest, attempt: Attempt) -> None:
-        """No answer will come: let the session know. Why is in the record of the attempt."""
+        """No answer will come: notify the session. The reason is in the record of the attempt."""
         self._check_era(message, attempt)
         status = f"HTTP {attempt.http_status}" if attempt.exception is None else type(attempt.exception).__name__
         await self.inbox.put(made(message.id, CONNECTION_CLOSED, f"Request failed: {status}"))
 
     async def _bound_discovery(self) -> None:
-        """A server that says nothing is given up while there is time left to dial it as a legacy one."""
+        """A silent server is given up while there is time left to dial it as a legacy one."""
         request_id = await self._watch.discovery.overdue()
         if request_id is not None:
             in_flight = self._in_flight.get(coerce_request_id(request_id))
@@ -241,10 +243,12 @@ class StreamableHttp:
             raise EraUnknown(str(attempt.http_status or type(attempt.exception).__name__)) from attempt.exception
 
     async def _resume(self, event_id: bytes) -> httpx2.Response:
-        """Open an answer's stream anew. Its own record: that the answer was being streamed stays true."""
-        # A record of its own: what a resumption meets is not evidence about the call that it resumes.
+        """Reopen an answer's stream, with a separate record, so that the call's record still says that the answer was
+        being streamed."""
+        # A separate record, because a failed resumption is not evidence about the call.
         response = await self._get(event_id, Attempt("idle"))
-        # A server that forgot the stream may answer with a page. Read as events it would be silence until the deadline.
+        # A server that forgot the stream may answer with a web page, which, read as events, would be silence until the
+        # deadline.
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             await close(response)
             raise httpx2.RemoteProtocolError("not an event stream")
@@ -257,18 +261,18 @@ class StreamableHttp:
             headers.append((EVENT_ID_HEADER.encode(), event_id))
         return await self._http.send_recorded(self._http.build_request("GET", self._url, headers=headers), attempt)
 
-    # -- all else
+    # -- other messages
 
     def _cancel(self, item: Outgoing, message: JSONRPCNotification, headers: dict[str, str]) -> None:
-        """Nobody waits for an answer any more: end its request, which would hold a task and a socket, perhaps for
-        ever, and tell the server. In the modern era the end of the request tells it."""
+        """The caller no longer waits: end its request, which would otherwise hold a task and a socket, perhaps
+        indefinitely, and notify the server. In the modern era the end of the request notifies it."""
         request_id = (message.params or {}).get("requestId")
         in_flight = self._in_flight.get(coerce_request_id(request_id)) if request_id is not None else None
         modern = self._version in MODERN_PROTOCOL_VERSIONS if in_flight is None else in_flight.modern
         if in_flight is not None:
             in_flight.scope.cancel()
         if not modern and not self._watch.lost:
-            # A server that is stuck must not hold up the calls behind a courtesy.
+            # A hanging server must not delay calls because of a notification.
             self._group.start_soon(self._courtesy, item, headers)
 
     async def _courtesy(self, item: Outgoing, headers: dict[str, str]) -> None:
@@ -281,7 +285,7 @@ class StreamableHttp:
         evidence = await self._http.send_quietly(
             self._http.build_request("POST", self._url, headers=headers, content=item.body)
         )
-        # Nobody waits for this message, so its failure is reported as the session's.
+        # No caller waits for this message, so its failure is reported for the session.
         if evidence is not None:
             self._watch.idle_failure(evidence)
 
@@ -293,7 +297,7 @@ class StreamableHttp:
             self._group.start_soon(standalone.run)
 
     async def end_session(self) -> None:
-        """Tell the server that the session is over, unless it knows."""
+        """Notify the server of the end of the session, unless the session is already lost."""
         if self._session_id is None or self._watch.lost or self._watch.ended:
             return
         with anyio.move_on_after(GOODBYE_TIMEOUT):
@@ -316,10 +320,10 @@ async def streamable_http(
                     yield transport.inbox, transport
                 finally:
                     group.cancel_scope.cancel()
-                    # After the requests: whoever still reads finds the end of the stream and no message of a dead
+                    # Closed after the requests, so that readers see the end of the stream and no message of an ended
                     # request.
                     transport.inbox.close()
         finally:
             if transport is not None:
-                # Outside of the group, which is cancelled by now; the client is still open.
+                # Outside the group, which is already cancelled; the client is still open.
                 await transport.end_session()

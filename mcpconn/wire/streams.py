@@ -1,9 +1,8 @@
-"""What passes between the SDK's session and a transport.
+"""The streams between the SDK's session and a transport.
 
-Both streams of every transport are wrapped. The wrapper on the way out encodes each message, and enters each request
-among those that wait; the one on the way in shows each message to the watch. It reports the end of the transport,
-too: an idle client is not told that its stdio child died or that its event stream ended, and the read stream is what
-the session's receive loop reads from.
+Both streams of every transport are wrapped. The outgoing wrapper encodes each message, and registers each request as
+waiting; the incoming one shows each message to the watch. It also reports the end of the transport, because the SDK
+does not notify an idle client that its stdio child exited or that its event stream ended.
 """
 
 from __future__ import annotations
@@ -25,23 +24,22 @@ from mcpconn.wire.waiting import Item
 from mcpconn.wire.watch import Watch
 
 CANCEL_PATIENCE = 0.25
-"""Seconds to offer a courtesy cancel to a transport that is stuck. The SDK shields that write for 5 s, and
-a call must not end later than its deadline by more than half a second."""
+"""Seconds for sending a cancel notification to a blocked transport. The SDK shields that write for 5 s, but a call must
+not exceed its deadline by more than half a second."""
 
 
 class Inbox:
-    """Where a transport of ours puts what it has received. Keeps the context of whoever puts it: the SDK runs
-    what a message causes (a progress callback, a request from the server) in the context of the call it came for."""
+    """The queue of received messages of mcpconn's transports. It keeps the context of the sender, because the SDK
+    handles a message (a progress callback, a request from the server) in the context of the call that it belongs to."""
 
     def __init__(self) -> None:
         self._send, self._receive = anyio.create_memory_object_stream[tuple[Context, Item]](0)
         self.last_context: Context | None = None
 
     async def put(self, item: Item) -> None:
-        """Hand `item` to the session, when it is ready for it. Nothing happens if it has ended."""
+        """Pass `item` to the session when it is ready. Does nothing if the session has ended."""
         try:
-            # With the context of whoever delivers it: the SDK runs callbacks in it, and they find their call's record
-            # there.
+            # With the context of the sender: the SDK runs callbacks in it, and they find their call's record there.
             await self._send.send((copy_context(), item))
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             return
@@ -51,7 +49,7 @@ class Inbox:
         self._send.close()
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """The reader has closed."""
         self._send.close()
         self._receive.close()
 
@@ -80,13 +78,13 @@ class _Stream:
 
 
 class WatchedRead(_Stream):
-    """A read stream that writes down what comes, and reports its end."""
+    """A read stream that records messages, and reports its end."""
 
     def __init__(self, inner: Any, watch: Watch, *, shared: bool = True) -> None:
         """
         Args:
             inner: The transport's own read stream.
-            watch: What it is told to.
+            watch: Receives the messages.
             shared: All requests have their answers on this one stream.
         """
         self._inner = inner
@@ -104,12 +102,12 @@ class WatchedRead(_Stream):
 
     async def __anext__(self) -> Item:
         try:
-            # Errors of the transport end the stream as well: to the session they are one thing.
+            # Errors of the transport end the stream as well; the session handles both in the same way.
             item: Item = await self._inner.__anext__()
         except (StopAsyncIteration, anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._watch.end()
             raise
-        # Before the session sees it, so that the record is complete when its caller wakes up.
+        # Recorded before the session sees the message, so that the record is complete when the caller wakes up.
         return self._watch.received(item, shared=self._shared)
 
     async def receive(self) -> Item:
@@ -120,16 +118,16 @@ class WatchedRead(_Stream):
 
 
 class WatchedWrite(_Stream):
-    """A write stream that encodes what it passes on, and notes each request in the record of its attempt."""
+    """A write stream that encodes messages, and notes each request in the record of its attempt."""
 
     def __init__(self, inner: Any, watch: Watch, *, final: bool, encoded: bool = True) -> None:
         """
         Args:
             inner: The transport's own write stream.
-            watch: Told of each request.
-            final: A message that `inner` took is as good as written. For HTTP it is not: there the HTTP
-                client says what was.
-            encoded: The transport sends bytes.
+            watch: Receives each request.
+            final: Whether a message that `inner` accepted counts as written. Not for HTTP, where the HTTP client
+                reports writes.
+            encoded: Whether the transport sends bytes.
         """
         self._inner = inner
         self._watch = watch
@@ -143,7 +141,7 @@ class WatchedWrite(_Stream):
             ValueError: it cannot be put into JSON; nothing was written.
         """
         message = item.message
-        # Here, in the task of whoever sends it: a transport that finds out by itself ends, with its session.
+        # Encoded here, in the sender's task, because an encoding error in the transport would end the session.
         body = encode(message) if self._encoded else b""
         item = Outgoing(message, item.metadata, body)
         if isinstance(message, JSONRPCRequest):
@@ -153,9 +151,9 @@ class WatchedWrite(_Stream):
         if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             request_id = (message.params or {}).get("requestId")
             if request_id is not None:
-                # First: an answer that crosses the cancellation has no caller any more.
+                # Done first, because an answer that crosses the cancellation has no caller.
                 self._watch.waiting.give_up(request_id)
-            # A courtesy. A child that does not read must not hold up whoever has just given up on it.
+            # Best effort: a child that does not read must not delay the caller that has just been cancelled.
             with anyio.move_on_after(CANCEL_PATIENCE):
                 await self._inner.send(item)
         else:
@@ -163,7 +161,7 @@ class WatchedWrite(_Stream):
 
     async def _send_request(self, item: Outgoing, message: JSONRPCRequest) -> None:
         attempt = ATTEMPT.get()
-        # A message of the SDK's own, such as the answer to a request of the server's.
+        # The SDK's own message, such as the answer to a request of the server.
         if attempt is None:
             self._watch.sent(message, None)
             await self._inner.send(item)
@@ -171,7 +169,7 @@ class WatchedWrite(_Stream):
         # From here on the record is about this message: a call may take several.
         attempt.start()
         self._watch.sent(message, attempt)
-        # Whatever interrupts the hand-over, the other side may have taken it; only a closed stream has not.
+        # If the send is interrupted, the receiver may have taken the message; only a closed stream certainly has not.
         attempt.written = None if self._final else False
         try:
             await self._inner.send(item)
@@ -195,7 +193,7 @@ async def watched(
 
     Args:
         transport: A read and a write stream, when entered.
-        watch: What is told of them.
+        watch: Receives their messages.
         final: See `WatchedWrite`.
         shared: See `WatchedRead`.
         encoded: See `WatchedWrite`.

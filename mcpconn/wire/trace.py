@@ -1,4 +1,4 @@
-"""The trace that a message belongs to, in the headers of its HTTP request (W3C Trace Context)."""
+"""Puts the trace context of a message into the headers of its HTTP request (W3C Trace Context)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A child that reads and writes another encoding than UTF-8, as `StdioServerParameters.encoding` of the SDK says.
+"""Support for children with an encoding other than UTF-8, as with the SDK's `StdioServerParameters.encoding`.
 
-The messages inside are UTF-8, whatever a child speaks: what it writes is translated before it is cut into lines, and
-what it reads after a message was encoded.
+Internally messages are always UTF-8: a child's output is transcoded before it is split into lines, and its input after
+a message was encoded.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Transcoder:
 class _Reader:
     def __init__(self, inner: Reader, encoding: str, errors: str) -> None:
         self._inner = inner
-        # Bytes that the encoding does not know must break the line they are in, and not all that follows: they come
-        # out as lone surrogates, which are no UTF-8 either, and the parser refuses the line.
+        # Undecodable bytes must invalidate only their line, not everything after it: they become lone surrogates, which
+        # are not valid UTF-8 either, so the parser rejects the line.
         self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if errors == "strict" else errors)
 
     async def receive(self, max_bytes: int = CHUNK) -> bytes:

@@ -1,8 +1,8 @@
-"""The requests of one session that wait for their answers, and what is known from the answers.
+"""The waiting requests of one session, and the evidence in their answers.
 
-Each request is entered with the record of the attempt it belongs to, and struck off when it is answered or given
-up. So an error is known to be the server's because bytes that were read and parsed held it, for this request; one
-that the SDK or a transport made up on this side never was in any, whatever its text says.
+Each request is registered with the record of its attempt, and removed when it is answered or cancelled. So an error is
+known to come from the server because it was parsed from received bytes for this request; an error that the SDK or a
+transport created locally was not, regardless of its text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Item = SessionMessage | Exception
 """What a read stream yields: a message, or an error that belongs to none."""
 
 RUNNING = frozenset({"notifications/message"})
-"""Notifications that say that some request is being worked on, but not which."""
+"""Notifications that show that some request is being processed, but not which one."""
 
 
 class Waiting:
@@ -41,16 +41,16 @@ class Waiting:
         self._redact = redact
         self._records: dict[RequestId, Attempt] = {}
         self._listening: set[RequestId] = set()
-        """Those among them that wait for as long as the session lives (`subscriptions/listen`)."""
+        """Requests that wait for as long as the session lasts (`subscriptions/listen`)."""
         self._named: set[RequestId] = set()
-        """Ids of requests that are texts. The others are numbers, and rise."""
+        """String ids of requests. The others are increasing numbers."""
         self._highest = 0
         self._quiet_since = 0
-        """The highest id when something else than a request was sent last. That may be what is answered without an
-        id, rightly or not."""
+        """The highest id when the last message other than a request was sent. An answer without an id may belong to
+        that message."""
 
     def add(self, message: JSONRPCRequest, attempt: Attempt) -> None:
-        """A request is about to be sent, for the attempt that `attempt` records."""
+        """Register a request that is about to be sent, for the attempt that `attempt` records."""
         key = coerce_request_id(message.id)
         if isinstance(key, int):
             self._highest = max(self._highest, key)
@@ -62,11 +62,11 @@ class Waiting:
         self._records[key] = attempt
 
     def note_other(self) -> None:
-        """Something else is about to be sent, for which no answer is due."""
+        """Record another message that is about to be sent, which expects no answer."""
         self._quiet_since = self._highest
 
     def give_up(self, request_id: RequestId) -> None:
-        """Nobody waits for this answer any more. One that comes all the same is no longer news."""
+        """The caller no longer waits for this answer. A late answer is not reported."""
         self._strike(coerce_request_id(request_id))
 
     def _strike(self, key: RequestId) -> Attempt | None:
@@ -78,16 +78,16 @@ class Waiting:
         return key > self._highest if isinstance(key, int) else key not in self._named
 
     def received(self, item: Item, *, shared: bool) -> Item:
-        """Write down what `item` says about the requests that wait.
+        """Record the evidence in `item` about the waiting requests.
 
         Args:
             item: What came over the transport.
             shared: All requests have their answers on this one stream.
 
         Returns:
-            What the session should see: `item`, or the end of a request that `item` was a failed answer to.
+            The message for the session: `item`, or the failure of a request to which `item` was an invalid answer.
         """
-        # On a stream of its own the transport knows whose answer it was. On a shared one only the message can say.
+        # On a request's own stream the transport knows the request. On a shared stream only the message can tell.
         if isinstance(item, Unreadable):
             return self._unreadable(item) if shared else item
         if not isinstance(item, SessionMessage):
@@ -100,11 +100,11 @@ class Waiting:
 
     def _answered(self, item: SessionMessage, message: JSONRPCResponse | JSONRPCError, shared: bool) -> Item:
         key = None if message.id is None else coerce_request_id(message.id)
-        # An id that was never sent cannot be a late answer. Ids that were answered before are not suspicious.
+        # An id that was never sent cannot be a late answer. Answered ids are not suspicious.
         if shared and (key is None or self._never_sent(key)):
             # JSON-RPC 2.0, 5: the id is null if the server could not make it out in the request.
             return self._anonymous(item)
-        # Struck off first: from here on a second answer with this id has no caller.
+        # Removed first, so that a second answer with this id has no caller.
         attempt = self._strike(key) if key is not None else None
         if attempt is not None and not isinstance(item, Made):
             attempt.answered = True
@@ -114,8 +114,8 @@ class Waiting:
         return item
 
     def _anonymous(self, item: Item) -> Item:
-        """An answer to no request that there is or was. If only one request waits, it was meant for that."""
-        # A subscription waits for as long as the session lives, and is not what a single answer is for.
+        """An answer to an unknown request. If only one request is waiting, the answer is attributed to it."""
+        # A subscription waits for as long as the session lasts, so a single answer is not attributed to it.
         waiting = [key for key in self._records if key not in self._listening]
         alone = waiting[0] if len(waiting) == 1 else None
         if not isinstance(alone, int) or alone <= self._quiet_since:
@@ -123,7 +123,7 @@ class Waiting:
         return self._unreadable(Unreadable("the answer does not name the request", answers=alone))
 
     def _unreadable(self, error: Unreadable) -> Item:
-        """A broken answer is its caller's, if it can be made out whose it was."""
+        """A broken answer is attributed to its request, if that can be determined."""
         if error.anonymous:
             return self._anonymous(error)
         key = None if error.answers is None or error.asks else coerce_request_id(error.answers)
@@ -140,6 +140,6 @@ class Waiting:
             if attempt is not None:
                 attempt.progressed = True
         elif shared and (isinstance(message, JSONRPCRequest) or message.method in RUNNING):
-            # One of the requests that wait is being worked on. Which one is not said, so it may be any of them.
+            # One of the waiting requests is being processed. It is unknown which one, so it may be any of them.
             for attempt in self._records.values():
                 attempt.progressed = True

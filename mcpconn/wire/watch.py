@@ -1,4 +1,4 @@
-"""What the wire notices about one session besides its answers: its end, doubts, what is dropped."""
+"""The wire layer's observations of one session besides its answers: its end, doubts, and dropped messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _verbatim(text: str) -> str:
 
 
 class Watch:
-    """What the wire has noticed about one session, shared by its streams, its HTTP client and its child."""
+    """The observations of one session, shared by its streams, its HTTP client and its child."""
 
     def __init__(
         self,
@@ -43,72 +43,72 @@ class Watch:
     ) -> None:
         """
         Args:
-            idle_failure: Told what happened to the session while no call was there to fail.
+            idle_failure: Called with failures of the session that no call observes.
             redact: Hides secrets in what a server said.
             name: Of the connection, for the log.
             chance: A random number from 0 to 1, for the waits before the event stream is reopened.
-            discovery: What is being asked about the server's era.
+            discovery: The `server/discover` request of the dial.
         """
         self.idle_failure = idle_failure
         self.redact = redact
-        """Hides secrets in what a server said. To be used before a text is cut."""
+        """Replaces secrets in a server's text. Apply it before the text is truncated."""
         self.discovery = discovery or Discovery(math.inf)
         self.name = name
         self.dropped = 0
-        """Messages that were read and not passed on."""
+        """The number of messages that were read but not passed on."""
         self.ended = False
-        """The transport has ended: no answer can come any more."""
+        """Whether the transport has ended, so that no answer can come."""
         self.lost = False
-        """The session is known to be gone: do not end it with a DELETE."""
+        """Whether the session is known to be lost, so that no DELETE is sent."""
         self.reason: BaseException | None = None
-        """Why the transport ended, where somebody knows."""
+        """Why the transport ended, if known."""
         self.stream = StreamRecord(chance)
-        """The session's event stream, which is reopened for as long as the session lives."""
+        """The session's event stream, which is reopened for as long as the session lasts."""
         self.doubt: BaseException | None = None
-        """The child has ended, and its pipes have not: why nobody may be there. Gone with the next message."""
+        """Why the server may be gone: the child has exited, but its pipes are open. Cleared by the next message."""
         self.proof: BaseException = anyio.EndOfStream()
-        """What that will have been if a probe is not answered."""
+        """The proof that follows if a probe is not answered."""
         self.stderr = Stderr()
         """What the child wrote to stderr."""
         self.pid: int | None = None
         """The child's process id; None if there is no child."""
         self.sever: Callable[[BaseException], None] = lambda _: None
-        """Ends the transport for this reason: its session and the calls on it are told at once."""
+        """Ends the transport for this reason: its session and calls are notified at once."""
         self.recall: Callable[[], None] = lambda: None
-        """Takes back what was not handed over yet: it can be sent to the next session."""
+        """Withdraws unsent messages, which can then be sent on the next session."""
         self._probes: set[anyio.CancelScope] = set()
         self.session_id: str | None = None
-        """The id that the server has given the session (Streamable HTTP, legacy era)."""
+        """The id that the server has assigned to the session (Streamable HTTP, legacy era)."""
         self.passes = False
-        """All messages pass these streams, so that what was not seen here was not received."""
+        """Whether all messages pass these streams, so that a message that was not seen here was not received."""
         self.waiting = Waiting(redact)
-        """The requests that were sent and not answered."""
+        """The sent requests without an answer."""
 
     def end(self) -> None:
         """The read stream has ended."""
-        # Both ends of a transport report their end; the session is told once.
+        # Both streams of a transport report the end; the session is notified once.
         if self.ended:
             return
         self.ended = True
-        # The reason is set before the end by whoever knows it: an exit status, a reset.
+        # The component that knows the reason sets it before the end: an exit status, a reset.
         reason = self.reason or anyio.EndOfStream()
         self.idle_failure(Evidence(exception=reason, from_wire=False, phase="idle"))
 
     def suspect(self, reason: BaseException, proof: BaseException) -> None:
-        """Nobody may be there any more. Probes that are under way have a second left for their answer.
+        """The server may be gone. Probes in progress have one more second for their answer.
 
         Args:
             reason: Why.
-            proof: What that will have been if no probe is answered.
+            proof: The evidence that follows if no probe is answered.
         """
         self.doubt, self.proof = reason, proof
         for probe in self._probes:
-            # A process that has ended does not answer later. One second is for an answer that is in the pipe.
+            # A process that has exited will not answer. One second allows for an answer that is already in the pipe.
             probe.deadline = min(probe.deadline, anyio.current_time() + RETURNED_LIMIT)
         self.idle_failure(Evidence(exception=reason, from_wire=False, phase="idle"))
 
     async def probing(self, probe: Awaitable[None]) -> None:
-        """Await the answer to a probe, for a second at most once there is a doubt.
+        """Await the answer to a probe, for at most one second after a doubt arises.
 
         Raises:
             TimeoutError: a doubt arose, and none came in time.
@@ -123,7 +123,7 @@ class Watch:
         raise TimeoutError
 
     def drop(self, why: str) -> None:
-        """A message is not passed on. The first of a session is worth a line to whoever runs the server."""
+        """Count a dropped message. The first one of a session is logged for the server's operator."""
         self.dropped += 1
         # A server that prints to stdout does so for every request: one warning is enough.
         level = logging.WARNING if self.dropped == 1 else logging.DEBUG
@@ -139,11 +139,11 @@ class Watch:
             self.waiting.note_other()
 
     def received(self, item: Item, *, shared: bool) -> Item:
-        """Write down what `item` says. Takes and returns what `Waiting.received` does."""
-        # Any message shows that somebody is there.
+        """Record the evidence in `item`. Arguments and result are those of `Waiting.received`."""
+        # Any message shows that the server is still there.
         self.doubt = None
         if not self.discovery.shaken.is_set() and isinstance(item, SessionMessage) and not isinstance(item, Made):
             heard = self.discovery.heard(item.message)
-            # A copy only if there is something else to show: the same object keeps its metadata, and costs nothing.
+            # A copy is made only if the message changes: the same object keeps its metadata and costs nothing.
             item = item if heard is item.message else replace(item, message=heard)
         return self.waiting.received(item, shared=shared)

@@ -1,16 +1,15 @@
 """Ends the child processes of a manager whose own process has been killed.
 
-A host that is ended by SIGKILL, or by a signal it does not handle, cannot end its children. Most of them read the
-end of their stdin and exit, but a server that hangs, and whatever a launcher left behind, would stay for ever.
-So each manager with stdio servers has one watchdog: a shell of about 2 MB that reads from a pipe of which this
-process has the only write end. When the kernel closes that end, the process groups that the watchdog was
-told of get SIGTERM, 2 s, and SIGKILL.
+A host that is ended by SIGKILL, or by a signal it does not handle, cannot end its children. Most of them detect the end
+of their stdin and exit, but a hanging server, or processes that a launcher left behind, would remain indefinitely. So
+each manager with stdio servers has one watchdog: a shell of about 2 MB that reads from a pipe of which this process has
+the only write end. When the kernel closes that end, the registered process groups get SIGTERM, and after 2 s SIGKILL.
 
-PR_SET_PDEATHSIG would be the other way on Linux. It needs code between fork and exec, follows the thread that
-forked rather than the process, and reaches the direct child alone, which is often a launcher.
+On Linux the alternative is PR_SET_PDEATHSIG. It needs code between fork and exec, is bound to the forking thread
+instead of the process, and reaches only the direct child, which is often a launcher.
 
-What it does not reach: a process that has left its group (setsid), and everything on Windows and on systems
-without /bin/sh. Where the host is the first process of a container, its end is the end of them all anyway.
+The watchdog does not reach a process that has left its group (setsid), and does not work on Windows or on systems
+without /bin/sh. If the host is the first process of a container, all processes end with it anyway.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ signal KILL
 """
 """POSIX shell: what works in dash, bash and busybox alike. Signals to the terminal's group must not end it."""
 LAUNCH = 'exec 3<&0; "$0" -c "$1" mcpconn-watchdog "$2" <&3 3<&- &'
-"""Starts the watchdog as nobody's child: this process need not collect it, and nobody takes it for a server.
+"""Starts the watchdog detached, so that this process need not collect it and it is not mistaken for a server.
 Without the detour by descriptor 3 a shell gives /dev/null to what it starts in the background."""
 
 
@@ -63,12 +62,12 @@ class Watchdog:
         self._close: weakref.finalize | None = None  # type: ignore[type-arg]
 
     def join(self) -> None:
-        """A connection that starts child processes uses it from now on."""
+        """Register a connection that starts child processes."""
         # Counted, because one watchdog serves all connections of a manager.
         self._users += 1
 
     def leave(self) -> None:
-        """That connection is closed. The watchdog ends with the last of them."""
+        """Unregister a closed connection. The watchdog ends with the last one."""
         self._users -= 1
         # Not while a group is guarded: its child may still be ending.
         if self._users == 0 and not self._groups:
@@ -80,17 +79,17 @@ class Watchdog:
         Raises:
             OSError: no watchdog can be started now: too many open files, no memory.
         """
-        # Noted before it is told: a watchdog that is started anew is told of all of them.
+        # Recorded before it is sent, because a restarted watchdog receives all groups.
         self._groups.add(group)
         if self._pipe is None:
             self._start()
         elif not self._tell("guard", group):
-            # It was killed. The next one is told of all.
+            # The watchdog was killed. The next one receives all groups.
             self.close()
             self._start()
 
     def release(self, group: int) -> None:
-        """The process group is gone, or is nobody's business any more."""
+        """Release a process group that is gone or no longer guarded."""
         self._groups.discard(group)
         if self._pipe is not None:
             self._tell("release", group)
@@ -108,7 +107,7 @@ class Watchdog:
             return
         read, write = os.pipe()
         try:
-            # A watchdog that was stopped must not stop this process at a full pipe.
+            # A stopped watchdog must not block this process at a full pipe.
             os.set_blocking(write, False)
             # Without this process's environment and directory: it outlives both. A session of its own keeps
             # the signals of a terminal, such as Ctrl-C and hanging up, away from it.
@@ -132,14 +131,14 @@ class Watchdog:
         finally:
             os.close(read)
         self._pipe = write
-        # A manager that is dropped without being closed closes the pipe as well, and with it the watchdog acts.
+        # A manager that is garbage-collected without being closed closes the pipe as well, which triggers the watchdog.
         self._close = weakref.finalize(self, os.close, write)
         _LIVING.add(self)
         for group in self._groups:
             self._tell("guard", group)
 
     def _tell(self, what: str, group: int) -> bool:
-        """Whether it could be told."""
+        """Whether the write succeeded."""
         assert self._pipe is not None
         try:
             os.write(self._pipe, f"{what} {group}\n".encode())
@@ -155,7 +154,7 @@ _LIVING: weakref.WeakSet[Watchdog] = weakref.WeakSet()
 def _forget() -> None:
     """In a forked child: its copy of the pipe must not keep the watchdog waiting for the parent's end."""
     for watchdog in tuple(_LIVING):
-        # They belong to the parent, whose watchdog lives on.
+        # They belong to the parent, whose watchdog continues to run.
         watchdog._groups.clear()
         watchdog.close()
 

@@ -1,8 +1,8 @@
-"""A connected socket, plain or with TLS, on which nothing is read ahead.
+"""A connected socket, plain or with TLS, without read-ahead.
 
-anyio's streams read from the kernel into a queue of their own whenever the loop finds time, and its TLS streams into a
-second one, so "nothing has arrived" cannot be asked of them. Here every read and write is a system call that does not
-wait, made when somebody asks for it. Waiting is separate, and anyio's: it works on asyncio, uvloop and trio alike.
+anyio's streams read from the kernel into a queue in the background, and its TLS streams into a second one, so they
+cannot tell whether anything has arrived. Here every read and write is a non-blocking system call, made on request.
+Waiting is separate and uses anyio, so it works on asyncio, uvloop and trio.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Protocol
 import anyio
 
 READ_SIZE = 64 * 1024
-"""Bytes read at once. httpcore2's figure, too."""
+"""Bytes per read, as in httpcore2."""
 RECORD_SIZE = 16 * 1024
-"""Bytes encrypted at once: the longest TLS record (RFC 8446, 5.1)."""
+"""Bytes encrypted at a time: the longest TLS record (RFC 8446, 5.1)."""
 
 
 def _queue_meter() -> Callable[[socket.socket], int] | None:
@@ -34,7 +34,7 @@ def _queue_meter() -> Callable[[socket.socket], int] | None:
     import termios
 
     def unacknowledged(sock: socket.socket) -> int:
-        # SIOCOUTQ (tcp(7)): bytes in the send queue that the other side has not acknowledged.
+        # SIOCOUTQ (tcp(7)): bytes in the send queue that the peer has not acknowledged.
         count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
         return count
 
@@ -45,44 +45,44 @@ _unacknowledged = _queue_meter()
 
 
 class Channel(Protocol):
-    """What the engine needs of a connection: reads and writes that never wait, and waits that do neither."""
+    """What the engine needs from a connection: non-blocking reads and writes, and separate waits."""
 
     @property
     def sent(self) -> int:
-        """Bytes that have left this process, encryption included."""
+        """Bytes sent by this process, including encryption."""
 
     def acknowledged_since(self, mark: int) -> bool | None:
-        """Whether any byte after the first `mark` has reached the other side's system. None if that is unknown."""
+        """Whether any byte after the first `mark` bytes has reached the peer. None if unknown."""
 
     def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
-        """What has arrived: at most `limit` bytes, b"" at the end of the stream, None if there is nothing yet.
+        """Received data: at most `limit` bytes, b"" at the end of the stream, None if there is nothing yet.
 
         Raises:
-            OSError: The connection is broken. What had arrived before can still be received.
+            OSError: The connection is broken. Earlier data can still be received.
         """
 
     def send_nowait(self, data: memoryview) -> int:
-        """Hand over the beginning of `data`; how many bytes of it were taken.
+        """Send the beginning of `data`; returns how many bytes were accepted.
 
         Raises:
             OSError: The connection is broken.
         """
 
     def flush_nowait(self) -> bool:
-        """Pass on what was taken by `send_nowait`. True if nothing is left.
+        """Send data that `send_nowait` accepted. True if nothing is left.
 
         Raises:
             OSError: The connection is broken.
         """
 
     async def readable(self) -> None:
-        """Return when something has arrived. Raises anyio.ClosedResourceError if it is closed meanwhile."""
+        """Return when data has arrived. Raises anyio.ClosedResourceError if the channel is closed in the meantime."""
 
     async def writable(self) -> None:
-        """Return when something can be handed over. Raises anyio.ClosedResourceError if it is closed meanwhile."""
+        """Return when data can be sent. Raises anyio.ClosedResourceError if the channel is closed in the meantime."""
 
     def close(self) -> None:
-        """Close it at once; what was taken and not passed on is lost."""
+        """Close it at once; accepted data that was not sent is lost."""
 
 
 class PlainChannel:
@@ -133,7 +133,7 @@ class PlainChannel:
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:
-            # Whoever waits on it in another task is told, instead of waiting on a number that may be another file.
+            # Tasks that wait on it are woken, because the descriptor number may be reused for another file.
             anyio.notify_closing(self._socket)
             self._socket.close()
 
@@ -154,7 +154,7 @@ class SecureChannel:
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
         """The TLS object."""
         self._unsent = memoryview(b"")
-        """Encrypted bytes that `inner` has not taken yet."""
+        """Encrypted bytes that `inner` has not accepted yet."""
 
     @property
     def sent(self) -> int:
@@ -164,10 +164,10 @@ class SecureChannel:
         return self._inner.acknowledged_since(mark)
 
     async def handshake(self) -> None:
-        """Agree on keys, and check the certificate.
+        """Negotiate keys, and verify the certificate.
 
         Raises:
-            OSError: It failed; `ssl.SSLError` is one.
+            OSError: It failed; `ssl.SSLError` is a subclass.
         """
         while True:
             try:
@@ -177,7 +177,7 @@ class SecureChannel:
                 while not self._fetch():
                     await self._inner.readable()
             except ssl.SSLError:
-                # The server is told why (an alert), if it takes that at once.
+                # Send the server an alert with the reason, if it can be sent at once.
                 self.flush_nowait()
                 raise
             else:
@@ -189,7 +189,7 @@ class SecureChannel:
             await self._inner.writable()
 
     def _fetch(self) -> bool:
-        """Move what has arrived into the TLS object. False if nothing has."""
+        """Move received data into the TLS object. False if there is none."""
         data = self._inner.receive_nowait()
         if data is None:
             return False
@@ -204,12 +204,12 @@ class SecureChannel:
             try:
                 return self.tls.read(limit)
             except ssl.SSLWantReadError:
-                # A record that is not complete, or one that is not for us: session tickets, a new key.
+                # An incomplete record, or one without application data: session tickets, a new key.
                 if not self._fetch():
                     self.flush_nowait()
                     return None
             except ssl.SSLError as error:
-                # Servers close without TLS's close_notify. h11 knows whether a message was complete.
+                # Servers close without TLS's close_notify; h11 detects whether a message was complete.
                 if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or _is_eof(error):
                     return b""
                 raise
@@ -217,8 +217,8 @@ class SecureChannel:
     def send_nowait(self, data: memoryview) -> int:
         taken = 0
         while taken < len(data) and self.flush_nowait():
-            # A record at a time, and only while the last one has left: what is taken and not sent could not be taken
-            # back.
+            # One record at a time, and only after the last one was sent, because accepted data that was not sent could
+            # not be revoked.
             taken += self.tls.write(data[taken : taken + RECORD_SIZE])
         return taken
 
@@ -227,7 +227,7 @@ class SecureChannel:
             if not self._unsent:
                 if not self._outgoing.pending:
                     return True
-                # Read out as a whole: a part that was read and not sent must not be lost.
+                # Read completely, so that no part is read but not sent.
                 self._unsent = memoryview(self._outgoing.read())
             sent = self._inner.send_nowait(self._unsent)
             if not sent:
@@ -258,7 +258,7 @@ async def either(channel: Channel) -> None:
 
 
 def is_clean(channel: Channel) -> bool:
-    """Whether nothing has arrived: no bytes, and not the end. What has is lost by asking."""
+    """Whether nothing has arrived: neither bytes nor the end. Checking discards arrived data."""
     try:
         return channel.receive_nowait() is None
     except OSError:
@@ -266,5 +266,5 @@ def is_clean(channel: Channel) -> bool:
 
 
 def _is_eof(error: ssl.SSLError) -> bool:
-    """OpenSSL 3 says it in this way when the socket ends without a close_notify."""
+    """OpenSSL 3 reports the end of a socket without a close_notify in this way."""
     return "UNEXPECTED_EOF_WHILE_READING" in (error.strerror or "")

@@ -19,7 +19,7 @@ Origin = tuple[str, str, int]
 """Scheme, host (as it goes into a certificate: ASCII, an IPv6 address without brackets) and port."""
 
 STAGGER = 0.25
-"""Seconds that one address is tried before the next is tried beside it (RFC 8305, 5: 250 ms)."""
+"""Seconds until the next address is tried concurrently (RFC 8305, 5: 250 ms)."""
 
 
 def origin_of(url: httpx2.URL) -> Origin:
@@ -33,7 +33,7 @@ class Connector:
     def __init__(self, tls: Callable[[], ssl.SSLContext], options: tuple[tuple[int, int, int], ...] = ()) -> None:
         """
         Args:
-            tls: The TLS context; asked for at the first https connect, and not before.
+            tls: Returns the TLS context; called at the first https connect.
             options: Level, name and value of socket options.
         """
         self._tls = tls
@@ -43,11 +43,11 @@ class Connector:
         """Connect.
 
         Args:
-            origin: Where to.
-            sni: The name that the certificate must be for; the host where none is given.
+            origin: The destination.
+            sni: The name that the certificate must be for; the host by default.
 
         Raises:
-            OSError: Nobody is there, or the TLS handshake failed.
+            OSError: The server is unreachable, or the TLS handshake failed.
         """
         scheme, host, port = origin
         channel = PlainChannel(await open_socket(host, port, self._options))
@@ -69,7 +69,7 @@ async def open_socket(host: str, port: int, options: tuple[tuple[int, int, int],
         OSError: None does.
     """
     addresses = await _resolve(host, port)
-    # The usual case, and without a task group.
+    # The usual case, which needs no task group.
     if len(addresses) == 1:
         return await _open(addresses[0], options)
     return await _race(addresses, options)
@@ -78,11 +78,11 @@ async def open_socket(host: str, port: int, options: tuple[tuple[int, int, int],
 async def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
     """The host's addresses, in the order in which they are to be tried."""
     try:
-        # An address in digits needs no look-up, and so no thread.
+        # A numeric address needs no lookup, and so no thread.
         found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # IPv6 and IPv4 in turn, the resolver's favourite family first (RFC 8305, 4).
+    # Alternating IPv6 and IPv4, starting with the resolver's preferred family (RFC 8305, 4).
     first = [each for each in found if each[0] == found[0][0]]
     other = [each for each in found if each[0] != found[0][0]]
     return [each for each in chain.from_iterable(zip_longest(first, other)) if each is not None]
@@ -93,19 +93,19 @@ async def _open(address: tuple[Any, ...], options: tuple[tuple[int, int, int], .
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
-        # A request leaves in one piece; waiting for more of it (Nagle) would only delay it.
+        # A request is sent in one piece, so waiting for more data (Nagle) would only delay it.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option in options:
             sock.setsockopt(*option)
         try:
-            # Non-blocking: it begins here, and the socket becomes writable when it is done or has failed.
+            # Non-blocking: it starts here, and the socket becomes writable when it has completed or failed.
             sock.connect(where)
         except BlockingIOError:
             await anyio.wait_writable(sock)
             if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(error, os.strerror(error)) from None
         else:
-            # Loopback may connect at once. Without a checkpoint a cancelled dial would go on.
+            # Loopback may connect at once. Without a checkpoint a cancelled dial would continue.
             await anyio.lowlevel.checkpoint()
     except BaseException:
         sock.close()
@@ -114,7 +114,7 @@ async def _open(address: tuple[Any, ...], options: tuple[tuple[int, int, int], .
 
 
 async def _race(addresses: list[tuple[Any, ...]], options: tuple[tuple[int, int, int], ...]) -> socket.socket:
-    """Try one address after another, each a moment after the last or as soon as that has failed."""
+    """Try the addresses in order, each shortly after the previous one or as soon as that has failed."""
     winners: list[socket.socket] = []
     errors: list[OSError] = []
 
@@ -140,11 +140,11 @@ async def _race(addresses: list[tuple[Any, ...]], options: tuple[tuple[int, int,
         _close(iter(winners))
         raise
     if not winners:
-        # All failed alike: one error says it better than a list of the same.
+        # All failed in the same way: one error is clearer than a list of equal ones.
         if len({error.errno for error in errors}) == 1:
             raise errors[0]
         raise OSError("; ".join(dict.fromkeys(error.strerror or str(error) for error in errors)))
-    # Two can win in the same turn of the loop.
+    # Two can succeed in the same iteration of the loop.
     _close(iter(winners[1:]))
     return winners[0]
 

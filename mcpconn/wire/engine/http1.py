@@ -17,10 +17,10 @@ from mcpconn.wire.fairness import TinyChunks, Turns
 from mcpconn.wire.reasons import protocol_reason
 
 HEAD_LIMIT = 100 * 1024
-"""Bytes of a response's head, or of one chunk's header. httpcore2's figure."""
+"""Maximum bytes of a response's head, or of one chunk's header, as in httpcore2."""
 INFORMATIONAL_LIMIT = 100
-"""Responses 1xx before the final one. RFC 9110, 15.2, sets no limit; a server that never comes to the point would
-keep the parser busy for ever."""
+"""Maximum number of 1xx responses before the final one. RFC 9110, 15.2, sets no limit; a server that never sends the
+final one would keep the parser busy indefinitely."""
 
 Timeouts = dict[str, float | None]
 """httpx2's: `connect`, `read` and `write`, in seconds; None for no limit."""
@@ -54,18 +54,18 @@ class HttpSocket:
         self.idle_since = 0.0
         """When the last of them was answered."""
         self.heard = False
-        """Whether a byte of the present request's response has come."""
+        """Whether a byte of the current request's response has arrived."""
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
         self._spent = False
-        """It cannot be used for another request, whatever the parser says."""
+        """Whether it cannot be reused, regardless of the parser's state."""
         self._mark = 0
-        """What the channel had sent before the present request."""
+        """The channel's count of sent bytes before the current request."""
         self._premature = False
         """The response was sent before the request had arrived."""
         self._response: h11.Response | None = None
         """The response's head, if it came while the request was still being written."""
         self._failure: httpx2.HTTPError | None = None
-        """What is wrong with the body behind the bytes that were handed over last."""
+        """The error in the body after the bytes that were returned last."""
         self._read_timeout: float | None = None
         self._turns = Turns()
         self._chunks = TinyChunks()
@@ -81,10 +81,10 @@ class HttpSocket:
         return is_clean(self.channel)
 
     def recycle(self, now: float) -> bool:
-        """Make ready for the next request. False if the socket cannot be used again.
+        """Prepare for the next request. False if the socket cannot be reused.
 
-        It cannot if either side is not done, or wants to close, or if bytes followed the response: h11 would keep
-        them over `start_next_cycle`, and take them for the next response.
+        It cannot be reused if either side is not done or will close, or if bytes followed the response: h11 would keep
+        them across `start_next_cycle`, and interpret them as the next response.
         """
         http = self._http
         trailing, ended = http.trailing_data
@@ -107,47 +107,48 @@ class HttpSocket:
             request: Its method, target and headers.
             body: All of its body.
             timeout: Seconds that may pass without progress.
-            writing: Awaited before the first byte leaves.
+            writing: Awaited before the first byte is sent.
 
         Raises:
             httpx2.LocalProtocolError: It cannot be sent. Nothing was written.
-            httpx2.TransportError: There is no response that could be trusted. Something may have been written.
+            httpx2.TransportError: There is no trustworthy response. Something may have been written.
         """
-        # Head and body in one piece, before anything leaves: what cannot be sent is found out while that is certain.
+        # Head and body are encoded together before anything is sent, so that errors are detected while it is certain
+        # that nothing was sent.
         data = self._serialised(request, body)
         self.heard = self._premature = False
         self._response = self._failure = None
         self._read_timeout = timeout.get("read")
         self._chunks = TinyChunks()
-        # Cancelled before anything left, the call is certain not to have run.
+        # If the call is cancelled before anything is sent, it certainly has not run.
         await checkpoint_if_cancelled()
-        # The record says "written" from here on. It is a moment too early rather than a moment too late.
+        # From here on the record says "written": slightly too early is safe, slightly too late is not.
         await writing()
         # The position in the byte stream where this request begins (see `_hear`).
         self._mark = self.channel.sent
-        # If not all was written, the parser does not know of it.
+        # The parser does not know if not everything was written.
         self._spent = not await self._write(data, timeout.get("write"))
         suspect = False
         if self.used and not self.heard and self._take_nowait():
-            # A server takes longer to answer than the write to return, as a rule. If no more is known (see
-            # `_hear`), a refusal that is there by now is not believed.
+            # Usually a server takes longer to answer than the write takes to return. Without other evidence (see
+            # `_hear`), a refusal that is already here is not trusted.
             suspect = self._acknowledged() is None
         response = await self._head()
         if self._premature or (suspect and response.status_code >= 300):
             raise httpx2.RemoteProtocolError(
                 f"HTTP {response.status_code} was sent before the request had arrived: it is an earlier request's"
             )
-        # A success is believed, and the socket is still not used again.
+        # A success is trusted, but the socket is still not reused.
         self._spent = self._spent or suspect
         return response
 
     def _hear(self, data: bytes) -> None:
-        """Hand what has arrived to the parser.
+        """Pass received data to the parser.
 
-        A response carries an acknowledgement of the request that it answers: both are in one TCP segment, at the
-        latest. If the first bytes are here and nothing of the request has been acknowledged, they had been sent before
-        the request arrived. On a socket that has had a response already they are a left-over of an earlier request, and
-        say nothing about this one. (On a fresh socket there is no earlier one, and a server may refuse at the door.)
+        A response acknowledges the request that it answers, at the latest in the same TCP segment. If response bytes
+        are here but no byte of the request has been acknowledged, they were sent before the request arrived. On a
+        socket that has had a response before, they are left over from an earlier request and do not concern this one.
+        (On a fresh socket there is no earlier request, and a server may refuse the connection itself.)
         """
         if data and not self.heard:
             self.heard = True
@@ -155,7 +156,7 @@ class HttpSocket:
         self._http.receive_data(data)
 
     def _acknowledged(self) -> bool | None:
-        """Whether the server's system has received anything of the present request. None if that is unknown."""
+        """Whether the server's system has received any byte of the current request. None if unknown."""
         return self.channel.acknowledged_since(self._mark)
 
     def _serialised(self, request: httpx2.Request, body: bytes) -> bytes:
@@ -171,15 +172,15 @@ class HttpSocket:
         return b"".join(part for part in parts if part)
 
     async def _write(self, data: bytes, timeout: float | None) -> bool:
-        """Write until everything has left, or the server has refused the request, or reads no more.
+        """Write until everything is sent, or the server has refused the request or stopped reading.
 
-        A server that refuses a large request answers before it has read it, and closes. To go on writing would end
-        in a reset, and the reset could overtake the answer.
+        A server that refuses a large request answers before it has read it, and closes. Further writes would cause a
+        reset, which could overtake the answer.
 
         Returns:
             Whether everything was written.
         """
-        # No copies: a request may be as large as its arguments.
+        # Without copies, because a request may be as large as its arguments.
         rest = memoryview(data)
         try:
             while True:
@@ -193,17 +194,17 @@ class HttpSocket:
                 with _within(timeout, httpx2.WriteTimeout, "the request could not be written"):
                     await self._until_something_happens()
         except OSError:
-            # What the server said before it closed can still be read.
+            # Data that the server sent before it closed can still be read.
             return False
         except anyio.ClosedResourceError:
             raise httpx2.WriteError("the socket was closed on this side") from None
 
     def _take_nowait(self) -> bytes | None:
-        """Hand what has arrived to the parser, without a wait.
+        """Pass received data to the parser, without waiting.
 
         Returns:
-            It; None if there is nothing, b"" if the server has closed. That will be noticed again where the response
-            is read.
+            The data; None if there is none, b"" if the server has closed, which is detected again when the response is
+            read.
         """
         try:
             data = self.channel.receive_nowait()
@@ -214,7 +215,7 @@ class HttpSocket:
         return data
 
     def _refused(self) -> bool:
-        """Whether what has arrived so far says that nobody waits for the rest of the request."""
+        """Whether the data received so far shows that the server does not need the rest of the request."""
         while self._response is None:
             event = self._next_event()
             if event is h11.NEED_DATA:
@@ -226,9 +227,9 @@ class HttpSocket:
         return self._response.status_code >= 300
 
     async def _until_something_happens(self) -> None:
-        """Return when more can be written, or something has arrived."""
+        """Return when more can be written, or data has arrived."""
         if self._response is not None:
-            # It is no refusal. The rest of it is read when all is written.
+            # It is not a refusal. Its rest is read after everything is written.
             await self.channel.writable()
             return
         await either(self.channel)
@@ -238,7 +239,7 @@ class HttpSocket:
     async def _head(self) -> h11.Response:
         if self._response is not None:
             return self._response
-        # A server that sends 100 Continue for ever would otherwise keep the call until its deadline, at full load.
+        # Otherwise a server that sends 100 Continue endlessly would keep the call busy until its deadline.
         for _ in range(INFORMATIONAL_LIMIT):
             event = await self._event()
             if isinstance(event, h11.Response):
@@ -248,8 +249,8 @@ class HttpSocket:
         raise httpx2.RemoteProtocolError(f"more than {INFORMATIONAL_LIMIT} informational responses")
 
     async def piece(self) -> bytes | None:
-        """The next bytes of the body: what has arrived already is put together. None at its end."""
-        # The bytes before the fault were handed over first: an answer may be complete without the rest.
+        """The next bytes of the body; data that has already arrived is combined. None at its end."""
+        # The bytes before the error were returned first, because an answer may be complete without the rest.
         if self._failure is not None:
             raise self._failure
         if self._http.their_state is not h11.SEND_BODY:
@@ -257,7 +258,7 @@ class HttpSocket:
         event = await self._event()
         pieces: list[bytes] = []
         size = 0
-        # The parser's events are the chunks of the server, which may have a byte each.
+        # The parser's events are the server's chunks, which may consist of a single byte.
         while isinstance(event, h11.Data):
             pieces.append(bytes(event.data))
             size += len(event.data)
@@ -267,7 +268,7 @@ class HttpSocket:
                     break
                 event = self._next_event()
             except httpx2.HTTPError as error:
-                # What came before it may be a whole answer.
+                # The data before it may be a complete answer.
                 self._failure = error
                 break
             if self._turns.over():
@@ -275,7 +276,7 @@ class HttpSocket:
         return b"".join(pieces) if pieces else None
 
     async def _event(self) -> Any:
-        """The parser's next event, read from the socket as need be."""
+        """The parser's next event; reads from the socket if necessary."""
         while (event := self._next_event()) is h11.NEED_DATA:
             data = await self._receive()
             if not data and self._http.their_state is h11.SEND_RESPONSE:
@@ -300,7 +301,7 @@ class HttpSocket:
                         await self.channel.readable()
                 self._turns.waited()
         except OSError as error:
-            # No cause: to the classification, the end of a socket must not look like the end of a session.
+            # Without a cause, because the end of a socket must not be classified as the end of a session.
             raise httpx2.ReadError(str(error) or type(error).__name__) from None
         except anyio.ClosedResourceError:
             raise httpx2.ReadError("the socket was closed on this side") from None

@@ -1,4 +1,4 @@
-"""How long an idle socket may be trusted: what the server promises, and what it was seen to do."""
+"""How long an idle socket may be trusted, based on the server's promise and its observed behaviour."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 FRESH = 0.5
 """Seconds since its last use within which a socket may carry an unsafe call. A server that closes idle sockets after
-a second or more (gunicorn 2 s, uvicorn and node 5 s, nginx 75 s) is not closing this one in the very moment in which
-the request is written; nobody could say whether it had been read."""
+a second or more (gunicorn 2 s, uvicorn and node 5 s, nginx 75 s) is not closing this one at the moment at which the
+request is written, when it would be unknown whether the request was read."""
 MARGIN = 1.0
-"""Seconds by which a socket is given up before the server has promised to close it. undici's figure: servers count in
-whole seconds, and the promise was made when the response left, not when it arrived."""
+"""Seconds by which a socket is given up before the promised time. undici's value: servers count whole seconds, and from
+the sending of the response, not from its arrival."""
 LONGEST = 60.0
-"""Seconds that a socket is kept at most, whatever the server promises."""
+"""Maximum seconds that a socket is kept, regardless of the server's promise."""
 LESSON = 300.0
-"""Seconds for which it is remembered that a socket had been closed unexpectedly. A process that is killed closes its
-sockets, too, and its successor may keep them longer; so a lesson has an end. Each further one lasts twice as long."""
+"""Seconds for which an unexpectedly closed socket is remembered. A killed process also closes its sockets, and its
+successor may keep them longer, so this information expires. Each repetition doubles the time."""
 LONGEST_LESSON = 3600.0
-"""Seconds that a lesson lasts at most."""
+"""Maximum of that time in seconds."""
 
 _TIMEOUT = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
@@ -46,7 +46,7 @@ class Lifetimes:
             self._promised = None
             return
         seconds = float(found[1])
-        # Of a second or two, a margin of one leaves too little.
+        # If the promise is a second or two, a margin of one second leaves too little.
         self._promised = min(max(seconds - MARGIN, seconds / 2), LONGEST)
 
     def died(self, idle: float) -> None:
@@ -70,5 +70,5 @@ class Lifetimes:
 
     @property
     def limit_for_unsafe(self) -> float:
-        """The same for a call that nobody calls safe to repeat."""
+        """The same for a call that is not declared safe to repeat."""
         return min(self.limit, FRESH)

@@ -1,4 +1,4 @@
-"""The engine: which socket a request gets, and what becomes of the socket afterwards."""
+"""The engine: selects the socket for a request, and decides what happens to the socket afterwards."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from mcpconn.wire.extensions import HEADERS_STARTED, UNSAFE_KEY
 from mcpconn.wire.reasons import connect_reason, place
 
 LARGE = 64 * 1024
-"""Bytes of a body above which a request gets a fresh socket. A server may refuse it before it has read it, and only on
-a fresh socket is it certain that the refusal is for this request. Beside such a body a connect costs little."""
+"""Bytes of a body above which a request gets a fresh socket. A server may refuse such a request before it has read it,
+and only on a fresh socket is it certain that the refusal belongs to this request. Compared with such a body, a connect
+is cheap."""
 
 SWEEP_SHORTEST = 0.05
-"""Seconds between two sweeps of idle sockets, at least: many that expire in a row are swept together."""
+"""Minimum seconds between two sweeps of idle sockets, so that sockets that expire in succession are closed together."""
 SWEEP_LONGEST = 5.0
-"""The same at most: a server that ends closes sockets before the time that it has promised."""
+"""The maximum: a server that exits closes sockets before the promised time."""
 
 Connect = Callable[[Origin, "str | None"], Awaitable[Channel]]
 """Opens a channel to an origin; the name for TLS, if it is another than the host's."""
@@ -34,7 +35,7 @@ class Engine(httpx2.AsyncBaseTransport):
     """Sends requests over sockets of its own, for one connection."""
 
     reports_writes = True
-    """It tells the `trace` extension before the first byte of a request leaves, as httpcore2 does."""
+    """It calls the `trace` extension before the first byte of a request is sent, as httpcore2 does."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Engine(httpx2.AsyncBaseTransport):
         """
         Args:
             tls: The TLS context; asked for at the first https connect, and not before.
-            keepalive_expiry: Seconds an unused socket is kept, if the server does not say how long it keeps it.
+            keepalive_expiry: Seconds that an unused socket is kept, if the server does not specify a time.
             socket_options: Level, name and value of options for every socket.
             connect: Opens channels, in place of TCP and TLS.
             now: The clock, in seconds.
@@ -66,7 +67,7 @@ class Engine(httpx2.AsyncBaseTransport):
         return f"<Engine sockets={len(self._sockets)} idle={len(self._idle)}>"
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        # All of it: MCP messages are in memory anyway, and a request is written in one piece.
+        # Read completely, because MCP messages are in memory anyway and a request is written in one piece.
         body = await request.aread()
         timeout: Timeouts = request.extensions.get("timeout", {})
         unsafe = bool(request.extensions.get(UNSAFE_KEY))
@@ -84,8 +85,8 @@ class Engine(httpx2.AsyncBaseTransport):
         try:
             head = await socket.exchange(request, body, timeout, writing)
         except BaseException as error:
-            # A used socket that dies without a word was closed by the server while idle. Its age is remembered, and
-            # sockets are given up sooner.
+            # If a used socket ends without a response, the server closed it while it was idle. Its idle time is
+            # remembered, and sockets are given up sooner.
             if socket.used and not socket.heard and isinstance(error, (httpx2.NetworkError, httpx2.ProtocolError)):
                 self._lifetimes.died(idle)
             self._close(socket)
@@ -101,7 +102,7 @@ class Engine(httpx2.AsyncBaseTransport):
     # -- sockets
 
     def _reuse(self, request: httpx2.Request, *, unsafe: bool, large: bool) -> HttpSocket | None:
-        """The socket used last of those that can be trusted. Those that are too old or not clean are closed."""
+        """The most recently used trustworthy socket. Sockets that are too old or not clean are closed."""
         # A refusal of a large body ends in a reset. On a fresh socket the refusal can be read before it.
         if large:
             return None
@@ -109,7 +110,7 @@ class Engine(httpx2.AsyncBaseTransport):
         now = self._now()
         limit = self._lifetimes.limit
         wanted = self._lifetimes.limit_for_unsafe if unsafe else limit
-        # The one used last is the most likely to be alive.
+        # The most recently used one is most likely to be open.
         for socket in reversed(self._idle):
             age = now - socket.idle_since
             if socket.origin != origin:
@@ -120,7 +121,7 @@ class Engine(httpx2.AsyncBaseTransport):
                 self._idle.remove(socket)
                 return socket
             else:
-                # Those before it are older still.
+                # The ones before it are even older.
                 return None
         return None
 
@@ -132,7 +133,7 @@ class Engine(httpx2.AsyncBaseTransport):
             with anyio.fail_after(timeout):
                 channel = await self._connect(origin, request.extensions.get("sni_hostname"))
         except TimeoutError as error:
-            # The system's own limit has a number; ours has none.
+            # The system's own limit has an errno; mcpconn's has none.
             within = f" within {timeout:g} s" if error.errno is None and timeout is not None else ""
             raise httpx2.ConnectTimeout(f"{place(*origin[1:])}: no connection{within or ' in time'}") from None
         except (OSError, anyio.ClosedResourceError) as error:
@@ -152,8 +153,8 @@ class Engine(httpx2.AsyncBaseTransport):
         socket.channel.close()
 
     def release(self, socket: HttpSocket) -> None:
-        """A response was read to its end, or given up."""
-        # Closed meanwhile, by the end of the engine.
+        """A response was read to its end, or abandoned."""
+        # Closed in the meantime by the end of the engine.
         if socket not in self._sockets:
             return
         if socket.recycle(self._now()):
@@ -165,7 +166,8 @@ class Engine(httpx2.AsyncBaseTransport):
     # -- idle sockets
 
     def sweep(self) -> float | None:
-        """Close idle sockets that are too old, or that the server has closed; seconds until the next one is too old."""
+        """Close idle sockets that are too old or that the server has closed. Returns the seconds until the next one is
+        too old."""
         now, limit = self._now(), self._lifetimes.limit
         for socket in tuple(self._idle):
             if now - socket.idle_since >= limit or not socket.is_clean():
@@ -175,7 +177,7 @@ class Engine(httpx2.AsyncBaseTransport):
     async def tend(self) -> None:
         """Sweep as long as this is not cancelled; then, unless another task does, close what is idle.
 
-        Without it a socket that the server has closed would stay half-closed until the next request looks at it.
+        Otherwise a socket that the server has closed would stay half-closed until the next request.
         """
         self._sweepers += 1
         try:
@@ -198,7 +200,8 @@ class Engine(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The body of a response. No generator: one that is left unfinished would hold its socket until collected."""
+    """The body of a response. Not a generator, because an unfinished one would hold its socket until it is
+    garbage-collected."""
 
     def __init__(self, engine: Engine, socket: HttpSocket) -> None:
         self._engine = engine
