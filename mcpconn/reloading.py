@@ -1,4 +1,4 @@
-"""What a configuration file changes in a running manager."""
+"""Applies a configuration file to a running manager."""
 
 from __future__ import annotations
 
