@@ -73,15 +73,18 @@ class Keyed:
                     "unknown",
                     {},
                 )
+            unseen = new
             while True:
                 # A call that was first sent under the present ledger is in it, or was never sent.
-                entry, found = await self._ledger.look(principal, key, fingerprint, new=new or repeat_of is not None)
+                entry, found = await self._ledger.look(
+                    principal, key, fingerprint, new=new or repeat_of is not None, unseen=unseen
+                )
                 if found.outcome is not Outcome.NEW:
                     return _remembered(entry, found)
                 try:
                     return await self._begin(entry, principal, call, detached=detached)
                 except Superseded:
-                    continue
+                    unseen = False
         except LedgerRefused as error:
             return tool_error(str(error), "not_run", {})
         except StoreFull as error:

@@ -84,10 +84,10 @@ class Found:
 class Entry:
     """One call with a key, on its way through the gateway."""
 
-    def __init__(self, key: Key, fingerprint: str) -> None:
+    def __init__(self, key: Key, fingerprint: str, epoch: str = "") -> None:
         self.key = key
         self.fingerprint = fingerprint
-        self.epoch = ""
+        self.epoch = epoch
         """Of the store when it was looked at. If it is another one later, what was found may be out of date."""
         self.version: int | None = None
         """Of the record, once this process wrote it: the token by which alone it may be changed."""
@@ -230,7 +230,9 @@ class Ledger:
     def _place(principal: Principal, key: str) -> Key:
         return Key(f"ledger/{principal.digest}", hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
 
-    async def look(self, principal: Principal, key: str, fingerprint: str, *, new: bool = False) -> tuple[Entry, Found]:
+    async def look(
+        self, principal: Principal, key: str, fingerprint: str, *, new: bool = False, unseen: bool = False
+    ) -> tuple[Entry, Found]:
         """What is known of a call before it is run. One that is under way is awaited.
 
         Args:
@@ -239,6 +241,8 @@ class Ledger:
             fingerprint: Of what is called (see `fingerprint_of`).
             new: The client says that it sends the call for the first time. Then a record that is missing was not
                 lost, whatever has happened to the store.
+            unseen: It says so, and nothing contradicts it. Then the store is not asked: `send` adds the record, and
+                raises `Superseded` if there is one after all.
 
         Raises:
             LedgerRefused: the key was used for another call, or is no key.
@@ -249,14 +253,15 @@ class Ledger:
             raise LedgerRefused(f"an idempotency key has 1 to {LONGEST_KEY} characters")
         place = self._place(principal, key)
         while True:
+            if unseen and place not in self._unwritten and place not in self._entries:
+                return Entry(place, fingerprint, self._store.standing.epoch), Found(Outcome.NEW)
             if (unwritten := self._unwritten.get(place)) is not None:
                 if (value := unwritten[1]) is not None:
                     return Entry(place, fingerprint), self._told(json.loads(value), fingerprint)
                 await self._write_end(place)
             record = await self._store.get(place)
             if record is None:
-                entry = Entry(place, fingerprint)
-                entry.epoch = self._store.standing.epoch
+                entry = Entry(place, fingerprint, self._store.standing.epoch)
                 lost = not new and self._store.standing.doubtful(self.ttl)
                 return entry, Found(Outcome.UNKNOWN if lost else Outcome.NEW)
             found = await self._read(place, record, fingerprint)

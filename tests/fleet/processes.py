@@ -31,7 +31,9 @@ defaults
     timeout connect 1s
     timeout client 10m
     timeout server 10m
-    timeout check 1s
+    # A replica that is gone refuses at once, and one that is stopped answers 503. Only a busy machine takes seconds,
+    # and a replica that is taken for down because of that leaves the balancer with none.
+    timeout check 10s
     option redispatch
     retries 3
     # Idle connections are good for 10 s after SIGTERM, and nobody wants to wait for them here.

@@ -165,4 +165,5 @@ async def test_rolling_restarts_with_other_keys_lose_no_request(tmp_path, keepal
                 await made.roll()
             load.stopping = True
         assert load.problems(made.ran()) == []
+        assert not load.words, "what was said of calls that were not answered"
         assert load.count(made.ran())[ANSWERED] == len(load.told) > 100

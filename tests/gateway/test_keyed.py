@@ -15,7 +15,7 @@ from mcpconn import raw
 from mcpconn.gateway import MemoryStore
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME
 from mcpconn.gateway.store import Key, Record, StoreUnavailable
-from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY, LEDGER
+from mcpconn.keys import CANCEL, FIRST, IDEMPOTENCY_KEY, LEDGER
 from mcpconn.testing import Script, ScriptedTool
 from mcpconn.testing.scripted import faults
 from mcpconn.testing.scripted.tools import RpcError
@@ -86,6 +86,18 @@ async def charging(script: Script, mode: str, **options: Any) -> AsyncIterator[t
         await client.list_tools()
         await client.call_tool("a__add", {"a": 1, "b": 1})
         yield made, client
+
+
+@MODES
+async def test_a_repeat_that_claims_to_be_the_first_runs_nothing(mode):
+    script = Script()
+    async with charging(script, mode) as (_, client):
+        answers = [await charge(client, meta={**META, FIRST: True}) for _ in range(3)]
+        assert {outcome(each) for each in answers} == {"answered"}
+        assert answers[0].content == answers[1].content == answers[2].content
+        other = await charge(client, 2, meta={**META, FIRST: True})
+        assert outcome(other) == "not_run"
+    assert script.executions["charge"] == 1
 
 
 @MODES
