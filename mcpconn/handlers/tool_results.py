@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import anyio
 import mcp_types as types
+from mcp.shared.dispatcher import ProgressFnT
 
 from mcpconn.core.outcome import Outcome
 from mcpconn.errors import CallFailed, ConfigError, McpConnError
@@ -39,7 +40,10 @@ async def connection_result(
     arguments: Mapping[str, Any] | None = None,
     *,
     timeout: float = TIMEOUT,
-    **options: Any,
+    progress_callback: ProgressFnT | None = None,
+    meta: types.RequestParamsMeta | None = None,
+    input_responses: types.InputResponses | None = None,
+    request_state: str | None = None,
 ) -> types.CallToolResult:
     """Call a tool of a connection, and never raise: see `call_tool_result`.
 
@@ -48,7 +52,10 @@ async def connection_result(
         tool: The server's name for the tool.
         arguments: Its arguments.
         timeout: Seconds for the call, including waiting, reconnecting and replaying.
-        options: More arguments of `Connection.call_tool`.
+        progress_callback: Called with progress.
+        meta: The request's `_meta`.
+        input_responses: Answers to a server's questions, as for `Connection.call_tool`.
+        request_state: The state that came with the questions.
 
     Raises:
         ConfigError: the timeout is not a number greater than zero.
@@ -57,7 +64,15 @@ async def connection_result(
     failed = FailedCall(connection, connection.name, tool=tool, runs=True, now=anyio.current_time, timeout=timeout)
     outcome: Any
     try:
-        outcome = await connection.call_tool(tool, _arguments(arguments), timeout=timeout, **options)
+        outcome = await connection.call_tool(
+            tool,
+            _arguments(arguments),
+            progress_callback=progress_callback,
+            input_responses=input_responses,
+            request_state=request_state,
+            meta=meta,
+            timeout=timeout,
+        )
     except Exception as error:
         outcome = error
     return failed_or_not(failed, outcome, await _found(failed, tool, outcome))

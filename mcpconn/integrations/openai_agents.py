@@ -9,7 +9,7 @@ try again".
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from agents.mcp import MCPServer
 from mcp_types import (
@@ -19,6 +19,7 @@ from mcp_types import (
     ListResourcesResult,
     ListResourceTemplatesResult,
     ReadResourceResult,
+    RequestParamsMeta,
     Tool,
 )
 
@@ -68,7 +69,8 @@ class ConnectedServer(MCPServer):
         self, tool_name: str, arguments: dict[str, Any] | None, meta: dict[str, Any] | None = None
     ) -> CallToolResult:
         """Call a tool; a failure is returned as a result with a text."""
-        return await connection_result(self._connection, tool_name, arguments, timeout=self._timeout, meta=meta)
+        sent = cast("RequestParamsMeta | None", meta)
+        return await connection_result(self._connection, tool_name, arguments, timeout=self._timeout, meta=sent)
 
     async def list_prompts(self) -> ListPromptsResult:
         """As `Connection.list_prompts`."""

@@ -7,13 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 import mcp_types as types
+from mcp.shared.dispatcher import ProgressFnT
 from mcp.types import LATEST_PROTOCOL_VERSION
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from mcpconn.connection import Connection
 from mcpconn.errors import NotReady
 from mcpconn.handlers.tool_results import TIMEOUT, connection_result
+from mcpconn.options import CallOptions, MetaOptions, ReadOptions, RoundOptions
 
 
 class Session:
@@ -99,10 +101,12 @@ class Session:
         name: str,
         arguments: Mapping[str, Any] | None = None,
         read_timeout_seconds: float | timedelta | None = None,
-        progress_callback: Any = None,
+        progress_callback: ProgressFnT | None = None,
         *,
-        meta: Any = None,
-        **rounds: Any,
+        input_responses: types.InputResponses | None = None,
+        request_state: str | None = None,
+        allow_input_required: bool = False,
+        meta: types.RequestParamsMeta | None = None,
     ) -> types.CallToolResult:
         """Call a tool. Returns within the timeout and does not raise.
 
@@ -111,10 +115,11 @@ class Session:
             arguments: Its arguments.
             read_timeout_seconds: Seconds for the whole call instead of the session's timeout.
             progress_callback: Called with progress.
+            input_responses: Answers to a modern server's questions.
+            request_state: The state that came with the questions.
+            allow_input_required: Ignored, here and below: the connection's own client answers the questions.
             meta: The request's `_meta`.
-            rounds: `input_responses` and `request_state` of the modern era.
         """
-        rounds.pop("allow_input_required", None)  # The connection's own client handles the rounds.
         if isinstance(read_timeout_seconds, timedelta):
             read_timeout_seconds = read_timeout_seconds.total_seconds()
         return await connection_result(
@@ -124,7 +129,8 @@ class Session:
             timeout=read_timeout_seconds or self._timeout,
             progress_callback=progress_callback,
             meta=meta,
-            **rounds,
+            input_responses=input_responses,
+            request_state=request_state,
         )
 
     async def list_tools(
@@ -142,10 +148,14 @@ class Session:
         return await self.connection.list_prompts(**_page(cursor, params))
 
     async def get_prompt(
-        self, name: str, arguments: dict[str, str] | None = None, **options: Any
+        self,
+        name: str,
+        arguments: dict[str, str] | None = None,
+        *,
+        allow_input_required: bool = False,
+        **options: Unpack[RoundOptions],
     ) -> types.GetPromptResult:
         """Get a prompt; raises as `Connection.get_prompt`."""
-        options.pop("allow_input_required", None)
         return await self.connection.get_prompt(name, arguments, **options)
 
     async def list_resources(
@@ -160,33 +170,40 @@ class Session:
         """List a page of resource templates; raises as `Connection.list_resource_templates`."""
         return await self.connection.list_resource_templates(**_page(cursor, params))
 
-    async def read_resource(self, uri: Any, **options: Any) -> types.ReadResourceResult:
+    async def read_resource(
+        self, uri: object, *, allow_input_required: bool = False, **options: Unpack[ReadOptions]
+    ) -> types.ReadResourceResult:
         """Read a resource; raises as `Connection.read_resource`."""
-        options.pop("allow_input_required", None)
         return await self.connection.read_resource(str(uri), **options)
 
-    async def subscribe_resource(self, uri: Any, **options: Any) -> types.EmptyResult:
+    async def subscribe_resource(self, uri: object, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """Be notified of a resource's changes (legacy era)."""
         return await self.connection.subscribe_resource(str(uri), **options)
 
-    async def unsubscribe_resource(self, uri: Any, **options: Any) -> types.EmptyResult:
+    async def unsubscribe_resource(self, uri: object, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """End `subscribe_resource`."""
         return await self.connection.unsubscribe_resource(str(uri), **options)
 
-    async def complete(self, *args: Any, **options: Any) -> types.CompleteResult:
+    async def complete(
+        self,
+        ref: types.ResourceTemplateReference | types.PromptReference,
+        argument: dict[str, str],
+        context_arguments: dict[str, str] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> types.CompleteResult:
         """Complete an argument of a prompt or resource template."""
-        return await self.connection.complete(*args, **options)
+        return await self.connection.complete(ref, argument, context_arguments, **options)
 
     # -- the rest
 
-    async def send_ping(self, **options: Any) -> types.EmptyResult:
+    async def send_ping(self, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """Ping the server. In the modern era, which has no ping, it waits until the connection is ready."""
         await self.connection.wait_ready(self._timeout)
         if self.protocol_version in MODERN_PROTOCOL_VERSIONS:
             return types.EmptyResult()
         return await self.connection.send_ping(**options)
 
-    async def set_logging_level(self, level: types.LoggingLevel, **options: Any) -> types.EmptyResult:
+    async def set_logging_level(self, level: types.LoggingLevel, **options: Unpack[MetaOptions]) -> types.EmptyResult:
         """Set the minimum level of the server's log messages (legacy era)."""
         return await self.connection.set_logging_level(level, **options)
 
@@ -194,9 +211,11 @@ class Session:
         """Tell the server that the roots have changed (legacy era)."""
         await self.connection.send_roots_list_changed()
 
-    async def send_progress_notification(self, *args: Any, **options: Any) -> None:
+    async def send_progress_notification(
+        self, progress_token: str | int, progress: float, total: float | None = None, message: str | None = None
+    ) -> None:
         """Report the progress of one of the server's requests (legacy era)."""
-        await self.connection.send_progress_notification(*args, **options)
+        await self.connection.send_progress_notification(progress_token, progress, total, message)
 
 
 def _page(cursor: str | None, params: types.PaginatedRequestParams | None) -> dict[str, Any]:

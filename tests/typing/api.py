@@ -10,6 +10,7 @@ from typing_extensions import assert_type
 
 import mcpconn
 from mcpconn import Connection, ConnectionContext, Manager, Outcome, Policy, SyncManager
+from mcpconn.integrations import Session
 from mcpconn.status import ConnectionStatus, ManagerStatus
 
 SERVERS = {"fs": {"command": "server"}}
@@ -44,6 +45,15 @@ async def managers() -> None:
         manager.status()["fs"]["epochs"]  # type: ignore[typeddict-item]
     Manager(SERVERS, sampling=elicit)  # type: ignore[call-arg]
     Manager.from_file("mcp.json", polcy=Policy())  # type: ignore[call-arg]
+
+
+async def sessions(connection: Connection) -> None:
+    session = Session(connection)
+    assert_type(await session.call_tool("add", {"a": 1}, progress_callback=progress), CallToolResult)
+    await session.get_prompt("greet", allow_input_required=True, timeout=3)
+    await session.call_tool("add", timout=3)  # type: ignore[call-arg]
+    await session.read_resource("memo://a", timout=3)  # type: ignore[call-arg]
+    await session.send_ping(timeout="3")  # type: ignore[arg-type]
 
 
 async def connections() -> None:
