@@ -95,9 +95,7 @@ class App:
             ConfigError: the file or the settings cannot be used.
         """
         self._own = not isinstance(servers, Manager) if owns_manager is None else owns_manager
-        given = None
-        if not isinstance(servers, Manager):
-            given, settings = loaded(servers, settings)
+        given, settings = (None, settings) if isinstance(servers, Manager) else loaded(servers, settings)
         self.settings = settings = settings or Settings()
         self.ring = ring or KeyRing.ephemeral()
         self.store = prepared(store, self.ring)
@@ -160,6 +158,7 @@ class App:
                 one_person=self._one_person,
                 users=self.auth.users,
                 listed=self._changed,
+                limits=self.settings.limits,
             )
             self.parking = parking = ParkingLot(
                 group, owner=lambda: "" if self.fleet is None else self.fleet.membership.name
@@ -358,6 +357,7 @@ class App:
             bodies=self._bodies,
             auditing=Auditing(self._audit, view.name, table) if self._audit is not None else None,
             replicas=self.fleet,
+            limits=self.settings.limits,
         )
         return endpoint
 

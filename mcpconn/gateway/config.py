@@ -13,6 +13,7 @@ from mcpconn.asgi import Access
 from mcpconn.config import ServerConfig
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.config import AccessSettings, parse_access
+from mcpconn.gateway.capacity import Capacity, parse_limits
 from mcpconn.gateway.outside import parse_dashboard
 from mcpconn.gateway.upstream_auth.addresses import AllowedAddresses
 from mcpconn.gateway.upstream_auth.config import SHARED, UserCredentials, parse_credentials
@@ -22,7 +23,7 @@ from mcpconn.mcpjson.hosts import find
 from mcpconn.mcpjson.reading import read
 
 SCOPES = get_args(Scope)
-KEYS = ("views", "servers", "name", "access", "dashboard", "audit", "allowed_addresses")
+KEYS = ("views", "servers", "name", "access", "dashboard", "audit", "allowed_addresses", "limits")
 SERVER_KEYS = ("scope", "gateway", "credentials")
 
 
@@ -50,6 +51,8 @@ class Settings:
     """Servers that see their users' own credentials, and how they come by them."""
     allowed_addresses: tuple[str, ...] = ()
     """Hosts and networks that may be asked although they are private, if a server names them in its metadata."""
+    limits: Capacity = field(default_factory=Capacity)
+    """How much is held at once."""
 
     def of_server(self, server: str) -> tuple[object, ...]:
         """What is said of a server, to be compared."""
@@ -112,8 +115,9 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
     audit, arguments = _audit(section.get("audit"), folder)
     views = parse_views(section.get("views"), known)
     addresses = _addresses(section.get("allowed_addresses", []))
+    limits = parse_limits(section.get("limits"))
     return Settings(
-        views, scopes, frozenset(trusted), name, access, dashboard, audit, arguments, credentials, addresses
+        views, scopes, frozenset(trusted), name, access, dashboard, audit, arguments, credentials, addresses, limits
     )
 
 

@@ -12,7 +12,9 @@ import select
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mcpconn.gateway.sockets import GuardedProtocol, SocketLimits
 
 IDLE = 10.0
 """Seconds after SIGTERM for which an idle connection may still bring a request. Clients that are in use send one
@@ -59,12 +61,16 @@ class Drain:
 
         return closing
 
-    def protocol(self) -> type[H11Protocol]:
-        """uvicorn's protocol, with this end."""
-        return type("DrainingProtocol", (_Protocol,), {"drain": self})
+    def protocol(self, limits: SocketLimits | None = None) -> type[H11Protocol]:
+        """uvicorn's protocol, with this end.
+
+        Args:
+            limits: How many connections there may be, and how slow each.
+        """
+        return type("DrainingProtocol", (_Protocol,), {"drain": self, "limits": limits or SocketLimits()})
 
 
-class _Protocol(H11Protocol):
+class _Protocol(GuardedProtocol):
     drain: Drain
     _shut = False
     """This side is closed for writing."""
@@ -85,11 +91,6 @@ class _Protocol(H11Protocol):
             self.transport.close()
             return
         super().data_received(data)
-
-    def _is_idle(self) -> bool:
-        # uvicorn's annotation leaves out that there is no cycle before the first request.
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is None or cycle.response_complete
 
     def _end_later(self, seconds: float) -> None:
         self._unset_keepalive_if_required()

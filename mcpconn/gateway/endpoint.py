@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from mcpconn.gateway.asgi import header
 from mcpconn.gateway.audit import Auditing
 from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
+from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.downstream import TASKS as TASKS_EXTENSION
 from mcpconn.gateway.downstream import Context
 from mcpconn.gateway.events import ORIGIN, Events, Origin
@@ -35,10 +36,6 @@ from mcpconn.gateway.views import View
 from mcpconn.keys import LEDGER
 from mcpconn.seal import KeyRing
 
-MAX_SESSIONS = 10_000
-"""Legacy sessions of one view held open at once. The SDK's own figure, said explicitly."""
-MAX_LISTENERS = 10_000
-"""Listening streams of one view. The SDK's default is 1,024."""
 COME_BACK = 2500
 """Milliseconds after which a client whose stream was cut comes back. The SDK's client tries twice and gives up, so that
 a gateway that is started again has 5 s for it; what is asked for sooner is not there sooner."""
@@ -126,6 +123,7 @@ class Endpoint:
         bodies: Bodies | None = None,
         auditing: Auditing | None = None,
         replicas: Replicas | None = None,
+        limits: Capacity | None = None,
     ) -> None:
         """
         Args:
@@ -146,7 +144,9 @@ class Endpoint:
             bodies: Reads requests' bodies, within limits that all views share.
             auditing: Writes a line when a call begins and when it ends.
             replicas: The other replicas; None if this process is the whole gateway.
+            limits: How many sessions and streams are held, and for how long.
         """
+        self._limits = limits = limits or Capacity()
         self.view = view
         self._relay = relay
         self._standing = forwarder.standing
@@ -172,7 +172,8 @@ class Endpoint:
             event_store=events,
             retry_interval=COME_BACK,
             session_idle_timeout=None,
-            max_sessions=MAX_SESSIONS,
+            # Not the one that decides: `Sessions` makes room, which the SDK's server cannot.
+            max_sessions=limits.sessions,
             max_request_body_size=BODY_LIMIT,
             transport_security=security,
         )
@@ -186,6 +187,9 @@ class Endpoint:
             ended=self._over,
             bodies=bodies,
             replicas=replicas,
+            at_most=limits.sessions,
+            per_principal=limits.sessions_per_principal,
+            idle=limits.session_idle,
         )
         self._security = TransportSecurityMiddleware(security)
 
@@ -240,7 +244,7 @@ class Endpoint:
 
     async def listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
         """Answer `subscriptions/listen` (modern era): a stream of events, until its client closes it."""
-        if len(self._listeners) >= MAX_LISTENERS:
+        if len(self._listeners) >= self._limits.sessions:
             raise MCPError(types.INTERNAL_ERROR, "Too many streams of events are open")
         scope = ctx.request.scope if ctx.request is not None else {}
         with self._relay.listener(self.view.name, principal_of(scope)) as (token, bus):

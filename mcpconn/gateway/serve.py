@@ -20,6 +20,7 @@ from mcpconn.gateway.activation import notify
 from mcpconn.gateway.app import App
 from mcpconn.gateway.config import loaded
 from mcpconn.gateway.fleet.config import FleetSettings
+from mcpconn.gateway.sockets import CONNECTIONS, SocketLimits
 from mcpconn.gateway.store import FileStore, RedisStore
 from mcpconn.loopback import is_loopback
 from mcpconn.seal import given_ring, kept_ring
@@ -27,10 +28,10 @@ from mcpconn.seal import given_ring, kept_ring
 DEFAULT_LISTEN = "127.0.0.1:9000"
 KEEP_ALIVE = 120
 """Seconds for which an idle socket is kept. Clients keep theirs for 5 to 60 s: who closes second loses no request."""
-CONNECTIONS = 20_000
-"""Connections at once; one more is answered by 503. A session has two: its stream and its calls."""
 GRACE = 30
 """Seconds that calls in flight get to finish after SIGTERM."""
+SERVER_FILES = 4096
+"""Files that clients' sockets leave to the rest: 1,000 connections to servers, with three pipes or two sockets each."""
 FILE_LOOK = 1.0
 """Seconds between two looks at the configuration file."""
 
@@ -156,16 +157,26 @@ def listening_socket(listen: Listen) -> socket.socket:
     return made
 
 
-def allow_files() -> None:
-    """Let this process open as many files as the system grants it: each client is a socket, and 1,024 are usual."""
+def allow_files(sockets: int = CONNECTIONS) -> int:
+    """Let this process open as many files as the system grants it: each client is a socket, and 1,024 are usual.
+
+    Args:
+        sockets: Connections of clients that are wanted.
+
+    Returns:
+        How many there may be. The other files are left for servers: if there were none to open a connection with, each
+        call of every client would fail.
+    """
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return
+        return sockets
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, 2 * CONNECTIONS)
+    wanted = 2 * sockets if hard == resource.RLIM_INFINITY else min(hard, 2 * sockets)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return sockets if soft == resource.RLIM_INFINITY else min(sockets, soft - min(soft // 2, SERVER_FILES))
 
 
 async def serve_http(
@@ -189,17 +200,19 @@ async def serve_http(
 
     from mcpconn.gateway.draining import Drain
 
-    allow_files()
+    wanted = app.settings.limits.sockets
+    limits = SocketLimits(allow_files(wanted))
+    if limits.connections < wanted:
+        say(f"at most {limits.connections} sockets of clients: this process may open no more files (ulimit -n)")
     drain = Drain()
     config = uvicorn.Config(
         drain.says_close(app),
-        http=drain.protocol(),
+        http=drain.protocol(limits),
         log_config=None,
         log_level="warning",
         lifespan="off",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
         # Session ids are long, and clients add cookies and tokens of their own.
         h11_max_incomplete_event_size=64 * 1024,

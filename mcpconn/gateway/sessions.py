@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpconn.gateway.asgi import header, on_start, refuse, replay, request, until, with_header
 from mcpconn.gateway.bodies import Bodies, BodyRefused
+from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.replicas import Replicas
 from mcpconn.gateway.session_ids import Failures, Opened, Session, SessionIds, pack
@@ -37,11 +38,6 @@ SCOPE_KEY = "mcpconn.session"
 """Where a request's session is left in its ASGI scope, for the handlers behind."""
 REQUEST_KEY = "mcpconn.request"
 """Where the id and the method of a request are left: what is answered if its answer is lost."""
-
-IDLE = 30 * 60.0
-"""Seconds without a request after which a session is put away, as the SDK's server does. Its id stays good."""
-PER_PRINCIPAL = 1000
-"""Sessions of one principal held open at once; beyond it the one that was idle longest is put away."""
 
 
 @dataclass(eq=False)
@@ -71,8 +67,9 @@ class Sessions:
         ended: Callable[[Session], Awaitable[None]],
         bodies: Bodies | None = None,
         replicas: Replicas | None = None,
-        per_principal: int = PER_PRINCIPAL,
-        idle: float = IDLE,
+        at_most: int = Capacity.sessions,
+        per_principal: int = Capacity.sessions_per_principal,
+        idle: float = Capacity.session_idle,
         now: Callable[[], float] = anyio.current_time,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -85,6 +82,7 @@ class Sessions:
             ended: Told of a session that was put away or deleted.
             bodies: Reads requests' bodies.
             replicas: The other replicas; None if this process is the whole gateway.
+            at_most: Sessions held open at once.
             per_principal: Sessions of one principal held open at once.
             idle: Seconds without a request after which a session is put away.
             now: Monotonic seconds.
@@ -97,6 +95,7 @@ class Sessions:
         self._bodies = bodies or Bodies()
         self._ended = ended
         self._replicas = replicas
+        self._at_most = at_most
         self._per_principal = per_principal
         self._idle = idle
         self._now = now
@@ -184,6 +183,9 @@ class Sessions:
         def change(message: Message) -> Message:
             headers = [pair for pair in message["headers"] if pair[0].lower() != SESSION_HEADER]
             inner = next((value for name, value in message["headers"] if name.lower() == SESSION_HEADER), None)
+            if message["status"] == 503:
+                # The SDK's server has as many as it may, with those that are being opened: it is refused as here.
+                return {**message, "headers": [*headers, (b"retry-after", b"5")]}
             if inner is None or message["status"] >= 400:
                 return message
             live.inner = inner.decode("latin-1")
@@ -337,19 +339,29 @@ class Sessions:
                 await self._put_away(live, BARE)
 
     async def _make_room(self, principal: Principal, scope: Scope) -> None:
-        """Put away the principal's own session that was idle longest, if it has as many as it may.
+        """Put an idle session away if as many are open as may be.
+
+        A principal that has as many as it may makes room with its own. If the gateway has as many, whoever has most of
+        them gives way, so that one principal's sessions do not cost others theirs.
 
         Raises:
             NoRoom: none of them is idle.
         """
-        if self._counts.get(principal, 0) < self._per_principal:
+        own = self._counts.get(principal, 0) >= self._per_principal
+        if not own and len(self._live) < self._at_most:
             return
-        own = (live for live in self._live.values() if live.session.principal == principal)
-        idle = next((live for live in own if live.requests == 0), None)
-        if idle is not None:
-            await self._put_away(idle, scope)
-        elif principal != ANONYMOUS:
-            # Anonymous clients are many behind one name: for them the SDK's own limit counts.
+        idle = (live for live in self._live.values() if live.requests == 0)
+        if own:
+            found = next((live for live in idle if live.session.principal == principal), None)
+            # Anonymous clients are many behind one name: for them the gateway's own limit counts.
+            anonymous = principal == ANONYMOUS and len(self._live) < self._at_most
+        else:
+            # Of several, `max` takes the first: the one that was idle longest.
+            found = max(idle, key=lambda live: self._counts[live.session.principal], default=None)
+            anonymous = False
+        if found is not None:
+            await self._put_away(found, scope)
+        elif not anonymous:
             raise NoRoom
 
     async def _put_away(self, live: _Live, scope: Scope) -> None:

@@ -29,6 +29,7 @@ from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.errors import McpConnError, UnknownServer
+from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.downstream import CALL, EVERYBODY, Downstream
 from mcpconn.gateway.eras import speaks_modern
 from mcpconn.gateway.log_levels import LogLevels
@@ -42,13 +43,9 @@ from mcpconn.runtime.dials import Dials
 
 Scope = Literal["client", "user", "shared"]
 
-IDLE = 15 * 60.0
-"""Seconds after which a connection that nobody uses is closed. The next request opens another."""
 RECENT = 30.0
 """Seconds for which a connection that was asked for is not closed to make room: its call may still wait for the era,
 the log level or a list (5, 5 and 1 s at most) before it counts as one."""
-AT_MOST = 1000
-"""Connections for clients and users at once; above it the one used longest ago is closed."""
 ERA_PATIENCE = 5.0
 """Seconds to wait for a server's era, which decides who may share a session with it."""
 MARK = "#"
@@ -71,8 +68,7 @@ class Upstreams:
         one_person: bool,
         users: UserAuth,
         listed: Callable[[CatalogChange, Principal | None], None] = lambda change, principal: None,
-        idle: float = IDLE,
-        at_most: int = AT_MOST,
+        limits: Capacity | None = None,
     ) -> None:
         """
         Args:
@@ -82,8 +78,7 @@ class Upstreams:
             one_person: Everybody who is anonymous is the same person, as on a loopback listener.
             users: The credentials of users, for servers that see them.
             listed: Told when a list has changed that is one user's alone, or one kind of clients'.
-            idle: Seconds after which an unused connection is closed.
-            at_most: Connections for clients and users at once.
+            limits: How many connections are held for clients and users, and for how long.
         """
         self._manager = manager
         self.scopes = scopes
@@ -93,9 +88,10 @@ class Upstreams:
         self._one_person = one_person
         self.users = users
         self._listed = listed
-        self.idle = idle
+        limits = limits or Capacity()
+        self.idle = limits.connection_idle
         """Seconds after which an unused connection is closed."""
-        self._at_most = at_most
+        self._at_most = limits.connections
         # In the order of their last use, oldest first; by the key they were made for.
         self._open: dict[str, Connection] = {}
         self._of_session: dict[str, set[str]] = {}
