@@ -44,6 +44,11 @@ class Downstream:
     tasks: bool = field(default=False, compare=False)
     """It takes a task for an answer: it declares the extension of the 2026-07-28 protocol (see `modern_tasks`)."""
 
+    @property
+    def expires(self) -> float | None:
+        """When its access token expires, in seconds since 1970; None if it came without one."""
+        return self.inbound.expires if self.inbound is not None else None
+
     @classmethod
     def of(cls, ctx: Context) -> Downstream:
         """The client that sent a request."""

@@ -33,7 +33,6 @@ from mcpconn.gateway.modern_tasks import ModernTasks
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME, refused, tool_error, unanswered
 from mcpconn.gateway.param_headers import ParamHeaders
 from mcpconn.gateway.parked import Ended, Parked, ParkingLot
-from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.results import dressed
 from mcpconn.gateway.rewrite import Json, result, to_server
@@ -208,12 +207,12 @@ class Forwarder:
         detached = own_key is not None and is_modern(call.ctx)
         try:
             if rounds.parked is not None:
-                return await self._resume(rounds, call.client.principal, detached=detached)
+                return await self._resume(rounds, call.client, detached=detached)
             rounds.into(sent)
             if key is None:
                 return await self._run_tool(call, server, sent, None, None)
             return await self._keyed.run(
-                call.client.principal,
+                call.client,
                 key,
                 fingerprint_of("tools/call", server, {**params, "name": own, **rounds.salient}),
                 partial(self._run_tool, call, server, sent),
@@ -273,13 +272,15 @@ class Forwarder:
             await self._ledger.answer(entry, {"result": answer})
         return answer
 
-    async def _resume(self, rounds: Rounds, principal: Principal, *, detached: bool = False) -> Json:
+    async def _resume(self, rounds: Rounds, client: Downstream, *, detached: bool = False) -> Json:
         """Go on with a parked call, in whatever replica it is."""
         assert rounds.parked is not None
         responses = rounds.responses or {}
         if self._fleet is not None and rounds.owner and not self._parking.knows(rounds.parked):
-            return await self._fleet.resume_elsewhere(rounds.owner, rounds.parked, principal, responses)
-        return await self._parking.resume(rounds.parked, principal, responses, detached=detached)
+            return await self._fleet.resume_elsewhere(rounds.owner, rounds.parked, client.principal, responses)
+        return await self._parking.resume(
+            rounds.parked, client.principal, responses, detached=detached, expires=client.expires
+        )
 
     async def _cancel(self, call: Call, params: Json) -> Json:
         return await self._keyed.cancel(call.client.principal, params.get("key"))
@@ -305,7 +306,7 @@ class Forwarder:
     async def _read_only(self, call: Call, server: str, method: str, sent: Json, params: Json) -> Json:
         rounds = Rounds.opened(params)
         if rounds.parked is not None:
-            return await self._resume(rounds, call.client.principal)
+            return await self._resume(rounds, call.client)
         rounds.into(sent)
         try:
             return await self._forward(call, await self._connection(call, server), method, sent)
@@ -383,7 +384,8 @@ class Forwarder:
                 return await run()
             if parked is not None:
                 return await run(parked)
-            return await self._parking.outcome(self._parking.begin(call.client.principal, run))
+            begun = self._parking.begin(call.client.principal, run, expires=call.client.expires)
+            return await self._parking.outcome(begun)
 
         return await self._logins.run(call, connection, attempt, parked)
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import mcp_types as types
 from mcp import MCPError
 
+from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.ledger import (
     Entry,
     Found,
@@ -42,7 +43,7 @@ class Keyed:
 
     async def run(
         self,
-        principal: Principal,
+        client: Downstream,
         key: str,
         fingerprint: str,
         call: Callable[[Entry, Parked], Awaitable[Json]],
@@ -54,7 +55,7 @@ class Keyed:
         """Run a call, or join the one that its key names.
 
         Args:
-            principal: Who calls.
+            client: Who calls.
             key: The call's name.
             fingerprint: What is called.
             call: Runs it, with `Ledger.send` immediately before the request goes out.
@@ -65,6 +66,7 @@ class Keyed:
         Returns:
             A tool's result. A refusal is one, too.
         """
+        principal = client.principal
         try:
             if repeat_of is not None and repeat_of != await self._ledger.identity():
                 return tool_error(
@@ -82,7 +84,7 @@ class Keyed:
                 if found.outcome is not Outcome.NEW:
                     return _remembered(entry, found)
                 try:
-                    return await self._begin(entry, principal, call, detached=detached)
+                    return await self._begin(entry, client, call, detached=detached)
                 except Superseded:
                     unseen = False
         except LedgerRefused as error:
@@ -99,12 +101,14 @@ class Keyed:
     async def _begin(
         self,
         entry: Entry,
-        principal: Principal,
+        client: Downstream,
         call: Callable[[Entry, Parked], Awaitable[Json]],
         *,
         detached: bool,
     ) -> Json:
-        turn = self._parking.begin(principal, lambda parked: call(entry, parked), asked=entry.ask)
+        turn = self._parking.begin(
+            client.principal, lambda parked: call(entry, parked), asked=entry.ask, expires=client.expires
+        )
         entry.cancel = turn.parked.scope.cancel
         return await self._parking.outcome(turn, detached=detached)
 

@@ -3,13 +3,15 @@
 A legacy server sends a question and waits; a modern client is asked by the result of its request, and answers in the
 next one. In between nobody holds a stream, so the call is parked: it goes on in a task of its own, its question goes
 out as `input_required`, and the answer's `requestState` names the parked call. A name takes one answer, is bound to the
-principal, the view and the request, and expires. What ends a parked call without an answer cancels it upstream.
+principal, the view and the request, and expires: after ten minutes, or with the access token that the call or its last
+answer came with. What ends a parked call without an answer cancels it upstream.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -36,13 +38,17 @@ ROUNDS = 10
 class Parked:
     """One call that runs in a task of its own, and that its server may ask something in between."""
 
-    def __init__(self, principal: Principal, *, asked: Callable[[Json], None] | None = None) -> None:
+    def __init__(
+        self, principal: Principal, *, asked: Callable[[Json], None] | None = None, expires: float | None = None
+    ) -> None:
         """
         Args:
             principal: Who called, and alone may go on with it.
             asked: Told of each question as it goes out.
+            expires: When the caller's access token expires, in seconds since 1970; None if it has none.
         """
         self.principal = principal
+        self.expires = expires
         self.asked = asked
         self.rounds = 0
         self.scope = anyio.CancelScope()
@@ -64,8 +70,8 @@ class Parked:
                 self._result = await call()
             if self.scope.cancelled_caught:
                 self._error = Ended(
-                    "The call was cancelled: its question was not answered in time, or its client cancelled it. It is "
-                    "not known whether the tool ran."
+                    "The call was cancelled: its question was not answered in time, its client's credential ended, or "
+                    "its client cancelled it. It is not known whether the tool ran."
                 )
         except Exception as error:
             self._error = error
@@ -149,6 +155,7 @@ class ParkingLot:
         per_principal: int = PER_PRINCIPAL,
         expiry: float = EXPIRY,
         owner: Callable[[], str] = lambda: "",
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
@@ -156,8 +163,10 @@ class ParkingLot:
             per_principal: Parked calls of one principal at once.
             expiry: Seconds that a question waits.
             owner: This replica's name; nothing if there are no others.
+            wall: Seconds since 1970, as in access tokens.
         """
         self._owner = owner
+        self._wall = wall
         self._group = group
         self._per_principal = per_principal
         self._expiry = expiry
@@ -169,6 +178,7 @@ class ParkingLot:
         call: Callable[[Parked], Awaitable[Json]],
         *,
         asked: Callable[[Json], None] | None = None,
+        expires: float | None = None,
     ) -> Turn:
         """Begin a call that may be parked.
 
@@ -176,8 +186,9 @@ class ParkingLot:
             principal: Who calls.
             call: Runs the call.
             asked: Told of each question as it goes out.
+            expires: When the caller's access token expires, in seconds since 1970.
         """
-        parked = Parked(principal, asked=asked)
+        parked = Parked(principal, asked=asked, expires=expires)
         self._group.start_soon(parked.run, lambda: call(parked))
         return self._turn(parked)
 
@@ -204,9 +215,22 @@ class ParkingLot:
         return name in self._asked
 
     async def resume(
-        self, name: str, principal: Principal, responses: Mapping[str, Any], *, detached: bool = False
+        self,
+        name: str,
+        principal: Principal,
+        responses: Mapping[str, Any],
+        *,
+        detached: bool = False,
+        expires: float | None = None,
     ) -> Json:
         """Go on with a parked call. The same answer again, after a lost response, joins the first or gets its result.
+
+        Args:
+            name: From the answer's `requestState`.
+            principal: Who answers.
+            responses: The answers.
+            detached: As in `outcome`.
+            expires: When the token that the answer came with expires: it is the one that the next question ends with.
 
         Raises:
             Ended: no call of this principal waits under this name. It may have been answered, have expired, or have
@@ -221,6 +245,7 @@ class ParkingLot:
         given = json.dumps(responses, sort_keys=True, separators=(",", ":"))
         if asked.turn is None:
             asked.answer = given
+            asked.parked.expires = expires
             asked.parked.answer(responses)
             asked.turn = self._turn(asked.parked)
         elif asked.answer != given:
@@ -276,10 +301,15 @@ class ParkingLot:
         return answer
 
     async def _expire(self, name: str) -> None:
-        await anyio.sleep(self._expiry)
-        asked = self._asked.pop(name)
+        asked = self._asked[name]
+        expires = asked.parked.expires
+        left = self._expiry if expires is None else min(self._expiry, max(0.0, expires - self._wall()))
+        await anyio.sleep(left)
         if asked.waits:
             asked.parked.scope.cancel()
+        # Until then an answer that was given can be sent again, whatever became of the token.
+        await anyio.sleep(self._expiry - left)
+        del self._asked[name]
 
     def __len__(self) -> int:
         """Calls that wait for an answer now."""

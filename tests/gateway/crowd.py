@@ -298,7 +298,7 @@ async def refusals(port: int, key: str = "") -> Counter[str]:
 
 async def idle_clients(folder: Path, clients: int, *, processes: int, by_sockets: bool, one_principal: bool) -> bool:
     """A crowd that does nothing. Prints what it cost; returns whether all was as it should be."""
-    limits = {"sockets": clients + 20} if by_sockets else {"sessions": clients + 10}
+    limits: dict[str, float] = {"sockets": clients + 20} if by_sockets else {"sessions": clients + 10}
     if one_principal:
         limits = {"sessions_per_principal": clients}
     async with world(folder, limits, with_keys=one_principal) as made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -13,8 +14,13 @@ import pytest
 from mcp import Client, MCPError
 
 from mcpconn.gateway import Settings
+from mcpconn.gateway.access.config import AccessSettings
+from mcpconn.gateway.access.keys import KeyFile
+from mcpconn.gateway.access.tokens import Issuer
 from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.keys import IDEMPOTENCY_KEY
+from tests.gateway.access.issuer import AUDIENCE, ISSUER, JWKS, Authority
+from tests.gateway.access.test_gate import client as client_with
 from tests.gateway.asking import Asking, asking
 from tests.gateway.conftest import Gateway, gateway
 
@@ -104,18 +110,20 @@ async def test_a_shared_session_asks_whose_call_it_is(mode):
 ASK: dict[str, Any] = {"allow_input_required": True}
 
 
-async def begun(client: Client, meta: Any = None) -> types.InputRequiredResult:
-    asked = await client.session.call_tool("q__elicit", {"times": 1}, meta=meta, **ASK)
+async def begun(client: Client, meta: Any = None, times: int = 1) -> types.InputRequiredResult:
+    asked = await client.session.call_tool("q__elicit", {"times": times}, meta=meta, **ASK)
     assert isinstance(asked, types.InputRequiredResult)
     return asked
 
 
-async def answered(client: Client, asked: types.InputRequiredResult, word: str, meta: Any = None) -> Any:
+async def answered(
+    client: Client, asked: types.InputRequiredResult, word: str, meta: Any = None, times: int = 1
+) -> Any:
     responses: Any = {
         key: types.ElicitResult(action="accept", content={"word": word}) for key in asked.input_requests or ()
     }
     return await client.session.call_tool(
-        "q__elicit", {"times": 1}, input_responses=responses, request_state=asked.request_state, meta=meta, **ASK
+        "q__elicit", {"times": times}, input_responses=responses, request_state=asked.request_state, meta=meta, **ASK
     )
 
 
@@ -211,3 +219,54 @@ async def test_a_key_of_an_answered_question_has_the_result():
         again = await client.call_tool("q__elicit", {"times": 2}, meta=meta)
         assert text_of(first) == text_of(again) == "yes1 yes2"
         assert server.ran["elicit"] == 1
+
+
+async def test_a_parked_call_ends_with_its_clients_token():
+    authority = Authority()
+    issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=JWKS, fetch=authority.fetch)
+    settings = Settings(access=AccessSettings(None, (issuer,)))
+    async with before_asking(settings) as (made, server):
+        # The token has 10 s left, and the parked calls' clock goes on by those.
+        token = authority.token("ann", exp=time.time() + 10)
+        made.app.parking._wall = lambda: time.time() + 9.9
+        async with client_with(made, token, **Person().options) as client:
+            asked = await begun(client)
+            await server.was_cancelled.wait()
+            late = await answered(client, asked, "one")
+            assert (late.meta or {})[OUTCOME] == "unknown"
+            assert "credential ended" in text_of(late)
+    assert server.ran["elicit"] == 1
+    assert server.finished["elicit"] == 0
+
+
+async def test_an_answer_with_a_new_token_is_good_for_the_next_question():
+    authority = Authority()
+    issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=JWKS, fetch=authority.fetch)
+    settings = Settings(access=AccessSettings(None, (issuer,)))
+    async with before_asking(settings) as (made, server), AsyncExitStack() as stack:
+        now = time.time()
+        tokens = [authority.token("ann", exp=now + left) for left in (60, 600)]
+        old, new = [await stack.enter_async_context(client_with(made, each, **Person().options)) for each in tokens]
+        asked = await begun(old, times=2)
+        # The first token has expired when the second question is asked.
+        made.app.parking._wall = lambda: now + 61
+        again = await answered(new, asked, "one", times=2)
+        assert isinstance(again, types.InputRequiredResult)
+        assert text_of(await answered(new, again, "two", times=2)) == "one two"
+        assert server.finished["elicit"] == 1
+
+
+async def test_a_parked_call_ends_with_its_clients_key(tmp_path):
+    keys = KeyFile(tmp_path / "clients.json")
+    ann, bob = keys.add("ann"), keys.add("bob")
+    async with before_asking(Settings(access=AccessSettings(keys))) as (made, server), AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(client_with(made, each, **Person().options)) for each in (ann, bob)
+        ]
+        await begun(first)
+        asked = await begun(second)
+        keys.remove("ann")
+        await server.was_cancelled.wait()
+        assert text_of(await answered(second, asked, "one")) == "one"
+    assert server.ran["elicit"] == 2
+    assert server.finished["elicit"] == 1

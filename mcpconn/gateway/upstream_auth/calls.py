@@ -59,7 +59,8 @@ class LoginsOfCalls:
     async def _asking(self, call: Call, run: Attempt, parked: Parked | None) -> Json:
         """Run what may ask the client: in a task of its own, if a modern client is to be asked by its result."""
         if parked is None and is_modern(call.ctx) and self._offers.elicits(call):
-            return await self._parking.outcome(self._parking.begin(call.client.principal, run))
+            begun = self._parking.begin(call.client.principal, run, expires=call.client.expires)
+            return await self._parking.outcome(begun)
         return await run(parked)
 
     async def tool(self, call: Call, connection: Connection, rounds: Rounds) -> Json:
@@ -71,7 +72,8 @@ class LoginsOfCalls:
             rounds: Which round of the call it is.
         """
         if rounds.parked is not None:
-            return await self._parking.resume(rounds.parked, call.client.principal, rounds.responses or {})
+            client, responses = call.client, rounds.responses or {}
+            return await self._parking.resume(rounds.parked, client.principal, responses, expires=client.expires)
 
         async def run(parked: Parked | None) -> Json:
             call.parked = parked
