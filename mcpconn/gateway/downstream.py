@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,10 @@ TASKS = "io.modelcontextprotocol/tasks"
 
 ABILITIES = ("sampling", "elicitation", "roots")
 """Capabilities of a client that decide which questions a server may ask it."""
+WAITING = 1024
+"""Notifications of one call that wait for its client. A burst that a client has not read yet is no slow client."""
+WAITING_SIZE = 1024 * 1024
+"""Characters of them in all: one of the largest events that the SDK's client takes."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,10 @@ class Call:
     """How a modern client is asked while the call goes on; None if it is not to be asked that way."""
     task: str | None = None
     """The task whose result is waited for, as its client knows it."""
+    waiting: int = 0
+    """Notifications that wait until the client takes them."""
+    waiting_size: int = 0
+    """Characters of their texts, as far as they are more than a line."""
 
     @property
     def progress(self) -> Any:
@@ -88,16 +97,41 @@ class Call:
             return None
 
         async def report(progress: float, total: float | None, message: str | None) -> None:
-            await self.ctx.session.report_progress(progress, total, message)
+            with self._room(message) as fits:
+                if fits:
+                    await self.ctx.session.report_progress(progress, total, message)
 
         return report
 
+    @contextmanager
+    def _room(self, content: object) -> Iterator[bool]:
+        """Whether a notification may wait for the client; it counts as waiting for as long as the block runs.
+
+        The SDK hands on each notification in a task of its own. If a client reads slowly, these would pile up with all
+        that they carry for as long as its call runs. What exceeds the limits is dropped: log messages and progress may
+        be, and no answer is among them.
+        """
+        # Nothing waits on a client that reads, so its notifications are not measured.
+        size = len(str(content)) if self.waiting else 0
+        if self.waiting >= WAITING or self.waiting_size + size > WAITING_SIZE:
+            yield False
+            return
+        self.waiting += 1
+        self.waiting_size += size
+        try:
+            yield True
+        finally:
+            self.waiting -= 1
+            self.waiting_size -= size
+
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification on the stream of this request."""
-        await self.ctx.session.send_notification(
-            RawNotification(method=method, params=dict(params)),  # type: ignore[arg-type]
-            related_request_id=self.ctx.request_id,
-        )
+        with self._room(params) as fits:
+            if fits:
+                await self.ctx.session.send_notification(
+                    RawNotification(method=method, params=dict(params)),  # type: ignore[arg-type]
+                    related_request_id=self.ctx.request_id,
+                )
 
     async def ask(self, request: types.ServerRequest, result: type[Any]) -> Any:
         """Send a request to a legacy client on the stream of this request, and return its answer."""

@@ -1,0 +1,191 @@
+"""Faults of child processes through the gateway: its clients are told what the library's callers are told.
+
+Every fault is met twice, by a manager and by a bare client of the gateway, each with a child of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import pytest
+from mcp import Client
+from mcp.client.stdio import stdio_client
+
+from mcpconn import Manager
+from tests.gateway.conftest import gateway
+from tests.gateway.processes import over_http, over_stdio
+from tests.gateway.test_faults import told
+from tests.stdio.programs import Told, python, server, shell, telling
+
+pytestmark = pytest.mark.anyio
+
+SAFETY = 120.0
+FRONTS = ("legacy", "modern", "stdio", "processes")
+"""A bare legacy and a bare modern client over HTTP; one over stdin and stdout of `mcpconn serve --stdio`; and a modern
+one before `mcpconn serve`, so that client, gateway and server are processes."""
+LAUNCHER = "exec 3<&0; $SERVER {options} <&3 3<&- & exit 0"
+SHORT = {"timeout": 2.0, "probe_timeout": 0.3, "drain_timeout": 0.3}
+"""Settings of an entry whose calls are not answered."""
+
+Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The gateway is served on asyncio alone."""
+    return "asyncio"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a child."""
+
+    entry: Callable[[str], dict[str, Any]]
+    """The child's entry, by the arguments of the scripted server."""
+    options: str = ""
+    """Further arguments of the scripted server; `{tool}` is the tool that is called."""
+    before: signal.Signals | None = None
+    """What the child is sent before the call."""
+    during: signal.Signals | None = None
+    """What it is sent while it runs the tool."""
+    works: bool = True
+    """A call is answered before the fault, and sooner or later after it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """More of the entry."""
+
+
+def plain(options: str) -> dict[str, Any]:
+    return server(*options.split())
+
+
+def launched(options: str) -> dict[str, Any]:
+    return shell(LAUNCHER.format(options=options))
+
+
+def with_helper(options: str) -> dict[str, Any]:
+    return python('subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL)', arguments=options.split())
+
+
+def with_banner(options: str) -> dict[str, Any]:
+    return python('print("Server listening on stdio\\n{broken json", flush=True)', arguments=options.split())
+
+
+FAULTS = {
+    "killed while idle": Fault(plain, before=signal.SIGKILL),
+    "crashed while idle": Fault(plain, before=signal.SIGSEGV),
+    "ended while idle": Fault(plain, before=signal.SIGTERM),
+    "killed while it runs a tool": Fault(plain, during=signal.SIGKILL),
+    "ended while it runs a tool": Fault(plain, during=signal.SIGTERM),
+    "dies after it ran": Fault(plain, "--die-on {tool}"),
+    "stopped": Fault(plain, before=signal.SIGSTOP, settings=SHORT),
+    "stopped while it runs a tool": Fault(plain, during=signal.SIGSTOP, settings=SHORT),
+    "a launcher that exits": Fault(launched),
+    "a launcher whose server is killed": Fault(launched, before=signal.SIGKILL),
+    "a launcher whose server is killed while it runs a tool": Fault(launched, during=signal.SIGKILL),
+    "killed, and its helper holds the pipes": Fault(with_helper, before=signal.SIGKILL),
+    "a banner on stdout": Fault(with_banner, before=signal.SIGKILL),
+    "never answers": Fault(plain, "--ignore tools/call", works=False, settings=SHORT),
+    "exits after the handshake": Fault(plain, "--exit-after-handshake", works=False, settings=SHORT),
+    "crashes on start": Fault(plain, "--crash-on-start SyntaxError", works=False, settings=SHORT),
+    "no such command": Fault(lambda options: {"command": "no-such-command-anywhere"}, works=False),
+    "not a server": Fault(lambda options: {"command": "/bin/cat"}, works=False, settings=SHORT),
+}
+
+
+@pytest.fixture(params=["legacy", "modern"])
+def era(request: pytest.FixtureRequest) -> Literal["legacy", "modern"]:
+    return request.param  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def by_library(config: dict[str, Any]) -> AsyncIterator[Call]:
+    async with Manager({"child": config}) as manager:
+        yield lambda tool, arguments: manager.call_tool("child", tool, arguments)
+
+
+@asynccontextmanager
+async def by_gateway(front: str, config: dict[str, Any], folder: Path) -> AsyncIterator[Call]:
+    content = {"mcpServers": {"child": config}}
+    async with _client(front, content, folder) as client:
+        yield lambda tool, arguments: client.call_tool(f"child__{tool}", arguments)
+
+
+@asynccontextmanager
+async def _client(front: str, content: dict[str, Any], folder: Path) -> AsyncIterator[Client]:
+    if front == "stdio":
+        async with Client(stdio_client(over_stdio(folder, content))) as client:
+            yield client
+    elif front == "processes":
+        async with over_http(folder, content) as (_, url), Client(url) as client:
+            yield client
+    else:
+        mode: Any = "legacy" if front == "legacy" else "auto"
+        async with gateway(more=content["mcpServers"], safety=SAFETY) as made, Client(made.url, mode=mode) as client:
+            yield client
+
+
+async def meet(call: Call, fault: Fault, tool: str, ran: Told, pid: Path) -> tuple[str, int, str]:
+    """What a caller is told, how often the tool ran, and what the caller is told of the next call."""
+    if fault.works:
+        assert await told(call("add", {"a": 1, "b": 1})) == "False 2"
+        if fault.before is not None:
+            # The child of this caller is the one that was started last.
+            await strike_idle(int(pid.read_text()), fault.before, pid)
+    async with anyio.create_task_group() as group:
+
+        async def strike() -> None:
+            while tool not in ran.lines:
+                await ran.until(len(ran.lines) + 1)
+            assert fault.during is not None
+            os.kill(int(pid.read_text()), fault.during)
+
+        if fault.during is not None:
+            group.start_soon(strike)
+        said = await told(call(tool, {"seconds": 1.0 if fault.during is not None else 0.0}))
+        group.cancel_scope.cancel()
+    after = await told(call("add", {"a": 2, "b": 3}))
+    for _ in range(5 if fault.works else 0):
+        if after == "False 5":
+            break
+        # Until it is certain that nobody is there, a call has to wait for its deadline.
+        after = await told(call("add", {"a": 2, "b": 3}))
+    return said, ran.lines.count(tool), after
+
+
+async def strike_idle(child: int, number: signal.Signals, pid: Path) -> None:
+    """Send a child a signal. If it ends of that, wait until another one is there."""
+    os.kill(child, number)
+    if number is not signal.SIGSTOP:
+        # A call that is made before its end was noticed goes into its pipe, and its outcome is unknown.
+        while pid.read_text() in ("", str(child)):  # noqa: ASYNC110 - another process has no event for it
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("tool", ["slow", "slow_charge"], ids=["safe", "unsafe"])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
+async def test_a_client_is_told_what_the_library_says(
+    fault: Fault, tool: str, front: str, era: str, tmp_path: Path
+) -> None:
+    async def found(name: str) -> tuple[str, int, str]:
+        folder = tmp_path / name
+        folder.mkdir()
+        pid = folder / "pid"
+        with anyio.fail_after(SAFETY), telling(folder) as ran:
+            options = f"--era {era} --count-file {ran.path} --pid-file {pid} {fault.options.format(tool=tool)}"
+            config = {**fault.entry(options), **fault.settings}
+            chosen = by_library(config) if name == "library" else by_gateway(front, config, folder)
+            async with chosen as call:
+                return await meet(call, fault, tool, ran, pid)
+
+    expected = await found("library")
+    assert await found("gateway") == expected
+    assert tool == "slow" or expected[1] <= 1
+    assert not fault.works or expected[2] == "False 5"
