@@ -13,7 +13,6 @@ next request and go out on that stream, the latest of each kind.
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -40,6 +39,7 @@ from mcpconn.connection import Connection
 from mcpconn.gateway.background import Background
 from mcpconn.gateway.downstream import CALL, EVERYBODY, Call, Downstream, RawNotification, is_modern
 from mcpconn.gateway.log_levels import LEVELS
+from mcpconn.gateway.pending import Pending
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.rewrite import OURS, PROTOCOLS, RELATED_TASK, without
 from mcpconn.gateway.sole_user import SoleUsers, identity
@@ -50,8 +50,6 @@ LISTENER = "listener "
 """What the token of a stream of events begins with. The id of a session does not."""
 LOGGED = 1000
 """Characters of a log message that go into the gateway's own log."""
-PENDING = 256
-"""Notifications kept for a client that does not listen; the oldest are dropped."""
 
 _CHANGED: dict[str, tuple[str, ServerEvent]] = {
     "tools": ("notifications/tools/list_changed", ToolsListChanged()),
@@ -72,8 +70,7 @@ class Channel:
         """The least level of log messages it asked for; None: it did not say."""
         self.sending = False
         """A task sends what is pending."""
-        self.count = 0
-        self.pending: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self.pending = Pending()
 
 
 class Relay:
@@ -275,7 +272,7 @@ class Relay:
         if channel is None or channel.sending or self._listens(call.client.sid or ""):
             return
         while channel.pending:
-            (method, _), params = channel.pending.popitem(last=False)
+            method, params = channel.pending.take()
             await call.notify(method, params)
 
     async def _send(self, sid: str, method: str, params: Mapping[str, Any]) -> None:
@@ -283,12 +280,7 @@ class Relay:
         channel = self.channels.get(sid)
         if channel is None:
             return
-        channel.count += 1
-        # Of log messages each one is kept; of everything else the latest says it all.
-        which = str(channel.count) if "level" in params else str(params.get("uri", ""))
-        channel.pending[method, which] = {**params}
-        while len(channel.pending) > PENDING:
-            channel.pending.popitem(last=False)
+        channel.pending.put(method, params)
         if self._listens(sid) and not channel.sending:
             channel.sending = True
             self._group.start_soon(self._send_pending, sid, channel)
@@ -296,7 +288,7 @@ class Relay:
     async def _send_pending(self, sid: str, channel: Channel) -> None:
         try:
             while channel.pending and self._listens(sid):
-                (method, _), params = channel.pending.popitem(last=False)
+                method, params = channel.pending.take()
                 notification = RawNotification(method=method, params=dict(params))
                 await channel.session.send_notification(notification)  # type: ignore[arg-type]
         except Exception as error:  # its stream has ended in between; the client hears of it by its next request

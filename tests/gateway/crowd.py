@@ -11,13 +11,12 @@ import argparse
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ from typing import Any
 import anyio
 import httpx2
 import psutil
-from anyio.abc import ByteReceiveStream
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.serve import allow_files
 from mcpconn.testing import HttpServer, Script, ScriptedTool
+from tests.gateway.processes import over_http
 from tests.support import text_of
 
 AT_ONCE = 50
@@ -246,35 +245,14 @@ async def world(
         if with_keys:
             section["access"] = {"keys": "keys.json"}
             keys = [KeyFile(folder / "keys.json").add(name) for name in ("crowd", "other")]
-        made = {"mcpServers": {"a": {"url": server.url}}, "gateway": section}
-        (folder / "mcp.json").write_text(json.dumps(made))
-        command = [sys.executable, "-m", "mcpconn", "serve", str(folder / "mcp.json"), "--state", str(folder / "state")]
-        process = await anyio.open_process([*command, "--listen", "127.0.0.1:0"], stderr=subprocess.STDOUT)
-        try:
-            assert process.stdout is not None
-            said = b""
-            while b"/mcp" not in said:
-                said += await process.stdout.receive()
-            url = said.decode().partition("http://")[2].partition("/mcp")[0]
-            port = int(url.partition(":")[2])
+        content = {"mcpServers": {"a": {"url": server.url}}, "gateway": section}
+        async with over_http(folder, content) as (process, url), anyio.create_task_group() as group:
             seen = Seen()
             headers = {"authorization": f"Bearer {keys[1]}"} if with_keys else {}
-            async with anyio.create_task_group() as group:
-                group.start_soon(read_on, process.stdout)
-                group.start_soon(seen.probe, f"http://{url}/mcp", headers)
-                yield World(psutil.Process(process.pid), port, seen, keys[0])
-                group.cancel_scope.cancel()
-        finally:
-            with anyio.CancelScope(shield=True):
-                process.kill()
-                await process.aclose()
-
-
-async def read_on(stream: ByteReceiveStream) -> None:
-    """Read what a process writes, so that it never waits for a full pipe."""
-    with suppress(anyio.EndOfStream):
-        while True:
-            await stream.receive()
+            group.start_soon(seen.probe, url, headers)
+            port = int(url.split(":")[2].partition("/")[0])
+            yield World(psutil.Process(process.pid), port, seen, keys[0])
+            group.cancel_scope.cancel()
 
 
 async def refusals(port: int, key: str = "") -> Counter[str]:
