@@ -6,6 +6,7 @@ import pytest
 
 from mcpconn import Manager
 from mcpconn.errors import ConfigError
+from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.config import parse_settings, read_section
 
 JSON = '{"mcpServers": {"fs": {"command": "x"}}, "gateway": {"views": {"calm": {"deny": ["fs/*"]}}}}'
@@ -53,3 +54,26 @@ def test_a_scope_that_is_none_is_named(tmp_path):
     path.write_text(json.dumps({"mcpServers": {"fs": {"command": "fs", "scope": "all"}}}), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"fs\.scope must be one of client, user, shared"):
         parse_settings(read_section(path), ("fs",))
+
+
+def test_limits_are_those_of_the_file():
+    section = {"limits": {"sockets": 100, "connection_idle": 0.5}}
+    found = parse_settings(section, ()).limits
+    assert (found.sockets, found.connection_idle, found.sessions) == (100, 0.5, Capacity.sessions)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (5, "limits must be a mapping"),
+        ({"socket": 5}, "limits.socket: unknown key; known: sockets, sessions"),
+        ({"sockets": 1.5}, "limits.sockets must be a whole number above 0"),
+        ({"sessions": 0}, "limits.sessions must be a whole number above 0"),
+        ({"sessions": True}, "limits.sessions must be a whole number above 0"),
+        ({"session_idle": "5 min"}, "limits.session_idle must be a number of seconds above 0"),
+        ({"session_idle": float("nan")}, "limits.session_idle must be a number of seconds above 0"),
+    ],
+)
+def test_a_limit_that_cannot_be_used_is_named(limits, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_settings({"limits": limits}, ())
