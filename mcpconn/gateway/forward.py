@@ -275,12 +275,10 @@ class Forwarder:
     async def _resume(self, rounds: Rounds, client: Downstream, *, detached: bool = False) -> Json:
         """Go on with a parked call, in whatever replica it is."""
         assert rounds.parked is not None
-        responses = rounds.responses or {}
+        asked = (rounds.parked, client.principal, rounds.responses or {})
         if self._fleet is not None and rounds.owner and not self._parking.knows(rounds.parked):
-            return await self._fleet.resume_elsewhere(rounds.owner, rounds.parked, client.principal, responses)
-        return await self._parking.resume(
-            rounds.parked, client.principal, responses, detached=detached, expires=client.expires
-        )
+            return await self._fleet.resume_elsewhere(rounds.owner, *asked)
+        return await self._parking.resume(*asked, detached=detached, expires=client.expires)
 
     async def _cancel(self, call: Call, params: Json) -> Json:
         return await self._keyed.cancel(call.client.principal, params.get("key"))
