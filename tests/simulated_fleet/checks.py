@@ -1,0 +1,67 @@
+"""What a fleet promises, held against what clients were told and what servers ran."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tests.simulated_fleet.clients import NOT_MADE, TOLD, Call
+
+if TYPE_CHECKING:
+    from tests.simulated_fleet.world import World
+
+AT_MOST_ONCE = "a call that is not safe runs at most once"
+ANSWERED_RAN = "what was answered has run"
+NOT_RUN = "what was not run has not run"
+ONE_OWNER = "an upstream session is used by one replica"
+ONE_CLIENT = "an upstream session serves one client"
+NOTHING_ELSE = "a client is told nothing but an outcome"
+REVOKED = "a principal that was revoked is refused everywhere"
+CONVERGES = "after the trouble every client is answered"
+
+REFUSED_AFTER = 2.0
+"""Seconds after which a revoked key opens nothing: a look at the file, one at the log, each half a second, and the
+store's own time."""
+
+
+def broken_promises(world: World, last: list[Call]) -> None:
+    """Raise an AssertionError that names each promise that was broken."""
+    if found := list(_broken(world, last)):
+        raise AssertionError("\n".join(found))
+
+
+def _broken(world: World, last: list[Call]) -> Iterator[str]:
+    calls = {call.id: call for client in world.clients for call in client.calls}
+    ran = Counter(run.call for run in world.runs)
+    for call in calls.values():
+        told = {attempt.told for attempt in call.attempts}
+        times = ran[call.id]
+        runs = ", ".join(f"{run.replica} at {run.at:.2f}" for run in world.runs if run.call == call.id)
+        if times > 1 and call.tool != "look":
+            yield f"{AT_MOST_ONCE}: {call}; it ran {times} times ({runs})"
+        if "answered" in told and not times:
+            yield f"{ANSWERED_RAN}: {call}"
+        if told <= NOT_MADE and times:
+            yield f"{NOT_RUN}: {call}; it ran {times} times ({runs})"
+        if strange := told - TOLD:
+            yield f"{NOTHING_ELSE}: {strange}, {call}"
+    for (server, session), replicas in world.users.items():
+        if len(replicas) > 1:
+            yield f"{ONE_OWNER}: {server} {session} by {sorted(replicas)}"
+    clients: dict[tuple[str, str], set[str]] = {}
+    for run in world.runs:
+        if run.session:
+            clients.setdefault((run.server, run.session), set()).add(run.call.partition("-")[0])
+    for place, names in clients.items():
+        if len(names) > 1:
+            yield f"{ONE_CLIENT}: {place} by {sorted(names)}"
+    for name, at in world.revoked.items():
+        for call in calls.values():
+            for attempt in call.attempts if call.client == name else ():
+                late = attempt.began > max(at, world.trouble_over) + REFUSED_AFTER
+                if late and attempt.told != "unauthorized":
+                    yield f"{REVOKED}: at {at:.2f}, {call}"
+    for call in last:
+        if call.client not in world.revoked and call.attempts[-1].told != "answered":
+            yield f"{CONVERGES}: {call}"

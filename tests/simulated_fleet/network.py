@@ -1,0 +1,394 @@
+"""The network between clients, replicas and servers: exchanges in memory that can be cut at any moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import h11
+import httpx2
+from anyio.abc import ByteStream, TaskGroup
+from starlette.types import ASGIApp, Message, Scope
+
+from mcpconn.testing import Script, ScriptTransport
+from tests.simulated_fleet.processes import Process
+
+HOP = 0.0002
+"""Seconds that bytes take from one machine to another."""
+
+
+class Exchange:
+    """One HTTP request and its answer, between two processes."""
+
+    def __init__(self, *processes: Process | None) -> None:
+        self.processes = processes
+        self._sending, self._receiving = anyio.create_memory_object_stream[Message](math.inf)
+        self.left = anyio.Event()
+        """The client is gone, or so it seems to the server."""
+        self.broken = False
+
+    def give(self, message: Message) -> None:
+        """Send a part of the answer."""
+        if not self.broken:
+            with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+                self._sending.send_nowait(message)
+
+    def cut(self) -> None:
+        """Reset the connection."""
+        self.broken = True
+        self.left.set()
+        self._sending.close()
+
+    async def take(self, request: httpx2.Request) -> Message:
+        """The next part of the answer.
+
+        Raises:
+            httpx2.ReadError: there will be none.
+        """
+        try:
+            message = await self._receiving.receive()
+        except anyio.EndOfStream:
+            raise httpx2.ReadError("Connection reset by peer", request=request) from None
+        await anyio.sleep(HOP)
+        return message
+
+
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, exchange: Exchange, request: httpx2.Request, done: Callable[[Exchange], None]) -> None:
+        self._exchange, self._request, self._done = exchange, request, done
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            message = await self._exchange.take(self._request)
+            if message.get("body"):
+                yield message["body"]
+            if not message.get("more_body"):
+                return
+
+    async def aclose(self) -> None:
+        self._exchange.left.set()
+        self._done(self._exchange)
+
+
+class Network:
+    """Everybody's connections."""
+
+    def __init__(self) -> None:
+        self.exchanges: set[Exchange] = set()
+        self.ports: dict[int, MemoryPort] = {}
+        self.pipes: set[Pipe] = set()
+        self.apart: set[Process] = set()
+        """Replicas that no other replica can reach, nor they them."""
+        self._next = 9000
+
+    def cut(self, process: Process) -> None:
+        """Reset all connections of a process."""
+        for exchange in [each for each in self.exchanges if process in each.processes]:
+            exchange.cut()
+            self.exchanges.discard(exchange)
+        self.cut_links(process)
+
+    def cut_links(self, process: Process) -> None:
+        """Reset its connections with other replicas."""
+        for pipe in [each for each in self.pipes if process in (each.process, each.peer.process)]:
+            pipe.cut()
+
+    def open_port(self, process: Process) -> MemoryPort:
+        self._next += 1
+        self.ports[self._next] = port = MemoryPort(self, process, self._next)
+        return port
+
+    async def ask(
+        self,
+        request: httpx2.Request,
+        client: Process | None,
+        server: Process | None,
+        serve: Callable[[Exchange], Awaitable[None]],
+    ) -> httpx2.Response:
+        """Make a request.
+
+        Args:
+            request: The request, its body read.
+            client: The process that makes it; None: one that never dies.
+            server: The process that answers; the same.
+            serve: Answers, in a task of the server's.
+        """
+        exchange = Exchange(client, server)
+        self.exchanges.add(exchange)
+        await anyio.sleep(HOP)
+        (server or OUTSIDE).run(_served, serve, exchange)
+        try:
+            head = await exchange.take(request)
+        except BaseException:
+            exchange.left.set()
+            self.exchanges.discard(exchange)
+            raise
+        return httpx2.Response(
+            head["status"],
+            headers=head["headers"],
+            stream=_Body(exchange, request, self.exchanges.discard),
+            request=request,
+        )
+
+
+OUTSIDE = Process("outside")
+"""Clients and servers."""
+
+
+async def _served(serve: Callable[[Exchange], Awaitable[None]], exchange: Exchange) -> None:
+    try:
+        await serve(exchange)
+    except Exception:  # what a server does with it: its client sees a connection that breaks
+        exchange.cut()
+    finally:
+        exchange._sending.close()
+
+
+class AppTransport(httpx2.AsyncBaseTransport):
+    """A client's way to the replicas, through a balancer that tries the next one if one refuses."""
+
+    def __init__(self, network: Network, choose: Callable[[], Any]) -> None:
+        """
+        Args:
+            network: The network.
+            choose: A replica that accepts connections: it has a `process` and an `app`. None: there is none.
+        """
+        self._network, self._choose = network, choose
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        body = await request.aread()
+        replica = self._choose()
+        if replica is None:
+            raise httpx2.ConnectError("All connection attempts failed", request=request)
+        scope = _scope(request.method, request.url.path, request.headers.raw)
+
+        async def serve(exchange: Exchange) -> None:
+            await replica.app(scope, _receiver(body, exchange), _sender(exchange))
+
+        replica.requests += 1
+        try:
+            return await self._network.ask(request, None, replica.process, serve)
+        finally:
+            replica.requests -= 1
+
+
+def _scope(method: str, path: str, headers: Any) -> Scope:
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.lower(), value) for name, value in headers],
+        "client": ("127.0.0.1", 1),
+    }
+
+
+def _receiver(body: bytes, exchange: Exchange) -> Callable[[], Awaitable[Message]]:
+    given = False
+
+    async def receive() -> Message:
+        nonlocal given
+        if given:
+            await exchange.left.wait()
+            return {"type": "http.disconnect"}
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _sender(exchange: Exchange) -> Callable[[Message], Awaitable[None]]:
+    async def send(message: Message) -> None:
+        await anyio.lowlevel.checkpoint()
+        exchange.give(message)
+
+    return send
+
+
+class ServerTransport(httpx2.AsyncBaseTransport):
+    """One replica's way to one server. The server goes on when the replica is paused or gone."""
+
+    def __init__(
+        self, network: Network, process: Process, script: Script, seen: Callable[[Process, str, Mapping[str, str]], None]
+    ) -> None:
+        """
+        Args:
+            network: The network.
+            process: The replica's.
+            script: The server.
+            seen: Told of each request that reaches it.
+        """
+        self._network, self._process, self._seen = network, process, seen
+        self._inner = ScriptTransport(script)
+        self.down = False
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        await request.aread()
+        await anyio.lowlevel.checkpoint()
+        if self.down or self._process.dead:
+            raise httpx2.ConnectError("All connection attempts failed", request=request)
+
+        async def serve(exchange: Exchange) -> None:
+            async with anyio.create_task_group() as group:
+
+                async def watch() -> None:
+                    await exchange.left.wait()
+                    group.cancel_scope.cancel()
+
+                group.start_soon(watch)
+                self._seen(self._process, request.method, request.headers)
+                response = await self._inner.handle_async_request(request)
+                exchange.give(
+                    {"type": "http.response.start", "status": response.status_code, "headers": response.headers.raw}
+                )
+                async for chunk in response.stream:  # type: ignore[union-attr]
+                    exchange.give({"type": "http.response.body", "body": chunk, "more_body": True})
+                exchange.give({"type": "http.response.body", "body": b""})
+                group.cancel_scope.cancel()
+
+        return await self._network.ask(request, self._process, None, serve)
+
+
+# -- between replicas
+
+
+class Pipe(ByteStream):
+    """One end of a connection between two replicas."""
+
+    peer: Pipe
+
+    def __init__(self, network: Network, process: Process) -> None:
+        self.process = process
+        self._network = network
+        self._sending, self._receiving = anyio.create_memory_object_stream[bytes](math.inf)
+        self._reset = False
+
+    async def send(self, item: bytes) -> None:
+        await anyio.sleep(HOP)
+        if self._reset or self.process.dead:
+            raise anyio.BrokenResourceError
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            self.peer._sending.send_nowait(bytes(item))
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        data = await self._receiving.receive()
+        if self._reset:
+            raise anyio.BrokenResourceError
+        return data
+
+    async def send_eof(self) -> None:
+        self.peer._sending.close()
+
+    async def aclose(self) -> None:
+        self.peer._sending.close()
+        self._network.pipes.discard(self)
+
+    def cut(self) -> None:
+        """Reset the connection."""
+        for end in (self, self.peer):
+            end._reset = True
+            end._sending.close()
+            self._network.pipes.discard(end)
+
+
+class MemoryPort:
+    """A replica's port for the others; a `mcpconn.gateway.fleet.links.Port`."""
+
+    def __init__(self, network: Network, process: Process, number: int) -> None:
+        self.number = number
+        self.process = process
+        self._network = network
+        self._incoming, self._accepted = anyio.create_memory_object_stream[Pipe](math.inf)
+
+    def accept(self, pipe: Pipe) -> None:
+        self._incoming.send_nowait(pipe)
+
+    async def serve(self, app: ASGIApp) -> None:
+        async with anyio.create_task_group() as group:
+            async for pipe in self._accepted:
+                group.start_soon(_answer, pipe, app)
+
+    async def aclose(self) -> None:
+        self._network.ports.pop(self.number, None)
+        self._incoming.close()
+
+
+class MemoryLinks:
+    """The way from one replica to the others; `mcpconn.gateway.fleet.links.Links`."""
+
+    def __init__(self, network: Network, process: Process) -> None:
+        self._network, self._process = network, process
+
+    def listen(self, host: str, port: int) -> MemoryPort:
+        return self._network.open_port(self._process)
+
+    async def connect(self, host: str, port: int) -> ByteStream:
+        await anyio.sleep(HOP)
+        there = self._network.ports.get(port)
+        if there is None or there.process.dead or self._process.dead:
+            raise ConnectionRefusedError("Connection refused")
+        if {self._process, there.process} & self._network.apart:
+            # Nothing comes back: the caller's own time limit ends it.
+            await anyio.sleep_forever()
+        mine, theirs = Pipe(self._network, self._process), Pipe(self._network, there.process)
+        mine.peer, theirs.peer = theirs, mine
+        self._network.pipes |= {mine, theirs}
+        there.accept(theirs)
+        return mine
+
+
+async def _answer(pipe: Pipe, app: ASGIApp) -> None:
+    """Serve one HTTP/1.1 request on a connection, as uvicorn would."""
+    group: TaskGroup
+    async with pipe:
+        with suppress(h11.RemoteProtocolError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            wire = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
+
+            async def following() -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+                while (event := wire.next_event()) is h11.NEED_DATA:
+                    data = b""
+                    with suppress(anyio.EndOfStream):
+                        data = await pipe.receive()
+                    wire.receive_data(data)
+                return event
+
+            asked = await following()
+            if not isinstance(asked, h11.Request):
+                return
+            ended = False
+
+            async def receive() -> Message:
+                nonlocal ended
+                if ended:
+                    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                        await pipe.receive()
+                    return {"type": "http.disconnect"}
+                if wire.they_are_waiting_for_100_continue:
+                    await pipe.send(wire.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+                event = await following()
+                if isinstance(event, h11.Data):
+                    return {"type": "http.request", "body": bytes(event.data), "more_body": True}
+                ended = True
+                if isinstance(event, h11.EndOfMessage):
+                    return {"type": "http.request", "body": b"", "more_body": False}
+                return {"type": "http.disconnect"}
+
+            async def send(message: Message) -> None:
+                await anyio.lowlevel.checkpoint()
+                with suppress(anyio.BrokenResourceError):
+                    if message["type"] == "http.response.start":
+                        head = h11.Response(status_code=message["status"], headers=message["headers"])
+                        await pipe.send(wire.send(head) or b"")
+                        return
+                    if body := message.get("body"):
+                        await pipe.send(wire.send(h11.Data(data=body)) or b"")
+                    if not message.get("more_body"):
+                        await pipe.send(wire.send(h11.EndOfMessage()) or b"")
+
+            path = asked.target.decode("ascii")
+            await app(_scope(asked.method.decode("ascii"), path, list(asked.headers.raw_items())), receive, send)
