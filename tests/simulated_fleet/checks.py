@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tests.simulated_fleet.clients import NOT_MADE, TOLD, Call
+from tests.simulated_fleet.clients import LONGEST, NOT_MADE, TOLD, Call
 
 if TYPE_CHECKING:
     from tests.simulated_fleet.world import World
@@ -18,6 +18,7 @@ ONE_OWNER = "an upstream session is used by one replica"
 ONE_CLIENT = "an upstream session serves one client"
 NOTHING_ELSE = "a client is told nothing but an outcome"
 REVOKED = "a principal that was revoked is refused everywhere"
+NOBODY_WAITS = "nobody waits for longer than a call's deadline"
 CONVERGES = "after the trouble every client is answered"
 
 REFUSED_AFTER = 2.0
@@ -44,6 +45,8 @@ def _broken(world: World, last: list[Call]) -> Iterator[str]:
             yield f"{ANSWERED_RAN}: {call}"
         if told <= NOT_MADE and times:
             yield f"{NOT_RUN}: {call}; it ran {times} times ({runs})"
+        if any(attempt.ended - attempt.began >= LONGEST for attempt in call.attempts):
+            yield f"{NOBODY_WAITS}: {call}"
         if strange := told - TOLD:
             yield f"{NOTHING_ELSE}: {strange}, {call}"
     for (server, session), replicas in world.users.items():
@@ -63,5 +66,5 @@ def _broken(world: World, last: list[Call]) -> Iterator[str]:
                 if late and attempt.told != "unauthorized":
                     yield f"{REVOKED}: at {at:.2f}, {call}"
     for call in last:
-        if call.client not in world.revoked and call.attempts[-1].told != "answered":
+        if call.client not in world.revoked and all(each.told != "answered" for each in call.attempts):
             yield f"{CONVERGES}: {call}"

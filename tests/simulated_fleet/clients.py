@@ -83,6 +83,7 @@ class Client:
         self._http = httpx2.AsyncClient(transport=transport, timeout=None)
         self._headers = {**ACCEPT, "authorization": f"Bearer {key}"}
         self._opened = False
+        self._asked = 0
 
     async def live(self, until: float, servers: dict[str, Any]) -> None:
         """Make calls until then."""
@@ -194,7 +195,9 @@ class Client:
                 headers["mcp-name"] = params["name"]
         elif method != "initialize":
             headers["mcp-protocol-version"] = LEGACY
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        self._asked += 1
+        number = self._asked
+        body = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         async with self._http.stream("POST", URL, json=body, headers=headers) as response:
             if attempt is not None:
                 attempt.replica = self._taken()
@@ -205,7 +208,7 @@ class Client:
             if response.headers["content-type"].startswith("application/json"):
                 return json.loads(await response.aread())
             async for line in response.aiter_lines():
-                if line.startswith("data: {") and (message := json.loads(line[6:])).get("id") == 1:
+                if line.startswith("data: {") and (message := json.loads(line[6:])).get("id") == number:
                     return message
         raise httpx2.ReadError("the stream has ended without an answer")
 

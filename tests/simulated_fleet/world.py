@@ -35,12 +35,12 @@ from tests.simulated_fleet.network import AppTransport, MemoryLinks, Network, Se
 from tests.simulated_fleet.processes import Process, ProcessLoop, clocks_of_processes
 from tests.simulated_fleet.store import FaultyStore, SharedStore
 
-SECONDS = 40.0
+SECONDS = 20.0
 """How long there is trouble."""
-QUIET = 15.0
+QUIET = 12.0
 """Seconds without trouble before the last calls: leases end after 3, an owner is looked for during 8."""
 REPLICAS = 3
-CLIENTS = 5
+CLIENTS = 4
 TROUBLES = (
     "kill", "kill", "pause", "pause", "retire", "store away", "store away for all", "store slow", "failover", "failover",
     "links", "server down", "server forgets", "revoke",
