@@ -26,7 +26,8 @@ from mcpconn.gateway.eras import speaks_modern
 from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.fleet.membership import OwnershipLost
 from mcpconn.gateway.keyed import Keyed
-from mcpconn.gateway.ledger import Entry, Ledger, fingerprint_of
+from mcpconn.gateway.ledger import Ledger
+from mcpconn.gateway.ledger_entries import Entry, fingerprint_of
 from mcpconn.gateway.lists import KINDS, BadCursor, Lists
 from mcpconn.gateway.located import Located
 from mcpconn.gateway.modern_tasks import ModernTasks

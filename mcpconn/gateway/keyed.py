@@ -13,14 +13,8 @@ import mcp_types as types
 from mcp import MCPError
 
 from mcpconn.gateway.downstream import Downstream
-from mcpconn.gateway.ledger import (
-    Entry,
-    Found,
-    Ledger,
-    LedgerRefused,
-    Outcome,
-    Superseded,
-)
+from mcpconn.gateway.ledger import Ledger, LedgerRefused, Superseded
+from mcpconn.gateway.ledger_entries import Entry, Found, Outcome
 from mcpconn.gateway.outcomes import CALL_ID, tool_error
 from mcpconn.gateway.parked import Parked, ParkingLot
 from mcpconn.gateway.principals import Principal

@@ -23,14 +23,13 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import anyio
 
+from mcpconn.gateway.ledger_entries import Entry, Found, Outcome, packed
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.store import Key, Record, Store, StoreUnavailable
+from mcpconn.gateway.store import Key, Record, Store, StoreFull, StoreUnavailable
 from mcpconn.observe import log
 
 TTL = 3600.0
@@ -43,6 +42,8 @@ LONGEST_KEY = 256
 """Characters of an idempotency key."""
 LEASE = 3.0
 """Seconds after which a process that has stopped renewing its lease counts as dead."""
+LATE = 10.0
+"""Seconds for which a write that failed may still arrive at the store: twice its longest time limit."""
 LOOK = 0.1
 """Seconds between looks at a call that another process runs."""
 REMEMBERED = 20_000
@@ -57,61 +58,6 @@ class LedgerRefused(Exception):
 
 class Superseded(Exception):
     """Another request with this key was sent first. Nothing was sent for this one; it can join the other."""
-
-
-class Outcome(Enum):
-    """What the ledger says about a call before anything is run."""
-
-    NEW = "new"
-    """Nothing is known of this key: the call may go on to `send`."""
-    ANSWERED = "answered"
-    """It ran, and here is its answer."""
-    ANSWER_LOST = "answer lost"
-    """It ran; its answer was too long to be kept."""
-    UNKNOWN = "unknown"
-    """It was sent, and whoever sent it is gone: it may have run."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The answer to a look at the ledger."""
-
-    outcome: Outcome
-    answer: Mapping[str, Any] | None = None
-    """The JSON-RPC result or error as it was given the first time: `{"result": ...}` or `{"error": ...}`."""
-
-
-class Entry:
-    """One call with a key, on its way through the gateway."""
-
-    def __init__(self, key: Key, fingerprint: str, epoch: str = "") -> None:
-        self.key = key
-        self.fingerprint = fingerprint
-        self.epoch = epoch
-        """Of the store when it was looked at. If it is another one later, what was found may be out of date."""
-        self.version: int | None = None
-        """Of the record, once this process wrote it: the token by which alone it may be changed."""
-        self.changed = anyio.Event()
-        """Set and replaced when the call is over in this process, or asks; who joins it here waits for that."""
-        self.over = False
-        self.asking: Mapping[str, Any] | None = None
-        """The last question that the call waits for an answer to, as it went out."""
-        self.cancel: Callable[[], None] | None = None
-        """Cancels the call."""
-
-    def ask(self, question: Mapping[str, Any]) -> None:
-        """The call has asked its client something."""
-        self.asking = question
-        self._tell()
-
-    def end(self) -> None:
-        """The call is over."""
-        self.over = True
-        self._tell()
-
-    def _tell(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
 
 
 class Ledger:
@@ -143,6 +89,9 @@ class Ledger:
         """This process, in the records of what it has sent."""
         self._identity: str | None = None
         self._entries: dict[Key, Entry] = {}
+        self._writing: dict[Entry, anyio.Event] = {}
+        # Key and token of records that may have been written although nothing was sent, and until when to look for it.
+        self._withdrawn: dict[tuple[Key, str], float] = {}
         # Ends that the store did not take yet: the value to write, or None to delete the record.
         self._unwritten: dict[Key, tuple[Entry, bytes | None]] = {}
         self._sent: OrderedDict[Key, None] = OrderedDict()
@@ -180,6 +129,8 @@ class Ledger:
                     await self.identity()
                 for place in tuple(self._unwritten):
                     await self._write_end(place)
+                for place, _ in tuple(self._withdrawn):
+                    await self._withdraw(place)
             except StoreUnavailable as error:
                 log.warning("gateway.store_unavailable", error=str(error))
             # A store may take seconds to answer: its time counts, or the lease would end between two renewals.
@@ -259,6 +210,7 @@ class Ledger:
                 if (value := unwritten[1]) is not None:
                     return Entry(place, fingerprint), self._told(json.loads(value), fingerprint)
                 await self._write_end(place)
+            await self._withdraw(place)
             record = await self._store.get(place)
             if record is None:
                 entry = Entry(place, fingerprint, self._store.standing.epoch)
@@ -291,6 +243,10 @@ class Ledger:
         if content["state"] == "answered" or not content["owner"]:
             return known
         if content["owner"] == self.owner:
+            written = next((event for each, event in self._writing.items() if each.key == place), None)
+            if written is not None:
+                await written.wait()
+                return None
             entry = self._entries.get(place)
             if entry is None or entry.version != record.version:
                 # It ended between the two looks, or its end could not be written.
@@ -317,32 +273,64 @@ class Ledger:
         if entry.version is not None:
             return
         self._check()
-        content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self.owner}
-        # The record outlives the longest call by far; its end sets the expiry anew.
-        entry.version = await self._store.add(entry.key, _packed(content), ttl=2 * self.ttl, limit=self._records)
+        await self._write_sent(entry)
         if entry.version is None:
             raise Superseded
         if self._store.standing.epoch != entry.epoch:
             # Another process may have written the same key since the look, and the store may have lost that.
-            version, entry.version = entry.version, None
-            await self._store.delete(entry.key, version=version)
+            entry.version = None
+            self._not_sent(entry)
+            await self._withdraw(entry.key)
             raise Superseded
         self._entries[entry.key] = entry
         self._sent[entry.key] = None
         while len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
 
+    async def _write_sent(self, entry: Entry) -> None:
+        # Who asks meanwhile waits for this: the record may be there already, and nobody known whose it is.
+        self._writing[entry] = written = anyio.Event()
+        entry.token = secrets.token_hex(8)
+        content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self.owner, "token": entry.token}
+        try:
+            # The record outlives the longest call by far; its end sets the expiry anew.
+            entry.version = await self._store.add(entry.key, packed(content), ttl=2 * self.ttl, limit=self._records)
+        except StoreFull:
+            raise
+        except BaseException:
+            # Failed or cancelled: nothing is sent, but the record may be there. Left alone, it would say "sent" in the
+            # name of a process that runs, and everybody who asks elsewhere would wait for its end.
+            self._not_sent(entry)
+            raise
+        finally:
+            del self._writing[entry]
+            written.set()
+
+    def _not_sent(self, entry: Entry) -> None:
+        self._withdrawn[entry.key, entry.token] = time.monotonic() + LATE
+
+    async def _withdraw(self, place: Key) -> None:
+        """Delete the record of a call that was not sent although its record was, or may have been, written."""
+        for key, token in [each for each in self._withdrawn if each[0] == place]:
+            record = await self._store.get(place)
+            if record is not None and json.loads(record.value).get("token") == token:
+                await self._store.delete(place, version=record.version)
+            elif time.monotonic() < self._withdrawn.get((key, token), 0.0):
+                # The write may still be on its way to a store that is slow.
+                continue
+            self._withdrawn.pop((key, token), None)
+
     async def answer(self, entry: Entry, answer: Mapping[str, Any]) -> None:
         """The call was answered: by a result, a tool's own error, or an error of the server's application."""
         content: dict[str, Any] = {"state": "answered", "fingerprint": entry.fingerprint, "answer": answer}
-        packed = _packed(content)
-        if len(packed) > ANSWER_LIMIT:
-            packed = _packed({**content, "answer": None})
-        await self._close(entry, packed)
+        value = packed(content)
+        if len(value) > ANSWER_LIMIT:
+            value = packed({**content, "answer": None})
+        await self._close(entry, value)
 
     async def unknown(self, entry: Entry) -> None:
         """The call was sent, and no answer will come: it may have run."""
-        await self._close(entry, _packed({"state": "sent", "fingerprint": entry.fingerprint, "owner": ""}))
+        await self._close(entry, packed({"state": "sent", "fingerprint": entry.fingerprint, "owner": ""}))
 
     async def drop(self, entry: Entry) -> None:
         """It is certain that the call did not run: its key is free again."""
@@ -380,17 +368,3 @@ class Ledger:
     @staticmethod
     def _lease(owner: str) -> Key:
         return Key("ledger", f"owner/{owner}")
-
-
-def fingerprint_of(method: str, server: str, params: Mapping[str, Any]) -> str:
-    """What a call is, for comparison: server, name, arguments, and the answers to a server's questions.
-
-    `_meta` and the view it came through do not count. Arguments are compared as JSON values: the order of an object's
-    members means nothing.
-    """
-    salient = {key: params.get(key) for key in ("name", "uri", "arguments", "requestState", "inputResponses")}
-    return hashlib.sha256(_packed([method, server, salient], sort_keys=True)).hexdigest()
-
-
-def _packed(content: Any, *, sort_keys: bool = False) -> bytes:
-    return json.dumps(content, separators=(",", ":"), sort_keys=sort_keys).encode("ascii")

@@ -8,9 +8,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mcpconn.gateway.ledger import ANSWER_LIMIT, Ledger, LedgerRefused, Outcome, Superseded, fingerprint_of
+from mcpconn.gateway.ledger import ANSWER_LIMIT, Ledger, LedgerRefused, Superseded
+from mcpconn.gateway.ledger_entries import Outcome, fingerprint_of
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.store import MemoryStore, StoreFull
+from mcpconn.gateway.store import MemoryStore, StoreFull, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +88,80 @@ async def test_who_comes_during_a_call_joins_it(ledger):
         assert results == []
         await ledger.answer(entry, ANSWER)
     assert [each.answer for each in results] == [ANSWER] * 3
+
+
+class Deaf(MemoryStore):
+    """Its answers can be lost, or late, after a write was done."""
+
+    lost = 0
+    held: anyio.Event | None = None
+
+    async def add(self, key, value, *, ttl, limit=None):
+        version = await super().add(key, value, ttl=ttl, limit=limit)
+        if self.held is not None:
+            await self.held.wait()
+        if self.lost:
+            self.lost -= 1
+            raise StoreUnavailable("the answer was lost")
+        return version
+
+
+async def test_who_comes_while_the_record_is_written_joins(time):
+    store = Deaf(now=time)
+    ledger = Ledger(store, ttl=100, sleep=time.sleep)
+    entry, _ = await ledger.look(ALICE, "k", CALL)
+    store.held = anyio.Event()
+    results = []
+
+    async def join():
+        results.append(await look(ledger))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ledger.send, entry)
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(join)
+        await anyio.wait_all_tasks_blocked()
+        assert results == []
+        store.held.set()
+        await anyio.wait_all_tasks_blocked()
+        await ledger.answer(entry, ANSWER)
+    assert results[0].answer == ANSWER
+
+
+@pytest.mark.parametrize("how", ["its answer is lost", "it is cancelled"])
+async def test_a_record_of_what_was_not_sent_is_withdrawn(time, how):
+    store = Deaf(now=time)
+    ledger, other = Ledger(store, ttl=100, sleep=time.sleep), Ledger(store, ttl=100, sleep=time.sleep)
+    entry, _ = await ledger.look(ALICE, "k", CALL)
+    await store.put(ledger._lease(ledger.owner), b"", ttl=1000)
+    if how == "it is cancelled":
+        store.held = anyio.Event()
+        with anyio.move_on_after(0) as late:
+            await ledger.send(entry)
+        assert late.cancelled_caught
+        store.held = None
+    else:
+        store.lost = 1
+        with pytest.raises(StoreUnavailable):
+            await ledger.send(entry)
+    assert await store.get(entry.key) is not None
+    async with anyio.create_task_group() as group:
+        # Otherwise the other process would wait for a call that nobody makes, for as long as this one runs.
+        group.start_soon(ledger.own)
+        with anyio.fail_after(5):
+            assert (await look(other)).outcome is Outcome.NEW
+        group.cancel_scope.cancel()
+
+
+async def test_the_same_process_may_send_what_it_could_not_write(time):
+    store = Deaf(now=time)
+    ledger = Ledger(store, ttl=100, sleep=time.sleep)
+    entry, _ = await ledger.look(ALICE, "k", CALL)
+    store.lost = 1
+    with pytest.raises(StoreUnavailable):
+        await ledger.send(entry)
+    await ledger.answer(await sent(ledger), ANSWER)
+    assert (await look(ledger)).answer == ANSWER
 
 
 async def test_a_call_of_another_process_is_joined(ledger, store, time):

@@ -1,4 +1,4 @@
-"""Live through many simulated minutes of a fleet: `python -m tests.simulated_fleet --seeds 1000`, part of `make soak`."""
+"""Live through many simulated minutes of a fleet: `python -m tests.simulated_fleet --seeds 1000`; see `make soak`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def soak(seeds: range, jobs: int) -> int:
                 troubles += result.troubles
             if done % 20 == 0 or done == len(seeds):
                 seconds = time.monotonic() - began
-                print(f"{done} of {len(seeds)} minutes, {calls} calls, {failures} failures, {seconds:.0f} s", flush=True)
+                print(
+                    f"{done} of {len(seeds)} minutes, {calls} calls, {failures} failures, {seconds:.0f} s", flush=True
+                )
     print("outcomes: " + ", ".join(f"{count} {name}" for name, count in sorted(told.items())))
     print("troubles: " + ", ".join(f"{count} {name}" for name, count in sorted(troubles.items())))
     return 1 if failures else 0

@@ -54,7 +54,9 @@ class Call:
     attempts: list[Attempt] = field(default_factory=list)
 
     def __str__(self) -> str:
-        told = ", ".join(f"{each.told} by {each.replica} at {each.began:.2f}-{each.ended:.2f}" for each in self.attempts)
+        told = ", ".join(
+            f"{each.told} by {each.replica} at {each.began:.2f}-{each.ended:.2f}" for each in self.attempts
+        )
         return f"call {self.id} of {self.client} to {self.server}/{self.tool}{' with a key' * self.keyed}: {told}"
 
 
@@ -62,7 +64,13 @@ class Client:
     """One client, of one principal."""
 
     def __init__(
-        self, name: str, key: str, era: str, random: Random, transport: httpx2.AsyncBaseTransport, taken: Callable[[], str]
+        self,
+        name: str,
+        key: str,
+        era: str,
+        random: Random,
+        transport: httpx2.AsyncBaseTransport,
+        taken: Callable[[], str],
     ) -> None:
         """
         Args:

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import h11
 import httpx2
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import ByteStream
 from starlette.types import ASGIApp, Message, Scope
 
 from mcpconn.testing import Script, ScriptTransport
@@ -214,7 +214,11 @@ class ServerTransport(httpx2.AsyncBaseTransport):
     """One replica's way to one server. The server goes on when the replica is paused or gone."""
 
     def __init__(
-        self, network: Network, process: Process, script: Script, seen: Callable[[Process, str, Mapping[str, str]], None]
+        self,
+        network: Network,
+        process: Process,
+        script: Script,
+        seen: Callable[[Process, str, Mapping[str, str]], None],
     ) -> None:
         """
         Args:
@@ -344,7 +348,6 @@ class MemoryLinks:
 
 async def _answer(pipe: Pipe, app: ASGIApp) -> None:
     """Serve one HTTP/1.1 request on a connection, as uvicorn would."""
-    group: TaskGroup
     async with pipe:
         with suppress(h11.RemoteProtocolError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             wire = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)

@@ -3,7 +3,8 @@
 `Process.run` starts a task whose context names the process; whatever that task starts inherits the name. The loop looks
 at the name before it runs anything. A paused process is therefore stopped between any two steps, as by SIGSTOP: its
 callbacks and timers are held back and run, in order, when it is woken, and its clocks have gone on. A killed process
-never runs again. Each process has clocks of its own: a monotonic one that can drift, and a wall clock that can be wrong.
+never runs again. Each process has clocks of its own: a monotonic one that can drift, and a wall clock that can be
+wrong.
 
 asyncio only, because trio has no place at which a task's steps can be held back.
 """
@@ -132,7 +133,7 @@ class ProcessLoop(VirtualLoop):
 
 @contextmanager
 def clocks_of_processes(seed: int) -> Iterator[None]:
-    """Have everything that asks for the time or for a random name inside a process get the process's, and repeatably."""
+    """Have everything that asks for the time inside a process get the process's. Random names come from the seed."""
     random = Random(f"names {seed}")
     real_wall = time.time
 
@@ -155,7 +156,8 @@ def clocks_of_processes(seed: int) -> Iterator[None]:
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
     # Defaults of arguments were looked up when the functions were made.
-    defaults = [made.__init__.__kwdefaults__ for made in (Signer, SessionIds, Sessions, Gate)]  # type: ignore[misc]
+    makers: tuple[Any, ...] = (Signer, SessionIds, Sessions, Gate)
+    defaults: list[dict[str, Any]] = [made.__init__.__kwdefaults__ for made in makers]
     for owner, name, value in patches:
         setattr(owner, name, value)
     for each in defaults:

@@ -51,7 +51,8 @@ class SharedStore:
         inner = self.inner
         inner._records, inner._groups, inner._logs = dict(records), dict(groups), copy.deepcopy(logs)
         inner._expiries = sorted(
-            [(expires, key) for key, (_, expires) in records.items()] + [(log.expires, key) for key, log in logs.items()]
+            [(expires, key) for key, (_, expires) in records.items()]
+            + [(log.expires, key) for key, log in logs.items()]
         )
         self._copies.clear()
         self._copies.append((anyio.current_time(), (records, groups, logs)))
@@ -68,6 +69,8 @@ class FaultyStore:
         self._random = random
         self.standing = Standing(epoch="e0")
         self.away = False
+        self.mute = False
+        """Every second answer is lost, after the operation was done."""
         self.latency = 0.0005
         """Seconds each way."""
         self.operations = 0
@@ -81,6 +84,8 @@ class FaultyStore:
         result = await operation()
         # It is done; whether this replica hears of that is another matter.
         await self._travel()
+        if self.mute and self._random.random() < 0.5:
+            self._unreachable("its answer was lost")
         return result
 
     def _lost_at(self) -> float:

@@ -1,7 +1,8 @@
 """A minute in the life of a fleet, in virtual time: replicas, a store, servers, clients, and what goes wrong.
 
 The replicas are real `App` objects; what is simulated is around them: processes that are paused and killed, a store
-that is away, slow, or loses its last writes, connections that break, clocks that differ. Everything comes from one seed.
+that is away, slow, or loses its last writes, connections that break, clocks that differ. Everything comes from one
+seed.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ QUIET = 12.0
 REPLICAS = 3
 CLIENTS = 4
 TROUBLES = (
-    "kill", "kill", "pause", "pause", "retire", "store away", "store away for all", "store slow", "failover", "failover",
-    "links", "server down", "server forgets", "revoke",
-)  # fmt: skip
+    *("kill", "kill", "pause", "pause", "retire", "links", "server down", "server forgets", "revoke"),
+    *("store away", "store away for all", "store slow", "store mute", "failover", "failover"),
+)
+"""What can happen, each as likely as it is often named."""
 NETWORKS = (ipaddress.ip_network("10.0.0.0/8"),)
 SESSION: ContextVar[tuple[str, str]] = ContextVar("session", default=("", ""))
 """The upstream session, and the replica, of the request that a server serves now."""
@@ -230,9 +232,10 @@ class World:
             async with anyio.create_task_group() as living:
                 for client in self.clients:
                     living.start_soon(client.live, until, self.scripts)
-                for number in range(random.randint(2, 4)):
-                    living.start_soon(self._trouble, Random(f"{self.seed} trouble {number}"), until)
-            self.trouble_over = anyio.current_time()
+                async with anyio.create_task_group() as troubles:
+                    for number in range(random.randint(2, 4)):
+                        troubles.start_soon(self._trouble, Random(f"{self.seed} trouble {number}"))
+                self.trouble_over = anyio.current_time()
             await anyio.sleep(QUIET)
             last = [await client.call(server, "charge", 0) for client in self.clients for server in self.scripts]
             for call in (each for client in self.clients for each in client.calls):
@@ -281,7 +284,7 @@ class World:
 
     # -- what goes wrong
 
-    async def _trouble(self, random: Random, until: float) -> None:
+    async def _trouble(self, random: Random) -> None:
         await anyio.sleep(random.uniform(1, SECONDS * 0.8))
         what = random.choice(TROUBLES)
         self.minute.troubles[what] += 1
@@ -330,6 +333,11 @@ class World:
         await anyio.sleep(seconds)
         for store in stores:
             store.away = False
+
+    async def _store_mute(self, one: Replica, seconds: float, random: Random) -> None:
+        one.store.mute = True
+        await anyio.sleep(seconds)
+        one.store.mute = False
 
     async def _store_slow(self, one: Replica, seconds: float, random: Random) -> None:
         stores = [each.store for each in self.replicas]
