@@ -19,6 +19,8 @@ ONE_CLIENT = "an upstream session serves one client"
 NOTHING_ELSE = "a client is told nothing but an outcome"
 REVOKED = "a principal that was revoked is refused everywhere"
 NOBODY_WAITS = "nobody waits for longer than a call's deadline"
+ONE_USE = "no refresh token is sent twice while somebody uses what the first use returned"
+ONE_AT_A_TIME = "a client's session with a server is never one that was replaced"
 CONVERGES = "after the trouble every client is answered"
 
 REFUSED_AFTER = 2.0
@@ -65,6 +67,28 @@ def _broken(world: World, last: list[Call]) -> Iterator[str]:
                 late = attempt.began > max(at, world.trouble_over) + REFUSED_AFTER
                 if late and attempt.told != "unauthorized":
                     yield f"{REVOKED}: at {at:.2f}, {call}"
+    yield from (f"{ONE_USE}: {words}" for words in world.logins.broken)
+    yield from _replaced(world)
+    # A replica that dies between spending a refresh token and storing what it got leaves a login that is needed.
+    may_need_login = set(world.minute.troubles) - {"server forgets", "revoke", "links"}
     for call in last:
-        if call.client not in world.revoked and all(each.told != "answered" for each in call.attempts):
+        if call.client in world.revoked or any(each.told == "answered" for each in call.attempts):
+            continue
+        if call.server != "safe" or not may_need_login:
             yield f"{CONVERGES}: {call}"
+
+
+def _replaced(world: World) -> Iterator[str]:
+    """While the store can be reached, an owner that was paused or cut off does not go on beside its successor."""
+    if any(what.startswith("store") or what == "failover" for what in world.minute.troubles):
+        # Who cannot ask who the owner is goes on with what it has, or opens a session of its own.
+        return
+    seen: dict[str, list[str]] = {}
+    for run in world.runs:
+        if run.server != "old":
+            continue
+        sessions = seen.setdefault(run.call.partition("-")[0], [])
+        if run.session in sessions[:-1]:
+            yield f"{ONE_AT_A_TIME}: call {run.call} ran on {run.session} at {run.at:.2f} by {run.replica}"
+        if run.session not in sessions:
+            sessions.append(run.session)

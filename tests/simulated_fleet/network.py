@@ -14,7 +14,6 @@ import httpx2
 from anyio.abc import ByteStream
 from starlette.types import ASGIApp, Message, Scope
 
-from mcpconn.testing import Script, ScriptTransport
 from tests.simulated_fleet.processes import Process
 
 HOP = 0.0002
@@ -91,6 +90,10 @@ class Network:
             exchange.cut()
             self.exchanges.discard(exchange)
         self.cut_links(process)
+
+    def serves(self, process: Process) -> bool:
+        """Whether a client's request to a process is under way."""
+        return any(each.processes[1] is process for each in self.exchanges)
 
     def cut_links(self, process: Process) -> None:
         """Reset its connections with other replicas."""
@@ -169,11 +172,7 @@ class AppTransport(httpx2.AsyncBaseTransport):
         async def serve(exchange: Exchange) -> None:
             await replica.app(scope, _receiver(body, exchange), _sender(exchange))
 
-        replica.requests += 1
-        try:
-            return await self._network.ask(request, None, replica.process, serve)
-        finally:
-            replica.requests -= 1
+        return await self._network.ask(request, None, replica.process, serve)
 
 
 def _scope(method: str, path: str, headers: Any) -> Scope:
@@ -217,18 +216,18 @@ class ServerTransport(httpx2.AsyncBaseTransport):
         self,
         network: Network,
         process: Process,
-        script: Script,
+        inner: httpx2.AsyncBaseTransport,
         seen: Callable[[Process, str, Mapping[str, str]], None],
     ) -> None:
         """
         Args:
             network: The network.
             process: The replica's.
-            script: The server.
+            inner: The server.
             seen: Told of each request that reaches it.
         """
         self._network, self._process, self._seen = network, process, seen
-        self._inner = ScriptTransport(script)
+        self._inner = inner
         self.down = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -19,6 +19,10 @@ from random import Random
 from typing import Any
 
 import anyio
+import httpx2
+from mcp.client.auth import OAuthClientProvider
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from pydantic import AnyUrl
 
 from mcpconn import Manager
 from mcpconn.gateway import App, Settings
@@ -26,10 +30,13 @@ from mcpconn.gateway.access.config import AccessSettings
 from mcpconn.gateway.access.credentials import Identity, Refused
 from mcpconn.gateway.access.keys import hash_of, principal_of_key
 from mcpconn.gateway.fleet.config import FleetSettings
+from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.seal import KeyRing
-from mcpconn.testing import Script, ScriptedTool
+from mcpconn.gateway.upstream_auth.tokens import PrincipalTokens
+from mcpconn.testing import Script, ScriptedTool, ScriptTransport
 from mcpconn.testing.clock import virtual_clock
 from mcpconn.testing.scripted.steps import Sleep
+from tests.auth.servers import ORIGIN, Answer, AuthServer, Guarded
 from tests.simulated_fleet.checks import broken_promises
 from tests.simulated_fleet.clients import LEGACY, MODERN, Client
 from tests.simulated_fleet.network import AppTransport, MemoryLinks, Network, ServerTransport
@@ -48,6 +55,7 @@ TROUBLES = (
 )
 """What can happen, each as likely as it is often named."""
 NETWORKS = (ipaddress.ip_network("10.0.0.0/8"),)
+LOGIN = OAuthClientMetadata(redirect_uris=[AnyUrl("http://localhost:1/callback")])
 SESSION: ContextVar[tuple[str, str]] = ContextVar("session", default=("", ""))
 """The upstream session, and the replica, of the request that a server serves now."""
 
@@ -108,6 +116,26 @@ class Keys:
         self._names = {key: each for key, each in self._names.items() if each != name}
 
 
+class Logins(AuthServer):
+    """An authorization server that notices a refresh token that is sent twice while its successors are in use."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.used: set[str] = set()
+        """Access tokens that a replica has sent."""
+        self.broken: list[str] = []
+
+    def guard(self, headers: Mapping[str, str], metadata: str) -> Answer | None:
+        self.used.add(headers.get("authorization", "").removeprefix("Bearer "))
+        return super().guard(headers, metadata)
+
+    def _refreshed(self, token: str) -> Answer:
+        for access in self._spent.get(token, ())[::2]:
+            if access in self.used:
+                self.broken.append(f"{token} was sent again, and {access} is in use")
+        return super()._refreshed(token)
+
+
 class Replica:
     """One process of the gateway."""
 
@@ -118,12 +146,11 @@ class Replica:
         self.process = Process(f"r{number}", drift=random.uniform(-2e-4, 2e-4), wall=random.uniform(-5, 5))
         self.store = FaultyStore(world.shared, self.process, Random(f"{world.seed} store {number}"))
         self.keys = Keys(world.present_keys)
-        self.requests = 0
         self.accepting = False
         self.started, self.stop = anyio.Event(), anyio.Event()
         self.servers = {
-            name: ServerTransport(world.network, self.process, script, lambda *seen, name=name: world.seen(name, *seen))
-            for name, script in world.scripts.items()
+            name: ServerTransport(world.network, self.process, inner, lambda *seen, name=name: world.seen(name, *seen))
+            for name, inner in world.inner.items()
         }
         self._world = world
         self._number = number
@@ -132,11 +159,16 @@ class Replica:
     async def _main(self) -> None:
         world = self._world
         entries: Any = {
-            name: {"url": f"http://{name}.test/mcp", "http_transport": each, "mode": world.scripts[name].era}
+            name: {
+                "url": f"http://{'scripted' if name == 'safe' else name}/mcp",
+                "http_transport": each,
+                "mode": world.scripts[name].era,
+            }
             for name, each in self.servers.items()
         }
         for entry in entries.values():
             entry["mode"] = "legacy" if entry["mode"] == "legacy" else "auto"
+        entries["safe"]["auth"] = self._login()
         clock = virtual_clock(world.seed * 1000 + self._number)
         links = MemoryLinks(world.network, self.process)
         access: Any = AccessSettings(keys=self.keys)  # type: ignore[arg-type]
@@ -156,9 +188,15 @@ class Replica:
                 self.app.drain()
                 self.accepting = False
                 with anyio.move_on_after(30):
-                    while self.requests:  # noqa: ASYNC110 - as uvicorn does
+                    while world.network.serves(self.process):  # noqa: ASYNC110 - as uvicorn does
                         await anyio.sleep(0.1)
         world.network.cut(self.process)
+
+    def _login(self) -> OAuthClientProvider:
+        """The login that all replicas share, at the server that asks for one."""
+        sealer = self._world.ring.sealer("login")
+        storage = PrincipalTokens(self.store, sealer, principal=Principal("all"), server="safe", url=f"{ORIGIN}/mcp")
+        return OAuthClientProvider(f"{ORIGIN}/mcp", LOGIN, storage)
 
     def kill(self) -> None:
         self.accepting = False
@@ -221,6 +259,13 @@ class World:
         self.ring = KeyRing([bytes(32)])
         self.present_keys = {f"c{number}": f"mck_key{number}" for number in range(CLIENTS)}
         self.scripts = {"old": self._script("old", "legacy"), "new": self._script("new", "modern")}
+        self.scripts["safe"] = self._script("safe", "modern")
+        self.inner: dict[str, httpx2.AsyncBaseTransport] = {
+            name: ScriptTransport(script) for name, script in self.scripts.items()
+        }
+        self.logins = Logins(expires_in=8)
+        self.inner["safe"] = Guarded(self.logins, ScriptTransport(self.scripts["safe"]))
+        await self._log_in()
         self.replicas: list[Replica] = []
         self.buried: list[Replica] = []
         async with anyio.create_task_group() as group:
@@ -245,6 +290,13 @@ class World:
             group.cancel_scope.cancel()
         broken_promises(self, last)
         self._count()
+
+    async def _log_in(self) -> None:
+        store = FaultyStore(self.shared, Process("login"), Random(0))
+        sealer = self.ring.sealer("login")
+        storage = PrincipalTokens(store, sealer, principal=Principal("all"), server="safe", url=f"{ORIGIN}/mcp")
+        await storage.set_client_info(OAuthClientInformationFull(client_id="c", issuer=ORIGIN))
+        await storage.set_tokens(OAuthToken.model_validate(self.logins.issue()))
 
     async def _start(self) -> Replica:
         made = Replica(self, len(self.replicas) + len(self.buried) + 1)
