@@ -22,6 +22,10 @@ NOBODY_WAITS = "nobody waits for longer than a call's deadline"
 ONE_USE = "no refresh token is sent twice while somebody uses what the first use returned"
 ONE_AT_A_TIME = "a client's session with a server is never one that was replaced"
 CONVERGES = "after the trouble every client is answered"
+PROMISES = (
+    *(AT_MOST_ONCE, ANSWERED_RAN, NOT_RUN, ONE_OWNER, ONE_CLIENT, NOTHING_ELSE),
+    *(REVOKED, NOBODY_WAITS, ONE_USE, ONE_AT_A_TIME, CONVERGES),
+)
 
 REFUSED_AFTER = 2.0
 """Seconds after which a revoked key opens nothing: a look at the file, one at the log, each half a second, and the
@@ -67,7 +71,7 @@ def _broken(world: World, last: list[Call]) -> Iterator[str]:
                 late = attempt.began > max(at, world.trouble_over) + REFUSED_AFTER
                 if late and attempt.told != "unauthorized":
                     yield f"{REVOKED}: at {at:.2f}, {call}"
-    yield from (f"{ONE_USE}: {words}" for words in world.logins.broken)
+    yield from (f"{ONE_USE}: {words}" for words in world.logins.ended)
     yield from _replaced(world)
     # A replica that dies between spending a refresh token and storing what it got leaves a login that is needed.
     may_need_login = set(world.minute.troubles) - {"server forgets", "revoke", "links"}

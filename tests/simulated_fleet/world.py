@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -55,6 +55,8 @@ TROUBLES = (
 )
 """What can happen, each as likely as it is often named."""
 NETWORKS = (ipaddress.ip_network("10.0.0.0/8"),)
+TOKENS_TAKE = 0.4
+"""Seconds from the use of a refresh token to the arrival of what it returns."""
 LOGIN = OAuthClientMetadata(redirect_uris=[AnyUrl("http://localhost:1/callback")])
 SESSION: ContextVar[tuple[str, str]] = ContextVar("session", default=("", ""))
 """The upstream session, and the replica, of the request that a server serves now."""
@@ -117,23 +119,36 @@ class Keys:
 
 
 class Logins(AuthServer):
-    """An authorization server that notices a refresh token that is sent twice while its successors are in use."""
+    """An authorization server that knows of refresh tokens that were sent twice."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.used: set[str] = set()
         """Access tokens that a replica has sent."""
-        self.broken: list[str] = []
+        self._reused: list[tuple[str, str]] = []
 
     def guard(self, headers: Mapping[str, str], metadata: str) -> Answer | None:
         self.used.add(headers.get("authorization", "").removeprefix("Bearer "))
         return super().guard(headers, metadata)
 
     def _refreshed(self, token: str) -> Answer:
-        for access in self._spent.get(token, ())[::2]:
-            if access in self.used:
-                self.broken.append(f"{token} was sent again, and {access} is in use")
+        self._reused += [(token, access) for access in self._spent.get(token, ())[::2]]
         return super()._refreshed(token)
+
+    @property
+    def ended(self) -> list[str]:
+        """Logins that a second use of a refresh token ended, although a replica had what the first use returned."""
+        return [f"{token}, which returned {access}" for token, access in self._reused if access in self.used]
+
+
+class SlowToAnswer(Guarded):
+    """New tokens take a while to arrive: their holder can be paused or killed meanwhile, and others want them, too."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        if request.url.path == "/as/token":
+            await anyio.sleep(TOKENS_TAKE)
+        return response
 
 
 class Replica:
@@ -216,8 +231,9 @@ class Replica:
 class World:
     """Everything there is."""
 
-    def __init__(self, minute: Minute) -> None:
+    def __init__(self, minute: Minute, troubles: Sequence[str]) -> None:
         self.minute = minute
+        self.troubles = troubles
         self.seed = minute.seed
         self.random = Random(minute.seed)
         self.trace: list[str] = []
@@ -264,7 +280,7 @@ class World:
             name: ScriptTransport(script) for name, script in self.scripts.items()
         }
         self.logins = Logins(expires_in=8)
-        self.inner["safe"] = Guarded(self.logins, ScriptTransport(self.scripts["safe"]))
+        self.inner["safe"] = SlowToAnswer(self.logins, ScriptTransport(self.scripts["safe"]))
         await self._log_in()
         self.replicas: list[Replica] = []
         self.buried: list[Replica] = []
@@ -338,7 +354,7 @@ class World:
 
     async def _trouble(self, random: Random) -> None:
         await anyio.sleep(random.uniform(1, SECONDS * 0.8))
-        what = random.choice(TROUBLES)
+        what = random.choice(self.troubles)
         self.minute.troubles[what] += 1
         found = [each for each in self.replicas if each.accepting and not each.process.paused]
         if not found:
@@ -425,6 +441,8 @@ class World:
 
     async def _server_forgets(self, one: Replica, seconds: float, random: Random) -> None:
         self.scripts["old"].forget_sessions()
+        # All replicas find out at once that they need another token.
+        self.logins.revoke_access()
 
     async def _revoke(self, one: Replica, seconds: float, random: Random) -> None:
         if self.revoked:
@@ -444,18 +462,19 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def live_through(seed: int, *, loud: bool = False) -> Minute:
+def live_through(seed: int, *, troubles: Sequence[str] = TROUBLES, loud: bool = False) -> Minute:
     """Simulate a minute.
 
     Args:
         seed: Where everything comes from.
+        troubles: What can happen.
         loud: Leave the log on.
 
     Raises:
         PromiseBroken: a promise was broken.
     """
     minute = Minute(seed)
-    world = World(minute)
+    world = World(minute, troubles)
     with clocks_of_processes(seed):
         try:
             if loud:
