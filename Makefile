@@ -19,6 +19,8 @@ NOX = $(if $(shell command -v pyenv),PYENV_VERSION="$$(pyenv versions --bare | g
 CHAOS_ARGS ?= --seconds 600
 # What make soak does: make soak SOAK_ARGS="--seeds 100 --backend trio"
 SOAK_ARGS ?= --seeds 1000
+# And of its second part: make soak SOAK_FLEET_ARGS="--seeds 5000 --first 1000"
+SOAK_FLEET_ARGS ?= --seeds 1000
 FLEET_ARGS ?= --redis
 # What make bench does: make bench BENCH_ARGS="--quick calls"
 BENCH_ARGS ?=
@@ -50,7 +52,7 @@ help:
 	@echo "make compat       the SDK's own test suite, with Connection in the place of mcp.Client"
 	@echo "make conformance  the official suite, with and without mcpconn, as client and as server; writes docs/conformance.md"
 	@echo "make test-users   600 users with tokens of their own come and go, 20 at once; some minutes"
-	@echo "make soak         a thousand simulated days of outages, from a thousand seeds"
+	@echo "make soak         a thousand simulated days of outages, and as many minutes of a fleet's, each from a seed"
 	@echo "make chaos        ten minutes of a gateway, its servers and clients, while they are killed"
 	@echo "make mutate       change the core line by line; does a test notice?"
 	@echo "make demo-fleet   watch replicas of the gateway be killed behind haproxy, for a minute"
@@ -152,6 +154,7 @@ test-users: $(INSTALLED)
 
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(SOAK_ARGS)
+	$(BIN)/python -m tests.simulated_fleet $(SOAK_FLEET_ARGS)
 
 mutate: $(VENV)/.installed-mutate
 	rm -rf mutants

@@ -43,6 +43,9 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/fire",
         "tests/gateway/test_chaos.py::test_nobody_is_told_anything_untrue",
         "tests/properties",
+        "tests/simulated_fleet/test_minutes.py::test_a_fleet_keeps_its_promises_for_long",
+        "tests/simulated_fleet/test_minutes.py::test_a_mistake_in_the_fleet_is_found",
+        "tests/simulated_fleet/test_minutes.py::test_a_seed_repeats_its_minute",
         "tests/simulation",
         "tests/testing/test_handler_machine.py::test_a_broken_handler_is_found_by_search",
         "tests/testing/test_handler_machine.py::test_a_search_does_not_blame_a_right_handler",
@@ -124,6 +127,7 @@ ONCE = (
     "tests/testing/test_handler_machine.py::test_a_broken_handler_is_found_by_search",
     "tests/testing/test_handler_machine.py::test_a_search_does_not_blame_a_right_handler",
     "tests/fleet/test_store_faults.py::test_while_it_answers_nothing",
+    "tests/simulated_fleet/test_minutes.py::test_a_mistake_in_the_fleet_is_found",
     "tests/simulation/test_day.py::test_a_seed_repeats_its_day",
 )
 
@@ -139,6 +143,7 @@ LONG = (
     "tests/fleet/test_refreshes.py::test_without_redis_no_refresh_is_begun",
     "tests/fleet/test_store_faults.py::test_while_it_is_slow",
     "tests/gateway/test_outages.py::test_a_gateway_process_dials_once_a_second",
+    "tests/simulated_fleet/test_minutes.py::test_a_fleet_keeps_its_promises_for_long",
     "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",
 )
 
