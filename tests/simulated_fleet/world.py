@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import httpx2
 
-from mcpconn.gateway.seal import KeyRing
+from mcpconn.seal import KeyRing
 from mcpconn.testing import Script, ScriptedTool, ScriptTransport
 from mcpconn.testing.scripted.steps import Sleep
 from tests.simulated_fleet.checks import broken_promises
