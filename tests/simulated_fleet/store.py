@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from random import Random
@@ -124,6 +124,9 @@ class FaultyStore:
 
     async def append(self, key: Key, value: bytes, *, ttl: float, keep: int) -> int:
         return await self._run(lambda: self._shared.inner.append(key, value, ttl=ttl, keep=keep))
+
+    async def append_all(self, logs: Mapping[Key, Sequence[bytes]], *, ttl: float, keep: int) -> None:
+        await self._run(lambda: self._shared.inner.append_all(logs, ttl=ttl, keep=keep))
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
         return await self._run(lambda: self._shared.inner.entries(key, after=after))
