@@ -189,11 +189,8 @@ class Forwarder:
         if own == LOGIN_TOOL and self._upstreams.users.logs_in(server):
             return await self._logins.tool(call, await self._connection(call, server), Rounds.opened(params))
         if call.ctx.request is not None:
-            await large.decide(
-                call.ctx.request.scope,
-                (server, own),
-                safe=bool(self._idempotent(call, server, "tools/call", {"name": own})),
-            )
+            safe = bool(self._idempotent(call, server, "tools/call", {"name": own}))
+            await large.decide(call.ctx.request.scope, (server, own), safe=safe)
         meta = params.get("_meta") or {}
         rounds = Rounds.opened(params)
         own_key = meta.get(IDEMPOTENCY_KEY)
