@@ -166,7 +166,7 @@ class Tasks:
         try:
             return types.CallToolResult.model_validate(said)
         except ValidationError:
-            words = "the result of the task is no CallToolResult"
+            words = "the result of the task is not a CallToolResult"
         failure = self._failure(FailureKind.PROTOCOL, words)
         raise InvalidResult(
             f"{self._connection.name}: {words}; the tool ran",

@@ -2,7 +2,7 @@
 
 | instrument | kind | attributes |
 |---|---|---|
-| mcpconn.connection.state | gauge, 1 for the present state | connection, state |
+| mcpconn.connection.state | gauge, 1 for the current state | connection, state |
 | mcpconn.connection.transitions | counter | connection, from, event, to |
 | mcpconn.connection.dials | counter | connection, outcome |
 | mcpconn.connection.recovery | histogram, s | connection, kind |
@@ -55,7 +55,7 @@ def _waiting(options: CallbackOptions) -> Iterable[Observation]:
         yield Observation(lifecycle.gate.waiting, {"connection": lifecycle.name})
 
 
-_meter.create_observable_gauge("mcpconn.connection.state", [_states], description="1 for the present state")
+_meter.create_observable_gauge("mcpconn.connection.state", [_states], description="1 for the current state")
 _meter.create_observable_gauge("mcpconn.calls.in_flight", [_in_flight], description="calls issued and not answered")
 _meter.create_observable_gauge("mcpconn.calls.waiting", [_waiting], description="calls waiting for the connection")
 _transitions = _meter.create_counter("mcpconn.connection.transitions", description="transitions of the state machine")

@@ -52,7 +52,7 @@ def _clean(text: str) -> str:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise ValueError("contains half of a surrogate pair, which is no character") from None
+            raise ValueError("contains half of a surrogate pair, which is not a character") from None
     return text
 
 
@@ -140,7 +140,7 @@ _MUST = {
     "is_instance_of": "must be a list of strings",
     "list_type": "must be a list of strings",
     "tuple_type": "must be a list of strings",
-    "string_unicode": "contains half of a surrogate pair, which is no character",
+    "string_unicode": "contains half of a surrogate pair, which is not a character",
 }
 
 

@@ -197,7 +197,7 @@ async def test_a_stdio_transport_object_is_taken() -> None:
 
 
 async def test_a_factory_of_no_transport_is_told_so() -> None:
-    with pytest.raises(ConnectionFailed, match="made a int, which is no transport"):
+    with pytest.raises(ConnectionFailed, match="made a int, which is not a transport"):
         async with Connection(lambda: 3):
             pass
 

@@ -281,7 +281,7 @@ async def test_in_another_thread_than_the_managers_there_is_an_error_at_once(fac
         await asking.ready()
         handler, args = made(factory, asking.manager, timeout=3600), ARGS.get(factory, {})
         answer = parsed(await anyio.to_thread.run_sync(partial(anyio.run, handler, args)))
-        assert "use a SyncManager where threads call" in answer["error"]
+        assert "use a SyncManager for calls from threads" in answer["error"]
         assert (answer["kind"], answer["outcome"]) == ("unavailable", "not_run")
         assert asking.connection.epoch == 1
         assert "result" in await asking.tool("add", {"a": 1, "b": 2})

@@ -131,7 +131,7 @@ RAISED: dict[str, Callable[[], Awaitable[None]]] = {
     "the tool may have run": may_have_run,
     "no answer within": no_answer,
     "not ready within": lambda: never_ready(timeout=0.01),
-    "and the call would not wait": lambda: never_ready(wait=False),
+    "and the call was made with wait=False": lambda: never_ready(wait=False),
     "calls are waiting already": too_many,
     "the connection is closed": closed,
     "the manager is not entered": not_entered,

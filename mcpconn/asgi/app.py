@@ -50,7 +50,7 @@ HEADERS = {
 SOON = 0.1
 """Seconds that an action waits for its effect."""
 ASKS = "<p>Log in with the key of this page.</p>"
-REFUSES = '<p class="refused" role="alert">This key opens nothing here.</p>'
+REFUSES = '<p class="refused" role="alert">This key is not valid here.</p>'
 """What stands in place of `ASKS` once a key was refused."""
 LOGIN_BODY = 4096
 """Bytes of a login's form."""
@@ -296,7 +296,7 @@ def _file(name: str) -> Handler:
 
 
 def _foreign() -> Response:
-    return PlainTextResponse("Actions are taken from this server's own page only.\n", 403)
+    return PlainTextResponse("Actions are accepted only from this server's own page.\n", 403)
 
 
 def _to(request: Request, path: str) -> Response:

@@ -48,7 +48,7 @@ class ConnectionFamilies:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         one = ["connection"]
-        self._state = GaugeMetricFamily("mcpconn_connection_state", "1 for the present state.", labels=[*one, "state"])
+        self._state = GaugeMetricFamily("mcpconn_connection_state", "1 for the current state.", labels=[*one, "state"])
         self._since = GaugeMetricFamily("mcpconn_connection_since_seconds", "When it entered its state.", labels=one)
         self._epoch = GaugeMetricFamily("mcpconn_connection_epoch", "Number of the current session.", labels=one)
         self._flight = GaugeMetricFamily("mcpconn_calls_in_flight", "Calls issued and not answered.", labels=one)

@@ -57,7 +57,7 @@ class Authorization:
         endpoint = str(server.metadata.authorization_endpoint)
         if urlsplit(endpoint).scheme not in ("https", "http"):
             # `javascript:` and the like must not become a link of ours.
-            raise CredentialsRefused(f"{name} publishes an address to log in at that is no web address")
+            raise CredentialsRefused(f"{name} publishes an address to log in at that is not a web address")
         pkce = PKCEParameters.generate()
         resource = (
             context.get_resource_url() if context.should_include_resource_param(context.protocol_version) else None

@@ -170,7 +170,7 @@ async def _find_resource(
             continue
         if is_busy(response):
             away = away or CredentialsUnavailable(
-                f"{origin_of(url)}: the resource metadata cannot be had now (HTTP {response.status_code})"
+                f"{origin_of(url)}: the resource metadata are unavailable (HTTP {response.status_code})"
             )
         resource = _parsed(ProtectedResourceMetadata, response)
         if resource is None:
@@ -204,7 +204,7 @@ async def _find_metadata(issuer: str, server_url: str, ask: Ask) -> Authorizatio
             away = away or error
             continue
         if is_busy(response):
-            away = away or CredentialsUnavailable(f"{name}: no metadata can be had now (HTTP {response.status_code})")
+            away = away or CredentialsUnavailable(f"{name}: no metadata are available (HTTP {response.status_code})")
             continue
         metadata = _parsed(OAuthMetadata, response)
         if metadata is None:

@@ -130,7 +130,7 @@ class HeldTokens:
         by = holder() if callable(holder) else None
         return (
             f"{self._store!r} has been locked by {by or 'another process'} for {time.monotonic() - since:.0f} s: "
-            "it renews the tokens, or somebody is to log in there"
+            "it renews the tokens, or waits for a login"
         )
 
     # -- others

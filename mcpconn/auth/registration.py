@@ -90,7 +90,7 @@ async def register(
     context, name = provider.context, redact_url(server.issuer)
     if not server.registers:
         raise CredentialsRefused(
-            f"{name} does not register clients by itself: have one registered there, and give its id to the provider"
+            f"{name} does not register clients dynamically: register one there, and give its id to the provider"
         )
     base = context.get_authorization_base_url(context.server_url)
     request = create_client_registration_request(server.metadata, context.client_metadata, base)
@@ -103,7 +103,7 @@ async def register(
         raise CredentialsRefused(f"{name} refused to register this client: {refused_words(response)}")
     client = _parsed(response)
     if client is None:
-        raise CredentialsRefused(f"{name} registered a client in words that cannot be read ({described(response)})")
+        raise CredentialsRefused(f"{name} registered a client, but its answer cannot be read ({described(response)})")
     note(client.client_secret or "")
     wrong: str | None = None
     try:

@@ -198,7 +198,7 @@ def _error(fields: dict[str, Any], secrets: Iterable[str]) -> tuple[str | None, 
         return None, ""
     hide = Redactor(secrets)
     if not _CODE.fullmatch(code) or hide(code) != code:
-        return "unknown", "an error code that is none"
+        return "unknown", "an invalid error code"
     # Hidden first, cut afterwards: a secret that is cut in two is not found any more.
     words = hide(" ".join(description.split())) if isinstance(description, str) else ""
     words = "".join(character for character in words if character.isprintable())
@@ -222,7 +222,7 @@ def _tokens(fields: dict[str, Any], response: httpx2.Response) -> OAuthToken:
     kind = fields.get("token_type")
     if isinstance(kind, str) and kind and kind.strip().lower() != "bearer":
         # RFC 6749, 7.1: a client must not use a token whose type it does not understand.
-        raise Unreadable(f"{described(response)}, with a token that is no bearer token")
+        raise Unreadable(f"{described(response)}, with a token that is not a bearer token")
     scope = fields.get("scope")
     if isinstance(scope, list):
         scope = " ".join(each for each in scope if isinstance(each, str))

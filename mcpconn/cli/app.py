@@ -1,4 +1,4 @@
-"""The commands and their options. What they do is in the modules beside this one."""
+"""The commands and their options. The other modules of this package implement them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Connects to MCP servers, and tells the truth about them.",
+    help="Connects to MCP servers and reports their state truthfully.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -40,7 +40,7 @@ def options(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Connects to MCP servers, and tells the truth about them."""
+    """Connects to MCP servers and reports their state truthfully."""
 
 
 @app.command()
@@ -53,22 +53,22 @@ def serve(
         Path | None, typer.Option(help="Directory of the store and the sealing key.", show_default=False)
     ] = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Show how to add the gateway to an editor, and end.")
+        bool, typer.Option("--print-config", help="Show how to add the gateway to an editor, and exit.")
     ] = False,
     allow_anonymous: Annotated[
-        bool, typer.Option("--allow-anonymous", help="Let everybody in who can reach the address.")
+        bool, typer.Option("--allow-anonymous", help="Accept all clients that can reach the address.")
     ] = False,
     public_url: Annotated[
         str | None, typer.Option("--public-url", help="The address that clients use, such as https://mcp.example.com.")
     ] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option("--allowed-host", help="A name that clients may call this host by.")
+        list[str] | None, typer.Option("--allowed-host", help="A host name that clients may use.")
     ] = None,
     sealing_keys: Annotated[
         Path | None, typer.Option("--sealing-keys", help="File of sealing keys.  [default: one is kept in --state]")
     ] = None,
     fleet: Annotated[
-        str | None, typer.Option(help="Be one of several replicas: this machine's IP and a port for the others.")
+        str | None, typer.Option(help="Run as one of several replicas: this machine's IP and a port for the others.")
     ] = None,
     fleet_network: Annotated[
         list[str] | None, typer.Option("--fleet-network", help="A network that replicas are in, such as 10.0.0.0/8.")
@@ -85,7 +85,7 @@ def serve(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Serve all servers of a file at one MCP endpoint that outlives them."""
+    """Serve all servers in a file at one MCP endpoint that survives their failures."""
     from mcpconn.cli.serve import serve as serve_all
 
     path = configuration.path_of(file)
@@ -112,8 +112,8 @@ app.add_typer(key, name="key")
 
 
 @key.command("add")
-def key_add(name: Annotated[str, typer.Argument(help="Whose key it is.")], config: Config = None) -> None:
-    """Make a key. It is printed once, and kept nowhere."""
+def key_add(name: Annotated[str, typer.Argument(help="The holder of the key.")], config: Config = None) -> None:
+    """Create a key. It is printed once and not stored."""
     from mcpconn.cli.keys import add
 
     add(configuration.path_of(config), name)
@@ -121,15 +121,15 @@ def key_add(name: Annotated[str, typer.Argument(help="Whose key it is.")], confi
 
 @key.command("list")
 def key_list(config: Config = None) -> None:
-    """Names of all keys."""
+    """List the names of all keys."""
     from mcpconn.cli.keys import names
 
     names(configuration.path_of(config))
 
 
 @key.command("remove")
-def key_remove(name: Annotated[str, typer.Argument(help="Whose key it is.")], config: Config = None) -> None:
-    """Take a key back. A running gateway refuses it within a second, and ends its streams."""
+def key_remove(name: Annotated[str, typer.Argument(help="The holder of the key.")], config: Config = None) -> None:
+    """Revoke a key. A running gateway refuses it within a second and ends its streams."""
     from mcpconn.cli.keys import remove
 
     remove(configuration.path_of(config), name)
@@ -148,15 +148,13 @@ def check(
     config: Config = None,
     timeout: Timeout = None,
     wait: Wait = 0.0,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse the whole file for one entry that cannot be used.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Reject the whole file if one entry is invalid.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Connect to every server and say what came of it.
+    """Connect to every server and report the result.
 
-    Exit status: 0 all are ready; 1 one failed, or its entry cannot be used; 2 the file cannot be used.
+    Exit status: 0 all are ready; 1 one failed, or its entry is invalid; 2 the file is invalid.
     """
     chosen = servers_of(servers or [], config, strict=strict)
     configuration.say_notes(chosen)
@@ -171,7 +169,7 @@ def check(
     try:
         run(check_all, chosen, timeout=timeout, wait=wait, done=done)
     except KeyboardInterrupt:
-        # What is known already was worth waiting for.
+        # Show the results that are already known.
         if any(result.finished for result in known.values()):
             _report_checks(known, table, as_json=as_json)
         raise
@@ -209,7 +207,7 @@ def tools(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List what tools the servers have, with their arguments.
+    """List the tools of the servers, with their arguments.
 
     Exit status: 0 all answered; 1 one failed.
     """
@@ -244,19 +242,19 @@ def call(
     ],
     config: Config = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long all of it may take.")
+        float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Time limit of the whole call.")
     ] = 60.0,
     wait: Wait = 0.0,
     idempotent: Annotated[
-        bool, typer.Option("--idempotent", help="Running it twice is harmless: try again if no answer comes.")
+        bool, typer.Option("--idempotent", help="Running the tool twice is harmless: retry if there is no answer.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and nothing of the server's log.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show progress or the server's log.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Call a tool and print its answer. What the server says meanwhile goes to standard error.
+    """Call a tool and print its result. The server's log and progress go to standard error.
 
-    Exit status: 0 it answered; 1 it failed; 3 no answer came, and the tool may have run.
+    Exit status: 0 the tool answered; 1 it failed; 3 there was no answer, and the tool may have run.
     """
     name, chosen, (tool, *arguments) = server_of(words, config, least=1, example="call shop buy item=pen")
     status = run(
@@ -279,20 +277,20 @@ def watch(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE] [SERVER]...", help="Those to watch.  [default: all]", autocompletion=completion.server
+            metavar="[FILE] [SERVER]...", help="Servers to watch.  [default: all]", autocompletion=completion.server
         ),
     ] = None,
     config: Config = None,
     attach: Annotated[
         str | None,
-        typer.Option("--attach", metavar="URL", help="Look into a running host: the URL of its status page."),
+        typer.Option("--attach", metavar="URL", help="Watch a running host: the URL of its status page."),
     ] = None,
     key_file: Annotated[
         Path | None,
         typer.Option("--key-file", help="With --attach: a file with the page's key.  [default: $MCPCONN_KEY]"),
     ] = None,
     probe: Annotated[
-        float, typer.Option("--probe", min=0.1, metavar="SECONDS", help="Quiet after which a server is probed.")
+        float, typer.Option("--probe", min=0.1, metavar="SECONDS", help="Idle time after which a connection is probed.")
     ] = 5.0,
     duration: Annotated[
         float | None,
@@ -301,7 +299,7 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each transition.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Watch connections, live: those of a running host, or sessions of its own to the servers of a file."""
+    """Watch connections live: those of a running host, or new sessions to the servers in a file."""
     if attach is not None:
         if config is not None:
             raise CliError("--attach and --config exclude each other: a host has its own configuration", USAGE)
@@ -315,7 +313,7 @@ def watch(
     try:
         run(watch_all, source, duration=duration, as_json=as_json)
     except KeyboardInterrupt:
-        # Ctrl-C, SIGTERM or SIGHUP: the way to end it, and no failure.
+        # Ctrl-C, SIGTERM or SIGHUP end it regularly, not as a failure.
         raise typer.Exit from None
 
 
@@ -330,13 +328,13 @@ def schema(debug: Debug = False) -> None:
 @app.command()
 def demo(
     duration: Annotated[
-        float | None, typer.Option("--seconds", min=1, metavar="SECONDS", help="How long to go on.")
+        float | None, typer.Option("--seconds", min=1, metavar="SECONDS", help="How long to run.")
     ] = None,
     log: Annotated[Path | None, typer.Option("--log", help="Write the library's log lines to this file.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Watch calls survive two servers that are broken again and again."""
-    # Imported here: it is a program of its own, and the other commands do without it.
+    """Show how calls survive two servers that are broken repeatedly."""
+    # Imported here because the other commands do not need it.
     from mcpconn.demo import main
 
     arguments = [] if duration is None else ["--seconds", f"{duration:g}"]

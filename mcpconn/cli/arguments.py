@@ -1,4 +1,4 @@
-"""The arguments of a tool or a prompt, as they are written on a command line."""
+"""The arguments of a tool or a prompt on a command line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PAIR = re.compile(r"(?P<key>[^=:{\s][^=:]*)(?P<kind>:?=)(?P<value>.*)", re.DOTA
 
 
 def arguments_of(words: Iterable[str]) -> dict[str, Any]:
-    """The arguments that words say; later words go before earlier ones.
+    """Parse words into arguments; later words override earlier ones.
 
-    `key=value` is JSON where it can be (`3`, `true`, `["a"]`), and else a string. `key:=value` must be JSON, and
-    `key=@file` is the content of a file. A word that is a JSON object gives several; `@file` reads one from a file, and
-    `-` from standard input.
+    The value in `key=value` is JSON if it is valid JSON (`3`, `true`, `["a"]`), and otherwise a string. `key:=value`
+    must be JSON, and `key=@file` is the content of a file. A word that is a JSON object gives several; `@file` reads
+    one from a file, and `-` from standard input.
 
     Raises:
         CliError: a word is none of these.

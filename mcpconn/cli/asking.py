@@ -1,4 +1,4 @@
-"""What `resources`, `read`, `prompts`, `prompt` and `ping` ask of servers, and print."""
+"""The requests and the output of `resources`, `read`, `prompts`, `prompt` and `ping`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def of_each(
     timeout: float | None,
     wait: float,
 ) -> tuple[dict[str, T], int]:
-    """What each server answers, and the exit status. A failure of one is told, and troubles no other."""
+    """The answer of each server, and the exit status. A failure of one is reported and does not affect the others."""
     answers: dict[str, T] = {}
     failed: dict[str, str] = {}
     async with managed(servers, once(timeout, wait)) as manager:
@@ -81,7 +81,7 @@ async def ping(connection: Connection) -> float:
     """Seconds that an answer takes."""
     began = time.perf_counter()
     if connection.status()["era"] == "modern":
-        # There is no ping since 2026-07-28; the cheapest thing that every server knows is asked.
+        # There is no ping since 2026-07-28, so this sends the cheapest request that every server supports.
         await connection.list_tools()
     else:
         await connection.send_ping()
@@ -126,7 +126,7 @@ def print_pings(found: Mapping[str, float], *, as_json: bool) -> None:
 
 
 def print_contents(result: types.ReadResourceResult, *, as_json: bool) -> None:
-    """What a resource holds: its text as it is, and of data their size."""
+    """The contents of a resource: text unchanged, and the size of binary data."""
     if as_json:
         print_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
@@ -155,7 +155,7 @@ def _print(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         return
     cells = [[one_line(cell) for cell in row] for row in rows]
-    # The first two are what one copies.
+    # The first two columns are meant for copying.
     table = Rows(
         *(
             Column(heading, max(len(heading), *(len(row[index]) for row in cells)), whole=index < 2)

@@ -32,7 +32,7 @@ async def call(
     as_json: bool,
     quiet: bool = True,
 ) -> int:
-    """Call a tool and print what it answered; returns the exit status."""
+    """Call a tool and print its result; returns the exit status."""
     meanwhile = Meanwhile(quiet=quiet)
     async with managed({name: config}, once(timeout, wait), logging_callback=meanwhile.log) as manager:
         connection = manager[name]
@@ -51,7 +51,7 @@ async def call(
             message = connection.redact(missing or describe(error)[0])
             if not as_json:
                 raise CliError(f"{name}: {message}") from error
-            # What a tool had done before it raised, no code says.
+            # No error code tells what a tool had done before it raised.
             print_json({"error": message, "kind": "application", "code": error.code, "outcome": "unknown"})
             return FAILED
         missing = await _missing(connection, tool, timeout) if result.is_error else None
@@ -80,14 +80,14 @@ def _failure(error: CallFailed) -> dict[str, Any]:
 
 
 async def _missing(connection: Connection, tool: str, timeout: float) -> str | None:
-    """Says that the server has no such tool, if its own complete listing lacks it."""
+    """A message that the server has no such tool, if its complete listing lacks it."""
     if await connection.catalog.look_up(tool, timeout=timeout) is not False:
         return None
     return no_such_tool(tool, connection.catalog.tools)
 
 
 def text_of(result: types.CallToolResult) -> str:
-    """What a tool answered, as text; what is no text is described."""
+    """The result of a tool as text; other content is described."""
     pieces = [block(each) for each in result.content]
     if not pieces and result.structured_content is not None:
         pieces = [json.dumps(result.structured_content, indent=2, ensure_ascii=False)]
@@ -95,7 +95,7 @@ def text_of(result: types.CallToolResult) -> str:
 
 
 def block(piece: types.ContentBlock) -> str:
-    """A piece of content as text; what is no text is described."""
+    """A content block as text; other content is described."""
     if isinstance(piece, types.TextContent):
         return piece.text
     if isinstance(piece, (types.ImageContent, types.AudioContent)):
@@ -109,5 +109,5 @@ def block(piece: types.ContentBlock) -> str:
 
 
 def for_terminal(text: str) -> str:
-    """A file gets what the tool said; a terminal gets nothing that would command it."""
+    """A file gets the unchanged text; for a terminal, control characters are removed."""
     return clean(text) if sys.stdout.isatty() else text

@@ -1,4 +1,4 @@
-"""What a shell completes: names of servers, and of tools as they were listed last."""
+"""Shell completion: names of servers, and of tools from their last listing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST = 1024 * 1024
 
 
 def server(ctx: object, incomplete: str) -> list[str]:
-    """Names of servers. Never an error: there is nobody to read it."""
+    """Names of servers. Errors are suppressed, because nobody would see them."""
     servers, _ = _servers(ctx)
     return [name for name in servers if name.startswith(incomplete)]
 
@@ -41,7 +41,7 @@ def call(ctx: object, args: list[str], incomplete: str) -> list[str]:
 
 
 def remember(results: Iterable[Checked]) -> None:
-    """Keep the names of the tools that were listed. That it cannot be done is no error of the command."""
+    """Store the names of the listed tools. A failure to store them is not an error of the command."""
     for each in results:
         if each.tools:
             with suppress(OSError):
@@ -60,13 +60,13 @@ def _remembered(config: ServerConfig) -> list[str]:
 
 
 def _file(config: ServerConfig) -> Path:
-    """By what the server is, and not by what it is called. Nothing secret is in it: hashed or not."""
+    """The key depends on the server's address, not on its name. It contains no secrets, not even hashed."""
     what = json.dumps([config.address, *(config.redactor(each) for each in config.args)])
     return state_directory() / "tools" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
 
 
 def _servers(ctx: object) -> tuple[dict[str, ServerConfig], list[str]]:
-    """Those of the file that is meant, and the words of the command after that file."""
+    """The servers of the selected file, and the words after the file."""
     given = getattr(ctx, "params", {})
     words = next((given[name] for name in ("words", "servers", "names") if given.get(name)), ())
     path, rest = file_and_words([str(each) for each in words], given.get("config"))

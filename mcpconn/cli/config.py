@@ -1,4 +1,4 @@
-"""Which configuration file is meant, and what is in it."""
+"""Selects and reads the configuration file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mcpconn.config import ServerConfig
 VARIABLE = "MCPCONN_CONFIG"
 DEFAULT = Path("mcp.json")
 ELSEWHERE = (".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json")
-"""Where editors keep theirs. Not read unasked: what they start may not be what is meant."""
+"""The configuration files of editors. They are not read by default, because they may start unintended programs."""
 
 
 def path_of(given: Path | None) -> Path:
-    """The file that was given, or the one of MCPCONN_CONFIG, or mcp.json.
+    """The given file, or the one in MCPCONN_CONFIG, or mcp.json.
 
     Raises:
         CliError: it does not exist; the message says how to name another.
@@ -38,7 +38,7 @@ def path_of(given: Path | None) -> Path:
 
 
 def load(given: Path | None, *, strict: bool = False) -> dict[str, ServerConfig]:
-    """The servers of the file, disabled ones and those whose entry cannot be used included.
+    """The servers of the file, including disabled ones and those with invalid entries.
 
     Raises:
         CliError: there is no file, or no server in it.
@@ -56,17 +56,17 @@ def load(given: Path | None, *, strict: bool = False) -> dict[str, ServerConfig]
 
 
 def say_notes(servers: Mapping[str, ServerConfig]) -> None:
-    """Tell how entries were understood, where that is not plain from what they say."""
+    """Print notes about how entries were interpreted."""
     for name, config in servers.items():
         for note in config.notes if not config.disabled else ():
             say(f"note: {name}: {note}")
 
 
 def pick(servers: dict[str, ServerConfig], names: list[str]) -> dict[str, ServerConfig]:
-    """The servers of these names; all where none is given.
+    """The servers with these names, or all.
 
     Raises:
-        CliError: one is not there, or is disabled.
+        CliError: one does not exist, or is disabled.
     """
     for name in names:
         if name not in servers:

@@ -1,4 +1,4 @@
-"""Connects to servers once, as a person at a terminal wants it: soon, and with the reason where it fails."""
+"""Connects to servers once, for a person at a terminal: quickly, and with the reason of failures."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ TIMEOUT = 20.0
 SHOWN_LINES = 10
 """Lines of stderr that are shown of a child that failed."""
 DRAIN = 1.0
-"""Seconds for ending sessions. Nobody who has pressed Ctrl-C wants to wait for a server that is slow to end."""
+"""Seconds for ending sessions. A person who has pressed Ctrl-C should not have to wait for a slow server."""
 
 
 @dataclass
 class Checked:
-    """What came of connecting to one server."""
+    """The result of connecting to one server."""
 
     name: str
     config: ServerConfig
@@ -44,21 +44,21 @@ class Checked:
     version: str | None = None
     server: types.Implementation | None = None
     tools: list[types.Tool] | None = None
-    """None: the server offers none, or was not asked."""
+    """None: the server offers none, or its tools were not listed."""
     connected_in: float | None = None
     """Seconds from the first dial to the end of the handshake."""
     why: str | None = None
-    """Why it did not work, in words."""
+    """Why it failed, as text."""
     kind: str | None = None
     fix: str | None = None
     stderr: Sequence[str] = ()
-    """The last lines that a child wrote there, if it failed."""
+    """The last lines of stderr of a failed child."""
     finished: bool = False
-    """False: nobody waited for the answer to the end."""
+    """False if the command ended before the answer."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing went wrong; a disabled server is all right."""
+        """Whether there was no error; a disabled server is not an error."""
         return self.why is None
 
     def as_json(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Checked:
 
 
 def once(timeout: float | None, wait: float) -> Policy:
-    """A policy for connecting now or not at all.
+    """A policy for connecting at once.
 
     Args:
         timeout: Seconds for a dial, and for a call that lists. None: the library's own, which give a command that
@@ -112,7 +112,7 @@ async def managed(servers: Mapping[str, ServerConfig], policy: Policy, **options
 
 @contextmanager
 def progress(manager: Manager) -> Iterator[None]:
-    """Show which servers are still waited for, and what those that are started say; on a terminal only."""
+    """Show the pending servers and the output of starting ones; on a terminal only."""
     if not sys.stderr.isatty():
         yield
         return
@@ -124,7 +124,7 @@ DECIDED = (State.READY, State.FAILED, State.CLOSED)
 
 
 class _Waiting:
-    """Which servers are waited for. rich asks for its text several times a second, from a thread of its own."""
+    """The pending servers. rich reads the text several times a second, from its own thread."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
@@ -135,7 +135,7 @@ class _Waiting:
         done = len(connections) - len(waiting)
         shown = ", ".join(_named(name, connection) for name, connection in waiting[:3])
         more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
-        # Not a str, which would be markup: a server may be called "[red]".
+        # Not a str, which would be interpreted as markup: a server may be called "[red]".
         return Text(f"connecting: {done} of {len(connections)}; waiting for {shown}{more}" if waiting else "asking")
 
 
@@ -156,7 +156,7 @@ async def check(
         servers: By name.
         timeout: Seconds for a dial, and for the listing; None: as `once`.
         wait: Seconds to keep trying; 0 means one attempt.
-        done: Told of each as soon as it is known.
+        done: Called with each result as soon as it is known.
     """
     results = {
         name: Checked(name, config, "disabled" if config.disabled else "idle") for name, config in servers.items()

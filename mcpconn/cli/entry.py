@@ -1,4 +1,5 @@
-"""Where the console script begins. It says how to install what is missing, rather than fail at an import."""
+"""The entry point of the console script. It explains how to install missing packages instead of failing at an
+import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an exception to one line with the fix, and to an exit status."""
+"""Converts an exception to one line with the fix, and to an exit status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAILED, USAGE, UNKNOWN, INTERRUPTED = 1, 2, 3, 130
 
 
 class CliError(Exception):
-    """An error whose text is all that a person needs."""
+    """An error whose text is sufficient for a person."""
 
     def __init__(self, message: str, status: int = FAILED) -> None:
         super().__init__(message)
@@ -20,10 +20,10 @@ class CliError(Exception):
 
 
 def fix(failure: Failure, server: str = "NAME") -> str:
-    """What a person at a terminal can do about a connection that failed.
+    """What a person at a terminal can do about a failed connection.
 
     Args:
-        failure: Why it did.
+        failure: The failure.
         server: The server's name, for a command that can be copied.
     """
     summary = failure.summary
@@ -60,7 +60,7 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, CliError):
         return str(error), error.status
     if isinstance(error, ConnectionFailed):
-        # The command ends here, so the connection's own next try is of no interest.
+        # The command ends here, so the connection's next dial does not matter.
         return f"{error.server}: {error.failure.summary}; {fix(error.failure, error.server)}", FAILED
     if isinstance(error, CallFailed):
         return str(error), UNKNOWN if error.outcome == "unknown" else FAILED
@@ -70,4 +70,4 @@ def describe(error: BaseException) -> tuple[str, int]:
         return f"the server answered with an error: {error} (JSON-RPC {error.code})", FAILED
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), FAILED
-    return f"{type(error).__name__}: {error}; this is a fault of mcpconn, --debug shows where", FAILED
+    return f"{type(error).__name__}: {error}; this is a bug in mcpconn; --debug shows where", FAILED

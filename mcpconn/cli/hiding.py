@@ -1,7 +1,7 @@
-"""Keeps secrets out of everything that a command writes to standard error: messages, log lines, tracebacks.
+"""Removes secrets from everything that a command writes to standard error: messages, log lines, tracebacks.
 
-Libraries below log what they send: httpx2 the URL of each request with its query, the SDK the ids of sessions. Under
-`--debug` their lines are shown, without what is secret in them.
+Libraries log what they send: httpx2 logs the URL of each request with its query, the SDK logs session ids. `--debug`
+shows their lines without secrets.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 _redactors: list[Callable[[str], str]] = []
-"""Of the servers of this command."""
+"""The redactors of this command's servers."""
 
 
 def forget() -> None:
@@ -19,19 +19,19 @@ def forget() -> None:
 
 
 def know(redactor: Callable[[str], str]) -> None:
-    """Hide what `redactor` hides, from now on."""
+    """Also apply `redactor` from now on."""
     _redactors.append(redactor)
 
 
 def hide(text: str) -> str:
-    """`text` without the secrets of any server that this command has to do with."""
+    """`text` without the secrets of any of this command's servers."""
     for redactor in _redactors:
         text = redactor(text)
     return text
 
 
 class HidingFormatter(logging.Formatter):
-    """Formats a record with its traceback, and hides the secrets in the whole."""
+    """Formats a record with its traceback, and removes all secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The text that is written."""

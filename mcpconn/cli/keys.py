@@ -21,7 +21,7 @@ def add(config: Path, name: str) -> None:
     """
     keys = _file(config)
     made = keys.add(name)
-    say(f"the key of {name}; it is kept nowhere, and {keys.path} has its hash:")
+    say(f"the key of {name}; it is not stored, and {keys.path} has its hash:")
     sys.stdout.write(made + "\n")
 
 
@@ -32,9 +32,9 @@ def names(config: Path) -> None:
 
 
 def remove(config: Path, name: str) -> None:
-    """Take a key back."""
+    """Revoke a key."""
     _file(config).remove(name)
-    say(f"the key of {name} opens nothing any more")
+    say(f"the key of {name} is no longer accepted")
 
 
 def _file(config: Path) -> KeyFile:

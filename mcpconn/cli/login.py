@@ -115,7 +115,7 @@ async def _registered_port(storage: StoredTokens) -> int | None:
 
 
 class WayBack:
-    """Waits at an address of this machine for the browser to come back from the login."""
+    """Listens on this machine for the browser to return from the login."""
 
     def __init__(self, uri: str | None, port: int | None) -> None:
         """
@@ -155,16 +155,16 @@ class WayBack:
         await self._listener.aclose()
 
     async def answer(self) -> AuthorizationCodeResult:
-        """What the browser brought back.
+        """The parameters of the browser's request.
 
         Raises:
             CredentialsRefused: the login was refused.
         """
         await self._came.wait()
-        # A second login begins anew.
+        # A second login starts from the beginning.
         found, self._found, self._came = self._found, None, anyio.Event()
         if not isinstance(found, AuthorizationCodeResult):
-            raise found or CredentialsRefused("the login was broken off")
+            raise found or CredentialsRefused("the login was cancelled")
         return found
 
     async def _serve(self, stream: SocketStream) -> None:
@@ -176,7 +176,7 @@ class WayBack:
                     head = f"HTTP/1.1 {status}\r\ncontent-type: text/html\r\ncontent-length: {len(body)}\r\n"
                     await stream.send(f"{head}connection: close\r\n\r\n".encode() + body)
                 except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    """A browser opens connections that it does not use."""
+                    """Browsers open connections that they do not use."""
 
     def _take(self, target: str) -> tuple[str, str]:
         parts = urlsplit(target)

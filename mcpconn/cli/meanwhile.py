@@ -1,4 +1,4 @@
-"""What a server says while a call is waited for: progress, and its log. All of it goes to standard error."""
+"""A server's progress and log messages during a call. They go to standard error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST = 400
 
 
 class Meanwhile:
-    """Writes a line for each piece of news, unless nobody wants them."""
+    """Writes a line for each message, unless disabled."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -35,6 +35,6 @@ class Meanwhile:
 
     def _say(self, text: str) -> None:
         if not self._quiet:
-            # Hidden before it is cut.
+            # Secrets are removed before the line is truncated.
             text = one_line(self.redact(text) if self.redact is not None else text)
             say(text if len(text) <= LONGEST else text[:LONGEST] + "...")

@@ -111,7 +111,7 @@ def prompt(
     raise typer.Exit(status)
 
 
-listing("ping", "Connect, and measure how long one answer takes.", asking.ping, asking.print_pings)
+listing("ping", "Connect, and measure the time of one round trip.", asking.ping, asking.print_pings)
 
 
 @app.command()
@@ -124,10 +124,12 @@ def login(
     ],
     config: Config = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long you have to log in.")
+        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="Time limit for the login.")
     ] = 300.0,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
-    forget: Annotated[bool, typer.Option("--forget", help="Forget the login that is stored.")] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the URL instead of opening a browser.")
+    ] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Delete the stored login.")] = False,
     store: Annotated[
         str | None,
         typer.Option(
@@ -139,7 +141,7 @@ def login(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Log in at a server by OAuth, with a browser. Every program of yours that has its entry uses the login."""
+    """Log in at a server by OAuth, with a browser. All your programs with its entry use the login."""
     from mcpconn.cli.login import log_in
     from mcpconn.cli.login_places import GatewayStore
 
@@ -153,7 +155,7 @@ def login(
 
 @app.command()
 def discover(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Find the configuration files of editors and other hosts on this machine. No server is started."""
+    """Find the configuration files of editors and other hosts on this machine, without starting a server."""
     from mcpconn.cli.discover import discover as find
 
     found = find(Path.cwd(), Path.home())

@@ -9,9 +9,7 @@ import typer
 
 from mcpconn.cli.shell import debugging
 
-Debug = Annotated[
-    bool, typer.Option("--debug", callback=debugging, help="Show log lines, and a traceback where something fails.")
-]
+Debug = Annotated[bool, typer.Option("--debug", callback=debugging, help="Show log lines, and a traceback of errors.")]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -25,10 +23,10 @@ Timeout = Annotated[
         "--timeout",
         min=0.001,
         metavar="SECONDS",
-        help="How long a server may take to answer.  [default: 20; 120 for a command to start, which may download]",
+        help="Time limit for a server to answer.  [default: 20; 120 for a command to start, which may download]",
     ),
 ]
 Wait = Annotated[
     float,
-    typer.Option("--wait", min=0, metavar="SECONDS", help="How long to keep trying a server that is not there yet."),
+    typer.Option("--wait", min=0, metavar="SECONDS", help="How long to keep trying a server that is not running yet."),
 ]

@@ -1,4 +1,4 @@
-"""How the command line speaks: tables for people, JSON for programs, errors in one line."""
+"""The output of the command line: tables for people, JSON for programs, errors in one line."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ STYLES = {
     State.CLOSED: ("dim", "○"),
 }
 PLAIN_SIGNS = {"●": "+", "◌": "~", "✖": "x", "○": "-"}
-"""For terminals that have ASCII alone."""
+"""For terminals with ASCII only."""
 UNLIMITED = 200
-"""Columns of a table that goes to a file or a pipe, where no terminal says how many there are."""
+"""Width of a table that goes to a file or a pipe."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def clean(text: str) -> str:
-    """`text` without characters that would command the terminal: a server's words must not."""
+    """`text` without terminal control characters, because it may come from a server."""
     return _CONTROL.sub("�", text.replace("\r\n", "\n"))
 
 
@@ -55,25 +55,26 @@ def can_show(character: str) -> bool:
 
 
 def _is_ascii_terminal() -> bool:
-    """Whether the locale says that the terminal has ASCII alone. Python itself writes UTF-8 then (PEP 540)."""
+    """Whether the terminal is ASCII-only according to the locale. Python itself writes UTF-8 in that case (PEP 540)."""
     locale = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "C.UTF-8")
     return locale in ("C", "POSIX") or os.environ.get("TERM") == "dumb"
 
 
 def lenient() -> None:
-    """Replace what standard output and error cannot show, rather than fail at it: a server may say anything."""
+    """Replace characters that standard output and error cannot encode, instead of failing, because servers may send any
+    text."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 _live: list[Live] = []
-"""What redraws a line of the terminal meanwhile; at most one."""
+"""The display that redraws a line of the terminal; at most one."""
 
 
 @contextmanager
 def live(shown: Any) -> Iterator[None]:
-    """Show a line on standard error that changes, for as long as the block runs."""
+    """Show a changing line on standard error while the block runs."""
     spinner = Spinner("dots" if can_show("⠋") else "line", shown, style="status.spinner")
     # Not redirected: rich's substitute for sys.stdout is no terminal and has no encoding.
     line = Live(
@@ -94,7 +95,7 @@ def live(shown: Any) -> Iterator[None]:
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Take that line away while others are written."""
+    """Remove that line while others are written."""
     for line in _live:
         line.stop()
     try:
@@ -131,7 +132,7 @@ def print_json(data: Any) -> None:
 
 
 def shown_state(state: State | str) -> Text:
-    """A state with its colour and its sign: a terminal without colours shows the sign."""
+    """A state with its colour and its symbol; a terminal without colours shows the symbol."""
     style, sign = STYLES[State(state)]
     return Text(f"{sign if can_show(sign) else PLAIN_SIGNS[sign]} {State(state).value}", style=style)
 

@@ -1,4 +1,4 @@
-"""The command `diagram`: pictures of the machine, and whether those of others are true."""
+"""The command `diagram`: diagrams of the machine, and the comparison of other diagrams with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def diagram(
         str | None, typer.Option("--highlight", help='A state to mark, or several: "27 ready, 1 failed".')
     ] = None,
     attach: Annotated[
-        str | None, typer.Option("--attach", metavar="URL", help="Mark the states of a running host's connections.")
+        str | None,
+        typer.Option("--attach", metavar="URL", help="Highlight the states of a running host's connections."),
     ] = None,
     key_file: Annotated[
         Path | None, typer.Option("--key-file", metavar="FILE", help="With --attach: the key.  [default: $MCPCONN_KEY]")
@@ -48,22 +49,24 @@ def diagram(
     ] = None,
     narrow: Annotated[bool, typer.Option("--narrow", help="With svg: a layout for phones.")] = False,
     write: Annotated[
-        Path | None, typer.Option("--write", help="Rewrite what stands between the markers of a file or folder.")
+        Path | None, typer.Option("--write", help="Rewrite the text between the markers in a file or folder.")
     ] = None,
     check: Annotated[
         Path | None, typer.Option("--check", help="Exit with 1 if `--write` would change the file or folder.")
     ] = None,
     compare: Annotated[
         Path | None,
-        typer.Option("--compare", help="Exit with 1 if drawn diagrams of a file or folder are not the machine."),
+        typer.Option("--compare", help="Exit with 1 if diagrams in a file or folder differ from the machine."),
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option("--ignore", help="With --compare: an event not drawn.")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", help="With --compare: an event that the diagrams omit.")
+    ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="With --compare: pictures may show some states only.")
+        bool, typer.Option("--partial", help="With --compare: diagrams may show only some states.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Print the state machine, or keep pictures of it true."""
+    """Print the state machine, or keep diagrams of it up to date."""
     chosen = [each for each in (write, check, compare) if each is not None]
     if len(chosen) > 1:
         raise CliError("--write, --check and --compare exclude each other; give one", USAGE)

@@ -1,4 +1,4 @@
-"""Rows that are printed one by one, as soon as what they say is known."""
+"""Rows that are printed one by one, as soon as their data is known."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mcpconn.cli.output import can_show, paused, stdout
 GAP = 2
 """Spaces between two columns."""
 NARROWEST = 8
-"""Characters of the last column, below which a column before it is left out."""
+"""Minimum width of the last column; if it is narrower, an earlier column is omitted."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column. Its width is known before its first cell is: rows do not wait for each other."""
+    """A column. Its width is fixed before its first cell is known, so that rows do not wait for each other."""
 
     heading: str
     width: int
     right: bool = False
     whole: bool = False
-    """Never cut and never left out, however narrow the terminal is."""
+    """Never truncated and never omitted, even on a narrow terminal."""
 
 
 class Rows:

@@ -28,7 +28,7 @@ def serve(
     store: str | None = None,
     store_may_lose: bool = False,
 ) -> None:
-    """Run the gateway until it is told to stop.
+    """Run the gateway until it is stopped.
 
     Raises:
         CliError: uvicorn is missing, the view does not exist, or the address would be open to everybody.
@@ -41,7 +41,7 @@ def serve(
         how = f"pip install '.[gateway]' in a clone of mcpconn, or pip install {error.name}"
         raise CliError(f"serve needs {error.name}: {how}") from None
     passed = None if stdio or show_config else passed_socket()
-    # Who may be let in depends on where the socket really listens, whatever --listen says.
+    # The access rules depend on the actual address of the socket, not on --listen.
     where = gateway.Listen.parse(listen) if passed is None else gateway.Listen.of(passed)
     if show_config:
         say(gateway.print_config("gateway", gateway.own_command(path, view), where.url(where.port)))

@@ -1,4 +1,4 @@
-"""What every command has around it: one line for an error, an exit status, and the log lines of `--debug`."""
+"""The common frame of all commands: one line for an error, an exit status, and the log lines of `--debug`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Shell(typer.core.TyperGroup):
-    """Ends with one line and an exit status, whatever happens."""
+    """Always ends with one line and an exit status."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run a command. Completion and help are typer's."""
@@ -42,11 +42,11 @@ class Shell(typer.core.TyperGroup):
             status = super().main(args, *rest, **options)
         except Exception as error:
             if _Debug.on:
-                # Written here: the interpreter's own would show what must not be seen.
+                # Written here because the interpreter's own output would show secrets.
                 sys.stderr.write(hide("".join(traceback.format_exception(error))))
             status = _complain(error)
         except Ended as signal:
-            # As a shell says it of a process that a signal has ended.
+            # As shells do for a process that a signal has ended.
             status = 128 + signal.number
         except KeyboardInterrupt:
             status = INTERRUPTED
@@ -76,7 +76,7 @@ def _complain(error: Exception) -> int:
 
 
 def _quiet() -> None:
-    """No log lines between the lines of a command: what they say is said by the commands."""
+    """Suppress log lines between the lines of a command, because the commands report the same information."""
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.NullHandler())
@@ -90,7 +90,7 @@ class _Handler(logging.StreamHandler[Any]):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Nobody reads them any more. The base class would show the record's arguments, which may be secret."""
+        """The output is closed. The base class would show the record's arguments, which may be secret."""
 
 
 def debugging(value: bool) -> bool:

@@ -22,7 +22,7 @@ class Ended(KeyboardInterrupt):
 
 
 async def until_ended(function: Callable[[], Awaitable[T]]) -> T:
-    """What `function` returns. A signal cancels it; what it then does to clean up is waited for.
+    """The result of `function`. A signal cancels it; its cleanup is awaited.
 
     Raises:
         Ended: by SIGTERM, or by SIGHUP, which a terminal sends when it is closed.
@@ -30,7 +30,7 @@ async def until_ended(function: Callable[[], Awaitable[T]]) -> T:
     """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         return await function()
-    # What nohup has told the process to ignore stays ignored.
+    # Signals that nohup has disabled stay ignored.
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
     received: list[int] = []
     failure: BaseException | None = None

@@ -1,4 +1,4 @@
-"""What `check` and `tools` print for people."""
+"""The tables of `check` and `tools`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mcpconn.cli.rows import Column, Rows
 
 
 class CheckTable:
-    """A row for each server as it comes, and at the end why some failed."""
+    """Prints a row for each server as soon as it is known, and at the end the reasons of failures."""
 
     def __init__(self, names: Iterable[str]) -> None:
         width = max((len(one_line(name)) for name in names), default=0)
@@ -43,7 +43,7 @@ class CheckTable:
         )
 
     def finish(self, results: Iterable[Checked]) -> None:
-        """All that was known when it ended."""
+        """The results that were known at the end."""
         console, results = stdout(), list(results)
         failed = [each for each in results if not each.ok]
         with paused():
@@ -90,7 +90,7 @@ def signature(tool: types.Tool) -> str:
     required = schema.get("required")
     given = properties if isinstance(properties, Mapping) else {}
     needed = set(map(str, required)) if isinstance(required, list) else set()
-    # What must be given comes first; otherwise the order is the server's.
+    # Required arguments come first; otherwise the order is the server's.
     ordered = sorted(given.items(), key=lambda item: item[0] not in needed)
     return one_line(f"{tool.name}({', '.join(_argument(name, each, name in needed) for name, each in ordered)})")
 

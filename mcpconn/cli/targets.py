@@ -1,4 +1,4 @@
-"""Which servers a command is for: names of a file, an address, or a command line after `--`."""
+"""The servers of a command: names in a file, a URL, or a command line after `--`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = (".json", ".jsonc", ".toml", ".yaml", ".yml")
 
 @dataclass
 class AdHoc:
-    """What followed `--` on the command line."""
+    """The words after `--` on the command line."""
 
     command: list[str] | None = None
 
@@ -54,12 +54,12 @@ def file_and_words(words: Sequence[str], config: Path | None) -> tuple[Path | No
 
 
 def servers_of(words: Sequence[str], config: Path | None, *, strict: bool = False) -> dict[str, ServerConfig]:
-    """The servers that are meant: all of the file if none is named.
+    """The selected servers: all in the file if none is named.
 
     Args:
         words: A file first, perhaps; then names of servers in it, or addresses.
         config: `--config`.
-        strict: Refuse the whole file for one entry that cannot be used.
+        strict: Reject the whole file if one entry is invalid.
 
     Raises:
         CliError: there is no such server, or no such file.
@@ -81,7 +81,7 @@ def servers_of(words: Sequence[str], config: Path | None, *, strict: bool = Fals
 def server_of(
     words: Sequence[str], config: Path | None, *, least: int, example: str
 ) -> tuple[str, ServerConfig, list[str]]:
-    """The one server that is meant, its configuration, and the words after it.
+    """The selected server, its configuration, and the words after it.
 
     Args:
         words: A file first, perhaps; then a name or an address, unless a command stands after `--`; then the rest.
@@ -99,7 +99,7 @@ def server_of(
     else:
         config, words = file_and_words(words, config)
     if len(words) <= least:
-        raise CliError(f"words are missing after the command; right would be, for example: {example}", USAGE)
+        raise CliError(f"arguments are missing after the command; for example: {example}", USAGE)
     ((name, found),) = [started()] if ad_hoc.command is not None else servers_of(words[:1], config).items()
     return name, found, list(words[1:])
 
@@ -111,8 +111,8 @@ def at(address: str) -> tuple[str, ServerConfig]:
 
 
 def started() -> tuple[str, ServerConfig]:
-    """The server that the command after `--` starts, named after its program. It gets the whole environment: it is
-    what would run in this shell.
+    """The server that the command after `--` starts, named after its program. It inherits the whole environment, as it
+    would in this shell.
 
     Raises:
         CliError: there is no command.

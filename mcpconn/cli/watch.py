@@ -1,4 +1,4 @@
-"""`mcpconn watch`: all connections, live, their transitions scrolling below."""
+"""`mcpconn watch`: all connections live, with their transitions below."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from mcpconn.manager import Manager
 from mcpconn.policy import Policy
 
 TICK = 0.5
-"""Seconds between two pictures while nothing happens: the clocks in it go on."""
+"""Seconds between updates without events, to update the displayed times."""
 KEY_VARIABLE = "MCPCONN_KEY"
 
 
 def own(servers: Mapping[str, ServerConfig], path: Path, *, probe: float) -> Source:
-    """Connections of this command's own: second sessions, and second copies of child processes.
+    """The command's own connections: second sessions, and second copies of child processes.
 
     Args:
         servers: By name.
         path: The configuration file, for the heading.
-        probe: Seconds after which a quiet connection is probed. Nobody calls here, so nobody else would notice.
+        probe: Seconds after which an idle connection is probed, because there are no calls that would reveal a loss.
     """
     return Own(Manager(servers, policy=Policy(keepalive=probe, drain_timeout=DRAIN)), f"{path} (own sessions)")
 
@@ -55,7 +55,7 @@ def attached(url: str, *, key_file: Path | None, names: tuple[str, ...]) -> Sour
         try:
             key = key_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise CliError(f"--key-file {key_file}: {reason}", USAGE) from None
     if key and not key.isascii():
         raise CliError("the key holds characters that no HTTP header can carry", USAGE)
@@ -63,10 +63,10 @@ def attached(url: str, *, key_file: Path | None, names: tuple[str, ...]) -> Sour
 
 
 async def watch(source: Source, *, duration: float | None, as_json: bool) -> None:
-    """Show connections until Ctrl-C, or until nobody reads what is written any more.
+    """Show connections until Ctrl-C, or until the output is closed.
 
     Args:
-        source: Whose connections.
+        source: The connections.
         duration: Seconds to watch; None: until Ctrl-C.
         as_json: A line of JSON for each transition, in place of the view.
     """
@@ -86,7 +86,7 @@ async def _print(source: Source, *, as_json: bool) -> None:
             sys.stdout.write((json.dumps(named) if as_json else line_of(change).plain) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
-            # What is left in the buffer would be tried, and complained about, once more when Python ends.
+            # Python would try to write the rest of the buffer again at exit, and report an error.
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             unread.set()

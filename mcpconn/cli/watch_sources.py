@@ -1,4 +1,4 @@
-"""Where `mcpconn watch` gets its rows and transitions from: connections of its own, or a running host."""
+"""The sources of rows and transitions for `mcpconn watch`: its own connections, or a running host."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mcpconn.runtime.journal import Change
 from mcpconn.wire.reasons import connect_reason
 
 Row = dict[str, Any]
-"""As `mcpconn.asgi.rows.row` makes it."""
+"""As created by `mcpconn.asgi.rows.row`."""
 Tell = Callable[[Row], None]
-"""Told of a transition, as `mcpconn.asgi.rows.news` makes it."""
+"""Called with a transition, as created by `mcpconn.asgi.rows.news`."""
 
 AGAIN = 2.0
 """Seconds until a host that cannot be reached is tried again."""
 SILENCE = 45.0
-"""Seconds without a byte after which a host is taken for gone. It sends a comment every 15 s."""
+"""Seconds without a byte after which a host counts as unreachable. It sends a comment every 15 s."""
 
 
 class Source(Protocol):
@@ -38,7 +38,7 @@ class Source(Protocol):
     title: str
     """What it is, for the heading."""
     trouble: str | None
-    """Why what is shown may be old; None if it is not."""
+    """Why the displayed data may be old; None if it is current."""
 
     def rows(self) -> Mapping[str, Row]:
         """The connections as they are now, by name."""
@@ -128,7 +128,7 @@ class Attached:
             group.cancel_scope.cancel()
 
     async def _read(self, tell: Tell, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Follow the host's events. That it is not there at the beginning is an error; later, it may come back."""
+        """Follow the host's events. An unreachable host is an error at the beginning; later, it may come back."""
         began = False
         while True:
             try:
@@ -149,7 +149,7 @@ class Attached:
             if answer.status_code != 200:
                 raise CliError(f"{self._base} shows no connections: {await self._refusal(answer)}")
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-                raise CliError(f"{self._base} is no status page of mcpconn")
+                raise CliError(f"{self._base} is not a status page of mcpconn")
             name = ""
             async for line in answer.aiter_lines():
                 field, _, value = line.partition(": ")

@@ -1,4 +1,4 @@
-"""What `mcpconn watch` draws: a table of connections, failed ones first, and their last transitions."""
+"""The display of `mcpconn watch`: a table of connections, failed ones first, and their last transitions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mcpconn.runtime.clock import Clock
 KEPT = 1000
 """Transitions kept for a terminal that grows."""
 ORDER = [State.FAILED, State.RECONNECTING, State.CONNECTING, State.READY, State.IDLE, State.CLOSED]
-"""States in the order of how much they ask for a look."""
+"""States in the order of urgency."""
 OPTIONAL = ("last failure", "next try", "for", "epoch")
 """Columns that a terminal may be too narrow for; the last goes first. Name and state are never cut."""
 ROOM = 16
@@ -42,14 +42,14 @@ class View:
         self.detailed = False
         """Whether the selected connection is shown in full, in place of the transitions."""
         self.note = ""
-        """What became of the last action."""
+        """The result of the last action."""
         self._first = 0
         """The row at the top of the table."""
 
     # -- keys
 
     def press(self, key: str) -> str | None:
-        """Do what a key says. Returns the name of a connection that is to be reconnected, or "quit"."""
+        """Handle a key. Returns the name of a connection to reconnect, or "quit"."""
         names = [row["name"] for row in self._rows()]
         steps = {"up": -1, "down": 1, "page up": -10, "page down": 10}
         if key == "q":
@@ -94,7 +94,7 @@ class View:
         return rows[self._first : self._first + room]
 
     def heading(self, rows: list[Row]) -> Text:
-        """One line: what is watched, how many are ready, how long this has been going on, what the keys do."""
+        """One line: the source, the number of ready connections, the elapsed time, and the keys."""
         states = [row["state"] for row in rows]
         ready = states.count("ready")
         text = Text(no_wrap=True, overflow="ellipsis")

@@ -22,5 +22,5 @@ def read_secret(path: str, *, where: str, key: str, folder: Path) -> str:
     try:
         return (folder / Path(path).expanduser()).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"{where}: {path}: {reason}", key=key) from None

@@ -181,7 +181,7 @@ def _checked(model: type[BaseModel], args: dict[str, Any], *known: str) -> dict[
         wrong = (f"{'.'.join(str(step) for step in each['loc'])}: {each['msg']}" for each in error.errors())
         raise BadArguments(f"the arguments cannot be used: {'; '.join(wrong)}") from None
     except Exception as error:
-        raise BadArguments(f"the arguments are no JSON: {error}") from None
+        raise BadArguments(f"the arguments are not JSON: {error}") from None
     return args
 
 

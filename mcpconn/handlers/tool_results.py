@@ -305,7 +305,7 @@ def _arguments(arguments: Any) -> dict[str, Any]:
     try:
         types.CallToolRequestParams(name="", arguments=checked).model_dump_json(by_alias=True)
     except Exception as error:
-        raise BadArguments(f"the arguments are no JSON: {error}") from None
+        raise BadArguments(f"the arguments are not JSON: {error}") from None
     return checked
 
 

@@ -110,7 +110,9 @@ def _name(given: Any) -> tuple[str, str | None]:
     """A server's name as it can be shown, and what is wrong with it."""
     if not isinstance(given, str):
         # YAML: a number, or what looks like one.
-        return str(given), None if isinstance(given, int) and not isinstance(given, bool) else "the name is no string"
+        return str(given), None if isinstance(given, int) and not isinstance(
+            given, bool
+        ) else "the name is not a string"
     if not given.strip():
         return given, "the name is empty"
     if not given.isprintable():

@@ -16,7 +16,7 @@ from mcpconn.redact.redactor import HIDDEN
 from mcpconn.redact.tokens import looks_like_token
 
 _EDITORS = {
-    "input": "asked of a person by the editor",
+    "input": "requested from the user by the editor",
     "command": "a command of the editor's",
     "config": "a setting of the editor's",
 }

@@ -132,7 +132,7 @@ def _secret(path: str | None) -> str | None:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise _wrong(f"its password file {path} cannot be read: {reason}") from None
 
 

@@ -63,10 +63,10 @@ class Home:
         elif self._thread == threading.get_ident() and self._token is _trio_token():
             return None
         if self._thread != threading.get_ident():
-            return "its event loop runs in another thread; use a SyncManager where threads call"
+            return "its event loop runs in another thread; use a SyncManager for calls from threads"
         # Distinguished from another running loop, because the remedy differs.
         if self._loop is not None and self._loop.is_closed():
-            return "its event loop has ended, and it with it; make a new one in this loop"
+            return "its event loop has ended; make a new one in this loop"
         return "it was started in another event loop than this one; make one for each loop"
 
     @property
@@ -117,7 +117,7 @@ async def awaited(callback: Callable[..., Awaitable[T]], *args: Any) -> T:
     except anyio.get_cancelled_exc_class() as error:
         if being_cancelled():
             raise
-        raise RuntimeError("the callback raised a cancellation, though nobody cancelled it") from error
+        raise RuntimeError("the callback raised a cancellation although it was not cancelled") from error
 
 
 def poster() -> Callable[..., object]:

@@ -34,7 +34,7 @@ def advice(failure: Failure | None, wait: float | None) -> str:
     """
     if wait is not None and failure is not None and _child_exited(failure):
         # The missing program or file may or may not exist by then; only the author of the configuration knows.
-        return f"it tries again in {wait:.0f} s; if it goes on, check its command, or call reconnect()"
+        return f"it tries again in {wait:.0f} s; if this continues, check its command, or call reconnect()"
     if wait is not None:
         return f"nothing: it tries again in {wait:.0f} s; or call reconnect()"
     if failure is None:
@@ -111,6 +111,6 @@ def not_ready(of: Situation) -> NotReady:
     """The error for a call with `wait=False`."""
     last = of.last_failure
     why = f" ({last.summary})" if last is not None and of.state is not State.READY else ""
-    failure = _no_call(f"the connection is {of.state}{why}, and the call would not wait")
+    failure = _no_call(f"the connection is {of.state}{why}, and the call was made with wait=False")
     message = f"{of.name}: {failure.summary}"
     return NotReady(message, server=of.name, failure=failure, state=of.state, retry_in=of.retry_in)

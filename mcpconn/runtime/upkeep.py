@@ -20,8 +20,8 @@ class Task(Enum):
     """What is due."""
 
     REPLACE = "the session has reached its maximum lifetime"
-    REST = "nobody used it for the idle timeout"
-    PROBE = "nobody used it for the keepalive interval"
+    REST = "it was not used for the idle timeout"
+    PROBE = "it was not used for the keepalive interval"
 
 
 def keepalive(link: Link, policy: Policy, rng: Random) -> float | None:

@@ -27,7 +27,9 @@ class GivenTransport:
         if not is_transport(given):
             made: Any = given()
             if not is_transport(made):
-                raise self._config.error(f"the function made a {type(made).__name__}, which is no transport", "server")
+                raise self._config.error(
+                    f"the function made a {type(made).__name__}, which is not a transport", "server"
+                )
             return made  # type: ignore[no-any-return]
         if self.spent:
             # contextlib's context managers can be entered only once. Others do not document whether they can be entered

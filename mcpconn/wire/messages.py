@@ -127,7 +127,7 @@ def _dump(value: Any) -> bytes:
 def _why(error: Exception) -> str:
     """The reason, without the value: it may be a secret, or ten megabytes."""
     if isinstance(error, UnicodeError):
-        return "one of its texts is no valid Unicode (half a surrogate pair)"
+        return "one of its texts is not valid Unicode (half a surrogate pair)"
     if isinstance(error, RecursionError) or "ircular" in str(error):
         return "it is nested too deeply"
     if isinstance(error, (TypeError, PydanticSerializationError)):

@@ -99,7 +99,7 @@ def test_bad_numbers_leave_the_token_readable(number: str) -> None:
         (answer({"error": "invalid_scope", "error_description": "a\n b"}, 403), "invalid_scope", "invalid_scope (a b)"),
         (answer("bad request", 400, "text/plain"), None, "HTTP 400"),
         (answer("", 400, ""), None, "HTTP 400"),
-        (answer({"error": "<script>alert(1)</script>"}, 400), "unknown", "an error code that is none"),
+        (answer({"error": "<script>alert(1)</script>"}, 400), "unknown", "an invalid error code"),
         (answer({"error": ["invalid_grant"]}, 400), None, "HTTP 400"),
     ],
 )
@@ -196,7 +196,7 @@ def test_what_the_request_held_is_hidden_before_a_description_is_cut() -> None:
 
 def test_a_secret_error_code_is_not_shown() -> None:
     outcome = read(answer({"error": "refresh0001secret"}, 400), secrets=["refresh0001secret"])
-    assert outcome == Refused("unknown", "an error code that is none")
+    assert outcome == Refused("unknown", "an invalid error code")
 
 
 JSON = st.recursive(

@@ -160,7 +160,7 @@ def test_a_fault_of_ours_is_one_line_too(mcpconn: Invoke, config: Config, monkey
     monkeypatch.setattr("mcpconn.cli.app.check_all", broken)
     result = mcpconn("check", config(srv=REFUSED))
     assert result.exit_code == 1
-    assert result.stderr == "error: RuntimeError: oops; this is a fault of mcpconn, --debug shows where\n"
+    assert result.stderr == "error: RuntimeError: oops; this is a bug in mcpconn; --debug shows where\n"
 
 
 def test_the_console_script_runs_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

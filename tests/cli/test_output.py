@@ -93,7 +93,7 @@ def test_a_fault_of_ours_is_one_line_that_names_the_way_to_see_it() -> None:
     # Python 3.10 has no ExceptionGroup; this is what makes one.
     group.exceptions = (RuntimeError("oops"), ValueError())  # type: ignore[attr-defined]
     message, status = describe(group)
-    assert (message, status) == ("RuntimeError: oops; this is a fault of mcpconn, --debug shows where", 1)
+    assert (message, status) == ("RuntimeError: oops; this is a bug in mcpconn; --debug shows where", 1)
 
 
 # -- watch

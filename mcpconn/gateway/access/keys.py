@@ -40,7 +40,7 @@ class KeyFile:
         self._names: dict[str, str] = {}
 
     def identify(self, key: str) -> Identity:
-        """Whose key it is.
+        """The holder of the key.
 
         Raises:
             Refused: it is nobody's, or not any more.

@@ -245,7 +245,7 @@ class HttpSocket:
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
-                raise httpx2.RemoteProtocolError("the server wants to speak another protocol")
+                raise httpx2.RemoteProtocolError("the server asks for a different protocol")
         raise httpx2.RemoteProtocolError(f"more than {INFORMATIONAL_LIMIT} informational responses")
 
     async def piece(self) -> bytes | None:

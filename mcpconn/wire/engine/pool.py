@@ -143,7 +143,7 @@ class Engine(httpx2.AsyncBaseTransport):
         self._sockets.add(socket)
         if not socket.is_clean():
             self._close(socket)
-            raise httpx2.ConnectError("the server spoke, or closed the connection, before it was asked anything")
+            raise httpx2.ConnectError("the server sent data, or closed the connection, before the first request")
         return socket
 
     def _close(self, socket: HttpSocket) -> None:
