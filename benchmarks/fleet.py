@@ -154,7 +154,7 @@ class _hanging:
 
 
 class _refusing(_hanging):
-    """An address where nobody listens."""
+    """An address if nobody listens."""
 
     def __enter__(self) -> str:
         url = super().__enter__()

@@ -24,7 +24,7 @@ class Row:
     figure: float
     unit: str
     target: float | None = None
-    """What the figure must not exceed; None where it is only reported."""
+    """What the figure must not exceed; None if it is only reported."""
     least: float | None = None
     """What the figure must not fall below."""
     note: str = ""
@@ -34,7 +34,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target was reached; None where there is none."""
+        """Whether the target was reached; None if there is none."""
         if self.target is None and self.least is None:
             return None
         return (self.target is None or self.figure <= self.target) and (self.least is None or self.figure >= self.least)

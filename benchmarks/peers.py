@@ -64,7 +64,7 @@ class Driver:
         return {"problem": "the client's process ended", "took": 0.0}
 
     def call(self, tool: str, **arguments: int) -> dict[str, Any]:
-        """Call a tool: `problem` is empty where it was answered."""
+        """Call a tool: `problem` is empty if it was answered."""
         assert self._process.stdin is not None
         order = {"tool": tool, "arguments": arguments, "timeout": PATIENCE}
         try:
@@ -129,7 +129,7 @@ def install(peer: str) -> tuple[str, str]:
         shutil.rmtree(home, ignore_errors=True)
         venv.create(home, with_pip=True)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    # An old release that asks for any mcp at all would be found, too; it is the present one that is of interest.
+    # An old release that asks for any mcp at all would be found, too; it is the current one that is of interest.
     latest = subprocess.run([*pip, "index", "versions", peer], capture_output=True, text=True, check=False).stdout
     newest = latest.partition("(")[2].partition(")")[0]
     wanted = [f"mcp=={version('mcp')}", f"{peer}=={newest}" if newest else peer]

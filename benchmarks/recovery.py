@@ -23,14 +23,14 @@ CROWD = 1000
 OUTAGE = 5.0
 """Seconds for which the servers are away."""
 FORGETFUL = Policy(proven_after=0.001)
-"""For servers that are made to forget their sessions again and again: without it that would be noticed, and dialling
+"""For servers that are made to forget their sessions repeatedly: without it that would be noticed, and dialling
 slowed down."""
 CATALOGUE = {"tools/list", "resources/list", "resources/templates/list", "prompts/list"}
 """Listed beside the first calls of a session; nobody waits for it."""
 
 
 async def listed(connection: Connection) -> None:
-    """Return when the catalogue is that of the present session. From then on each session lists it."""
+    """Return when the catalogue is that of the current session. From then on each session lists it."""
     await connection.catalog.ensure()
 
 

@@ -40,7 +40,7 @@ class World:
         self.dials: list[float] = []
         self.under_way = 0
         self.most = 0
-        """Dials under way at once, at the worst moment."""
+        """Dials in progress at once, at the worst moment."""
         self.links: set[Link] = set()
 
     def go_down(self) -> None:

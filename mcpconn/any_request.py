@@ -35,13 +35,13 @@ class AnyRequest(Requests):
         Args:
             method: The JSON-RPC method.
             params: Its parameters, as JSON.
-            progress_callback: Told of progress.
+            progress_callback: Called with progress.
             before: Awaited each time immediately before the request is handed to the session; what it raises ends the
                 call, and nothing is sent.
             rounds: Answer a modern server's questions with the connection's callbacks. Otherwise an `input_required`
                 result is returned as it is.
             timeout: Seconds for the whole call.
-            idempotent: Whether running it twice does no harm. None: known of the protocol's own methods, and of a
+            idempotent: Whether running it twice is harmless. None: known of the protocol's own methods, and of a
                 tool by its annotations.
             wait: False raises `NotReady` at once if the connection is not ready.
 

@@ -1,4 +1,5 @@
-"""The way of every call of a connection into the runtime, and of a tool's call, which may do harm, from its beginning.
+"""The way of every call of a connection into the runtime, and of a tool's call, which may be harmful, from its
+beginning.
 
 call_tool     what is sent, and whether the tool has to be called as a task
 _tool_call    whether it may be sent twice: by the caller's word, by its annotations, or by a key

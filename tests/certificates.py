@@ -1,4 +1,4 @@
-"""Certificates for 127.0.0.1, made anew for each run: none is kept in the project."""
+"""Certificates for 127.0.0.1, made again for each run: none is kept in the project."""
 
 from __future__ import annotations
 

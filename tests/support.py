@@ -54,7 +54,7 @@ async def until(connection: Connection, condition: Callable[[], bool]) -> None:
 
 
 async def quiet(connection: Connection) -> None:
-    """Wait until the connection is at rest: no probe is under way, no dial, and no listing."""
+    """Wait until the connection is at rest: no probe is in progress, no dial, and no listing."""
     lifecycle = connection._lifecycle
     while True:
         session = lifecycle.session
@@ -130,7 +130,7 @@ async def sockets_closed(server: HttpServer, *, but: int) -> None:
 
 
 class Openings:
-    """Lets a test wait until the present session's event stream was opened so many times."""
+    """Lets a test wait until the current session's event stream was opened so many times."""
 
     def __init__(self, connection: Connection) -> None:
         session = connection.present()

@@ -395,7 +395,7 @@ async def test_a_result_of_the_wrong_shape_says_that_the_tool_ran(era: Any, answ
                 assert (error.outcome, error.attempts) == ("ran", 1)
                 assert error.failure.kind is FailureKind.PROTOCOL
                 assert "sk-secret" not in str(error)
-                # Not even where that does no harm: the server would answer the same.
+                # Not even where that is harmless: the server would answer the same.
                 assert script.executions[tool] == ran + 1
             assert text_of(await connection.call_tool(*ADD)) == "2"
             assert connection.epoch == 1

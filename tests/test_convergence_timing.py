@@ -163,7 +163,7 @@ async def test_a_tool_that_fails_among_others_that_do_not_costs_nothing() -> Non
         assert script.count("ping") == 0
 
 
-# -- sessions that are of no use
+# -- sessions that are useless
 
 
 async def test_a_server_that_accepts_sessions_and_refuses_every_call_ends_in_failed() -> None:

@@ -159,7 +159,7 @@ async def test_a_server_whose_pages_never_end_does_not_hang_its_connection(
     script = Script(era=era, page_size=1)
 
     def page(key: str, items: list[Any], params: Mapping[str, Any]) -> dict[str, Any]:
-        # Each page names another, for ever.
+        # Each page names another, indefinitely.
         return {key: items[:1], "nextCursor": str(int(params.get("cursor") or 0) + 1)}
 
     monkeypatch.setattr(script.service.catalog, "_page", page)

@@ -1,4 +1,4 @@
-"""Host code that is told of something: whatever it raises or causes, the connection that tells it goes on."""
+"""Host code that is notified of something: whatever it raises or causes, the connection that tells it goes on."""
 
 from __future__ import annotations
 

@@ -349,7 +349,7 @@ async def test_dials_are_limited_by_server_and_in_all() -> None:
 
 
 class Counting(ScriptTransport):
-    """Counts initializes under way, by host and in all."""
+    """Counts initializes in progress, by host and in all."""
 
     now: ClassVar[dict[str, int]] = {}
     most_of_one = most_of_all = 0

@@ -121,7 +121,7 @@ async def test_a_child_that_repeats_them_on_stderr_does_not_show_them(
     caplog.set_level(logging.DEBUG, logger="mcpconn")
     code = f"import os, sys; sys.exit('bad key ' + os.environ['SLACK_TOKEN'] + ' and {TOKEN}')"
     config = {"command": sys.executable, "args": ["-c", code, f"--token={TOKEN}"], "env": {"SLACK_TOKEN": ENV}}
-    # A first start that fails is tried again; here it may fail for good at once.
+    # A first start that fails is tried again; here it may fail permanently at once.
     connection = Connection(config, name="child", policy=Policy(patience=0.01, min_attempts=1))
     with anyio.fail_after(SAFETY):
         with pytest.raises(Exception, match=r"bad key \*\*\*") as caught:

@@ -303,7 +303,7 @@ async def test_a_child_stopped_for_longer_than_a_probe_waits_is_replaced(era: st
             await connection.call_tool("charge", timeout=0.2)
         await until(connection, lambda: connection.epoch == 2)
         assert text_of(await connection.call_tool("charge")) == "charged 1"
-    # The stopped one was ended for good.
+    # The stopped one was ended permanently.
     assert alive(child) == []
 
 

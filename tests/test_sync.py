@@ -394,7 +394,7 @@ class Interrupted(threading.Event):
 
 
 def closes(manager: SyncManager) -> None:
-    """Fails where `close` waits for ever, or leaves the thread behind."""
+    """Fails where `close` waits indefinitely, or leaves the thread behind."""
     closing, thread = threading.Thread(target=manager.close, daemon=True), manager._background._thread
     closing.start()
     closing.join(SAFETY)

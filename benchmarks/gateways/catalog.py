@@ -44,7 +44,7 @@ class Gateway:
         return HOME / f"{'npm-' if self.kind == 'npm' else ''}{self.package.partition('[')[0]}"
 
     def install(self) -> str:
-        """Make the environment if it is missing. Returns why it cannot be had, or nothing."""
+        """Make the environment if it is missing. Returns why it cannot be obtained, or nothing."""
         if self.kind == "own" or (self.home / ".made").exists():
             return ""
         if self.kind == "pip":

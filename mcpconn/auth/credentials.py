@@ -38,7 +38,7 @@ class Credentials(Protocol):
             challenge: The server's WWW-Authenticate header.
 
         Returns:
-            False where only a person can: the connection is `failed` then, until `update_credentials()`.
+            False if only a person can: the connection is `failed` then, until `update_credentials()`.
 
         Raises:
             CredentialsRefused: the same, and its text says what the person must do.

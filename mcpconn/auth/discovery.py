@@ -32,7 +32,7 @@ from mcpconn.redact.places import redact_url
 from mcpconn.sdk import oauth as sdk
 
 Ask = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
-"""Sends a request. Raises `CredentialsUnavailable` where there is no answer."""
+"""Sends a request. Raises `CredentialsUnavailable` if there is no answer."""
 
 MOST_SERVERS = 5
 """Authorization servers of one list that are tried."""
@@ -153,7 +153,7 @@ def _candidates(provider: OAuthClientProvider, advertised: list[str], wanted: st
 async def _find_resource(
     provider: OAuthClientProvider, refusal: httpx2.Response, ask: Ask, *, optional: bool
 ) -> ProtectedResourceMetadata | None:
-    """RFC 9728: the MCP server's own metadata, which name its authorization servers. None where there are none.
+    """RFC 9728: the MCP server's own metadata, which name its authorization servers. None if there are none.
 
     `optional`: it is known without them where to go, so that an outage is no reason to wait.
     """
@@ -248,7 +248,7 @@ def _usable(url: str) -> bool:
 
 
 def _parsed(model: type[Model], response: httpx2.Response) -> Model | None:
-    """Metadata; None where the answer is something else. What the validation says quotes it, and is dropped."""
+    """Metadata; None if the answer is something else. What the validation says quotes it, and is dropped."""
     if response.status_code != 200:
         return None
     try:

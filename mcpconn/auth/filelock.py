@@ -14,7 +14,7 @@ import anyio
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 """Seconds between two attempts to take it. It is held for as long as one token request takes."""
 TAKEN = (errno.EAGAIN, errno.EACCES)
-"""What the systems say where somebody else holds it."""
+"""What the systems say if somebody else holds it."""
 LONGEST_NAME = 200
 """Bytes read of what the holder has written into the file."""
 
@@ -49,7 +49,7 @@ class FileLock:
     let a third process lock a new file of the same name while the second waits for the old one. On network
     file systems it is as good as the system's own locks are.
 
-    It looks again and again instead of waiting in a thread: a thread that waits for a lock cannot be cancelled,
+    It looks repeatedly instead of waiting in a thread: a thread that waits for a lock cannot be cancelled,
     and would hold up the end of the program.
     """
 
@@ -62,7 +62,7 @@ class FileLock:
         """Hold the lock. The task that holds it may enter again.
 
         Args:
-            patience: Seconds to wait for it; None: for ever.
+            patience: Seconds to wait for it; None: indefinitely.
 
         Raises:
             TimeoutError: others held it for so long.
@@ -119,7 +119,7 @@ class FileLock:
             os.close(descriptor)
 
     def holder(self) -> str | None:
-        """Who holds the lock, as they have written into the file; None where nobody has."""
+        """Who holds the lock, as they have written into the file; None if nobody has."""
         try:
             text = self.path.read_bytes()[:LONGEST_NAME].decode("ascii", "replace").strip("\0 \n")
         except OSError:

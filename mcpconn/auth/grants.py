@@ -47,7 +47,7 @@ class Request:
     """The protocol version that the refused request named; it decides what is asked for."""
     fetch: Fetch
     note: Callable[[str], None]
-    """Told of every secret as soon as it is known."""
+    """Called with every secret as soon as it is known."""
 
     async def ask(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request that is no token request."""
@@ -133,7 +133,7 @@ async def log_in(
         request: What it is for.
         record: What is stored.
         forgotten: Id of a client that the authorization server does not know any more.
-        keep: Told of a client that was registered, before the person is asked to log in.
+        keep: Called with a client that was registered, before the person is asked to log in.
         commit: Stores the tokens, before anything can break this off.
 
     Raises:
@@ -188,7 +188,7 @@ async def choose_client(
         server: Where the grant comes from.
         record: What is stored.
         forgotten: Id of a client that the authorization server does not know any more.
-        keep: Told of a client that was registered, before it is used.
+        keep: Called with a client that was registered, before it is used.
 
     Returns:
         The client, and whether it was registered now.

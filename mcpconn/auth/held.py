@@ -70,7 +70,7 @@ class HeldTokens:
         self._waiting_since: float | None = None
 
     def forget(self) -> None:
-        """Read the store anew before the next use, whatever is held now."""
+        """Read the store again before the next use, whatever is held now."""
         self.loaded = False
         self.record = TokenRecord()
         self._unsaved = None
@@ -166,7 +166,7 @@ class HeldTokens:
         while True:
             mark = self.record.mark
             if self.record.rotates is False:
-                # This server takes the same refresh token again and again: it cannot be used up.
+                # This server takes the same refresh token repeatedly: it cannot be used up.
                 return None
             if self.record.doubt is not None:
                 return self.record.doubt
@@ -234,7 +234,7 @@ class HeldTokens:
             self._not_saved(error)
 
     async def _set_mark(self, mark: Mark | None) -> bool:
-        """Store the present record with this mark. False if another process has stored one since."""
+        """Store the current record with this mark. False if another process has stored one since."""
         stored = self.record if self._unsaved is None else await self._store.load()
         if not await self._store.replace(stored.successor(mark=mark)):
             return False

@@ -50,7 +50,7 @@ class OAuth:
     """Credentials from a provider of `mcp.client.auth`: authorization code with PKCE, client credentials, or JWT.
 
     `headers` gives the token, and renews it when its time is over. `refresh` spends the refresh token, and
-    where there is none, or it is refused, runs the provider's whole flow, a person's login included. A storage
+    if there is none, or it is refused, runs the provider's whole flow, a person's login included. A storage
     that is a `TokenStore` (`FileTokenStorage`) may be shared with other processes: one of them renews, and the
     others use the result.
     """
@@ -65,7 +65,7 @@ class OAuth:
         """
         Args:
             provider: The SDK's provider. It serves all sessions of all connections that are given this object.
-            login_timeout: Seconds a person has to log in; None: for ever.
+            login_timeout: Seconds a person has to log in; None: indefinitely.
             fetch: Sends all requests of the flow, whatever `fetch` a connection brings; None: the connection's does.
         """
         self.provider = provider
@@ -82,13 +82,13 @@ class OAuth:
     # -- what a connection asks for
 
     async def headers(self, *, fetch: Fetch | None = None, note: Note = unheard) -> Mapping[str, str]:
-        """The access token, renewed first if its time is over; nothing where there is none yet.
+        """The access token, renewed first if its time is over; nothing if there is none yet.
 
         A renewal that fails is no error here: the token is sent as it is, and the server says what it thinks.
 
         Args:
-            fetch: Sends the flow's requests; a client made for each does where none is given.
-            note: Told of every secret that comes up.
+            fetch: Sends the flow's requests; a client made for each does by default.
+            note: Called with every secret that comes up.
         """
         renewer = self._renewer
         if renewer.held.unsaved and time.monotonic() >= self._save_after:
@@ -139,10 +139,10 @@ class OAuth:
             challenge: The server's WWW-Authenticate header.
             version: The MCP-Protocol-Version header of the refused request, which decides what is asked for.
             fetch: Sends the flow's requests.
-            note: Told of every secret that comes up.
+            note: Called with every secret that comes up.
 
         Returns:
-            False where nothing had to be done: the storage holds another token than the refused one.
+            False if nothing had to be done: the storage holds another token than the refused one.
         """
         request = self._request(401, challenge, version, fetch, note)
         renewed = await self._flight.run(lambda: self._renewer.renew(request))
@@ -156,7 +156,7 @@ class OAuth:
         """Get a token that allows more: the server refused a call with 403 and `insufficient_scope`.
 
         Returns:
-            False where that was tried already, or was refused. The call's refusal stands then.
+            False if that was tried already, or was refused. The call's refusal stands then.
         """
         request = self._request(403, challenge, version, fetch, note)
         wanted = extract_scope_from_www_auth(request.refusal) or ""
@@ -180,7 +180,7 @@ class OAuth:
         return Request(self.provider, refusal(status, challenge), version, self._fetch or fetch or default_fetch, note)
 
     def forget(self) -> None:
-        """Read the storage anew before the next request: somebody has logged in, perhaps in another process."""
+        """Read the storage again before the next request: somebody has logged in, perhaps in another process."""
         self._renewer.forget()
         self._stepped.clear()
         self._not_before = 0.0

@@ -1,4 +1,5 @@
-"""What is stored of one login: tokens, the client's registration, who issued them, and whether a refresh is under way.
+"""What is stored of one login: tokens, the client's registration, who issued them, and whether a refresh is in
+progress.
 
 A record has a generation. Every change is a new record with the next generation, written by compare-and-set:
 `TokenStore.replace` succeeds for one of several writers, and the others read what that one has written. Before a
@@ -47,7 +48,7 @@ class TokenRecord:
     """Number of the record; 0: nothing was ever stored."""
     tokens: OAuthToken | None = None
     expires_at: float | None = None
-    """When the access token ends, in seconds since 1970; None where that is not known."""
+    """When the access token ends, in seconds since 1970; None if that is not known."""
     issuer: str | None = None
     """The authorization server that issued the tokens. No other one ever sees the refresh token."""
     server: str | None = None
@@ -57,7 +58,7 @@ class TokenRecord:
     rotates: bool | None = None
     """Whether the last refresh came with another refresh token; None before the first."""
     mark: Mark | None = None
-    """A refresh is under way, or was never finished."""
+    """A refresh is in progress, or was never finished."""
     doubt: str | None = None
     """Why the refresh token may be spent although there is no mark; None if there is no such reason. Not stored."""
     basis: tuple[str, str] | None = field(default=None, compare=False, repr=False)
@@ -132,7 +133,7 @@ class TokenStore(Protocol):
     """
 
     async def load(self) -> TokenRecord:
-        """The record; one of generation 0 where there is none.
+        """The record; one of generation 0 if there is none.
 
         Raises:
             CredentialsRefused: what is stored cannot be read, and a person has to look.
@@ -145,7 +146,7 @@ class TokenStore(Protocol):
         It must be durable when this returns: a refresh token is spent on the strength of a mark.
 
         Returns:
-            False where another writer was faster. Nothing is stored then.
+            False if another writer was faster. Nothing is stored then.
 
         Raises:
             CredentialsRefused, CredentialsUnavailable: as `load`. It is not known whether `record` is stored.

@@ -1,7 +1,7 @@
 """The client's registration: which one is used with an authorization server, and when another is made.
 
 A registration is the authorization server's record of this program. One that was made dynamically (RFC 7591) may be
-forgotten by a server that is set up anew; it is replaced then. One that a host configured is a person's business.
+forgotten by a server that is set up again; it is replaced then. One that a host configured is a person's business.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ async def register(
         provider: The SDK's provider, the scope to ask for set.
         server: Where.
         ask: Sends a request.
-        note: Told of the new client's secret before anything else is done with it.
+        note: Called with the new client's secret before anything else is done with it.
 
     Raises:
         CredentialsRefused: the server refused, or registered something that cannot be used.

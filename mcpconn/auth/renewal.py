@@ -51,7 +51,7 @@ class Renewer:
         self._context = provider.context
         self._login_timeout = login_timeout
         self._server: AuthorizationServer | None = None
-        """Where the present tokens came from, as it was found last."""
+        """Where the current tokens came from, as it was found last."""
         self._worthless: dict[str, str] = {}
         """A refresh token that was refused, and why."""
         self.forgotten: str | None = None
@@ -101,7 +101,7 @@ class Renewer:
         """Get other tokens than the present ones, by all means.
 
         Returns:
-            False where the store held others already.
+            False if the store held others already.
 
         Raises:
             CredentialsRefused: a person has to do something, and this says what.
@@ -137,7 +137,7 @@ class Renewer:
         held = self.held
         await held.load()
         abandoned = await held.others()
-        # An earlier refresh that was not finished: nothing is risked before the token is of no use any more.
+        # An earlier refresh that was not finished: nothing is risked before the token is useless.
         unfinished = held.record.mark is not None or held.record.doubt is not None
         if self.is_due() and (not unfinished or held.expired):
             why = abandoned or await self._refresh(request)
@@ -183,7 +183,7 @@ class Renewer:
         return await finished(partial(self._spend, request, outgoing, server, tokens), GRACE)
 
     def _not_for(self, server: AuthorizationServer) -> str | None:
-        """Why the refresh token must not be shown to an authorization server; None where it may."""
+        """Why the refresh token must not be shown to an authorization server; None if it may."""
         record, client = self.held.record, self._context.client_info
         assert client is not None
         named = record.issuer or client.issuer or sdk.fixed_issuer(self._provider)

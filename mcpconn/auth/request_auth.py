@@ -37,7 +37,7 @@ Flow = AsyncGenerator[httpx2.Request, httpx2.Response]
 logger = logging.getLogger("mcpconn")
 
 _FLIGHTS: WeakKeyDictionary[Any, SingleFlight[tuple[bool, bool]]] = WeakKeyDictionary()
-"""The renewal that is under way, for credentials that serve several connections."""
+"""The renewal that is in progress, for credentials that serve several connections."""
 
 
 class RequestAuth(httpx2.Auth):
@@ -51,7 +51,7 @@ class RequestAuth(httpx2.Auth):
         """
         Args:
             auth: What a configuration gives: see `as_credentials`; or a `Login`.
-            redact: Told of every secret that is sent, for servers that say it back.
+            redact: Called with every secret that is sent, for servers that say it back.
             fetch: Sends the requests of an OAuth flow.
             url: The server that a `Login` is for.
 
@@ -76,7 +76,7 @@ class RequestAuth(httpx2.Auth):
         return renewable and not isinstance(self.credentials, httpx2.Auth)
 
     def update(self, auth: Any) -> None:
-        """Use `auth` from now on; None reads the present credentials anew: they were renewed at their source."""
+        """Use `auth` from now on; None reads the present credentials again: they were renewed at their source."""
         if auth is not None:
             self.credentials = as_credentials(auth)
             return

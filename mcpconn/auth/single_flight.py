@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Outcome(Generic[T]):
-    """What came of some work: a value, an error, or nothing where it was cancelled."""
+    """What came of some work: a value, an error, or nothing if it was cancelled."""
 
     def __init__(self) -> None:
         self.known = anyio.Event()

@@ -40,7 +40,7 @@ class FileTokenStorage(StoredTokens):
     refresh of that mark was never finished.
 
     A file that cannot be read is left as it is, and `TokenFileError` names it: it may hold the only copy of a
-    registration that cannot be had again.
+    registration that cannot be obtained again.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -79,7 +79,7 @@ class FileTokenStorage(StoredTokens):
         raise failed
 
     def holder(self) -> str | None:
-        """Which process holds the lock, in words; None where that is not known."""
+        """Which process holds the lock, in words; None if that is not known."""
         return self._lock.holder()
 
     async def load(self) -> TokenRecord:

@@ -79,7 +79,7 @@ class Refused:
     """The authorization server refused."""
 
     code: str | None
-    """Its error code; None where it gave none that can be read."""
+    """Its error code; None if it gave none that can be read."""
     said: str
     """For people: the code with the server's description, or the HTTP status."""
     registration: bool = False
@@ -235,7 +235,7 @@ def _tokens(fields: dict[str, Any], response: httpx2.Response) -> OAuthToken:
 
 
 def text_of(value: object) -> str | None:
-    """A token; None where it is none that a header or a form could carry."""
+    """A token; None if it is none that a header or a form could carry."""
     if not isinstance(value, str):
         return None
     value = value.strip()
@@ -245,7 +245,7 @@ def text_of(value: object) -> str | None:
 def seconds(value: object) -> int | None:
     """A lifetime in whole seconds.
 
-    None where no end is known: nothing was said, or nothing that could be (a negative number, a word, Infinity).
+    None if no end is known: nothing was said, or nothing that could be (a negative number, a word, Infinity).
     0 is such a thing, too. Taken at its word, a token of no seconds would be renewed before each request; the
     server that still accepts it says when it does not.
     """

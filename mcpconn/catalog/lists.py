@@ -143,7 +143,7 @@ class Lists:
         Args:
             kinds: The lists to request.
             asked: The value of `count` at the caller's request; None: the current value.
-            anew: Request known lists as well.
+            again: Request known lists as well.
         """
         kinds = tuple(kinds)
         asked = self.count if asked is None else asked

@@ -235,7 +235,7 @@ def may_replay(
 
     Args:
         failure: Why it failed. A suspicion must have been settled before.
-        safe: Running the call twice does no harm: it only lists, reads, gets or completes, or its tool is
+        safe: Running the call twice is harmless: it only lists, reads, gets or completes, or its tool is
             annotated readOnlyHint or idempotentHint, or the caller said `idempotent=True`.
         replays: How often this call was retried already after it was refused or its outcome was unknown.
             A second failure is the caller's.

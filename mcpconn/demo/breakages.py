@@ -30,7 +30,7 @@ class Breakage:
     at: float
     """When, as a share of the demo's length; later where the one before it is not over by then."""
     inflict: Callable[[Say], Awaitable[float | None]]
-    """Does it, saying so first. Returns the seconds for which the server could not have answered; None where
+    """Does it, saying so first. Returns the seconds for which the server could not have answered; None if
     nobody but mcpconn brings it back."""
 
 

@@ -34,7 +34,7 @@ class Recovery:
     began: float
     """Seconds since the start."""
     away: float | None
-    """Seconds for which the server could not have answered; None where it is mcpconn that brings it back."""
+    """Seconds for which the server could not have answered; None if it is mcpconn that brings it back."""
     ready: float | None
     """Seconds until the connection was ready again; None: it stayed ready."""
     over: float | None
@@ -49,7 +49,7 @@ def executed_twice(ledger: Mapping[str, int]) -> list[str]:
 def breaches(
     calls: Iterable[CallRecord], ledger: Mapping[str, int], recoveries: Iterable[Recovery], states: Mapping[str, str]
 ) -> list[str]:
-    """What broke the promise, in words; nothing where it held.
+    """What broke the promise, in words; nothing if it held.
 
     Args:
         calls: All calls.
@@ -82,7 +82,7 @@ def count(calls: Iterable[CallRecord], *outcomes: str) -> Counter[str]:
 
 
 def longest(calls: Iterable[CallRecord], recovery: Recovery) -> float:
-    """Seconds that the slowest call took of those that were under way during a fault."""
+    """Seconds that the slowest call took of those that were in progress during a fault."""
     over = math.inf if recovery.over is None else recovery.over
     times = [
         call.ended - call.began

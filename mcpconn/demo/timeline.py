@@ -18,7 +18,7 @@ WHAT = 24
 NARROW = 30
 """Below so many columns left for the reason, lines are not folded: a narrow terminal folds them itself."""
 WIDE = 100
-"""Width where there is no terminal."""
+"""Width if there is no terminal."""
 
 BOLD, RED, GREEN, YELLOW, DIM = "1", "31", "32", "33", "2"
 

@@ -143,7 +143,7 @@ def _node(layout: Layout, state: State, marked: Marked, links: str | None) -> li
 
 
 def _start(layout: Layout) -> list[str]:
-    """The dot from which the first state is entered: on the left, or above where there is no room."""
+    """The dot from which the first state is entered: on the left, or above if there is no room."""
     centre = layout.centre(INITIAL)
     left, top = centre.x - layout.node[0] / 2, centre.y - layout.node[1] / 2
     if left > 60:

@@ -1,7 +1,7 @@
 """What the gateway does beside its requests. A fault there must not be the end of all clients' calls.
 
 In a plain task group an exception of one task cancels all the others: the gateway would go on to accept requests and
-answer each with an error. Here it is logged, and what has to run for ever is started again.
+answer each with an error. Here it is logged, and what has to run indefinitely is started again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from mcpconn.observe import log
 
 AGAIN = 1.0
-"""Seconds until a task that has to run for ever is started again."""
+"""Seconds until a task that has to run indefinitely is started again."""
 
 
 class Background:
@@ -33,7 +33,7 @@ class Background:
         self._group.start_soon(_contained, task, args)
 
     def keep(self, task: Callable[[], Awaitable[Any]]) -> None:
-        """Run a task that goes on for ever. If it raises, it is started again."""
+        """Run a task that goes on indefinitely. If it raises, it is started again."""
         self._group.start_soon(_kept, task)
 
 

@@ -139,7 +139,7 @@ class Endpoint:
             ring: Seals session ids and states.
             store: Keeps what sessions need over a restart.
             events: Keeps what a stream that was cut is sent again.
-            ended: Told of each session that has ended here.
+            ended: Called with each session that has ended here.
             security: Hosts and origins that are let in.
             bodies: Reads requests' bodies, within limits that all views share.
             auditing: Writes a line when a call begins and when it ends.

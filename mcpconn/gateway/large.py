@@ -49,7 +49,7 @@ class Hold:
 
         Args:
             tool: The server and the tool that is called; None for any other request.
-            safe: Running the tool twice does no harm.
+            safe: Running the tool twice is harmless.
         """
         self._tool = tool
         if tool in self._large:

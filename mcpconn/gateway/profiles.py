@@ -58,7 +58,7 @@ class Wanted:
     """Opens a connection of this kind to the same server."""
     close: Callable[[Connection], None]
     differs: Callable[[Connection, Iterable[str], bool], None]
-    """Told of a connection whose lists differ, of the kinds that do, and whether a list without them went out."""
+    """Called with a connection whose lists differ, of the kinds that do, and whether a list without them went out."""
 
 
 class Profiles:

@@ -86,8 +86,8 @@ class Relay:
             group: Runs what is sent without anybody waiting for it.
         """
         self.relist: Callable[[str, Downstream, Any], None] = lambda server, client, notification: None
-        """Told of every notification on a client's connection. If it says that a list has changed, the connection that
-        lists has to hear of it: many servers tell only the session whose call changed it."""
+        """Called with every notification on a client's connection. If it says that a list has changed, the connection
+        that lists has to hear of it: many servers tell only the session whose call changed it."""
         self._listens = listens
         self._uri = uri
         self._group = group
@@ -95,7 +95,7 @@ class Relay:
         """Of legacy sessions, by id."""
         self._listeners: dict[str, tuple[str, Principal | None, InMemorySubscriptionBus]] = {}
         self.watches = Watches()
-        """The resources that sessions and listeners asked to be told of."""
+        """The resources that sessions and listeners asked to be notified of."""
         self._sole = SoleUsers()
         self._heard: WeakSet[Connection] = WeakSet()
         # By connection, the requests that its server has not answered yet.

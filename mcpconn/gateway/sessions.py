@@ -1,9 +1,9 @@
 """Sessions of legacy clients that outlive the gateway's process.
 
-The SDK's server keeps a session in memory, and a client whose server forgot it gets "Session not found" for ever. So a
-layer in front of it hands out session ids of its own: what the client said in `initialize`, whom it is for and when,
-sealed (see `seal`). An id that this process does not know is opened, checked, and the handshake is retried with the
-SDK's server in the client's place. What came after the handshake (log level, subscriptions) is in the store.
+The SDK's server keeps a session in memory, and a client whose server forgot it gets "Session not found" indefinitely.
+So a layer in front of it hands out session ids of its own: what the client said in `initialize`, whom it is for and
+when, sealed (see `seal`). An id that this process does not know is opened, checked, and the handshake is retried with
+the SDK's server in the client's place. What came after the handshake (log level, subscriptions) is in the store.
 
 Every refusal is the same 404, as if the session had never been: a forged id, another principal's, an expired or a
 deleted one. Clients of the 2026-07-28 protocol keep no session and pass through.
@@ -79,7 +79,7 @@ class Sessions:
             view: Name of the view it serves; an id of one view is nothing to another.
             sealer: Seals session ids.
             store: Deleted ids, and what an id has no room for.
-            ended: Told of a session that was put away or deleted.
+            ended: Called with a session that was put away or deleted.
             bodies: Reads requests' bodies.
             replicas: The other replicas; None if this process is the whole gateway.
             at_most: Sessions held open at once.

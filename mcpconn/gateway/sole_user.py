@@ -13,7 +13,7 @@ from mcpconn.gateway.downstream import Downstream
 
 
 class SoleUsers:
-    """The clients that have used the present session of each shared connection, up to the second one."""
+    """The clients that have used the current session of each shared connection, up to the second one."""
 
     def __init__(self) -> None:
         self._seen: WeakKeyDictionary[Connection, tuple[int, frozenset[str]]] = WeakKeyDictionary()
@@ -25,7 +25,7 @@ class SoleUsers:
             self._seen[connection] = connection.epoch, known | {identity(client)}
 
     def alone(self, connection: Connection) -> str | None:
-        """The only client that has used the present session, as `identity` names it; None if there is no such."""
+        """The only client that has used the current session, as `identity` names it; None if there is no such."""
         known = self._of(connection)
         return next(iter(known)) if len(known) == 1 else None
 

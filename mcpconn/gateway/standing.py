@@ -3,7 +3,7 @@
 A subscription belongs to the upstream connection that its client's calls use: an update of that connection's reaches
 those who asked on it, and nobody else, because another connection's resource of the same name may be another. If the
 connection is closed while somebody watches (its server's entry was changed), the clients watch on its successor, and
-are told of an update, because they may have missed one.
+are notified of an update, because they may have missed one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AGAIN, AGAIN_MAXIMUM = 1.0, 60.0
 The connection's own waits come on top."""
 LISTEN_PATIENCE = 2.0
 """Seconds that the answer to a client's subscription waits for its server's: what is not subscribed to by then is
-subscribed to later, and its client is then told of an update, because it may have missed one."""
+subscribed to later, and its client is then notified of an update, because it may have missed one."""
 
 
 class Standing:
@@ -127,7 +127,7 @@ class Standing:
     # -- modern clients
 
     async def listen(self, ctx: Context, token: str, uris: list[str]) -> None:
-        """A stream of events wants to be told of these resources, for as long as the relay knows its token.
+        """A stream of events wants to be notified of these resources, for as long as the relay knows its token.
 
         Returns when their servers were told, or after `LISTEN_PATIENCE`.
         """
@@ -252,7 +252,7 @@ class Standing:
             self._relay.watches.ended(watch)
 
     async def _lease(self, connection: Connection) -> None:
-        """Use a connection again and again, although nobody calls anything on it. The servers' own need no lease."""
+        """Use a connection repeatedly, although nobody calls anything on it. The servers' own need no lease."""
         with suppress(McpConnError):
             while self._upstreams.reused(connection.name) is connection:  # noqa: ASYNC110 - a lease
                 await anyio.sleep(self._upstreams.idle / 3)
@@ -283,7 +283,7 @@ class Standing:
             pause = min(2 * pause, AGAIN_MAXIMUM)
 
     async def _read(self, watch: Watch, server: str, events: Subscription) -> None:
-        """Pass on what a stream of events brings, until it ends or nobody watches: it may be silent for ever."""
+        """Pass on what a stream of events brings, until it ends or nobody watches: it may be silent indefinitely."""
         async with anyio.create_task_group() as group:
             group.start_soon(_when, watch.over.wait, group.cancel_scope.cancel)
             # In a task group it would become an exception group. A stream that is lost is opened again.

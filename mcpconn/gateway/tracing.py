@@ -2,7 +2,7 @@
 
 A client says in `_meta` which span its call belongs to, and the SDK's server makes its own span a child of that. One
 that has HTTP instrumentation alone says it in a header, which counts if `_meta` says nothing. On the way to a server
-both are written anew, for the span of the request to it.
+both are written again, for the span of the request to it.
 """
 
 from __future__ import annotations

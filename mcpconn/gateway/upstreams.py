@@ -193,7 +193,7 @@ class Upstreams:
             return {}
 
     def harmless(self, server: str, tool: str, client: Downstream | None = None) -> bool:
-        """Whether running a tool twice does no harm, as far as its annotations say to a client; None: to everybody."""
+        """Whether running a tool twice is harmless, as far as its annotations say to a client; None: to everybody."""
         if client is None:
             return not self.users.own(server) and self._manager[server].catalog.known_safe(tool)
         try:
@@ -311,7 +311,7 @@ class Upstreams:
 
     def _add(self, name: str, config: ServerConfig, principal: Principal | None) -> Connection:
         self._make_room()
-        # Tasks that live as long as the connection must not take the present call for theirs.
+        # Tasks that live as long as the connection must not take the current call for theirs.
         token = CALL.set(None)
         try:
             self._open[name] = connection = self._manager.get_or_add(name, config, ttl=self.idle)
@@ -378,7 +378,8 @@ class Upstreams:
             self._remove(name, drain=False)
 
     def forget(self, server: str) -> None:
-        """A server's entry has changed, or is gone: close what clients have open to it. It is opened anew when used."""
+        """A server's entry has changed, or is gone: close what clients have open to it. It is opened again when
+        used."""
         self._modern_only.discard(server)
         for name in [name for name in self._open if name.rpartition(MARK)[0] == server]:
             self._remove(name)

@@ -1,4 +1,4 @@
-"""Which clients watch which resource on which connection, and what its server was told of it.
+"""Which clients watch which resource on which connection, and what its server was notified of it.
 
 One subscription at the server serves all clients that share a connection. It begins with the first of them and ends
 with the last, whichever way that one leaves: by `resources/unsubscribe`, with its session, with its stream of events.
@@ -24,7 +24,7 @@ class Watcher:
     """The session, or the stream of events, that is told."""
     principal: Principal
     again: Callable[[], Coroutine[Any, Any, None]]
-    """Watches anew, on another connection, if this one is closed though its client still wants to hear."""
+    """Watches again, on another connection, if this one is closed though its client still wants to hear."""
 
 
 @dataclass(eq=False)
@@ -43,7 +43,7 @@ class Watch:
     over: anyio.Event = field(default_factory=anyio.Event)
     """Set when nobody watches any more."""
     done: anyio.Event = field(default_factory=anyio.Event)
-    """Set when its server was told of that."""
+    """Set when its server was notified of that."""
 
 
 class Watches:
@@ -81,7 +81,7 @@ class Watches:
             watch.over.set()
 
     def ended(self, watch: Watch) -> None:
-        """Its server was told of the end, or need not be."""
+        """Its server was notified of the end, or need not be."""
         key = watch.connection, watch.uri
         if self._ending.get(key) is watch:
             del self._ending[key]
@@ -99,7 +99,7 @@ class Watches:
                 self.remove(watch, token)
 
     def updated(self, connection: Connection, uri: str) -> Iterator[tuple[str, str]]:
-        """Who is to be told of an update: the token, and the URI that its client watches.
+        """Who is to be notified of an update: the token, and the URI that its client watches.
 
         An update may name a part of what was subscribed to (specification 2025-11-25, ResourceUpdatedNotification), and
         servers that parse URIs add a slash to one that has no path.

@@ -1,6 +1,6 @@
 """The result of a handler for a successful call: `{"result": ...}`. Nothing is silently dropped.
 
-    tool        result: its text blocks, joined by newlines; structuredContent, where there is some;
+    tool        result: its text blocks, joined by newlines; structuredContent, if there is some;
                 content: the blocks that are more than text (images, audio, links, embedded resources, text
                 with annotations), whole
     resource    result: its text parts, joined; content: every part, whole, but that of a single text part the

@@ -3,11 +3,11 @@
     error       what happened, whether to try again, and what to do instead: written for a language model
     kind        class of the failure, a `FailureKind`; what the server's application or the call's arguments
                 are to blame for is `application`
-    state       the connection's state, null where there is no connection
+    state       the connection's state, null if there is no connection
     outcome     `not_run`: certainly not, because nothing was sent or the server refused the request unread; `ran`: a
                 result came, and it reports an error; `unknown`: all else, and whatever a JSON-RPC error says: a tool
                 that charges and then raises answers with any code
-    retry_in    seconds until trying again makes sense, null where that is not known
+    retry_in    seconds until trying again makes sense, null if unknown
 
 No secret that the connection knows is in it: neither of its configuration nor learned at run time.
 """
@@ -37,7 +37,7 @@ SHOWN = 10
 
 
 class BadArguments(Exception):
-    """A handler was called with invalid arguments. The text says which, and why."""
+    """A handler was notified of invalid arguments. The text says which, and why."""
 
 
 class UnreadableResult(Exception):

@@ -11,7 +11,7 @@ LINE = 16
 
 
 def fields_of_json(text: str) -> Iterator[tuple[str, str]]:
-    """The strings in a JSON object or array, with the name that each goes by. Nothing where `text` is no such thing."""
+    """The strings in a JSON object or array, with the name that each goes by. Nothing if `text` is no such thing."""
     if not text.lstrip().startswith(("{", "[")):
         return
     try:
@@ -31,7 +31,7 @@ def fields_of_json(text: str) -> Iterator[tuple[str, str]]:
 
 
 def lines_of_pem(text: str) -> Iterator[str]:
-    """The lines of a PEM file's content, without its frame. Nothing where `text` is no such thing."""
+    """The lines of a PEM file's content, without its frame. Nothing if `text` is no such thing."""
     if "-----BEGIN " not in text:
         return
     for line in text.replace("\\n", "\n").splitlines():

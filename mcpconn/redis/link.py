@@ -59,7 +59,7 @@ class Link:
         Args:
             address: Where the store is.
             may_lose: Use it even if it evicts or does not persist.
-            meanwhile: Run while the store is reached, each in a task of its own; started anew with each client.
+            meanwhile: Run while the store is reached, each in a task of its own; started again with each client.
             timeout: Seconds for one request.
             ahead: Seconds to add to the server's clock, for tests of what expires.
 
@@ -82,7 +82,7 @@ class Link:
         self._tried = anyio.Event()
         self._facts: Facts | None = None
         self._known: set[str] = set()
-        """Replication ids of the present epoch."""
+        """Replication ids of the current epoch."""
         self.standing = Standing(away=f"{address} has not been reached yet")
 
     async def __aenter__(self) -> Self:

@@ -20,7 +20,7 @@ Safe = Callable[[], Awaitable[bool]]
 
 
 class Call:
-    """One call under way."""
+    """One call in progress."""
 
     __slots__ = (
         "attempt",

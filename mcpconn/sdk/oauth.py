@@ -82,7 +82,7 @@ async def authorize(provider: OAuthClientProvider) -> httpx2.Request:
     """Get a grant, which may take a person's login. Returns the request that turns it into tokens.
 
     Raises:
-        OAuthFlowError: it cannot be had; `explained` says why.
+        OAuthFlowError: it cannot be obtained; `explained` says why.
         Exception: of the host's login handlers or assertion provider.
     """
     return await provider._perform_authorization()

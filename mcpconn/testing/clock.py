@@ -29,7 +29,7 @@ MIDNIGHT = 1_767_225_600.0
 
 
 class Spinning(AssertionError):
-    """Something is done again and again without any wait, so that no time can ever pass.
+    """Something is done repeatedly without any wait, so that no time can ever pass.
 
     In real time that is a busy processor and a hammered server.
     """

@@ -86,7 +86,7 @@ async def mcp_manager(mcp_transport: ScriptTransport) -> AsyncIterator[Manager]:
 
 @pytest.fixture
 def mcp_history(mcp_script: Script) -> Iterator[History]:
-    """A `History` that is held against what the server ran, when the test is over."""
+    """A `History` that is compared with what the server ran, when the test is over."""
     history = History()
     yield history
     history.check(mcp_script)

@@ -1,4 +1,4 @@
-"""Was every call run as often as its caller was told? A record of calls, held against what the servers ran.
+"""Was every call run as often as its caller was told? A record of calls, compared with what the servers ran.
 
     history = History()
     with history.call("charge", {"amount": 5}) as call:
@@ -41,7 +41,7 @@ PENDING = object()
 
 
 class Server(Protocol):
-    """What a history is held against. A `Script` is one."""
+    """What a history is compared with. A `Script` is one."""
 
     @property
     def calls(self) -> list[Execution]:
@@ -108,7 +108,7 @@ class Call:
     arguments: dict[str, Any]
     """What to call the tool with. The id is among them."""
     safe: bool
-    """Running it twice does no harm."""
+    """Running it twice is harmless."""
     answer: Any = field(default=PENDING, repr=False)
     """What came back; set it inside the `with` block."""
     error: BaseException | None = None
@@ -169,7 +169,7 @@ class History:
         Args:
             tool: What is called.
             arguments: Its arguments; the call's id is added to them.
-            safe: Running it twice does no harm: it is annotated so, or `idempotent=True` is said with it.
+            safe: Running it twice is harmless: it is annotated so, or `idempotent=True` is said with it.
         """
         name = f"{self._prefix}{len(self.calls) + 1}"
         call = Call(name, tool, {**(arguments or {}), self.key: name}, safe)
@@ -181,7 +181,7 @@ class History:
 
         Args:
             servers: All servers that the calls could have reached.
-            pending: Calls may still be under way.
+            pending: Calls may still be in progress.
             lossy: What a server sent may not have arrived: there is a network in between, and a bad one.
         """
         ran = self._by_id(each for server in servers for each in server.calls)

@@ -46,7 +46,7 @@ SETTINGS = settings(
     # Without the phase that explains: it traces every line, and these examples have many.
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
 )
-"""Settings of such a machine's `TestCase`: five to ten seconds where nothing is found, a minute where something is."""
+"""Settings of such a machine's `TestCase`: five to ten seconds if nothing is found, a minute where something is."""
 
 SERVERS = st.integers(0, 7)
 """A server, by its number counted round and round."""
@@ -91,7 +91,7 @@ def told_alone(run: Callable[[Any], None]) -> Callable[[Any], None]:
 class SandboxMachine(RuleBasedStateMachine):
     """A state machine around a `Sandbox`, without any rules yet.
 
-    An asyncio event loop with virtual time runs from one rule to the next: calls stay under way while other
+    An asyncio event loop with virtual time runs from one rule to the next: calls stay in progress while other
     things happen to them. `act` has the sandbox do something, and `wait` runs a coroutine to its end.
     """
 
@@ -201,7 +201,7 @@ class HandlerMachine(SandboxMachine):
         """Make one call, as your program does.
 
         Return what came of it. Raise a `CallFailed` (or let it pass) when the call failed: what it says about
-        whether the tool ran is held against the truth. If your handler reports failures in what it returns, raise
+        whether the tool ran is compared with the truth. If your handler reports failures in what it returns, raise
         `Said` with what it says, so that it can be checked. Any other exception than an `MCPError` is a bug of the
         handler, and fails the test.
         """

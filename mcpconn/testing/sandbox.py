@@ -40,7 +40,7 @@ class Broken(AssertionError):
 
 @dataclass
 class Caller:
-    """A call under way."""
+    """A call in progress."""
 
     call: Call
     server: str
@@ -136,7 +136,7 @@ class Sandbox:
             server: Name of the server.
             tool: Name of the tool.
             arguments: Its arguments.
-            timeout: Its deadline in seconds; the policy's where not given. Not for a handler.
+            timeout: Its deadline in seconds; the policy's by default. Not for a handler.
             options: More arguments for `call_tool`. Not for a handler.
         """
         assert self._group is not None
@@ -185,14 +185,14 @@ class Sandbox:
         return Standing(connection.epoch, self._convergence[server].troubles)
 
     def cancel(self, index: int) -> None:
-        """Cancel one of the calls under way: the one with this number, counted round and round."""
+        """Cancel one of the calls in progress: the one with this number, counted round and round."""
         pending = self.pending
         if pending:
             pending[index % len(pending)].scope.cancel()
 
     @property
     def pending(self) -> list[Caller]:
-        """The calls under way, in the order in which they were begun."""
+        """The calls in progress, in the order in which they were begun."""
         return [caller for caller in self.callers if not caller.call.ended]
 
     # -- servers

@@ -133,7 +133,7 @@ def actions(sandbox: Sandbox | None = None, *, servers: tuple[str, ...] = ("serv
     """Things to do in a `Sandbox`; `Sandbox.perform(verb, *args, **options)` does one.
 
     Args:
-        sandbox: Whose servers and tools; those of a plain `Script` where not given.
+        sandbox: Whose servers and tools; those of a plain `Script` by default.
         servers: Names of the servers, where no sandbox is given.
     """
     names = tuple(sandbox.scripts) if sandbox is not None else servers

@@ -60,7 +60,7 @@ def connect_reason(error: BaseException, host: str, port: int | None) -> tuple[s
     Args:
         error: What was raised.
         host: The name or address.
-        port: The port; None where it is not known, behind a proxy.
+        port: The port; None if it is not known, behind a proxy.
 
     Returns:
         The reason in words, and the error to be its cause where its type means more than "not reachable".

@@ -72,7 +72,7 @@ async def stdio_transport(
         args: Its arguments.
         env: Environment variables on top of the few that the SDK passes on.
         cwd: Its working directory.
-        watch: Told of its end.
+        watch: Called with its end.
         watchdog: Ends it if this process is killed.
         limits: Of one line of output.
         launch: Seconds for the handshake once a launcher has ended with 0.

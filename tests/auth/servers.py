@@ -140,7 +140,7 @@ class AuthServer:
         return self.dress(tokens)
 
     def guard(self, headers: Mapping[str, str], metadata: str) -> Answer | None:
-        """The refusal of a request to the MCP server; None where its token is good."""
+        """The refusal of a request to the MCP server; None if its token is good."""
         token = {name.lower(): value for name, value in headers.items()}.get("authorization", "").removeprefix(
             "Bearer "
         )

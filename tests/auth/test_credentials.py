@@ -46,7 +46,7 @@ class Renewed:
         self.serial = 0
         self.refreshes: list[str | None] = []
         self.answers: list[bool | Exception] = []
-        """What the next refreshes come to; True where nothing is said."""
+        """What the next refreshes come to; True if nothing is said."""
 
     async def headers(self) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {TOKEN}-{self.serial}"}

@@ -173,7 +173,7 @@ async def test_of_two_servers_the_first_that_can_be_used_is_logged_in_at(
 
 
 async def test_another_issuer_gets_nothing_stored(world: World, storage: FileTokenStorage) -> None:
-    """The MCP server names another authorization server than the tokens came from: a login there starts anew."""
+    """The MCP server names another authorization server than the tokens came from: a login there starts again."""
     record = logged_in(world, issuer="http://127.0.0.1:9/former")
     assert await storage.replace(record)
     world.auth.revoke_access()

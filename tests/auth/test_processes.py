@@ -254,7 +254,7 @@ def test_a_holder_that_is_stopped_keeps_the_others_waiting_and_is_named(tmp_path
                 held.release()
                 async with anyio.create_task_group() as group:
                     group.start_soon(connection.call_tool, "add", {"a": 1, "b": 1})
-                    # Asked again and again, as by an operator. Real time has to pass: another process holds it up.
+                    # Asked repeatedly, as by an operator. Real time has to pass: another process holds it up.
                     while (waiting := waits_for(connection)) is None:  # noqa: ASYNC110 - see above
                         await anyio.sleep(FIRST_LOOK)
                     holder.process.send_signal(signal.SIGCONT)

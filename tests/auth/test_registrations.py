@@ -60,7 +60,7 @@ async def connect(world: World, auth: Any) -> None:
 
 
 def forget(world: World, answer: Answer | None = None) -> None:
-    """The authorization server is set up anew: it knows no client and no token."""
+    """The authorization server is set up again: it knows no client and no token."""
     if answer is not None:
         world.auth.unknown_client = answer
     world.auth.clients = set()

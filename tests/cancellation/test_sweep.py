@@ -64,7 +64,7 @@ class Stage:
         await clock.settle()
         connection = self.connection
         # A probe of a server that hangs and an old session that
-        # drains take their time: what is still there after this is there for ever.
+        # drains take their time: what is still there after this is there indefinitely.
         await anyio.sleep(LONG)
         await clock.settle()
         assert idle(connection), f"cancelled at {what}: {connection!r}"

@@ -21,7 +21,7 @@ from tests.support import SAFETY, UNFINISHED_STREAMS, warmed
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
-# A session that is forgotten young again and again is dialled more slowly each time, and taken for one of several
+# A session that is forgotten young repeatedly is dialled more slowly each time, and taken for one of several
 # replicas; here none is young.
 POLICY = Policy(drain_timeout=1, proven_after=1e-6, backoff=Backoff(initial=0.001, maximum=0.001))
 PROCESS = psutil.Process()

@@ -267,5 +267,5 @@ async def test_calls_that_fail_together_list_once() -> None:
             for _ in range(30):
                 group.start_soon(call)
         assert script.executions["charge"] == 30
-        # One was under way already when the last of them asked.
+        # One was in progress already when the last of them asked.
         assert listings(script)["tools"] <= 2

@@ -1,4 +1,4 @@
-"""The laws of the table, each a function of a table, so that a changed table can be held against them.
+"""The laws of the table, each a function of a table, so that a changed table can be compared with them.
 
 A law raises AssertionError where it is broken. `EXPECTED` is the table of the design, written down once more
 by hand; the laws say the same in general terms, without it.
@@ -121,7 +121,7 @@ def failed_is_entered_by_giving_up_and_nothing_else(table: Table) -> None:
 
 
 def dialling_has_a_history_or_none(table: Table) -> None:
-    """First sessions are dialled in connecting, later ones in reconnecting; what was recycled starts anew."""
+    """First sessions are dialled in connecting, later ones in reconnecting; what was recycled starts again."""
     entering = {(row.event, row.target) for row in table if row.target in DIALLING and row.source is not row.target}
     assert entering == {(E.CONNECT, S.CONNECTING), (E.LOST, S.RECONNECTING), (E.RETRY, S.RECONNECTING)}
     assert {row.target for row in table if row.event is E.RECYCLE} == {S.IDLE}

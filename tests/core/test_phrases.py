@@ -104,7 +104,7 @@ def mutants(pattern: str) -> Iterator[str]:
 
 
 ONLY_WHOLE = "session terminated"
-"""It names a session only where nothing else is said: "Session terminated before the request completed" does not."""
+"""It names a session only if nothing else is said: "Session terminated before the request completed" does not."""
 PATTERNS = {
     "phrase": (SESSION_PHRASE.pattern, "search", [*REFUSALS, *NAMING], [*OTHERS, ONLY_WHOLE]),
     "refusal": (SESSION_REFUSAL.pattern, "fullmatch", [*REFUSALS, ONLY_WHOLE], [*NAMING, *OTHERS]),

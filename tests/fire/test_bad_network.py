@@ -1,6 +1,6 @@
 """A real client, a real server, and a bad network between them: no caller is told anything untrue.
 
-Calls carry ids, and the history is held against what the server ran (`mcpconn.testing.history`).
+Calls carry ids, and the history is compared with what the server ran (`mcpconn.testing.history`).
 """
 
 from __future__ import annotations

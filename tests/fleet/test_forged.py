@@ -162,7 +162,7 @@ async def test_a_poisoned_owner_address_is_not_connected_to(poison):
             assert "not_run" in result
             assert not aim.stateful.ran["forged"]
         else:
-            # It is as if the owner were gone: the session is taken over, and its state begins anew.
+            # It is as if the owner were gone: the session is taken over, and its state begins again.
             assert aim.stateful.ran["forged"] == 1
             assert "new one" in result
 

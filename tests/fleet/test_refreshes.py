@@ -102,7 +102,7 @@ class Fleet:
         return RedisTokenStorage(self.redis.url, NAME, keys=[self.key])
 
     def is_marked(self) -> bool:
-        """Whether Redis says that a refresh is under way."""
+        """Whether Redis says that a refresh is in progress."""
 
         async def read() -> bool:
             async with self.storage() as storage:

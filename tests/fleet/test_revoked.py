@@ -273,7 +273,7 @@ async def test_removals_after_a_quiet_month_are_heard():
         await hearer.look()
     await hearer.look()
     assert two.refused == ["a", "b"]
-    # The log of removals expires, and its numbers begin anew.
+    # The log of removals expires, and its numbers begin again.
     time.now += LIFETIME + 1
     await hearer.look()
     for name in ("c", "d"):

@@ -64,7 +64,7 @@ async def degraded(made: Gateway) -> list[str]:
 
 
 async def on_the_page(made: Gateway) -> str:
-    """What the page is told of the store."""
+    """What the page is notified of the store."""
     url = made.url.removesuffix("/mcp") + "/dashboard/events"
     async with httpx2.AsyncClient() as http, http.stream("GET", url) as answer:
         lines = answer.aiter_lines()

@@ -30,7 +30,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Noting(ScriptTransport):
-    """Notes when somebody tried to open a session in vain."""
+    """Notes when somebody tried to open a session without success."""
 
     def __init__(self, script: Script) -> None:
         super().__init__(script)
@@ -83,7 +83,7 @@ async def test_calls_wait_for_a_server_that_is_away(front: str, era: Literal["le
     assert len(calls.texts) == CLIENTS * EACH
     assert script.executions["charge"] - before["charge"] == CLIENTS * EACH // 2
     assert calls.last - back < 2.5
-    # Those that were under way when the first one was refused could not know: 8 at once are allowed.
+    # Those that were in progress when the first one was refused could not know: 8 at once are allowed.
     dials = [at for at in transport.at if at >= transport.at[0] + 0.5]
     assert len(transport.at) - len(dials) <= 8
     assert 1 < len(dials) <= seconds + 1

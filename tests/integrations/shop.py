@@ -42,7 +42,7 @@ class Shop:
         return True
 
     def kill(self) -> None:
-        """Kill the present process."""
+        """Kill the current process."""
         os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
 
     def die_after_the_next_charge(self) -> None:

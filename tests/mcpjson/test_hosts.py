@@ -1,4 +1,4 @@
-"""Entries as the hosts of 2026 write them: what each becomes here, and what is said of what cannot be had."""
+"""Entries as the hosts of 2026 write them: what each becomes here, and what is said of what cannot be obtained."""
 
 from __future__ import annotations
 

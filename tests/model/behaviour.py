@@ -59,7 +59,7 @@ class Behaviour:
     ) -> None:
         """
         Args:
-            safe: One caller for each; whether running its call twice does no harm.
+            safe: One caller for each; whether running its call twice is harmless.
             budget: Replays of unknown outcome that can be afforded.
             renewals: Times that the credentials can be renewed.
             table: The rows of the machine.
@@ -157,7 +157,7 @@ class Behaviour:
         return world if event is None else self.lose(world, event, failure, words, luck)
 
     def suspect(self, world: World, luck: Luck) -> World:
-        """A probe is started, if none is under way, and unless it has to wait."""
+        """A probe is started, if none is in progress, and unless it has to wait."""
         if world.probes or world.deferred:
             return world
         return world._replace(deferred=True) if luck.waits else self.begin_probe(world)
@@ -242,7 +242,7 @@ class Behaviour:
             return self.again(world, i, failure)
         world = self.change(world, i, world.callers[i]._replace(phase="confirming", fault=words, written=False))
         if not self.is_current(world, caller.epoch):
-            # With no probe under way the session is over already, and nobody will say more about it.
+            # With no probe in progress the session is over already, and nobody will say more about it.
             return self.confirm(world, i, words if self.is_current(before, caller.epoch) else luck.lost)
         waits = world.probes or (world.deferred and is_refusal(failure))
         return world if waits else self.confirm(world, i, "")

@@ -74,7 +74,7 @@ class Model(Behaviour):
             yield from self.caller_steps(world, i, caller)
 
     def dials(self, world: World) -> Iterator[Step]:
-        """How the dial under way can end."""
+        """How the dial in progress can end."""
         yield Step("a dial succeeds", self.establish(world))
         for words in DIAL_FAULTS:
             for elapsed in (0.0, PATIENCE):

@@ -52,7 +52,7 @@ class Replica:
     seen: int | None = None
     """The number of the record that it read, and is about to replace."""
     mine: int | None = None
-    """The number under which it owns the session by its own account."""
+    """The number under which it owns the session according to itself."""
     upstream: int | None = None
     looked: bool = False
     """It has looked at its lease, and writes next."""

@@ -21,7 +21,7 @@ class Caller(NamedTuple):
     """One call, from before it is made until its caller has an answer."""
 
     safe: bool
-    """Running it twice does no harm."""
+    """Running it twice is harmless."""
     phase: Phase = "new"
     epoch: int = 0
     """The session that the attempt in flight is on."""
@@ -58,7 +58,7 @@ class World(NamedTuple):
     """Epochs of the sessions that take calls."""
     gate: Gate = "closed"
     probes: int = 0
-    """Probes of the present session that are under way."""
+    """Probes of the current session that are in progress."""
     deferred: bool = False
     """The present session is suspected, and its probe has to wait: the last one was less than 3 s ago."""
     attempts: int = 0
@@ -85,7 +85,7 @@ class Luck(NamedTuple):
     spent: bool = False
     """Patience is spent: session after session was of no use."""
     lost: str = ""
-    """A session that is no longer the present one was lost by this fault; otherwise it was replaced."""
+    """A session that is no longer the current one was lost by this fault; otherwise it was replaced."""
 
     def __str__(self) -> str:
         words = {

@@ -51,7 +51,7 @@ class Seen:
     """What is known of one call at a quiet moment."""
 
     outcome: str
-    """Empty while it is under way; as the model's otherwise."""
+    """Empty while it is in progress; as the model's otherwise."""
     arrived: bool
     """The server received it."""
     ran: bool
@@ -71,7 +71,7 @@ class Observation:
     in_flight: int
     waiting: int
     calls: tuple[Seen | None, ...]
-    """One for each caller of the model; None where it makes no call."""
+    """One for each caller of the model; None if it makes no call."""
 
 
 class Follower:

@@ -46,7 +46,7 @@ class EventStreams(HandlerMachine):
 
 
 class ModernEventStreams(HandlerMachine):
-    """The same in the modern era, where nothing can be resumed."""
+    """The same in the modern era, if nothing can be resumed."""
 
     def script(self, name: str) -> Script:
         return Script(era="modern", answer="sse")

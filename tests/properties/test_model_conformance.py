@@ -168,7 +168,7 @@ class Conformance(SandboxMachine):
             if self.forgotten or self.down:
                 possible.discard("the probe of the session is answered")
         possible.update(*(words for _, words in self.armed))
-        # What a fault does may still be to come, while the call or the probe that has met it is under way.
+        # What a fault does may still be to come, while the call or the probe that has met it is in progress.
         pending = any(call is not None and not call.ended for call in self.calls)
         pending = pending or self.connection._lifecycle.probe.under_way
         self.armed = [(armed, words) for armed, words in self.armed if armed.left or pending]
@@ -231,7 +231,7 @@ class Conformance(SandboxMachine):
 
     @rule(number=NUMBERS, tool=TOOLS)
     def call(self, number: int, tool: str) -> None:
-        """A caller makes a call, unless its last one is under way."""
+        """A caller makes a call, unless its last one is in progress."""
         before = self.calls[number]
         if before is not None and not before.ended:
             return

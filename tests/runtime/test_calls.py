@@ -436,7 +436,7 @@ async def test_a_caller_cancelled_anywhere_leaves_nothing_behind(story: str, ste
         assert all(session.in_flight == 0 for session in rig.supervisor.dialling.sessions)
         assert rig.lifecycle.state is not State.FAILED
         assert await rig.call("answer") == "answer"
-        # A session that was lost while callers left is gone for good.
+        # A session that was lost while callers left is gone permanently.
         await checkpoints(10)
         assert len(rig.supervisor.dialling.sessions) == 1
 

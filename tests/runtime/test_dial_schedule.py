@@ -136,7 +136,7 @@ def test_a_waiting_call_hastens_the_dial_of_a_server_whose_port_refuses(schedule
 
 
 def test_a_returned_server_is_dialled_at_once_if_its_port_refused(schedule: DialSchedule, time: Time) -> None:
-    # Nothing is due: a dial is under way, or a person is waited for.
+    # Nothing is due: a dial is in progress, or a person is waited for.
     assert not schedule.server_returned(REFUSED)
     schedule.cool_down(forever=False)
     due = schedule.due

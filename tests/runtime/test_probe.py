@@ -385,7 +385,7 @@ async def test_a_lost_session_does_not_make_an_unknown_outcome_known(evidence: E
         assert rig.lifecycle.epoch == 2
 
 
-# -- sessions in vain
+# -- sessions without success
 
 
 async def test_sessions_on_which_no_call_succeeds_end_in_failed_and_it_says_so() -> None:

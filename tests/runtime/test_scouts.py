@@ -64,7 +64,7 @@ async def test_a_refusing_server_is_dialled_once_a_second(evidence: Any) -> None
     async with refused(MANY, evidence) as fleet:
         await anyio.sleep(25)
         first = fleet.at[0]
-        # Those under way when the first one was refused could not know.
+        # Those in progress when the first one was refused could not know.
         assert sum(at < first + 0.5 for at in fleet.at) <= 8
         later = [at for at in fleet.at if at >= first + 0.5]
         assert later

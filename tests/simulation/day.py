@@ -1,7 +1,7 @@
 """A day in the life of fifty servers, in virtual time: outages, restarts, expiries, faults, and people who call.
 
 Everything that happens comes from one seed, and the same seed makes the same day again. While it goes on, every
-transition is held against the table; each hour every connection against its promises; and at the end everything
+transition is compared with the table; each hour every connection against its promises; and at the end everything
 that callers were told against what the servers ran.
 """
 
@@ -178,7 +178,7 @@ class _Simulation:
             self.sandbox.check()
 
     async def _until_night(self, random: Random, times: float) -> bool:
-        """Wait for the next of so many times a day; False where that is tomorrow."""
+        """Wait for the next of so many times a day; False if that is tomorrow."""
         wait = random.expovariate(times / DAY)
         if anyio.current_time() + wait >= self.seconds:
             return False

@@ -1,4 +1,4 @@
-"""A history is held against what servers ran: each rule, broken once."""
+"""A history is compared with what servers ran: each rule, broken once."""
 
 from __future__ import annotations
 

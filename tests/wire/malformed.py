@@ -1,4 +1,4 @@
-"""Responses that no server should send, and what a caller has to be told of each.
+"""Responses that no server should send, and what a caller has to be notified of each.
 
 Every response answers a call that is not safe to repeat. `ran` says whether the tool has run. `A` is the true answer,
 a JSON-RPC message as JSON, and `E` the same as an event of an event stream.

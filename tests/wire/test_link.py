@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 @UNFINISHED_STREAMS
 async def test_what_a_server_can_do_may_be_asked_after_its_session_has_ended() -> None:
-    # A child that was killed while its tools were being listed closed its connection for good: the listing
+    # A child that was killed while its tools were being listed closed its connection permanently: the listing
     # asked the SDK's client, which raises once it was left.
     config = ServerConfig(url="http://server.example/mcp", http_transport=ScriptTransport(Script()))
     async with Dialer(config, Policy()).open(lambda evidence: None) as link:

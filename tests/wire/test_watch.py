@@ -198,7 +198,7 @@ ANONYMOUS = [
 def test_a_stray_answer_is_the_only_requests(item: Any, listening: bool) -> None:
     passing = Passing()
     if listening:
-        # This one waits for ever, and was answered with what it waits for.
+        # This one waits indefinitely, and was answered with what it waits for.
         passing.watch.sent(request(3, "subscriptions/listen"), Attempt("idle"))
     attempt = passing.records[7] = Attempt("call", written=True)
     passing.watch.sent(request(7), attempt)

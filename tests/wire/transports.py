@@ -31,7 +31,7 @@ DISCOVER = JSONRPCRequest(jsonrpc="2.0", id=7, method="server/discover", params=
 
 
 class Chunks(httpx2.AsyncByteStream):
-    """A body in these pieces, then for ever the last of them if it is endless."""
+    """A body in these pieces, then indefinitely the last of them if it is endless."""
 
     def __init__(self, *pieces: bytes, endless: bool = False) -> None:
         self._pieces = list(pieces)

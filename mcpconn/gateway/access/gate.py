@@ -54,7 +54,7 @@ class Gate:
             bodies: Reads the bodies of requests that are counted.
             public_url: The gateway's own address for clients, without a path: for metadata and challenges. None: what
                 a request says in its Host header.
-            ended: Told of a principal whose key was removed: what it left behind has to end.
+            ended: Called with a principal whose key was removed: what it left behind has to end.
             now: Monotonic seconds.
             wall: Seconds since 1970, as in the tokens.
         """
@@ -70,7 +70,7 @@ class Gate:
         self._known: dict[str, str] = {}
         self._refused: set[str] = set()
         self.removed: Callable[[str], None] = lambda key_hash: None
-        """Told of the hash of each key that is removed from the file."""
+        """Called with the hash of each key that is removed from the file."""
         self._streams: defaultdict[Principal, set[anyio.Event]] = defaultdict(set)
 
     async def watch(self) -> None:

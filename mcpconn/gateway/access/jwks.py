@@ -1,6 +1,6 @@
 """The keys of a token issuer (RFC 7517), fetched without making anybody wait who need not.
 
-The old keys go on while the issuer cannot be reached. A token with an unknown key id has them fetched anew, at most
+The old keys go on while the issuer cannot be reached. A token with an unknown key id has them fetched again, at most
 once in `APART` seconds, whatever the number of such tokens: whoever sends forged ones cannot make this a flood.
 """
 

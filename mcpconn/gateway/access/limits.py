@@ -76,7 +76,7 @@ class Limits:
         while len(self._uses) > KEPT:
             oldest = next(iter(self._uses))
             if self._uses[oldest].running:
-                # Its counter must not begin anew while requests are running.
+                # Its counter must not begin again while requests are running.
                 self._uses.move_to_end(oldest)
                 return
             del self._uses[oldest]

@@ -16,7 +16,7 @@ class Guard:
         """
         Args:
             membership: This replica's lease.
-            handover: Told of upstream sessions before they are used.
+            handover: Called with upstream sessions before they are used.
             key: What the request belongs to.
             server: Where it goes.
         """

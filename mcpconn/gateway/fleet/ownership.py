@@ -67,7 +67,7 @@ class Ownership:
             StoreUnavailable: it cannot be known.
         """
         if not self._membership.may_write:
-            # A replica that was paused: what it holds by its own account may be another's by now.
+            # A replica that was paused: what it holds according to itself may be another's by now.
             await self._membership.renew()
         known = self._mine.get(key) or self._theirs.get(key)
         if known is not None:

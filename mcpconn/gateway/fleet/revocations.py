@@ -31,7 +31,7 @@ class Keys(Protocol):
     """The keys of this replica; the gate has them."""
 
     removed: Callable[[str], None]
-    """Told of the hash of a key that was removed from this replica's file."""
+    """Called with the hash of a key that was removed from this replica's file."""
 
     def refuse(self, key_hash: str) -> None:
         """Refuse a key from now on, and end what its holder has open."""
@@ -105,6 +105,6 @@ class Revocations:
             found = await self._store.entries(LOG, after=last[0] - 1)
             if found[:1] == [last]:
                 return found[1:]
-            # The log has expired since, a month after its last entry: if there is one again, its numbers begin anew.
+            # The log has expired since, a month after its last entry: if there is one again, its numbers begin again.
             self._heard = None
         return await self._store.entries(LOG, after=0)

@@ -46,8 +46,9 @@ class Routing:
             ownership: Who owns what.
             forwarding: Sends requests to other replicas.
             peers: Knows which of them are gone.
-            taken_over: Told of what this replica took over from one that is gone, before it serves it.
-            not_mine: Told of what another replica owns: what was opened of it here while the store was away has to end.
+            taken_over: Called with what this replica took over from one that is gone, before it serves it.
+            not_mine: Called with what another replica owns: what was opened of it here while the store was away has to
+                end.
         """
         self._ownership = ownership
         self._forwarding = forwarding
@@ -93,7 +94,7 @@ class Routing:
             view: The view it came through.
             body: Its body.
             local: Serves it here; its `receive` gives the body first.
-            repeatable: Whether it does no harm to make the request twice.
+            repeatable: Whether it is harmless to make the request twice.
         """
         reply = Reply(send, scope["method"], body)
         began = anyio.current_time()

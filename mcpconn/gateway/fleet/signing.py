@@ -59,7 +59,7 @@ class Envelope:
     body: str
     """SHA-256 of the request's body, in hexadecimal."""
     new: bool = True
-    """Whether it begins something. An answer to a question and a notification belong to something under way."""
+    """Whether it begins something. An answer to a question and a notification belong to something in progress."""
     time: float = 0.0
     nonce: str = field(default="")
 

@@ -53,7 +53,7 @@ class Targets:
             return False
 
     def repeatable(self, view: str, body: bytes) -> bool:
-        """Whether a request does no harm if it is made twice. One with a key is run once by the ledger."""
+        """Whether a request is harmless if it is made twice. One with a key is run once by the ledger."""
         with suppress(ValueError, RecursionError, AttributeError, TypeError):
             message = json.loads(body)
             if message.get("method") != "tools/call":

@@ -242,7 +242,7 @@ class FileStore:
             return
         self._swept = now
         self._database.execute("DELETE FROM records WHERE expires <= ?", (now,))
-        # A log's number must not begin anew while a reader may still hold an old one, so the log goes as a whole.
+        # A log's number must not begin again while a reader may still hold an old one, so the log goes as a whole.
         self._database.execute(
             'DELETE FROM entries WHERE ("group", name) IN (SELECT "group", name FROM logs WHERE expires <= ?)', (now,)
         )

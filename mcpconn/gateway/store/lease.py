@@ -53,7 +53,7 @@ class Leases:
 
         Args:
             key: What it is for.
-            holder: What others are told of its holder, such as an address.
+            holder: What others are notified of its holder, such as an address.
             ttl: Seconds until it ends unless it is renewed.
 
         Raises:
@@ -65,7 +65,7 @@ class Leases:
         return None if number is None else Lease(key, number, holder, until, self._now)
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """Prolong it. False if it is no longer ours; it can never be ours again, only taken anew.
+        """Prolong it. False if it is no longer ours; it can never be ours again, only taken again.
 
         Raises:
             StoreUnavailable: it is ours until `Lease.held` says no.

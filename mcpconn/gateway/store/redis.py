@@ -31,7 +31,7 @@ from mcpconn.redis.standing import Standing
 LOOK = 0.5
 """Seconds between two looks for hints that no message announced: what was revoked has to be refused within a second."""
 KEPT = 1024
-"""Hints kept, of all channels. A process that is cut off for longer than they last hears of it and looks anew."""
+"""Hints kept, of all channels. A process that is cut off for longer than they last hears of it and looks again."""
 AT_ONCE = 16
 """Logs that are appended to at the same time. Redis runs one script after another; more only wait in the pool."""
 HINT_TTL = 60.0

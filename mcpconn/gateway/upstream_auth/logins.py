@@ -287,11 +287,12 @@ class Logins:
             "rotates": None,
             "mark": None,
         }
-        # A login counts for more than a renewal that was under way: that one's tokens are of the login before.
+        # A login counts for more than a renewal that was in progress: that one's tokens are of the login before.
         await storage.change(lambda stored: stored.successor(**changes))
 
     async def _told(self, refused: Refused, server: str, begun: Authorization, provider: LoginProvider) -> str:
-        """How a code was refused. A client that the authorization server has forgotten is registered anew next time."""
+        """How a code was refused. A client that the authorization server has forgotten is registered again next
+        time."""
         if refused.registration and is_dynamic(begun.client, provider):
             place = self._client(server, begun.redirect_uri)
             found = await self._kept(place)

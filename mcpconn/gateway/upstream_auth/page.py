@@ -64,7 +64,7 @@ class LoginPage:
             ring: Seals the cookie.
             gate: Who is let in.
             security: Hosts and origins that are let in.
-            done: Told of a user who is logged in now, and at which server.
+            done: Called with a user who is logged in now, and at which server.
             wall: Seconds since 1970.
         """
         self._logins = logins

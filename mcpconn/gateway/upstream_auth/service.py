@@ -70,7 +70,7 @@ class UpstreamAuth:
             security: Hosts and origins that are let in.
             entry: A server's entry, by name; raises `KeyError` if it is gone.
             one_person: Everybody who is anonymous is the same person.
-            done: Told of a user whose lists at a server are others now.
+            done: Called with a user whose lists at a server are others now.
         """
         self._gate = gate
         self._entry = entry

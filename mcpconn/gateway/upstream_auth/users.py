@@ -157,7 +157,7 @@ def lacks_credentials(connection: Connection) -> bool:
 
 
 async def reconnected(connection: Connection, *, timeout: float = REVIVED) -> None:
-    """Have a connection read its credentials anew. What comes of that is told to the next call."""
+    """Have a connection read its credentials again. What comes of that is told to the next call."""
     try:
         await connection.update_credentials(timeout=timeout)
     except CallFailed:

@@ -81,7 +81,7 @@ class Conversation:
         finally:
             reply.close_steps()
         if raw:
-            # What was sent went past this side's parser, which begins anew with what the client sent since.
+            # What was sent went past this side's parser, which begins again with what the client sent since.
             waiting, _ = self._http.trailing_data
             self._http = h11.Connection(h11.SERVER)
             if waiting:

@@ -63,7 +63,7 @@ class HttpServer:
         assert self._tasks is not None, "the server was never entered"
         self._tasks.cancel_scope.cancel()
         try:
-            # The task group is not told of the exception, which it would wrap in a group.
+            # The task group is not notified of the exception, which it would wrap in a group.
             await self._tasks.__aexit__(None, None, None)
         finally:
             self._tasks = None

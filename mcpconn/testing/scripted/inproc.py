@@ -22,7 +22,7 @@ class ScriptTransport(httpx2.AsyncBaseTransport):
     def __init__(self, script: Script) -> None:
         self.script = script
         self.down = False
-        """While true, no connection can be made. Exchanges under way go on; see `drop`."""
+        """While true, no connection can be made. Exchanges in progress go on; see `drop`."""
         self.refusing = 0
         """So many of the next requests find no connection: they fail before they are written."""
         self.refused = 0
@@ -31,7 +31,7 @@ class ScriptTransport(httpx2.AsyncBaseTransport):
 
     @property
     def waiting(self) -> int:
-        """How many exchanges are under way, waiting for the server."""
+        """How many exchanges are in progress, waiting for the server."""
         return len(self._waits)
 
     def drop(self) -> None:

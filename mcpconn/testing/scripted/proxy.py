@@ -35,7 +35,7 @@ class FaultProxy:
     def __init__(self, server: _Server, *, path: str = "/mcp") -> None:
         """
         Args:
-            server: Where connections lead to: anything with a `port`, asked anew for each connection.
+            server: Where connections lead to: anything with a `port`, asked again for each connection.
             path: What `url` ends with.
         """
         self._server = server
@@ -95,7 +95,7 @@ class FaultProxy:
     ) -> None:
         assert self._tasks is not None
         self._tasks.cancel_scope.cancel()
-        # The task group is not told of the exception, which it would wrap in a group.
+        # The task group is not notified of the exception, which it would wrap in a group.
         await self._tasks.__aexit__(None, None, None)
 
     def reset(self) -> None:
@@ -206,7 +206,7 @@ class _Connection:
 
 
 def _connect(sock: socket.socket, port: int) -> None:
-    """Connect, in as many attempts as it takes: of a connection under way, the second says that it is there."""
+    """Connect, in as many attempts as it takes: of a connection in progress, the second says that it is there."""
     try:
         sock.connect(("127.0.0.1", port))
     except OSError as error:

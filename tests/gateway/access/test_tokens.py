@@ -1,4 +1,4 @@
-"""Which tokens open the gateway, and what happens while their issuer's keys change or cannot be had."""
+"""Which tokens open the gateway, and what happens while their issuer's keys change or cannot be obtained."""
 
 from __future__ import annotations
 

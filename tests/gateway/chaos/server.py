@@ -82,7 +82,7 @@ class ChaosScript(Script):
 
 
 def main() -> int:
-    """Serve until the end of stdin, or for ever."""
+    """Serve until the end of stdin, or indefinitely."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--era", default="legacy")

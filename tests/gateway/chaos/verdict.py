@@ -1,4 +1,5 @@
-"""What the clients were told, held against the servers' journals; and the gateway's audit lines, held against both."""
+"""What the clients were told, compared with the servers' journals; and the gateway's audit lines, compared with
+both."""
 
 from __future__ import annotations
 
