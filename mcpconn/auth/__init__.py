@@ -1,6 +1,6 @@
-"""Credentials for HTTP servers: given to `ServerConfig.auth`, put on every request, renewed when refused.
+"""Credentials for HTTP servers: passed as `ServerConfig.auth`, added to every request, renewed when refused.
 
-`ServerConfig.auth` takes a bearer token, a `Login`, a `Credentials`, a callable, a provider of
+`ServerConfig.auth` accepts a bearer token, a `Login`, a `Credentials`, a callable, a provider of
 `mcp.client.auth`, or any `httpx2.Auth`.
 """
 

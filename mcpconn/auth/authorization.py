@@ -1,7 +1,8 @@
 """The authorization code grant in two parts, for a login whose answer may arrive in another process.
 
-The SDK keeps the state and the PKCE verifier in a coroutine that waits for the person. A gateway cannot: the browser
-may come back after a restart, or to another replica. So what the second part needs is a value that can be stored.
+The SDK keeps the state and the PKCE verifier in a coroutine that waits for the person. A gateway cannot do that,
+because the browser may return after a restart, or to another replica. So the data that the second part needs is a
+storable value.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mcpconn.redact.places import redact_url
 
 @dataclass(frozen=True)
 class Authorization:
-    """A login that has begun. It holds secrets: the state, the verifier, the client's secret."""
+    """A login in progress. It contains secrets: the state, the verifier, the client's secret."""
 
     state: str = field(repr=False)
     verifier: str = field(repr=False)
@@ -39,14 +40,14 @@ class Authorization:
         """Begin a login (RFC 6749, 4.1.1; RFC 7636; RFC 8707).
 
         Args:
-            provider: Its context has the client, the scope to ask for and the redirect URI.
-            server: Where the person logs in.
+            provider: Its context has the client, the scope to request and the redirect URI.
+            server: The authorization server.
 
         Returns:
-            The login, and the address that the person's browser has to open.
+            The login, and the URL that the person's browser has to open.
 
         Raises:
-            CredentialsRefused: the server publishes no address to log in at.
+            CredentialsRefused: the server publishes no authorization endpoint.
         """
         context = provider.context
         assert context.client_info is not None
@@ -56,7 +57,7 @@ class Authorization:
             raise CredentialsRefused(f"{name} does not publish an address to log in at")
         endpoint = str(server.metadata.authorization_endpoint)
         if urlsplit(endpoint).scheme not in ("https", "http"):
-            # `javascript:` and the like must not become a link of ours.
+            # `javascript:` and similar URLs must not become a link.
             raise CredentialsRefused(f"{name} publishes an address to log in at that is not a web address")
         pkce = PKCEParameters.generate()
         resource = (
@@ -95,7 +96,7 @@ class Authorization:
             iss: The issuer that the browser named (RFC 9207).
 
         Raises:
-            CredentialsRefused: the answer is from another issuer than the one that was asked.
+            CredentialsRefused: the answer comes from a different issuer.
         """
         try:
             validate_authorization_response_iss(iss, self.server.metadata)
@@ -104,7 +105,7 @@ class Authorization:
         else:
             mixed_up = False
         if mixed_up:
-            # Outside the handler: the SDK's text quotes what the browser sent.
+            # Raised outside the handler, because the SDK's text quotes the browser's request.
             name = redact_url(self.server.issuer)
             raise CredentialsRefused(f"the answer to the login does not come from {name}, which was asked")
         context = provider.context

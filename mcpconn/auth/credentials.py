@@ -1,4 +1,4 @@
-"""What credentials are to a connection, and the two simplest kinds: a token, and a callable that has one."""
+"""The protocol of credentials, and the two simplest kinds: a token, and a callable that returns one."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Source = Callable[[], Given | Awaitable[Given]]
 
 @runtime_checkable
 class Credentials(Protocol):
-    """What a connection asks of credentials. One object may serve many connections."""
+    """The protocol that a connection uses. One object may serve many connections."""
 
     async def headers(self) -> Mapping[str, str]:
-        """Headers for the next request. Asked for each request, so this should not take long.
+        """Headers for the next request. Called for each request, so it should be fast.
 
         Raises:
             Exception: they cannot be obtained now. The request is not sent, and the connection tries again later.
         """
 
     async def refresh(self, challenge: str | None) -> bool:
-        """Renew what `headers` gives: a server has refused it.
+        """Renew the credentials that `headers` returns, because a server has refused them.
 
-        Called once for a refusal, however many calls met it, and by one connection at a time; with other
-        connections of the same credentials, only where `headers` still gives what was refused.
+        Called once per refusal, regardless of the number of refused calls, and by one connection at a time. If other
+        connections use the same credentials, it is called only if `headers` still returns the refused ones.
 
         Args:
             challenge: The server's WWW-Authenticate header.
@@ -41,21 +41,21 @@ class Credentials(Protocol):
             False if only a person can: the connection is `failed` then, until `update_credentials()`.
 
         Raises:
-            CredentialsRefused: the same, and its text says what the person must do.
-            Exception: it could not be tried now, and is tried again after a wait.
+            CredentialsRefused: only a person can renew them; the text says what the person must do.
+            Exception: renewal is impossible at the moment, and is tried again after a wait.
         """
 
 
 class CredentialsRefused(Exception):
-    """The credentials cannot be renewed without a person. The text says what that person must do."""
+    """Only a person can renew the credentials. The text says what the person must do."""
 
     trouble = Trouble.CREDENTIALS_REFUSED
 
 
 class CredentialsUnavailable(httpx2.ConnectError):
-    """The credentials cannot be obtained now: their source, or the authorization server, does not answer.
+    """The credentials are temporarily unavailable: their source, or the authorization server, does not answer.
 
-    An error of connecting, because that is what it is to the request: it was not sent, and can be sent later.
+    It counts as a connect error, because the request was not sent and can be sent later.
     """
 
     trouble = Trouble.CREDENTIALS_UNAVAILABLE
@@ -63,15 +63,16 @@ class CredentialsUnavailable(httpx2.ConnectError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         """
         Args:
-            message: What does not answer, for people.
-            retry_after: Seconds it asks to wait before the next try.
+            message: What does not answer, as text.
+            retry_after: Seconds to wait before the next attempt.
         """
         super().__init__(message)
         self.retry_after = retry_after
 
 
 def as_headers(given: Given) -> Mapping[str, str]:
-    """Headers for a token, which often comes from a file and ends in a newline; headers as they are.
+    """Headers for a token, which often comes from a file and ends in a newline; a mapping of headers is returned
+    unchanged.
 
     Raises:
         TypeError: it is neither.
@@ -87,7 +88,7 @@ class StaticBearer:
     """A bearer token that only a person can renew."""
 
     renewable = False
-    """A refusal is looked into (the connection is probed) rather than answered by a refresh."""
+    """A refusal leads to a probe of the connection instead of a refresh."""
 
     def __init__(self, token: str) -> None:
         self._headers = as_headers(token)
@@ -107,17 +108,17 @@ class StaticBearer:
 class FromCallable:
     """Credentials from a callable, sync or async, that returns a token or headers.
 
-    It is called when credentials are first needed, and again when a server refuses them: a callable that asks
-    a token service would otherwise be a request to that service for every request. Where it is cheap and knows
-    of new tokens before the server refuses the old one (a file that another process keeps up to date), use
-    `cached=False`, and it is called for every request.
+    It is called when credentials are first needed, and again when a server refuses them, because a callable that
+    queries a token service would otherwise query it for every request. If the call is cheap and new tokens appear
+    before the server refuses the old one (a file that another process keeps up to date), use `cached=False`: then it is
+    called for every request.
     """
 
     def __init__(self, source: Source, *, cached: bool = True) -> None:
         """
         Args:
             source: Returns a token or headers. It runs on the event loop; make it async if it waits.
-            cached: Keep what it returned until that is refused.
+            cached: Keep the returned value until it is refused.
         """
         self._source = source
         self._cached = cached
@@ -125,7 +126,7 @@ class FromCallable:
         self._lock = anyio.Lock()
 
     async def headers(self) -> Mapping[str, str]:
-        """What the callable returned last, or returns now."""
+        """The last value of the callable, or a new one."""
         if self._last is not None and self._cached:
             return self._last
         async with self._lock:
@@ -134,7 +135,7 @@ class FromCallable:
             return self._last
 
     async def refresh(self, challenge: str | None) -> bool:
-        """Call it again. The same answer as before is no renewal."""
+        """Call it again. The same value as before is not a renewal."""
         refused = self._last
         async with self._lock:
             if self._last is refused:
@@ -154,7 +155,7 @@ class FromCallable:
 
 
 class CredentialsStatus(TypedDict, total=False):
-    """Credentials in `status()`: their kind, and what they wait for. Not the credentials."""
+    """Credentials in `status()`: their kind, and what they are waiting for; not the credentials themselves."""
 
     kind: Required[str]
     """The name of their class."""
@@ -163,4 +164,4 @@ class CredentialsStatus(TypedDict, total=False):
     expires_at: float | None
     """When the access token expires, in seconds since 1970."""
     waiting: str | None
-    """Who holds up the renewal, if that takes long."""
+    """Which process delays the renewal, if it takes long."""

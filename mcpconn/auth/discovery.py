@@ -1,10 +1,10 @@
-"""Finds the authorization server of an MCP server (RFC 9728, then RFC 8414) and says what may be sent to it.
+"""Finds the authorization server of an MCP server (RFC 9728, then RFC 8414) and determines what may be sent to it.
 
-What an MCP server says decides where people log in, but not where secrets go that exist already: those go to the
-issuer that they came from, which is recorded with them. So where the resource metadata are away, the recorded
-issuer is used; where they name several servers, the recorded one; where they name others only, nothing that is
-stored is for those. And an address is taken from metadata that the issuer publishes itself. Guessing one
-(`<server>/token`, the rule of 2025-03-26) is left for servers that are their own authorization server.
+An MCP server's metadata decide where people log in, but not where existing secrets are sent: those are sent only to the
+issuer that they came from, which is recorded with them. So if the resource metadata are unavailable, the recorded
+issuer is used; if they name several servers, the recorded one; if they name only others, no stored secret is sent to
+those. Endpoints are taken only from metadata that the issuer itself publishes. An endpoint is guessed
+(`<server>/token`, the rule of 2025-03-26) only for servers that are their own authorization server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A lock between processes: whoever holds it, the others wait."""
+"""A lock between processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25
-"""Seconds between two attempts to take it. It is held for as long as one token request takes."""
+"""Seconds between two attempts to acquire it. It is held for the duration of one token request."""
 TAKEN = (errno.EAGAIN, errno.EACCES)
 """What the systems say if somebody else holds it."""
 LONGEST_NAME = 200
@@ -45,9 +45,9 @@ else:
 class FileLock:
     """An advisory lock on a file (`flock`; `msvcrt.locking` on Windows).
 
-    The system releases it with the process that holds it, however that ends. The file stays: removing it would
-    let a third process lock a new file of the same name while the second waits for the old one. On network
-    file systems it is as good as the system's own locks are.
+    The operating system releases it when its holder exits, in any way. The file is not removed: otherwise a third
+    process could lock a new file of the same name while the second waits for the old one. On network file systems it is
+    as reliable as the system's own locks.
 
     It looks repeatedly instead of waiting in a thread: a thread that waits for a lock cannot be cancelled,
     and would hold up the end of the program.
@@ -101,7 +101,7 @@ class FileLock:
 
     @contextmanager
     def tried(self) -> Iterator[bool]:
-        """Hold the lock if nobody does, without waiting. Says whether it is held."""
+        """Acquire the lock without waiting, if it is free. Returns whether it is held."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
@@ -128,7 +128,7 @@ class FileLock:
 
 
 def _sign(descriptor: int, name: str) -> None:
-    """Write into the lock's file who holds it, for those who wait. It is information and nothing else."""
+    """Write the holder into the lock's file, as information for waiting processes."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)

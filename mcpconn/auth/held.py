@@ -1,7 +1,8 @@
 """The tokens of one provider as this process holds them, and the record of them that others share.
 
-What is used is in the provider's context, which the SDK's methods read. What is stored is a `TokenRecord`; it can be
-older than what is used (a disk is full) or newer (another process has renewed), and this module keeps them together.
+The tokens in use are in the provider's context, which the SDK's methods read. The stored ones are a `TokenRecord`. It
+can be older than the tokens in use (if a disk is full) or newer (if another process has renewed); this module
+synchronizes them.
 """
 
 from __future__ import annotations
@@ -154,10 +155,10 @@ class HeldTokens:
                 await held.__aexit__(None, None, None)
 
     async def others(self) -> str | None:
-        """Wait while somebody else is refreshing.
+        """Wait while another process is refreshing.
 
         Returns:
-            None when they have finished; otherwise that they never will, in words.
+            None when it has finished; a text if it never will.
 
         Raises:
             CredentialsUnavailable: they have not finished yet.
@@ -216,7 +217,7 @@ class HeldTokens:
         return await from_host(self._store.load, f"{self._store!r} cannot be read", self.hide)
 
     async def mark(self) -> None:
-        """Say, where all can see it, that the refresh token is about to be spent. Nothing may be sent before.
+        """Store a mark that the refresh token is about to be sent. Nothing may be sent before that.
 
         Raises:
             Overtaken: somebody else was faster: what is stored has to be looked at again.

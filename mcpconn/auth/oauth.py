@@ -1,10 +1,10 @@
 """OAuth with the SDK's own providers, as credentials that a connection can renew.
 
-The SDK's provider is an `httpx2.Auth`. It holds one lock from before a request until the headers of its answer,
-so that a slow call holds up all others; after a restart it forgets when its token expires and where the
-authorization server is, and sends a person through the browser although it has a refresh token; and it knows
-nothing of other processes. Here the provider's steps are taken apart from the requests, once for all who need
-them: `renewal` decides which, `grants` takes them.
+The SDK's provider is an `httpx2.Auth`. It holds one lock from before a request until the headers of its answer, so a
+slow call delays all others. After a restart it has lost the expiry of its token and the location of the authorization
+server, and requires a new login although it has a refresh token. And it does not coordinate with other processes. Here
+the provider's steps run separately from the requests, once for all callers: `renewal` selects them, `grants` executes
+them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger("mcpconn")
 LOGIN_TIMEOUT = 300.0
 """Seconds a person has to log in."""
 PATIENCE = 10.0
-"""Seconds a request waits for a token to be renewed ahead of time. After that the server may say what it thinks."""
+"""Seconds that a request waits for an early renewal of its token. After that the old token is sent."""
 PAUSE = 30.0
 """Seconds until that is tried again where the authorization server does not answer."""
 FLOOR = 10.0
@@ -49,10 +49,10 @@ def unheard(secret: str) -> None:
 class OAuth:
     """Credentials from a provider of `mcp.client.auth`: authorization code with PKCE, client credentials, or JWT.
 
-    `headers` gives the token, and renews it when its time is over. `refresh` spends the refresh token, and
-    if there is none, or it is refused, runs the provider's whole flow, a person's login included. A storage
-    that is a `TokenStore` (`FileTokenStorage`) may be shared with other processes: one of them renews, and the
-    others use the result.
+    `headers` returns the token, and renews it when it has expired. `refresh` uses the refresh token, and
+    if there is none, or it is refused, runs the provider's whole flow, a person's login included. A storage that is a
+    `TokenStore` (`FileTokenStorage`) may be shared with other processes: one of them renews the tokens, and the others
+    use the result.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class OAuth:
     async def headers(self, *, fetch: Fetch | None = None, note: Note = unheard) -> Mapping[str, str]:
         """The access token, renewed first if its time is over; nothing if there is none yet.
 
-        A renewal that fails is no error here: the token is sent as it is, and the server says what it thinks.
+        A failed renewal is not an error here: the old token is sent, and the server decides.
 
         Args:
             fetch: Sends the flow's requests; a client made for each does by default.
@@ -116,10 +116,10 @@ class OAuth:
         self._not_before = time.monotonic() + wait
 
     async def refresh(self, challenge: str | None) -> bool:
-        """Get another token: with the refresh token, or by the provider's whole flow.
+        """Get a new token: with the refresh token, or by the provider's whole flow.
 
         Raises:
-            CredentialsRefused: a person has to do something, and this says what.
+            CredentialsRefused: a person has to act; the text says how.
             CredentialsUnavailable: the authorization server does not answer.
         """
         await self.renew(challenge)
@@ -189,7 +189,7 @@ class OAuth:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must be shown nowhere: the tokens, and the client's secret."""
+        """The secrets: the tokens, and the client's secret."""
         return self._renewer.held.secrets
 
     @property

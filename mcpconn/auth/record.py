@@ -2,10 +2,10 @@
 progress.
 
 A record has a generation. Every change is a new record with the next generation, written by compare-and-set:
-`TokenStore.replace` succeeds for one of several writers, and the others read what that one has written. Before a
-refresh token is sent, a record with a mark is written ahead of it. Whoever finds a mark of somebody else knows that
-the refresh token may be spent already, and does not send it: a server that rotates refresh tokens revokes the whole
-login when it sees one twice (RFC 9700, 4.14.2).
+`TokenStore.replace` succeeds for one of several writers, and the others read the result. Before a refresh token is
+sent, a record with a mark is written. A process that finds another's mark knows that the refresh token may already have
+been used, and does not send it: a server that rotates refresh tokens revokes the whole login when it sees one twice
+(RFC 9700, 4.14.2).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SOONEST, LATEST = 0.0, 253402300799.0
 
 
 class NotARecord(ValueError):
-    """Stored data that are no record. The text quotes nothing of them."""
+    """Stored data that are not a record. The text does not quote them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Mark:
     """A note that a process is about to use the record's refresh token, or has used it."""
 
     holder: str
-    """Who: a name that no other holder has, and that a person can make something of (host, process)."""
+    """The holder: a unique name that a person can understand (host, process)."""
     since: float
     """When, in seconds since 1970."""
 
@@ -45,14 +45,14 @@ class TokenRecord:
     """Everything stored of one login. Immutable: `successor` makes the next one."""
 
     generation: int = 0
-    """Number of the record; 0: nothing was ever stored."""
+    """Number of the record; 0: nothing has been stored yet."""
     tokens: OAuthToken | None = None
     expires_at: float | None = None
     """When the access token ends, in seconds since 1970; None if that is not known."""
     issuer: str | None = None
-    """The authorization server that issued the tokens. No other one ever sees the refresh token."""
+    """The authorization server that issued the tokens. The refresh token is sent to no other."""
     server: str | None = None
-    """Origin of the MCP server that the tokens are for. No other one ever sees the access token."""
+    """Origin of the MCP server that the tokens are for. The access token is sent to no other."""
     client: OAuthClientInformationFull | None = None
     """The client's registration; its `issuer` says with whom."""
     rotates: bool | None = None
@@ -122,14 +122,13 @@ class TokenRecord:
 
 @runtime_checkable
 class TokenStore(Protocol):
-    """Where a record is kept, shared by as many processes and machines as can reach it.
+    """A store for a record, shared by all processes and machines that can reach it.
 
-    Two methods are the whole protocol. `FileTokenStorage` implements it; so can anything with a compare-and-set
-    (a script in Redis, a row in a database). `mcpconn.auth.StoredTokens` adds the methods of the SDK's
-    `TokenStorage` on top of it.
+    The protocol has two methods. `FileTokenStorage` implements it; any storage with a compare-and-set can (a script in
+    Redis, a row in a database). `mcpconn.auth.StoredTokens` adds the methods of the SDK's `TokenStorage` on top of it.
 
-    A store that can prove that a holder is dead, or keep others waiting while one refreshes, has a third method,
-    `lock()`: an async context manager. It is an optimisation and a proof, never what safety rests on.
+    A store that can prove that a holder has died, or that can make others wait during a refresh, has a third method,
+    `lock()`: an async context manager. It is an optimization and a proof; safety does not depend on it.
     """
 
     async def load(self) -> TokenRecord:
@@ -143,7 +142,7 @@ class TokenStore(Protocol):
     async def replace(self, record: TokenRecord) -> bool:
         """Store `record`, if what is stored now has the generation before it.
 
-        It must be durable when this returns: a refresh token is spent on the strength of a mark.
+        It must be durable when this returns, because a refresh token is sent only after its mark is stored.
 
         Returns:
             False if another writer was faster. Nothing is stored then.

@@ -25,9 +25,9 @@ class RedisTokenStorage(SharedTokens):
         async with RedisTokenStorage("rediss://redis:6379", "alice https://mcp.example.com", keys=[key]) as storage:
             provider = OAuthClientProvider(url, metadata, storage)
 
-    Processes on any machines may share it. A refresh token is sent on the strength of a mark that the server has
-    written durably, by one process; nothing is sent if the server cannot be reached. Without a lock that proves a
-    holder dead, a mark that stays for a minute ends in a login. The server must persist (`appendonly yes`, best with
+    Processes on any machines may share it. One process sends a refresh token, and only after the server has durably
+    stored a mark; nothing is sent if the server is unreachable. Redis has no lock that proves that a holder has died,
+    so if a mark remains for a minute, a new login is needed. The server must persist (`appendonly yes`, best with
     `appendfsync always`) and must not evict, or no token is refreshed.
     """
 
@@ -38,7 +38,7 @@ class RedisTokenStorage(SharedTokens):
         Args:
             redis: A URL (see `mcpconn.redis.address`); or a storage that is entered, whose connection and keys this
                 one shares.
-            name: Which login: every user at every server needs a name of its own.
+            name: Name of the login: different for each user and server.
             keys: Secrets of 32 random bytes that the tokens are sealed with, the same for all processes: the first one
                 seals, all of them open.
             may_lose: Refresh even if the server evicts or does not persist.

@@ -1,16 +1,17 @@
-"""Renews the tokens of one provider: with the refresh token, or by its own grant, and never the former twice.
+"""Renews the tokens of one provider: with the refresh token, which is never used twice, or by its own grant.
 
-The order of a refresh is what keeps a refresh token from being used twice, by anybody:
+The order of the steps prevents any process from using a refresh token twice:
 
 1. take the store's lock, if it has one, and read the record: another process may have renewed already;
 2. write the record's next generation with a mark (compare-and-set: one writer succeeds);
 3. send the refresh token;
 4. write the generation after that, with the new tokens and without the mark.
 
-If 2 fails, 3 does not happen. If the process dies between 2 and 4, whoever finds its mark does not send the token:
-it may be spent, and a server that rotates refresh tokens ends the whole login when it sees one twice. A person has
-to log in then, and is told why. The process that wrote the mark may send the token again after an answer was lost,
-because with that answer the next tokens were lost as well: nothing is left that a second use could revoke.
+If 2 fails, 3 does not happen. If the process dies between 2 and 4, a process that finds its mark does not send the
+token: it may have been used, and a server that rotates refresh tokens ends the whole login when it sees one twice. A
+person then has to log in, and the error says why. The process that wrote the mark may send the token again after an
+answer was lost, because with that answer the next tokens were lost as well: nothing is left that a second use could
+revoke.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Between credentials and a connection: on each request below, and to be renewed by the supervisor above."""
+"""Connects credentials with a connection: adds them to each request, and lets the supervisor renew them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FLIGHTS: WeakKeyDictionary[Any, SingleFlight[tuple[bool, bool]]] = WeakKeyDicti
 
 
 class RequestAuth(httpx2.Auth):
-    """The credentials of one connection: it puts them on requests, and knows which of them were refused.
+    """The credentials of one connection: adds them to requests, and records which were refused.
 
     The credentials themselves may serve many connections. Where another one has renewed them already, there is
     nothing left to renew here.
@@ -50,7 +50,7 @@ class RequestAuth(httpx2.Auth):
     def __init__(self, auth: Any, *, redact: Redactor, fetch: Fetch | None = None, url: str = "") -> None:
         """
         Args:
-            auth: What a configuration gives: see `as_credentials`; or a `Login`.
+            auth: The configured credentials: see `as_credentials`; or a `Login`.
             redact: Called with every secret that is sent, for servers that say it back.
             fetch: Sends the requests of an OAuth flow.
             url: The server that a `Login` is for.
@@ -125,7 +125,7 @@ class RequestAuth(httpx2.Auth):
     # -- for requests
 
     async def async_auth_flow(self, request: httpx2.Request) -> Flow:
-        """Put the credentials on a request; note whether they were refused."""
+        """Add the credentials to a request; record whether they were refused."""
         auth = self.credentials
         flow = self._theirs(auth, request) if isinstance(auth, httpx2.Auth) else self._ours(auth, request)
         try:

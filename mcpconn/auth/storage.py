@@ -1,4 +1,4 @@
-"""Tokens in a file: private, never half written, and shared between processes."""
+"""Tokens in a private file, written atomically and shared between processes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ person to log in, or is stopped."""
 
 
 class TokenFileError(CredentialsRefused):
-    """A token file that cannot be read. The text names the file and what to do about it."""
+    """An unreadable token file. The text names the file and what to do."""
 
 
 class FileTokenStorage(StoredTokens):
     """A `TokenStore` and the SDK's `TokenStorage`, as one JSON file for one server and one user.
 
-    The file has mode 0600 and is replaced as a whole, so a reader sees the old record or the new one, and a crash
-    leaves the old. Processes may share it: writes are compare-and-set under a lock, and `OAuth` holds the lock
-    around a refresh, so that a refresh token, which many servers accept but once, is spent by one process. The
-    system releases the lock with the process that holds it: whoever gets it and finds a mark knows that the
-    refresh of that mark was never finished.
+    The file has mode 0600 and is replaced atomically, so a reader sees the old record or the new one, and a crash
+    leaves the old. Processes may share it: writes are compare-and-set under a lock, and `OAuth` holds the lock during a
+    refresh, so that only one process sends a refresh token, which many servers accept only once. The operating system
+    releases the lock when its holder exits: a process that acquires it and finds a mark knows that the refresh of that
+    mark was never finished.
 
     A file that cannot be read is left as it is, and `TokenFileError` names it: it may hold the only copy of a
     registration that cannot be obtained again.
@@ -46,7 +46,7 @@ class FileTokenStorage(StoredTokens):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """
         Args:
-            path: The file. It and its directory are made at the first write. A symbolic link is followed.
+            path: The file. It and its directory are created at the first write. A symbolic link is followed.
         """
         self.path = Path(os.path.realpath(os.path.expanduser(path)))
         self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"))
@@ -182,7 +182,7 @@ def _hint(path: Path, what: str, error: OSError) -> str:
 
 
 def _sync_directory(path: Path) -> None:
-    """Have the new name survive a power cut, where the system can be asked to."""
+    """Make the new name survive a power cut, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,8 +1,8 @@
-"""What may be said of an exception that other code raised while credentials were got or used.
+"""Determines what may be shown of an exception that other code raised while credentials were obtained or used.
 
-Its text may hold a request or a response: pydantic quotes the value that it cannot read, h11 the header that it
-cannot send, httpx the URL. No redactor knows a token that has just arrived. So a text passes only where its type
-says that it holds none; otherwise the type's name and what else is known of it are all that is said.
+Its text may contain a request or a response: pydantic quotes an invalid value, h11 an invalid header, httpx the URL. A
+redactor does not know a token that has just arrived. So the text is shown only if the exception's type guarantees that
+it contains none; otherwise only the type's name and other safe information are shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mcpconn.sdk import oauth as sdk
 T = TypeVar("T")
 
 LIMIT = 200
-"""Characters kept of a text that may pass."""
+"""Maximum characters of a text that may be shown."""
 MOST_FIELDS = 3
 
 QUOTING = (ValueError, TypeError, LookupError, AssertionError, AttributeError, SyntaxError)

@@ -37,7 +37,7 @@ SHOWN = 10
 
 
 class BadArguments(Exception):
-    """A handler was notified of invalid arguments. The text says which, and why."""
+    """A handler was called with invalid arguments. The text says which, and why."""
 
 
 class UnreadableResult(Exception):
