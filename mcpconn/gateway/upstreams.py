@@ -378,8 +378,7 @@ class Upstreams:
             self._remove(name, drain=False)
 
     def forget(self, server: str) -> None:
-        """A server's entry has changed, or is gone: close what clients have open to it. It is opened again when
-        used."""
+        """Close clients' connections to a server whose entry has changed or is gone. They are reopened when used."""
         self._modern_only.discard(server)
         for name in [name for name in self._open if name.rpartition(MARK)[0] == server]:
             self._remove(name)
