@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import anyio
 import mcp_types as types
 from typing_extensions import Unpack, deprecated
 
@@ -20,6 +19,7 @@ from mcpconn.core.rule import Rule
 from mcpconn.core.states import State
 from mcpconn.diagnosis import Diagnosis
 from mcpconn.errors import CallFailed, NotRunning
+from mcpconn.flag import Flag
 from mcpconn.known import Known
 from mcpconn.legacy import Legacy
 from mcpconn.methods import Methods
@@ -142,7 +142,7 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
         self.journal.subscribe(Meter(self._lifecycle), wants_answered=measuring)
         self._owner = Owner(f"connection {self.name!r}", begin=lambda: self.run_in(self._owner), finish=self.close)
         self._home = None
-        self._ended = anyio.Event()
+        self._ended = Flag()
         self._calls_made = 0
 
     # -- life

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -36,13 +35,17 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = frozenset(secrets)
-        self._learned: deque[tuple[str, frozenset[Piece]]] = deque(maxlen=LEARNED)
+        # In the order in which they were learned. What is searched for is made when a text has to be searched: most
+        # connections learn their session's id and have nothing to hide it in.
+        self._learned: dict[str, frozenset[Piece] | None] = {}
         self._pieces: list[Piece] | None = None
 
     def learn(self, secret: str) -> None:
         """Hide `secret` from now on."""
-        if secret and secret not in self._secrets and all(secret != known for known, _ in self._learned):
-            self._learned.append((secret, _pieces_of(secret)))
+        if secret and secret not in self._secrets and secret not in self._learned:
+            self._learned[secret] = None
+            if len(self._learned) > LEARNED:
+                del self._learned[next(iter(self._learned))]
             self._pieces = None
 
     def __call__(self, text: str) -> str:
@@ -80,9 +83,12 @@ class Redactor:
 
     def _compiled(self) -> list[Piece]:
         if self._pieces is None:
-            # Made when it is first needed: most connections have nothing to hide in most of their life.
             pieces = {piece for secret in self._secrets for piece in _pieces_of(secret)}
-            self._pieces = sorted(pieces.union(*(learned for _, learned in self._learned)))
+            for secret, learned in self._learned.items():
+                if learned is None:
+                    learned = self._learned[secret] = _pieces_of(secret)
+                pieces |= learned
+            self._pieces = sorted(pieces)
         return self._pieces
 
     def __repr__(self) -> str:

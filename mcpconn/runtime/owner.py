@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from typing_extensions import Self
 
 from mcpconn.errors import NotRunning
+from mcpconn.flag import Flag
 from mcpconn.runtime.native import Home, create_task
 
 _inside: ContextVar[tuple[Owner, ...]] = ContextVar("mcpconn_owner", default=())
@@ -49,11 +50,11 @@ class Owner:
         self._finish = finish
         self._entered = False
         self._ending = False
-        self._open = anyio.Event()
+        self._open = Flag()
         """Set when the group was entered."""
-        self._wanted = anyio.Event()
+        self._wanted = Flag()
         """Set when the owner should end."""
-        self._ended = anyio.Event()
+        self._ended = Flag()
         self._task: object = None
         """Kept because asyncio has only a weak reference to a task."""
         self._scope: anyio.CancelScope | None = None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
-import anyio
 from anyio.abc import TaskStatus
 
 from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.core.failures import Failure
+from mcpconn.flag import Flag
 from mcpconn.runtime.protocols import Link
 
 
@@ -70,11 +70,11 @@ class Session:
         """Calls issued on it that have not ended."""
         self.lost: Failure | None = None
         """Why it was given up, if it was."""
-        self.answered = anyio.Event()
+        self.answered = Flag()
         """Set once it is proven."""
-        self.retired = anyio.Event()
-        self.drained = anyio.Event()
-        self.gone = anyio.Event()
+        self.retired = Flag()
+        self.drained = Flag()
+        self.gone = Flag()
 
     def enter(self) -> Link:
         """Count a call that is issued on it."""

@@ -16,6 +16,7 @@ from mcp_types import (
 )
 from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
 
+from mcpconn.flag import Flag
 from mcpconn.wire.messages import same_id
 
 MUTE_AFTER_OUTPUT = 3.0
@@ -37,13 +38,13 @@ class Discovery:
             allowed: Seconds that the whole dial may take.
         """
         self.allowed = allowed
-        self.asked = anyio.Event()
+        self.asked = Flag()
         """`server/discover` was passed to the transport."""
-        self.settled = anyio.Event()
+        self.settled = Flag()
         """It was answered, or the wait for it has ended."""
-        self.initializing = anyio.Event()
+        self.initializing = Flag()
         """`initialize` was passed to the transport."""
-        self.shaken = anyio.Event()
+        self.shaken = Flag()
         """The handshake is done."""
         self.answered = False
         """Answered by the server with a result or a JSON-RPC error."""

@@ -13,6 +13,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import CONNECTION_CLOSED, JSONRPCError, JSONRPCNotification, JSONRPCRequest, RequestId
 
 from mcpconn.core.attempt import ATTEMPT, Attempt
+from mcpconn.flag import Flag
 from mcpconn.redact.places import secrets_of_url
 from mcpconn.wire.era import NoEndpoint
 from mcpconn.wire.events import EventReader
@@ -42,7 +43,7 @@ class HttpSse:
         self._group = group
         self.inbox = Inbox()
         self._endpoint: httpx2.URL | None = None
-        self.found = anyio.Event()
+        self.found = Flag()
         """Set when the server has sent the endpoint for messages."""
         self._posts: dict[RequestId, anyio.CancelScope] = {}
         self._turn = anyio.Lock()

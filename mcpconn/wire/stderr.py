@@ -92,7 +92,8 @@ class Stderr:
         """
         self._redact = redact
         self._name = name
-        self._lines: deque[str] = deque(maxlen=LINES)
+        # Made with the first line: a server with a URL writes none.
+        self._lines: deque[str] | None = None
 
     def add(self, line: bytes) -> None:
         """A line was written."""
@@ -104,12 +105,14 @@ class Stderr:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("server.stderr connection=%s line=%r", self._name, text)
         if not _FRAME.fullmatch(text):
+            if self._lines is None:
+                self._lines = deque(maxlen=LINES)
             self._lines.append(text)
 
     @property
     def lines(self) -> tuple[str, ...]:
         """The retained lines, without stack frames."""
-        return tuple(self._lines)
+        return tuple(self._lines or ())
 
     @property
     def last(self) -> str:

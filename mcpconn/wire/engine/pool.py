@@ -10,6 +10,7 @@ import anyio
 import h11
 import httpx2
 
+from mcpconn.flag import Flag
 from mcpconn.wire.engine.channel import Channel
 from mcpconn.wire.engine.connect import Connector, Origin, origin_of
 from mcpconn.wire.engine.http1 import HttpSocket, Timeouts
@@ -60,7 +61,7 @@ class Engine(httpx2.AsyncBaseTransport):
         self._idle: list[HttpSocket] = []
         """In the order of their last use."""
         self._sockets: set[HttpSocket] = set()
-        self._some_idle = anyio.Event()
+        self._some_idle = Flag()
         self._sweepers = 0
 
     def __repr__(self) -> str:
@@ -184,7 +185,7 @@ class Engine(httpx2.AsyncBaseTransport):
             while True:
                 wait = self.sweep()
                 if wait is None:
-                    self._some_idle = anyio.Event()
+                    self._some_idle = Flag()
                     await self._some_idle.wait()
                 else:
                     await anyio.sleep(min(max(wait, SWEEP_SHORTEST), SWEEP_LONGEST))
