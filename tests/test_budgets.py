@@ -1,0 +1,183 @@
+"""What a connection and a call may cost, counted and not timed, so that a regression is seen on a busy machine too.
+
+Bytes have a tolerance, because interpreters differ. All other figures are exact: one more needs a reason, and is
+entered here.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tracemalloc
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import anyio
+import httpx2
+import pytest
+from anyio.streams.memory import MemoryObjectReceiveStream
+from sniffio import current_async_library
+
+from mcpconn import Manager
+from mcpconn.testing import HttpServer, Script
+from tests.gateway.conftest import gateway
+from tests.support import UNFINISHED_STREAMS
+
+pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
+
+MANY = 10
+TOLERANCE = 1.25
+"""For bytes: CPython 3.10 to 3.14 differ by a fifth."""
+KIB = 1024
+
+
+def tasks() -> int:
+    """Tasks of the event loop."""
+    if current_async_library() == "trio":
+        import trio
+
+        return trio.lowlevel.current_statistics().tasks_living
+    import asyncio
+
+    return len(asyncio.all_tasks())
+
+
+def streams() -> int:
+    """Memory streams; each has a buffer and two ends."""
+    gc.collect()
+    return sum(isinstance(each, MemoryObjectReceiveStream) for each in gc.get_objects())
+
+
+def descriptors() -> int:
+    """Files and sockets that are open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@dataclass
+class Holding:
+    """What each of many connections holds."""
+
+    tasks: float = 0.0
+    streams: float = 0.0
+    descriptors: float = 0.0
+    kib: float = 0.0
+
+
+@asynccontextmanager
+async def held(holding: Holding, *, many: int = MANY, server: HttpServer | None = None) -> AsyncIterator[None]:
+    """Count what is there at the end of the block and was not there at its beginning, for each of `many`.
+
+    Args:
+        holding: Where it is written.
+        many: Connections that the block opens.
+        server: A server in this process that they go to; what it holds for them is not counted.
+    """
+    await anyio.wait_all_tasks_blocked()
+    tracemalloc.start()
+    try:
+        before = tasks(), streams(), descriptors(), tracemalloc.get_traced_memory()[0]
+        theirs = server.open_connections if server is not None else 0
+        yield
+        await anyio.wait_all_tasks_blocked()
+        theirs = server.open_connections - theirs if server is not None else 0
+        after = tasks(), streams(), descriptors(), tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    holding.tasks = (after[0] - before[0] - theirs) / many
+    holding.streams = (after[1] - before[1]) / many
+    holding.descriptors = (after[2] - before[2] - theirs) / many
+    holding.kib = (after[3] - before[3]) / many / KIB
+
+
+def methods(script: Script) -> Counter[str]:
+    """The requests that a server has seen."""
+    return Counter(each.rpc_method or each.http_method for each in script.requests)
+
+
+REQUESTS = {
+    # The era is asked for once an origin, by its first connection. Nobody has asked for a list.
+    "legacy": {"initialize": MANY, "notifications/initialized": MANY, "GET": MANY},
+    "modern": {"server/discover": MANY},
+}
+HELD = {
+    # One of the tasks is the scripted server's, which writes the event stream.
+    "legacy": Holding(tasks=6, streams=1, descriptors=1, kib=125),
+    "modern": Holding(tasks=4, streams=1, descriptors=1, kib=90),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
+@pytest.mark.parametrize("engine", ["direct", "httpx"])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_ready_connection_holds_so_much(era: Literal["legacy", "modern"], engine: str) -> None:
+    holding, script = Holding(), Script(era=era)
+    async with HttpServer(script) as server, Manager() as manager:
+        entry = {"url": server.url, "engine": engine}
+        # What is loaded and made at the first use of anything is not a connection's.
+        manager.add("first", entry)
+        await manager.call_tool("first", "add", {"a": 1, "b": 1})
+        await anyio.wait_all_tasks_blocked()
+        script.requests.clear()
+        async with held(holding, server=server):
+            for number in range(MANY):
+                manager.add(f"s{number}", entry)
+            await manager.wait_ready()
+        assert methods(script) == REQUESTS[era]
+    allowed = HELD[era]
+    assert holding.kib <= allowed.kib * TOLERANCE
+    assert (holding.tasks, holding.streams) == (allowed.tasks, allowed.streams)
+    assert holding.descriptors == allowed.descriptors
+
+
+@pytest.mark.parametrize("engine", ["direct", "httpx"])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_call_is_one_request_and_leaves_nothing(era: Literal["legacy", "modern"], engine: str) -> None:
+    holding, script = Holding(), Script(era=era)
+    async with (
+        HttpServer(script) as server,
+        Manager({"a": {"url": server.url, "engine": engine}}) as manager,
+    ):
+        for _ in range(3):
+            await manager.call_tool("a", "add", {"a": 1, "b": 1})
+        script.requests.clear()
+        async with held(holding, server=server):
+            for _ in range(MANY):
+                await manager.call_tool("a", "add", {"a": 1, "b": 1})
+        assert methods(script) == {"tools/call": MANY}
+    assert (holding.tasks, holding.streams, holding.descriptors) == (0, 0, 0)
+
+
+async def test_a_session_of_the_gateway_holds_so_much(anyio_backend_name: str) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("uvicorn serves on asyncio alone")
+    holding, script = Holding(), Script()
+    async with gateway(script) as made, httpx2.AsyncClient() as http:
+        await handshake(http, made.url)
+        # The gateway's own connection lists at the start.
+        await made.app.manager["a"].catalog.refresh()
+        await anyio.wait_all_tasks_blocked()
+        sessions = len(script.states)
+        async with held(holding):
+            for _ in range(MANY):
+                await handshake(http, made.url)
+        # A client's session opens none at a server that it does not call.
+        assert len(script.states) == sessions
+    # Two tasks: the SDK's server, and what hands its messages to the streams of the session.
+    assert (holding.tasks, holding.streams, holding.descriptors) == (2, 2, 0)
+    assert holding.kib <= 55 * TOLERANCE
+
+
+async def handshake(http: httpx2.AsyncClient, url: str) -> None:
+    """Open a legacy session, as a client whose event stream is not open."""
+    headers = {"accept": "application/json, text/event-stream"}
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+    answer = await http.post(url, json=message, headers=headers)
+    headers["mcp-session-id"] = answer.headers["mcp-session-id"]
+    headers["mcp-protocol-version"] = "2025-11-25"
+    done = await http.post(url, json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=headers)
+    assert done.status_code == 202
