@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from benchmarks import calls, fleet, gateway, machine, pages, peers, recovery, safeties, simulated
+from benchmarks import calls, fleet, gateway, machine, pages, peers, recovery, safeties, simulated, stdio, threads
 from benchmarks.measure import Report
 from benchmarks.pages import target, verdict
 
@@ -25,6 +25,8 @@ GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
     **machine.GROUPS,
     **simulated.GROUPS,
     **safeties.GROUPS,
+    **stdio.GROUPS,
+    **threads.GROUPS,
     **peers.GROUPS,
 }
 
