@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ import pytest
 from mcpconn import Connection, ConnectionFailed, FailureKind, Policy, State
 from mcpconn.status import ConnectionStatus
 from tests.stderr_samples import SAMPLES
-from tests.stdio.programs import IMPATIENT, SCRIPT
+from tests.stdio.programs import IMPATIENT, SCRIPT, shell
 from tests.support import SAFETY
 
 pytestmark = [
@@ -48,10 +49,13 @@ async def test_a_failure_names_the_reason_a_child_gave(name: str) -> None:
     assert all(line in text for line in status["stderr"])
 
 
-async def test_a_silent_child_is_explained_too() -> None:
+async def test_a_silent_child_is_explained_too(tmp_path: Path) -> None:
     text, reason = SAMPLES["node, the source is quoted"]
     policy = Policy(patience=1e-6, min_attempts=1, connect_timeout=1, start_timeout=1, drain_timeout=0.1)
-    said, status = await failure_of(dying(text, then="sys.stdin.read()"), policy)
+    (tmp_path / "text").write_text(text)
+    # A shell and not Python, which may take longer to start than the dial may take.
+    silent = shell(f"cat '{tmp_path / 'text'}' >&2; exec cat >/dev/null")
+    said, status = await failure_of(silent, policy)
     assert reason in said
     assert status["stderr"]
 
