@@ -80,7 +80,7 @@ async def place_of(url: str, given: GatewayStore | None) -> AsyncIterator[Place]
         from mcpconn.gateway.upstream_auth.everybody import SharedLogins
         from mcpconn.seal import given_ring
     except ModuleNotFoundError as error:
-        raise CliError(f"--store needs {error.name}: pip install 'mcpconn[gateway,redis]'") from None
+        raise CliError(f"--store needs {error.name}: pip install '.[gateway,redis]' in a clone of mcpconn") from None
     if not given.keys.exists():
         # Made here, they would seal the login so that no gateway could open it.
         raise CliError(f"{given.keys}: there are no sealing keys; name the gateway's with --sealing-keys", USAGE)

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 
+import anyio
 import pytest
 
 from mcpconn.gateway import serve
@@ -63,12 +64,17 @@ def test_a_taken_port_is_one_line(tmp_path, file):
 def test_a_key_is_made_once_and_kept_to_its_owner(tmp_path, file):
     said: list[str] = []
     state = tmp_path / "state"
-    serve.make_app(file, state=state, one_person=True, say=said.append)
+
+    def start() -> None:
+        app = serve.make_app(file, state=state, one_person=True, say=said.append)
+        anyio.run(app.store.aclose)
+
+    start()
     assert said == [f"no sealing key was given: one was made and is kept in {state / 'keys'}"]
     key = (state / "keys").read_text(encoding="ascii")
     assert stat.S_IMODE((state / "keys").stat().st_mode) == 0o600
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    serve.make_app(file, state=state, one_person=True, say=said.append)
+    start()
     assert len(said) == 1, "it is said once, when it is made"
     assert (state / "keys").read_text(encoding="ascii") == key
     assert key.strip() not in said[0]

@@ -77,6 +77,7 @@ class FileStore:
         self._wall = wall
         self._lock, self._log_lock = threading.Lock(), threading.Lock()
         self._swept = 0.0
+        self._opened: list[sqlite3.Connection] = []
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Made here with its mode: SQLite would make it readable for all, and its journals take the mode over.
@@ -85,10 +86,13 @@ class FileStore:
             self._database.executescript(_SCHEMA)
             self._logs = self._connect("NORMAL")
         except (OSError, sqlite3.Error) as error:
+            # A file that is no database can be opened, and is refused only when it is read.
+            self._close()
             raise ConfigError(f"{self.path}: the store cannot be opened: {error}", key="store") from None
 
     def _connect(self, synchronous: str) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        self._opened.append(database)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute(f"PRAGMA synchronous={synchronous}")
         return database
@@ -180,8 +184,11 @@ class FileStore:
 
     async def aclose(self) -> None:
         with self._lock, self._log_lock:
-            self._database.close()
-            self._logs.close()
+            self._close()
+
+    def _close(self) -> None:
+        for database in self._opened:
+            database.close()
 
     async def _run(self, operation: Callable[[sqlite3.Connection], T], *, writes: bool = True, logs: bool = False) -> T:
         # Not abandoned on cancellation: the write happens or not, and the caller must not go on before it is known.
