@@ -66,7 +66,8 @@ class Gate:
         self._public_url = public_url.rstrip("/") if public_url else None
         self._ended = ended
         self._wall = wall
-        self._limits = Limits(now)
+        self.limits = Limits(now)
+        """What principals with a limit use at present."""
         self._known: dict[str, str] = {}
         self._refused: set[str] = set()
         self.removed: Callable[[str], None] = lambda key_hash: None
@@ -127,7 +128,7 @@ class Gate:
                 receive = replay(body, receive)
                 # An answer to a server's question, or a notification, is never held back: a call may wait for it.
                 if _is_request(body):
-                    leave = self._limits.enter(identity.principal, rights)
+                    leave = self.limits.enter(identity.principal, rights)
         except BodyRefused as refusal:
             await refuse(send, refusal.status, refusal.text, headers=(("connection", "close"),))
             return

@@ -40,6 +40,8 @@ class Limits:
         """
         self._now = now
         self._uses: OrderedDict[Principal, _Use] = OrderedDict()
+        self.spent: Callable[[Principal, Rights], None] = lambda principal, rights: None
+        """Told of each token that is taken from a bucket: the replicas of a fleet share theirs."""
 
     def enter(self, principal: Principal, rights: Rights) -> Callable[[], None]:
         """Count a request.
@@ -65,12 +67,19 @@ class Limits:
             if use.tokens < 1:
                 raise TooMany(f"more than {rights.rate:g} requests a second", (1 - use.tokens) / rights.rate)
             use.tokens -= 1
+            self.spent(principal, rights)
         use.running += 1
 
         def leave() -> None:
             use.running -= 1
 
         return leave
+
+    def correct(self, principal: Principal, tokens: float) -> None:
+        """A principal's bucket holds so many tokens now. Below zero, that many more have to flow in first."""
+        use = self._uses.get(principal)
+        if use is not None:
+            use.tokens, use.at = tokens, self._now()
 
     def _forget(self) -> None:
         while len(self._uses) > KEPT:

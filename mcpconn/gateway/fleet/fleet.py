@@ -12,6 +12,7 @@ from mcp import MCPError
 from mcp_types import ErrorData
 from starlette.types import Receive, Scope, Send
 
+from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.background import Background
 from mcpconn.gateway.bodies import Bodies
 from mcpconn.gateway.downstream import Downstream
@@ -33,8 +34,9 @@ from mcpconn.gateway.fleet.listener import Listener
 from mcpconn.gateway.fleet.membership import Membership
 from mcpconn.gateway.fleet.ownership import Ownership
 from mcpconn.gateway.fleet.peers import Peers
+from mcpconn.gateway.fleet.rates import SharedRates
 from mcpconn.gateway.fleet.replies import Reply
-from mcpconn.gateway.fleet.revocations import Keys, Revocations
+from mcpconn.gateway.fleet.revocations import Revocations
 from mcpconn.gateway.fleet.routing import Routing
 from mcpconn.gateway.fleet.scouts import FleetScouts
 from mcpconn.gateway.fleet.signing import Envelope, Signer
@@ -72,7 +74,7 @@ class Fleet:
         tables: Mapping[str, Table],
         upstreams: Upstreams,
         parking: ParkingLot,
-        gate: Keys,
+        gate: Gate,
     ) -> None:
         """
         Args:
@@ -84,7 +86,7 @@ class Fleet:
             tables: Public names, by view.
             upstreams: The connections of clients.
             parking: Calls that wait for an answer of their client in this process.
-            gate: The keys that clients have.
+            gate: The keys that clients have, and their limits.
         """
         self._endpoints = endpoints
         self._upstreams = upstreams
@@ -105,6 +107,7 @@ class Fleet:
         self._dials = upstreams.dials
         self.scouts = FleetScouts(store, self._dials)
         self.revocations = Revocations(store, gate)
+        self.rates = SharedRates(store, gate.limits)
         self._routing: Routing
         self._draining = False
 
@@ -129,6 +132,7 @@ class Fleet:
         group.keep(self.membership.keep)
         group.keep(self.scouts.listen)
         group.keep(self.revocations.follow)
+        group.keep(self.rates.follow)
         self._dials.elsewhere = self.scouts
         log.info("gateway.fleet_joined", replica=self.membership.name, address=self.address)
         try:
