@@ -33,6 +33,8 @@ FIRST = 2.0
 """Seconds that entering the link waits for its first client. Without one it goes on, and says that it is degraded."""
 PAUSES = 0.05, 1.0
 """Seconds between two attempts: the first, and the longest."""
+SLOW = 1.0
+"""Seconds for one request from which on a store counts as slow. Streams are given 0.1 s, leases last 3 s."""
 ASK = 5.0
 """Seconds between questions what the server is: somebody may have changed its settings or added a replica."""
 WAIT = 1000
@@ -81,6 +83,8 @@ class Link:
         self._down_since = time.monotonic()
         self._tried = anyio.Event()
         self._facts: Facts | None = None
+        self._took = 0.0
+        """Seconds that the last answer took."""
         self._known: set[str] = set()
         """Replication ids of the current epoch."""
         self.standing = Standing(away=f"{address} has not been reached yet")
@@ -126,10 +130,12 @@ class Link:
     async def _run(self, client: Any, script: Script, keys: list[str], *arguments: Any, copies: int = 0) -> list[Any]:
         redis = self._redis
         ahead = round(self._ahead() * 1000)
+        began = time.monotonic()
         try:
             with anyio.fail_after(self._timeout):
                 answer: list[Any] = await redis.run(client, script, keys, (ahead, *arguments), copies=copies, wait=WAIT)
-                return answer
+            self._timed(time.monotonic() - began)
+            return answer
         except redis.NOT_REPLICATED:
             self._ask.set()
             raise RedisUnavailable(f"{self.address}: its replicas have not acknowledged the write") from None
@@ -137,7 +143,15 @@ class Link:
             self._lose(client)
             raise RedisUnavailable(self._words(error)) from None
         except redis.REFUSED as error:
+            # It may be full by now, which people are to be told.
+            self._ask.set()
             raise RedisUnavailable(f"{self.address} refused: {error}") from None
+
+    def _timed(self, took: float) -> None:
+        changed = (took >= SLOW) != (self._took >= SLOW)
+        self._took = took
+        if changed and self._client is not None:
+            self._stand()
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Call `heard` for each message of a channel, and once at the beginning. For `meanwhile`."""
@@ -234,12 +248,17 @@ class Link:
     def _stand(self, *, away: str | None = None, epoch: str | None = None, began: float | None = None) -> None:
         old, facts = self.standing, self._facts
         unfit = facts.unfit if facts is not None else None
+        notes = [f"it may lose what it was given: {unfit}"] if unfit and self._may_lose else []
+        if facts is not None and facts.full:
+            notes.append("it is full (maxmemory), and takes no writes")
+        if self._took >= SLOW:
+            notes.append(f"it is slow: an answer took {self._took:.1f} s")
         self.standing = Standing(
             away=away,
             unfit=None if self._may_lose else unfit,
             epoch=old.epoch if epoch is None else epoch,
             began=old.began if began is None else began,
-            note=f"it may lose what it was given: {unfit}" if unfit and self._may_lose else None,
+            note="; ".join(notes) or None,
         )
 
     def _words(self, error: BaseException) -> str:

@@ -183,8 +183,13 @@ elseif unknown and redis.call('HGET', KEYS[1], 'safe') ~= '1' then
   epoch, new = time[1] .. '.' .. time[2], 1
   began = string.format('%.0f', now)
 end
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'since', began, 'safe', ARGV[2])
-for i = 4, #ARGV do redis.call('HSET', KEYS[1], 'r:' .. ARGV[i], '1') end
+-- Only what has changed: a server whose memory is full refuses a write, and this is asked every few seconds.
+if new == 1 or redis.call('HGET', KEYS[1], 'safe') ~= ARGV[2] then
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'since', began, 'safe', ARGV[2])
+end
+if unknown then
+  for i = 4, #ARGV do redis.call('HSET', KEYS[1], 'r:' .. ARGV[i], '1') end
+end
 return {{epoch, began, string.format('%.0f', now), new}}
 """)
 

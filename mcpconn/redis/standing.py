@@ -28,6 +28,8 @@ class Facts:
     """Connected replicas, of the primary with the fewest."""
     ids: tuple[str, ...]
     """Their replication ids."""
+    full: bool = False
+    """One has used all the memory that it may, and evicts nothing: it takes no writes."""
 
     @classmethod
     def of(cls, primaries: Sequence[dict[str, str]]) -> Facts:
@@ -38,6 +40,7 @@ class Facts:
             evicts=any(_evicts(each) for each in primaries),
             replicas=min(int(each.get("connected_slaves", 0)) for each in primaries),
             ids=tuple(each.get("master_replid", "") for each in primaries),
+            full=any(_full(each) for each in primaries),
         )
 
     @property
@@ -58,6 +61,11 @@ class Facts:
     def copies(self) -> int:
         """Replicas that must have a durable write: with the primary, a majority."""
         return (self.replicas + 1) // 2
+
+
+def _full(said: dict[str, str]) -> bool:
+    limit = int(said.get("maxmemory", 0))
+    return 0 < limit <= int(said.get("used_memory", 0)) and not _evicts(said)
 
 
 def _evicts(said: dict[str, str]) -> bool:

@@ -6,6 +6,7 @@ The rows of the table in docs/howto/fleet.md, in its order.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import shutil
 from collections.abc import AsyncIterator
@@ -19,8 +20,12 @@ from mcp import Client
 
 from mcpconn.gateway.store import RedisStore
 from mcpconn.keys import FIRST, IDEMPOTENCY_KEY, LEDGER
+from mcpconn.seal import KeyRing
 from mcpconn.testing import Script
+from tests.fleet.conftest import replica
+from tests.fleet.stateful import Stateful
 from tests.gateway.conftest import Gateway, gateway
+from tests.gateway.questions import serving
 from tests.gateway.test_keyed import MODES, charge, outcome
 from tests.redis_server import RedisServer, needs_redis, redis_server
 from tests.support import text_of
@@ -29,6 +34,8 @@ pytestmark = [pytest.mark.anyio, needs_redis]
 
 QUICK = 4.0
 """Seconds for five calls without a key. One that waited for the store would take its time-out, 10 s, alone."""
+UNWAITED = 5.0
+"""Seconds for a call that needs nothing of the store, on a busy machine. A request to a store that hangs takes 10 s."""
 LATENCY = 2.0
 SLOW_SAFETY = 60.0
 """Seconds for a test in which each of a dozen requests to the store takes `LATENCY`."""
@@ -132,14 +139,21 @@ async def test_while_it_answers_nothing(mode, redis):
         assert outcome(await charge(client, meta=key())) == "answered"
 
 
+class SlowLink:
+    """A link to a server on which an answer takes `latency` seconds."""
+
+    def __init__(self, url: str, latency: float) -> None:
+        self.url, self.latency = url, latency
+
+
 @asynccontextmanager
-async def delayed(redis: RedisServer) -> AsyncIterator[str]:
-    """The server behind a link on which an answer takes `LATENCY` seconds."""
+async def delayed(redis: RedisServer, latency: float = LATENCY) -> AsyncIterator[SlowLink]:
+    """The server behind a slow link."""
     loop = asyncio.get_running_loop()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
-            loop.call_later(LATENCY / 2, writer.write, data)
+            loop.call_later(link.latency / 2, writer.write, data)
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,8 +161,9 @@ async def delayed(redis: RedisServer) -> AsyncIterator[str]:
         await asyncio.gather(pump(reader, onwards[1]), pump(onwards[0], writer), return_exceptions=True)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    link = SlowLink(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", latency)
     try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield link
     finally:
         server.close()
 
@@ -157,16 +172,58 @@ async def delayed(redis: RedisServer) -> AsyncIterator[str]:
 async def test_while_it_is_slow(mode, redis):
     script = Script()
     async with (
-        delayed(redis) as url,
-        gateway(script, store=RedisStore(url), safety=SLOW_SAFETY) as made,
+        delayed(redis) as link,
+        gateway(script, store=RedisStore(link.url), safety=SLOW_SAFETY) as made,
         Client(made.url, mode=mode) as client,
     ):
         await client.list_tools()
         await five_calls_wait_for_nothing(client)
-        await healthy(made)
+        while made.app.store.standing.away is not None:
+            await anyio.lowlevel.checkpoint()
         await five_calls_wait_for_nothing(client)
         assert outcome(await charge(client, meta=key())) == "answered", "later, and once"
+        assert await degraded(made) == ["store"]
+        assert "it is slow: an answer took 2." in await on_the_page(made)
     assert script.executions["charge"] == 1
+
+
+@asynccontextmanager
+async def replica_before_state(url: str) -> AsyncIterator[Client]:
+    """A legacy client of a replica, before a server that keeps state for each session."""
+    ring = KeyRing.ephemeral()
+    with anyio.fail_after(SLOW_SAFETY):
+        async with serving(Stateful()) as server, anyio.create_task_group() as group:
+            servers: Any = {"s": {"url": server, "mode": "legacy"}}
+            async with replica(servers, RedisStore(url), ring, group) as made, Client(made.url, mode="legacy") as one:
+                await one.call_tool("s__remember", {"id": "first"})
+                yield one
+
+
+async def calls_go_on(client: Client, seconds: float) -> None:
+    """Call for a while: no call waits for the store, and all are in the one session with the server."""
+    end, count = anyio.current_time() + seconds, 1
+    while anyio.current_time() < end:
+        began = anyio.current_time()
+        result = await client.call_tool("s__remember", {"id": str(count)})
+        took = anyio.current_time() - began
+        count += 1
+        assert took < UNWAITED, f"call {count} took {took:.1f} s"
+        assert not result.is_error, text_of(result)
+        assert len(json.loads(text_of(result))["ran"]) == count, "its session with the server is another one"
+        await anyio.sleep(0.1)
+
+
+async def test_an_owner_goes_on_while_the_store_hangs(redis):
+    async with replica_before_state(redis.url) as client:
+        redis.pause()
+        # Past the end of its lease, and past the time in which one request to the store ends.
+        await calls_go_on(client, 12.0)
+
+
+async def test_an_owner_keeps_its_lease_on_a_slow_store(redis):
+    async with delayed(redis, 0.0) as link, replica_before_state(link.url) as client:
+        link.latency = LATENCY
+        await calls_go_on(client, 12.0)
 
 
 @MODES
@@ -182,9 +239,12 @@ async def test_when_it_is_full(mode, redis):
         assert "maxmemory" in text_of(refused)
         assert outcome(await charge(client, meta=first)) == "answered", "reading needs no memory"
         await five_calls_wait_for_nothing(client)
+        while not await degraded(made):
+            await anyio.lowlevel.checkpoint()
+        assert "it is full (maxmemory)" in await on_the_page(made)
         redis.ask("CONFIG", "SET", "maxmemory", "0")
         assert outcome(await charge(client, meta=key())) == "answered"
-        assert await degraded(made) == []
+        await healthy(made)
     assert script.executions["charge"] == 2
 
 

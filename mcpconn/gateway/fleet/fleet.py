@@ -238,8 +238,7 @@ class Fleet:
         if self.ownership.superseded(envelope.key, envelope.number):
             await self._give_up([envelope.key])
             return False
-        if not self.membership.may_write:
-            await self.membership.renew()
+        await self.membership.settle()
         if self._draining and envelope.new:
             # The sender tries again until what is in flight has ended, and finds another owner then.
             return False

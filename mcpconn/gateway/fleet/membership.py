@@ -30,6 +30,9 @@ RENEWALS = 3
 """Renewals in that time: two may fail."""
 FRESH = 2 * TTL / RENEWALS
 """Seconds for which it counts that the store was seen to be away."""
+PATIENCE = 1.0
+"""Seconds for which a request waits for a renewal. A store that does not answer one in that time counts as away: calls
+that need nothing of the store must not wait for it, and one request to it may take 10 s."""
 SKEW = 0.01
 """Part of the lease that its holder gives up early: quartz clocks differ by far less."""
 
@@ -81,6 +84,8 @@ class Membership:
         self._lock = anyio.Lock()
         self._away_at = float("-inf")
         self._left = False
+        self._keeping = False
+        self._wanted, self._renewed = anyio.Event(), anyio.Event()
         self.name = secrets.token_hex(8)
         """This replica's name, until it loses its lease."""
         self.lost: Callable[[], Awaitable[None]] = _nothing
@@ -109,16 +114,49 @@ class Membership:
         Raises:
             OwnershipLost: the lease was lost.
         """
-        if not self.may_write:
-            await self.renew()
+        await self.settle()
         if name != self.name or not self.may_write:
             raise OwnershipLost
 
+    async def settle(self) -> None:
+        """Return when it is known whether what this replica holds is its own: within its lease at once.
+
+        After that a renewal decides, or that the store does not answer one in time. The renewal itself is not given up
+        then: the store may have it already, and its answer has the version that the next one needs.
+        """
+        if self.may_write:
+            return
+        if not self._keeping:
+            await self.renew()
+            return
+        asked = self.name
+        with anyio.move_on_after(PATIENCE) as waited:
+            # A renewal that this process slept through ends late; then the next one is waited for.
+            while not self._settled(asked):
+                self._wanted.set()
+                await self._renewed.wait()
+        if waited.cancelled_caught:
+            self._away_at = boot_time()
+
+    def _settled(self, asked: str) -> bool:
+        return self.may_write or self._left or asked != self.name
+
     async def keep(self) -> None:
         """Keep the lease for as long as this runs."""
-        while not self._left:
-            await self.renew()
-            await anyio.sleep(TTL / RENEWALS)
+        self._keeping = True
+        try:
+            while not self._left:
+                # Counted from the beginning of each: with a slow store the lease would end in between.
+                next_at = anyio.current_time() + TTL / RENEWALS
+                self._wanted = anyio.Event()
+                await self.renew()
+                self._renewed.set()
+                self._renewed = anyio.Event()
+                with anyio.move_on_after(next_at - anyio.current_time()):
+                    await self._wanted.wait()
+        finally:
+            self._keeping = False
+            self._renewed.set()
 
     async def renew(self) -> None:
         """Renew the lease, or join if there is none. If it was lost, what was held under it is dropped first."""

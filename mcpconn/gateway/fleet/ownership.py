@@ -66,9 +66,8 @@ class Ownership:
         Raises:
             StoreUnavailable: it cannot be known.
         """
-        if not self._membership.may_write:
-            # A replica that was paused: what it holds according to itself may be another's by now.
-            await self._membership.renew()
+        # A replica that was paused: what it holds according to itself may be another's by now.
+        await self._membership.settle()
         known = self._mine.get(key) or self._theirs.get(key)
         if known is not None:
             return known
