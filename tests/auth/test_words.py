@@ -11,7 +11,7 @@ from mcp.shared.auth import OAuthToken
 from pydantic import ValidationError
 
 from mcpconn.auth import CredentialsRefused, CredentialsUnavailable
-from mcpconn.auth.words import LIMIT, words
+from mcpconn.auth.words import LIMIT, from_host, words
 
 SECRET = "tok-1234567890-abcdef"
 
@@ -88,3 +88,24 @@ def test_keys_of_a_stranger_are_not_told_either() -> None:
     assert isinstance(error, ValidationError)
     assert SECRET in str(error)
     assert words(error, lambda text: text) == "ValidationError (a field: extra_forbidden)"
+
+
+@pytest.mark.anyio
+async def test_what_host_code_raised_is_no_context_of_the_refusal() -> None:
+    async def broken() -> str:
+        raise Sealed(f"cannot open {SECRET}")
+
+    with pytest.raises(CredentialsUnavailable, match=r"the store cannot be read: cannot open \*\*\*$") as caught:
+        await from_host(broken, "the store cannot be read", lambda text: text.replace(SECRET, "***"))
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("own", [CredentialsRefused("log in"), CredentialsUnavailable("later")])
+async def test_a_refusal_of_host_code_is_passed_on_as_it_is(own: Exception) -> None:
+    async def refusing() -> None:
+        raise own
+
+    with pytest.raises(type(own)) as caught:
+        await from_host(refusing, "the store cannot be read", str)
+    assert caught.value is own
