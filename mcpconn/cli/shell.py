@@ -82,7 +82,8 @@ def _quiet() -> None:
         root.addHandler(logging.NullHandler())
 
 
-class _Handler(logging.StreamHandler[Any]):
+# At run time it takes no type argument before Python 3.11.
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes log lines above the line that changes while a command waits."""
 
     def emit(self, record: logging.LogRecord) -> None:
