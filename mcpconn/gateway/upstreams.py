@@ -372,10 +372,14 @@ class Upstreams:
             self._remove(name, drain=drain)
 
     def release_principal(self, digest: str) -> None:
-        """What a principal's clients share must not be used any more: it ends at once."""
+        """The sessions that a principal's clients share must not be used any more: they end at once.
+
+        A connection to a modern server stays: it has no session that another replica could own, and calls on it go on.
+        """
         owned = set().union(*self._of_session.values())
         for name in [name for name, whose in self._principals.items() if whose.digest == digest and name not in owned]:
-            self._remove(name, drain=False)
+            if not speaks_modern(self._open[name]):
+                self._remove(name, drain=False)
 
     def forget(self, server: str) -> None:
         """Close clients' connections to a server whose entry has changed or is gone. They are reopened when used."""
