@@ -25,6 +25,7 @@ SAFE_METHODS = frozenset(
         "tasks/get",
         "tasks/list",
         "tasks/result",
+        "tasks/update",
         "tools/list",
     }
 )

@@ -199,14 +199,15 @@ class App:
             await stack.aclose()
         self._endpoints.clear()
 
-    def drain(self) -> None:
-        """Begin to end: event streams end cleanly now, so that what is in flight can finish."""
+    def drain(self, *, calls: bool = False) -> None:
+        """Begin to end: event streams end cleanly now, so that what is in flight can finish; with `calls`, that is
+        answered now as well (`unknown`, or `not_run` if that is certain), and new requests are refused with 503."""
         self._outside.status.drain()
         self._metrics.draining = True
-        if self.fleet is not None and self._stack is not None:
+        if self.fleet is not None and self._stack is not None and not calls:
             self._group.start_soon(self.fleet.drain)
         for endpoint in self._endpoints.values():
-            endpoint.drain()
+            endpoint.drain(calls=calls)
 
     def reload(self, path: str | os.PathLike[str]) -> dict[str, list[str]]:
         """Apply a changed configuration file while the gateway runs.

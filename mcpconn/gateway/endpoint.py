@@ -17,7 +17,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from mcpconn.gateway.asgi import header
+from mcpconn.gateway.asgi import header, refuse
 from mcpconn.gateway.audit import Auditing
 from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.capacity import Capacity
@@ -31,6 +31,7 @@ from mcpconn.gateway.relay import Relay
 from mcpconn.gateway.replicas import Replicas
 from mcpconn.gateway.session_ids import Session
 from mcpconn.gateway.sessions import REQUEST_KEY, SCOPE_KEY, SESSION_HEADER, Sessions
+from mcpconn.gateway.stopping import RETRY_AFTER, Stopping
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.views import View
 from mcpconn.keys import LEDGER
@@ -167,6 +168,8 @@ class Endpoint:
         self.server.middleware.append(RequestStateBoundary(states, default_audience="mcpconn"))
         if auditing is not None:
             self.server.middleware.append(auditing)
+        self._stopping = Stopping(lambda: self.server.server_info_stamp)
+        self.server.middleware.append(self._stopping)
         self.server.middleware.append(forwarder)
         self.server.streamable_http_app(
             event_store=events,
@@ -202,13 +205,23 @@ class Endpoint:
             finally:
                 self.drain()
 
-    def drain(self) -> None:
-        """End every event stream with a clean last chunk."""
+    def drain(self, *, calls: bool = False) -> None:
+        """End every event stream with a clean last chunk.
+
+        Args:
+            calls: Answer what still runs, too, and refuse what comes from now on.
+        """
+        if calls:
+            self._stopping.end()
         self.sessions.end_streams()
         for listener in tuple(self._listeners.values()):
             listener.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._stopping.over:
+            again = (("retry-after", str(RETRY_AFTER)), ("connection", "close"))
+            await refuse(send, 503, "The gateway is being stopped; nothing was run", headers=again)
+            return
         # Before anything else: what another site's page sends is neither read nor acted upon, a DELETE neither.
         request = Request(scope)
         refusal = await self._security.validate_request(request, is_post=request.method == "POST")

@@ -39,6 +39,7 @@ from mcpconn.gateway.results import dressed
 from mcpconn.gateway.rewrite import Json, result, to_server
 from mcpconn.gateway.rounds import ROUND, Rounds
 from mcpconn.gateway.standing import Standing
+from mcpconn.gateway.stopping import sending
 from mcpconn.gateway.task_calls import TaskCalls
 from mcpconn.gateway.task_ids import TaskIds
 from mcpconn.gateway.upstream_auth.calls import LoginsOfCalls
@@ -357,6 +358,7 @@ class Forwarder:
                 await before()
             if guard is not None:
                 await guard.before(connection)
+            sending()
 
         async def run(parked: Parked | None = None) -> Json:
             call.parked = parked
@@ -371,8 +373,7 @@ class Forwarder:
                 )
             if guard is not None:
                 await guard.after()
-            answer = self._answered(call.server, method, answer)
-            answer = self._tasks_of(call.ctx).receipt(call, sent, answer)
+            answer = self._tasks_of(call.ctx).receipt(call, sent, self._answered(call.server, method, answer))
             return answer if guard is None else guard.told(answer)
 
         async def attempt(parked: Parked | None) -> Json:
@@ -393,6 +394,5 @@ class Forwarder:
     def _idempotent(self, call: Call, server: str, method: str, sent: Json) -> bool | None:
         """What a tool's annotations say. They are known from the listing, which is another connection's."""
         if method != "tools/call":
-            # A server takes each answer to a question once (extension `tasks`, task update requests).
-            return True if method == "tasks/update" else None
+            return None
         return self._upstreams.harmless(server, str(sent["name"]), call.client)

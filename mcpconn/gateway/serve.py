@@ -29,7 +29,11 @@ DEFAULT_LISTEN = "127.0.0.1:9000"
 KEEP_ALIVE = 120
 """Seconds for which an idle socket is kept. Clients keep theirs for 5 to 60 s: who closes second loses no request."""
 GRACE = 30
-"""Seconds that calls in flight get to finish after SIGTERM."""
+"""Seconds that calls in flight get to finish after SIGTERM. What still runs then is answered as `unknown`."""
+LAST_WORDS = 2
+"""Seconds for those answers, and for clients that take them slowly, before connections are cut."""
+AT_ONCE = 0.2
+"""Seconds for them at a second signal."""
 SERVER_FILES = 4096
 """Files that clients' sockets leave to the rest: 1,000 connections to servers, with three pipes or two sockets each."""
 FILE_LOOK = 1.0
@@ -213,7 +217,7 @@ async def serve_http(
         lifespan="off",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=GRACE + LAST_WORDS,
         # Session ids are long, and clients add cookies and tokens of their own.
         h11_max_incomplete_event_size=64 * 1024,
     )
@@ -228,6 +232,8 @@ async def serve_http(
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async for received in signals:
                     if drain.begun:
+                        app.drain(calls=True)
+                        await anyio.sleep(AT_ONCE)
                         server.force_exit = True
                         return
                     # At a keyboard there is no other process that takes over, and nobody wants to wait.
@@ -235,6 +241,11 @@ async def serve_http(
                     app.drain()
                     notify("STOPPING=1")
                     server.should_exit = True
+                    group.start_soon(expire)
+
+        async def expire() -> None:
+            await anyio.sleep(GRACE)
+            app.drain(calls=True)
 
         async def follow() -> None:
             """Apply the file again when it has changed."""
