@@ -287,5 +287,5 @@ def test_a_key_files_mistakes_are_said(tmp_path: Path) -> None:
     assert isinstance(source, Attached)
     assert source._client.headers["authorization"] == f"Bearer {KEY}"
     path.write_bytes(b"\xff")
-    with pytest.raises(CliError, match="no text"):
+    with pytest.raises(CliError, match="not text"):
         attached("http://127.0.0.1:1", key_file=path, names=())
