@@ -121,7 +121,7 @@ class Bare:
         self._writer.transport.abort()
 
 
-async def hold(port: int, clients: int, *, slow: bool, key: str) -> None:
+async def hold(port: int, clients: int, *, slow: bool, key: str, within: float) -> None:
     """One process of the crowd: prints what became of its clients, and holds them until stdin ends."""
     allow_files()
     told: Counter[str] = Counter()
@@ -143,11 +143,14 @@ async def hold(port: int, clients: int, *, slow: bool, key: str) -> None:
         os._exit(0)
 
     async with anyio.create_task_group() as group:
-        for _ in range(clients):
-            group.start_soon(come)
-    say(json.dumps(told))
-    async with anyio.create_task_group() as group:
         group.start_soon(leave)
+        with anyio.move_on_after(within):
+            async with anyio.create_task_group() as coming:
+                for _ in range(clients):
+                    coming.start_soon(come)
+        if late := clients - told.total():
+            told["did not come in time"] = late
+        say(json.dumps(told))
         if slow:
             for one in held:
                 group.start_soon(one.dawdle)
@@ -194,10 +197,17 @@ class World:
     port: int
     seen: Seen
     key: str
+    within: float = 3600.0
+    """Seconds for all clients of a crowd to come."""
 
     def memory(self) -> int:
         """Bytes that the gateway has in memory."""
         return int(self.process.memory_info().rss)
+
+    def worked(self) -> float:
+        """Seconds that the gateway has used a processor."""
+        times = self.process.cpu_times()
+        return times.user + times.system
 
     def sockets(self) -> int:
         """Files that the gateway has open."""
@@ -212,7 +222,7 @@ class World:
             for number in range(processes):
                 share = clients // processes + (number < clients % processes)
                 command = [sys.executable, "-m", "tests.gateway.crowd", "--hold", str(share), "--port", str(self.port)]
-                command += ["--as-slow"] if slow else []
+                command += ["--within", str(self.within), *(["--as-slow"] if slow else [])]
                 env = {**os.environ, "CROWD_KEY": self.key}
                 process = await anyio.open_process(command, stderr=None, env=env)
                 stack.push_async_callback(process.aclose)
@@ -229,7 +239,7 @@ class World:
 
 @asynccontextmanager
 async def world(
-    folder: Path, limits: dict[str, float] | None = None, *, with_keys: bool = False
+    folder: Path, limits: dict[str, float] | None = None, *, with_keys: bool = False, within: float = 3600.0
 ) -> AsyncIterator[World]:
     """`mcpconn serve` before a scripted server, and a client in front that is served throughout.
 
@@ -237,6 +247,7 @@ async def world(
         folder: An empty folder.
         limits: `gateway.limits`.
         with_keys: The crowd has a key, and the other client another.
+        within: Seconds for all clients of a crowd to come.
     """
     large = ScriptedTool("large", lambda arguments: "x" * LARGE)
     async with HttpServer(Script(tools=[*Script().tools.values(), large])) as server:
@@ -251,7 +262,7 @@ async def world(
             headers = {"authorization": f"Bearer {keys[1]}"} if with_keys else {}
             group.start_soon(seen.probe, url, headers)
             port = int(url.split(":")[2].partition("/")[0])
-            yield World(psutil.Process(process.pid), port, seen, keys[0])
+            yield World(psutil.Process(process.pid), port, seen, keys[0], within)
             group.cancel_scope.cancel()
 
 
@@ -274,22 +285,26 @@ async def refusals(port: int, key: str = "") -> Counter[str]:
     return told
 
 
-async def idle_clients(folder: Path, clients: int, *, processes: int, by_sockets: bool, one_principal: bool) -> bool:
+async def idle_clients(
+    folder: Path, clients: int, *, processes: int, by_sockets: bool, one_principal: bool, within: float
+) -> bool:
     """A crowd that does nothing. Prints what it cost; returns whether all was as it should be."""
     limits: dict[str, float] = {"sockets": clients + 20} if by_sockets else {"sessions": clients + 10}
     if one_principal:
         limits = {"sessions_per_principal": clients}
-    async with world(folder, limits, with_keys=one_principal) as made:
+    async with world(folder, limits, with_keys=one_principal, within=within) as made:
         async with made.crowd(1, processes=1):
             before, files = made.memory(), made.sockets()
-        began = time.monotonic()
+        began, worked = time.monotonic(), made.worked()
         async with made.crowd(clients, processes=processes) as counts:
-            took, memory = time.monotonic() - began, made.memory()
+            took, memory, worked = time.monotonic() - began, made.memory(), made.worked() - worked
+            came = counts["held"]
             busy = made.process.cpu_percent()
             await anyio.sleep(10)
             busy = made.process.cpu_percent()
             say(f"{clients} clients in {took:.0f} s: {dict(counts)}")
-            say(f"memory: {(memory - before) / clients / 1000:.0f} KB a client, {memory / 1e6:.0f} MB in all")
+            say(f"processor: {1000 * worked / came:.1f} ms a client")
+            say(f"memory: {(memory - before) / came / 1000:.0f} KB a client, {memory / 1e6:.0f} MB in all")
             say(f"processor while all are idle: {busy:.0f} % of one core")
             told: Counter[str] = Counter()
             told += await refusals(made.port, made.key)
@@ -298,7 +313,11 @@ async def idle_clients(folder: Path, clients: int, *, processes: int, by_sockets
             while made.sockets() > files + 5:  # noqa: ASYNC110 - another process has no event for it
                 await anyio.sleep(0.2)
         say(f"files: {files} before, {made.sockets()} after all have vanished")
-        after = await refusals(made.port, made.key)
+        after: Counter[str] = Counter()
+        with anyio.move_on_after(60):
+            # A stream whose socket is closed ends a moment later, and its session is in use until then.
+            while after["served"] < OVER:
+                after = await refusals(made.port, made.key)
         say(f"afterwards: {dict(after)}; memory {made.memory() / 1e6:.0f} MB")
         seen = made.seen
         say(str(seen))
@@ -337,6 +356,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=0, help="idle clients")
     parser.add_argument("--slow", type=int, default=0, help="clients that read one byte a second")
     parser.add_argument("--processes", type=int, default=2, help="processes of the crowd")
+    parser.add_argument("--within", type=float, default=3600.0, help="seconds for all of them to come")
     parser.add_argument("--sockets", action="store_true", help="the limit that is reached is that of sockets")
     parser.add_argument("--one-principal", action="store_true", help="all have one key")
     parser.add_argument("--hold", type=int, default=0, help=argparse.SUPPRESS)
@@ -345,7 +365,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.hold:
         key = os.environ.get("CROWD_KEY", "")
-        anyio.run(lambda: hold(options.port, options.hold, slow=options.as_slow, key=key))
+        anyio.run(lambda: hold(options.port, options.hold, slow=options.as_slow, key=key, within=options.within))
         return 0
     allow_files()
     good = True
@@ -359,6 +379,7 @@ def main() -> int:
                     processes=options.processes,
                     by_sockets=options.sockets,
                     one_principal=options.one_principal,
+                    within=options.within,
                 )
             )
         if options.slow:
