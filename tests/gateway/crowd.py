@@ -82,9 +82,14 @@ class Bare:
         # A small limit: what a slow reader does not read must not wait in this process.
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=16 * 1024), key)
 
+    async def send(self, method: str, message: dict[str, Any] | None = None) -> None:
+        """A request whose answer is not waited for."""
+        self._writer.write(request(method, message, session=self.session, key=self._key))
+        await self._writer.drain()
+
     async def ask(self, method: str, message: dict[str, Any] | None = None) -> str:
         """A request; returns its answer's head, and its body if it is no event stream."""
-        self._writer.write(request(method, message, session=self.session, key=self._key))
+        await self.send(method, message)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
         body = ""
         if method == "POST" and "chunked" in head:

@@ -13,6 +13,11 @@ pytestmark = pytest.mark.anyio
 
 async def test_clients_leave_no_child_behind(tmp_path: Path) -> None:
     left = await come_and_go(tmp_path, 24)
-    assert max(left.children, left.descriptors, left.tasks, left.shared) <= 0, left
+    assert not left.anything, left
     # The server's own, the one of the modern clients, and those of clients that are leaving.
     assert left.most <= 2 + 2 * AT_ONCE
+
+
+async def test_clients_that_vanish_leave_no_child_behind(tmp_path: Path) -> None:
+    left = await come_and_go(tmp_path, 12, vanishing=True)
+    assert not left.anything, left
