@@ -65,6 +65,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/deploy/test_systemd.py::test_the_first_client_starts_a_gateway_that_says_it_is_ready",
         "tests/gateway/test_activation.py::test_a_passed_socket_that_all_can_reach_needs_keys",
         "tests/gateway/test_away_at_start.py",
+        "tests/gateway/test_capacity.py::test_a_crowd_beyond_a_limit_harms_nobody",
         "tests/gateway/test_churn.py",
         "tests/gateway/test_embedding.py",
         "tests/gateway/test_idle.py",

@@ -271,11 +271,11 @@ async def world(
             group.cancel_scope.cancel()
 
 
-async def refusals(port: int, key: str = "") -> Counter[str]:
+async def refusals(port: int, clients: int, key: str = "") -> Counter[str]:
     """What clients are told that come when there are as many as may be."""
     told: Counter[str] = Counter()
     held = []
-    for _ in range(OVER):
+    for _ in range(clients):
         held.append(one := await Bare.connect(port, key))
         try:
             await one.begin()
@@ -291,10 +291,18 @@ async def refusals(port: int, key: str = "") -> Counter[str]:
 
 
 async def idle_clients(
-    folder: Path, clients: int, *, processes: int, by_sockets: bool, one_principal: bool, within: float
+    folder: Path,
+    clients: int,
+    *,
+    processes: int,
+    by_sockets: bool,
+    one_principal: bool,
+    within: float,
+    rest: float = 10,
+    over: int = OVER,
 ) -> bool:
     """A crowd that does nothing. Prints what it cost; returns whether all was as it should be."""
-    limits: dict[str, float] = {"sockets": clients + 20} if by_sockets else {"sessions": clients + 10}
+    limits: dict[str, float] = {"sockets": clients + over // 2} if by_sockets else {"sessions": clients + over // 2}
     if one_principal:
         limits = {"sessions_per_principal": clients}
     async with world(folder, limits, with_keys=one_principal, within=within) as made:
@@ -305,14 +313,14 @@ async def idle_clients(
             took, memory, worked = time.monotonic() - began, made.memory(), made.worked() - worked
             came = counts["held"]
             busy = made.process.cpu_percent()
-            await anyio.sleep(10)
+            await anyio.sleep(rest)
             busy = made.process.cpu_percent()
             say(f"{clients} clients in {took:.0f} s: {dict(counts)}")
             say(f"processor: {1000 * worked / came:.1f} ms a client")
             say(f"memory: {(memory - before) / came / 1000:.0f} KB a client, {memory / 1e6:.0f} MB in all")
             say(f"processor while all are idle: {busy:.0f} % of one core")
             told: Counter[str] = Counter()
-            told += await refusals(made.port, made.key)
+            told += await refusals(made.port, over, made.key)
             say(f"beyond the limit: {dict(told)}")
         with anyio.move_on_after(60):
             while made.sockets() > files + 5:  # noqa: ASYNC110 - another process has no event for it
@@ -321,13 +329,13 @@ async def idle_clients(
         after: Counter[str] = Counter()
         with anyio.move_on_after(60):
             # A stream whose socket is closed ends a moment later, and its session is in use until then.
-            while after["served"] < OVER:
-                after = await refusals(made.port, made.key)
+            while after["served"] < over:
+                after = await refusals(made.port, over, made.key)
         say(f"afterwards: {dict(after)}; memory {made.memory() / 1e6:.0f} MB")
         seen = made.seen
         say(str(seen))
         return (
-            counts["held"] == clients and not seen.failed and after["served"] == OVER and told.total() > told["served"]
+            counts["held"] == clients and not seen.failed and after["served"] == over and told.total() > told["served"]
         )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import psutil
 import pytest
 from mcp import Client
 from mcp.client.stdio import stdio_client
@@ -131,24 +132,49 @@ async def _client(front: str, content: dict[str, Any], folder: Path) -> AsyncIte
             yield client
 
 
-async def meet(call: Call, fault: Fault, tool: str, ran: Told, pid: Path) -> tuple[str, int, str]:
+def children(mark: Path) -> set[int]:
+    """The running processes of a child's entry, which have a path of the test in their command.
+
+    A gateway has one for lists and one for its client: what happens to a server happens to both.
+    """
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(mark) in each for each in process.info["cmdline"] or ()):
+            found.add(process.pid)
+    return found
+
+
+def strike(mark: Path, number: signal.Signals) -> set[int]:
+    """Send all of them a signal."""
+    struck = children(mark)
+    assert struck
+    for each in struck:
+        with suppress(ProcessLookupError):
+            os.kill(each, number)
+    return struck
+
+
+async def meet(call: Call, fault: Fault, tool: str, ran: Told) -> tuple[str, int, str]:
     """What a caller is told, how often the tool ran, and what the caller is told of the next call."""
     if fault.works:
         assert await told(call("add", {"a": 1, "b": 1})) == "False 2"
-        if fault.before is not None:
-            # The child of this caller is the one that was started last.
-            await strike_idle(int(pid.read_text()), fault.before, pid)
+    if fault.before is not None:
+        struck = strike(ran.path, fault.before)
+        # A call that is made before the end was noticed goes into a pipe that nobody reads, and its outcome is unknown.
+        # So each has another in its place first. Another process has no event for it.
+        while fault.before is not signal.SIGSTOP and len(children(ran.path) - struck) < len(struck):  # noqa: ASYNC110
+            await anyio.sleep(0.05)
     async with anyio.create_task_group() as group:
 
-        async def strike() -> None:
+        async def strike_later() -> None:
+            assert fault.during is not None
             while tool not in ran.lines:
                 await ran.until(len(ran.lines) + 1)
-            assert fault.during is not None
-            os.kill(int(pid.read_text()), fault.during)
+            strike(ran.path, fault.during)
 
         if fault.during is not None:
-            group.start_soon(strike)
-        said = await told(call(tool, {"seconds": 1.0 if fault.during is not None else 0.0}))
+            group.start_soon(strike_later)
+        said = await told(call(tool, {"seconds": 2.0 if fault.during is not None else 0.0}))
         group.cancel_scope.cancel()
     after = await told(call("add", {"a": 2, "b": 3}))
     for _ in range(5 if fault.works else 0):
@@ -157,15 +183,6 @@ async def meet(call: Call, fault: Fault, tool: str, ran: Told, pid: Path) -> tup
         # Until it is certain that nobody is there, a call has to wait for its deadline.
         after = await told(call("add", {"a": 2, "b": 3}))
     return said, ran.lines.count(tool), after
-
-
-async def strike_idle(child: int, number: signal.Signals, pid: Path) -> None:
-    """Send a child a signal. If it ends of that, wait until another one is there."""
-    os.kill(child, number)
-    if number is not signal.SIGSTOP:
-        # A call that is made before its end was noticed goes into its pipe, and its outcome is unknown.
-        while pid.read_text() in ("", str(child)):  # noqa: ASYNC110 - another process has no event for it
-            await anyio.sleep(0.01)
 
 
 @pytest.mark.parametrize("front", FRONTS)
@@ -177,13 +194,12 @@ async def test_a_client_is_told_what_the_library_says(
     async def found(name: str) -> tuple[str, int, str]:
         folder = tmp_path / name
         folder.mkdir()
-        pid = folder / "pid"
         with anyio.fail_after(SAFETY), telling(folder) as ran:
-            options = f"--era {era} --count-file {ran.path} --pid-file {pid} {fault.options.format(tool=tool)}"
+            options = f"--era {era} --count-file {ran.path} {fault.options.format(tool=tool)}"
             config = {**fault.entry(options), **fault.settings}
             chosen = by_library(config) if name == "library" else by_gateway(front, config, folder)
             async with chosen as call:
-                return await meet(call, fault, tool, ran, pid)
+                return await meet(call, fault, tool, ran)
 
     expected = await found("library")
     assert await found("gateway") == expected

@@ -134,6 +134,14 @@ async def gone(made: Gateway, *clouds: Cloud) -> None:
     """Close what the clients' connections keep for a while after them, and wait for that."""
     for server in ("cloud", "pool"):
         made.app.upstreams.forget(server)
-    with anyio.fail_after(60):
-        while any("#" in name for name in made.app.manager) or any(cloud.sessions for cloud in clouds):
+
+    def left() -> tuple[list[str], list[str]]:
+        connections = [f"{name} {made.app.manager[name].state}" for name in made.app.manager if "#" in name]
+        return connections, [user for cloud in clouds for user in cloud.sessions.values()]
+
+    with anyio.move_on_after(60):
+        while any(left()):
             await anyio.lowlevel.checkpoint()
+    connections, sessions = left()
+    assert not connections, connections
+    assert not sessions, f"sessions of {sessions} were not ended"
