@@ -226,9 +226,9 @@ async def test_a_secret_whose_time_is_over_is_replaced_before_the_login(
     [
         (error(400, "invalid_redirect_uri", "not allowed"), r"invalid_redirect_uri \(not allowed\)", "auth"),
         (raw(403, "text/html", "<html>"), "HTTP 403, 6 bytes, text/html", "auth"),
-        (raw(201, "application/json", '{"client_secret": "a-client-secret-0123"}'), "in words that cannot be", "auth"),
-        (raw(201, "application/json", '{"client_id": "c", "x": NaN}'), "in words that cannot be read", "auth"),
-        (raw(201, "application/json", '{"a":' * 50_000), "in words that cannot be read", "auth"),
+        (raw(201, "application/json", '{"client_secret": "a-client-secret-0123"}'), "its answer cannot be", "auth"),
+        (raw(201, "application/json", '{"client_id": "c", "x": NaN}'), "its answer cannot be read", "auth"),
+        (raw(201, "application/json", '{"a":' * 50_000), "its answer cannot be read", "auth"),
         (
             raw(201, "application/json", '{"client_id": "c", "token_endpoint_auth_method": "tls_client_auth"}'),
             "a client that cannot be used",
@@ -252,7 +252,7 @@ async def test_without_registration_it_says_what_to_do(world: World) -> None:
     metadata = world.auth.metadata()
     del metadata["registration_endpoint"]
     world.answers["/.well-known/"] = lambda: as_json(200, metadata)
-    with pytest.raises(ConnectionFailed, match="does not register clients by itself: have one registered there"):
+    with pytest.raises(ConnectionFailed, match="does not register clients dynamically: register one there"):
         await connect(world, world.provider(Memory()))
     # The MCP server's own /register was not asked: its client would not be this server's.
     assert world.server.count("/register") == 0

@@ -188,7 +188,7 @@ async def test_a_server_speaking_first_gets_no_request(greeting: bytes) -> None:
             return channel
 
         engine._connect = connect
-        with pytest.raises(httpx2.ConnectError, match="before it was asked"):
+        with pytest.raises(httpx2.ConnectError, match="before the first request"):
             await ask(engine, server)
         assert server.heads == []
 

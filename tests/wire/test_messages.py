@@ -294,7 +294,7 @@ def _deep() -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ("half a pair: \ud83d", "no valid Unicode"),
+        ("half a pair: \ud83d", "not valid Unicode"),
         (int("7" * 4000) ** 2, "a number that JSON cannot carry"),
         (float("nan"), "a number that JSON cannot carry"),
         (float("inf"), "a number that JSON cannot carry"),
