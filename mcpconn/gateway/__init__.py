@@ -1,4 +1,4 @@
-"""One MCP endpoint in front of many servers, with the library's promise from end to end.
+"""One MCP endpoint in front of many servers, with the library's guarantees from end to end.
 
 Needs the extra `gateway` to be served by `mcpconn serve`; `App` itself mounts into any ASGI application.
 """

@@ -1,8 +1,9 @@
-"""What systemd, or another supervisor that speaks its protocols, passes to the gateway, and what it wants to be told.
+"""The interface to systemd, or another supervisor with its protocols: socket activation and notifications.
 
 A listening socket that the supervisor owns outlives the process: while one gateway ends and the next starts, the
-kernel keeps new connections in the socket's queue, so none is refused (sd_listen_fds(3)). The supervisor is told when
-the gateway is ready and when it is ending (sd_notify(3)), so that it starts the next one, or waits, at the right time.
+kernel keeps new connections in the socket's queue, so none is refused (sd_listen_fds(3)). The gateway notifies the
+supervisor when it is ready and when it is stopping (sd_notify(3)), so that it starts the next one, or waits, at the
+right time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FIRST_PASSED = 3
 def passed_socket(environment: MutableMapping[str, str] = os.environ) -> socket.socket | None:
     """The listening socket that was passed to this process; None if there is none.
 
-    The variables are removed, so that no child of the gateway takes the socket for its own.
+    The variables are removed, so that no child of the gateway uses the socket.
 
     Raises:
         ConfigError: several were passed, or it is not a listening TCP socket.
@@ -53,7 +54,7 @@ def _listens(passed: socket.socket) -> bool:
 
 
 def notify(state: str, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Tell the supervisor, if there is one that wants to know.
+    """Notify the supervisor, if there is one.
 
     Args:
         state: As in sd_notify(3): `READY=1`, `STOPPING=1`.
@@ -68,5 +69,5 @@ def notify(state: str, environment: MutableMapping[str, str] = os.environ) -> No
         try:
             told.sendto(state.encode(), where)
         except OSError:
-            # It waits for its own time-out then; a gateway that serves must not end because of it.
+            # The supervisor then waits for its own timeout; a serving gateway must not end because of it.
             return

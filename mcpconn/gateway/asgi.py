@@ -25,7 +25,7 @@ def with_header(scope: Scope, name: bytes, value: str | None) -> Scope:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` first, and then what the server has to say (the client's disconnect)."""
+    """A `receive` that returns `body` first, and then the server's messages (the client's disconnect)."""
     given = False
 
     async def again() -> Message:
@@ -74,11 +74,11 @@ async def refuse(
 async def request(
     app: ASGIApp, scope: Scope, *, method: str, headers: dict[bytes, str], body: bytes = b""
 ) -> tuple[int, dict[bytes, str]]:
-    """Make a request to `app` in the place of a client, and read its answer to the end.
+    """Make a request to `app` on behalf of a client, and read the whole answer.
 
     Args:
-        app: Who answers.
-        scope: A request of that client: path, address and user are taken from it.
+        app: The application.
+        scope: A request of that client, with its path, address and user.
         method: The HTTP method.
         headers: All headers but `host` and those of authentication, which come from `scope`.
         body: The request's body.
@@ -94,7 +94,7 @@ async def request(
     async def receive() -> Message:
         nonlocal read
         if read:
-            # Nobody disconnects: the answer is awaited to its end.
+            # There is no disconnect: the whole answer is awaited.
             await anyio.sleep_forever()
         read = True
         return {"type": "http.request", "body": body, "more_body": False}
@@ -112,7 +112,7 @@ async def request(
 async def until(event: anyio.Event, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run a streaming request; when `event` is set, end its response with a clean last chunk.
 
-    A response that is cut instead counts as an error for its client, and some clients give a stream up after two.
+    A response that is cut off counts as an error for its client, and some clients abandon a stream after two.
     """
     begun = ended = False
 

@@ -1,7 +1,7 @@
 """One line of JSON when a call begins, before anything is sent, and one when it has ended.
 
-A call whose end is missing, because the process was killed, reads as unknown. Arguments and answers are in no line
-unless the operator asks for arguments: they are the users' own.
+A call without an end, because the process was killed, counts as unknown. Answers are never logged, and arguments only
+if the operator enables it, because they are private to the users.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mcpconn.observe import log
 from mcpconn.runtime.journal import Finished, Notice
 
 AUDITED = {"tools/call": "tool", "prompts/get": "prompt", "resources/read": "resource"}
-"""Methods that use something of a server, and what it is called in a line."""
+"""Methods that use something of a server, and its name in a line."""
 
 
 class AuditLog:
@@ -54,8 +54,8 @@ class AuditLog:
         """Lines that could not be written."""
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append a line. That a disk is full ends no call; it is logged, once until it works again."""
-        # JSON has no raw line breaks: whatever a name holds, it stays in its line.
+        """Append a line. A full disk does not end calls; the failure is logged, once until writing works again."""
+        # JSON has no raw line breaks, so a name cannot leave its line.
         content = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         try:
             whole = os.write(self._descriptor, content) == len(content)
@@ -97,7 +97,7 @@ _ENTRY: ContextVar[Entry | None] = ContextVar("mcpconn_gateway_audit", default=N
 
 
 def note(notice: Notice) -> None:
-    """Count what a connection says of a call. A notice is given in the context of the call that it is about."""
+    """Count a connection's notices of a call. A notice is delivered in the context of its call."""
     entry = _ENTRY.get()
     if entry is not None and isinstance(notice, Finished):
         entry.attempts += notice.attempts
@@ -131,7 +131,7 @@ class Auditing:
             entry.end(str(data.get(OUTCOME, "error")) if isinstance(data, Mapping) else "error")
             raise
         except BaseException:
-            # Its client has left, or a fault of ours: it may have run.
+            # Its client was cancelled, or mcpconn has a bug: it may have run.
             entry.end("unknown")
             raise
         finally:

@@ -1,7 +1,7 @@
-"""What the gateway does beside its requests. A fault there must not be the end of all clients' calls.
+"""Background tasks of the gateway. An error in one must not end all clients' calls.
 
 In a plain task group an exception of one task cancels all the others: the gateway would go on to accept requests and
-answer each with an error. Here it is logged, and what has to run indefinitely is started again.
+answer each with an error. Here the exception is logged, and a task that has to run indefinitely is restarted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Background:
         self._group = group
 
     def start_soon(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Run a task once. What it raises is logged."""
+        """Run a task once. Its exceptions are logged."""
         self._group.start_soon(_contained, task, args)
 
     def keep(self, task: Callable[[], Awaitable[Any]]) -> None:

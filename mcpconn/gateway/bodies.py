@@ -12,8 +12,8 @@ BODY_LIMIT = 4 * 1024 * 1024
 TOTAL_LIMIT = 256 * 1024 * 1024
 """Bytes of all bodies that are being received at once: 64 of the longest ones."""
 DISCARDED = 16 * 1024 * 1024
-"""Bytes of a refused body that are read and dropped. A client that is still sending when its connection is closed gets
-a reset, and the answer is lost with it."""
+"""Bytes of a refused body that are read and dropped. If the connection is closed while the client is still sending, the
+client gets a reset, and the answer is lost."""
 DISCARDING = 5.0
 """Seconds for that."""
 PATIENCE = 60.0
@@ -21,7 +21,7 @@ PATIENCE = 60.0
 
 
 class BodyRefused(Exception):
-    """The body is not taken."""
+    """The body is refused."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -49,7 +49,8 @@ class Bodies:
         """The whole body of a request.
 
         Raises:
-            BodyRefused: it is too long, too slow, or too much comes at once. No more than the limit was kept.
+            BodyRefused: it is too long or too slow, or too many bodies arrive at once. At most the limit was kept in
+                memory.
         """
         declared = header(scope, b"content-length") or ""
         if declared.isdigit() and (len(declared) > 12 or int(declared) > self._limit):

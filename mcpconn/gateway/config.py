@@ -36,21 +36,21 @@ class Settings:
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     """Who shares a session with a server: `client`, `user` or `shared`, where it is not the default."""
     trusted: frozenset[str] = frozenset()
-    """Servers that are gateways of this kind, whose `mcpconn/` keys are passed on."""
+    """Servers that are mcpconn gateways, whose `mcpconn/` keys are passed on."""
     name: str = "mcpconn"
-    """What the gateway calls itself."""
+    """The gateway's name."""
     access: AccessSettings = field(default_factory=AccessSettings)
-    """Who is let in."""
+    """The access rules."""
     dashboard: Access = field(default_factory=Access)
-    """Who may look at the dashboard and the metrics."""
+    """Access to the dashboard and the metrics."""
     audit: Path | None = None
     """Where a line for each call is written; None: nowhere."""
     audit_arguments: bool = False
     """Whether the lines have the calls' arguments."""
     credentials: Mapping[str, UserCredentials] = field(default_factory=dict)
-    """Servers that see their users' own credentials, and how they come by them."""
+    """Servers that receive their users' own credentials, and how these are obtained."""
     allowed_addresses: tuple[str, ...] = ()
-    """Hosts and networks that may be asked although they are private, if a server names them in its metadata."""
+    """Private hosts and networks that may be contacted if a server names them in its metadata."""
     limits: Capacity = field(default_factory=Capacity)
     """How much is held at once."""
 
@@ -167,7 +167,7 @@ def read_section(path: Path) -> Any:
     if not said or not (section is None or isinstance(section, Mapping)):
         return section
     servers = dict((section or {}).get("servers") or {})
-    # What the section says of a server counts for more: the entry may be another host's.
+    # The section overrides the entry, which may have been written for a different host.
     merged = {name: {**keys, **servers.get(name, {})} for name, keys in said.items()}
     return {**(section or {}), "servers": {**servers, **merged}}
 

@@ -1,4 +1,4 @@
-"""The client of one request: who it is, what it can do, and how to reach it while the request runs."""
+"""The client of one request: its identity, its capabilities, and how to reach it during the request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WAITING_SIZE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Downstream:
-    """A client, as far as it decides which upstream connection its calls use."""
+    """The properties of a client that determine the upstream connection of its calls."""
 
     principal: Principal
     sid: str | None
@@ -71,7 +71,7 @@ class Downstream:
 
 
 EVERYBODY = Downstream(Principal("everybody", issuer="mcpconn"), None, frozenset(ABILITIES))
-"""Stands for the client of a shared connection, who is known for each call only."""
+"""Represents the client of a shared connection, which is known only per call."""
 
 
 @dataclass(eq=False)
@@ -82,7 +82,7 @@ class Call:
     client: Downstream
     server: str
     parked: Parked | None = None
-    """How a modern client is asked while the call goes on; None if it is not to be asked that way."""
+    """Asks a modern client during the call; None if that is not possible."""
     task: str | None = None
     """The task whose result is waited for, as its client knows it."""
     waiting: int = 0
@@ -144,8 +144,8 @@ class RawNotification(types.Notification[dict[str, Any] | None, str]):
 
 
 CALL: ContextVar[Call | None] = ContextVar("mcpconn_gateway_call", default=None)
-"""The request on whose behalf the present code runs. The SDK hands a sender's context on to the callbacks that its
-request causes, so a question of a server finds the client that it is for: exactly over HTTP, in both eras."""
+"""The request on whose behalf the present code runs. The SDK runs the callbacks of a request in the context of its
+sender, so a server's question finds its client: exactly over HTTP, in both eras."""
 
 
 def is_modern(ctx: Context) -> bool:

@@ -1,9 +1,9 @@
-"""The end of a process that serves HTTP: no request that was written before its connection was closed is lost.
+"""The shutdown of an HTTP server: no request that was written before its connection was closed is lost.
 
-uvicorn closes idle sockets as soon as it is told to stop. A request that is in the socket's buffer by then is answered
-with a reset, and its client does not know whether it ran. Here an idle connection stays open for a while instead: the
-next request on it is served, and its answer says `Connection: close`. A connection that stays idle is closed for
-writing only once its buffer is empty, and what still comes after that is counted.
+uvicorn closes idle sockets as soon as it stops. A request that is already in the socket's buffer gets a reset, and its
+client does not know whether it ran. Here an idle connection stays open for a while: the next request on it is served,
+with `Connection: close` in the answer. A connection that stays idle is closed for writing only when its buffer is
+empty, and requests that arrive after that are counted.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mcpconn.gateway.sockets import GuardedProtocol, SocketLimits
 
 IDLE = 10.0
-"""Seconds after SIGTERM for which an idle connection may still bring a request. Clients that are in use send one
-within seconds; those that are not open another connection then."""
+"""Seconds after SIGTERM for which an idle connection may still bring a request. Active clients send one within seconds;
+others open another connection."""
 LINGER = 1.0
-"""Seconds for which a connection that was closed for writing is still read from, to see what came too late."""
+"""Seconds for which a connection that was closed for writing is still read, to count late requests."""
 LOOK_AGAIN = 0.05
 """Seconds until a connection is looked at again that has something to read."""
 
 
 class Drain:
-    """How far the end of the process is."""
+    """The progress of the shutdown."""
 
     def __init__(self, idle: float = IDLE) -> None:
         """

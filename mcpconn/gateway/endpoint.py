@@ -1,4 +1,4 @@
-"""One view as an MCP server: the SDK's server, with the forwarding in front of its handlers."""
+"""One view as an MCP server: the SDK's server with the forwarding middleware."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from mcpconn.keys import LEDGER
 from mcpconn.seal import KeyRing
 
 COME_BACK = 2500
-"""Milliseconds after which a client whose stream was cut comes back. The SDK's client tries twice and gives up, so that
-a gateway that is started again has 5 s for it; what is asked for sooner is not there sooner."""
+"""Milliseconds after which a client whose stream was cut reconnects. The SDK's client tries twice and gives up, so a
+restarting gateway has 5 s."""
 ROUND_TTL = 600.0
 """Seconds for which a `requestState` is good; the SDK's default."""
 
@@ -93,7 +93,8 @@ class ViewServer(Server[Any]):
 
     @property
     def instructions(self) -> str | None:
-        """What the servers say of their use. It is known only once they are connected, so it is asked for each time."""
+        """The servers' instructions. They are known only after the servers are connected, so they are read each
+        time."""
         return self._said()
 
     @instructions.setter

@@ -1,4 +1,4 @@
-"""Events of legacy sessions, kept for a while, so that a client whose stream was cut gets its answer all the same.
+"""Events of legacy sessions, kept for a while, so that a client whose stream was cut still gets its answer.
 
 The SDK's server numbers the events of a stream and gives them out again to a client that names the last one it has
 (`Last-Event-ID`). They are in the store (see `event_log`), so a client gets an answer that was made before the
@@ -6,8 +6,8 @@ gateway's process died, too. If the process died before that, nothing more will 
 call may have run.
 
 The first event of a stream has no message. What a later process must know of its request is in the event's id: who
-answers it, and what kind of request it is. So nothing is stored when a request begins. Event ids are believed, because
-they are used within one session only: a client that makes one up changes what it is told itself.
+answers it, and what kind of request it is. So nothing is stored when a request begins. Event ids are trusted, because
+they are used within one session only: a client that forges one affects only itself.
 
 Each session has one bounded log for all its streams. The SDK would go on from the replay with the live stream, but what
 is stored in between would reach nobody; so a replay reads on in the log instead, until the answer is there.
@@ -52,7 +52,7 @@ LOOK = 1.0
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the present code's messages belong."""
+    """The destination of the current code's messages."""
 
     session: Session | None
     request_id: Any = None
@@ -193,7 +193,7 @@ class Events(EventStore):
                 await changed.wait()
 
     async def _goes_on(self, sid: str, stream_id: str, begun: Begun | None) -> bool:
-        """Whether the process that began to answer a request still works at it."""
+        """Whether the process that started to answer a request is still working on it."""
         if begun is None:
             return False
         if begun.owner == self._owner:

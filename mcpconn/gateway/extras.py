@@ -1,4 +1,5 @@
-"""What a legacy session keeps over a restart of the gateway, and its sealed id cannot hold: it came after the id."""
+"""The state of a legacy session that survives a restart of the gateway but is not in its sealed id, because it was set
+later."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from mcpconn.observe import log
 WATCHED = 1000
 """Subscriptions of one session that are remembered."""
 REMEMBERED = 10_000
-"""Sessions whose extras this process remembers by itself."""
+"""Number of sessions whose extras this process keeps in memory."""
 
 
 @dataclass(frozen=True)

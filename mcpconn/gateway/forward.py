@@ -1,9 +1,9 @@
-"""Forwards a client's requests to the servers behind: each names a server, and nothing else is asked of that server.
+"""Forwards a client's requests to the servers: each request names a server, and causes no other request to it.
 
 It is a middleware of the SDK's server and answers with plain JSON: a result passes through without being parsed into a
-model, so nothing in it is lost, and nothing is validated twice. None of the handlers knows how a connection is kept
-alive. What a client is told when a call failed is decided here, in one place: a tool error whose text a model can act
-on, and whose `_meta` a program can.
+model, so nothing in it is lost, and nothing is validated twice. The handlers do not deal with keeping connections
+alive. This module alone decides what a client is told about a failed call: a tool error with a text for models, and
+`_meta` for programs.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class Forwarder:
     ) -> None:
         """
         Args:
-            view: What may be seen.
+            view: The visible servers and tools.
             table: Public names.
             lists: Answers the list methods.
             upstreams: The connections.
-            relay: What servers send of their own accord.
+            relay: Unsolicited messages of servers.
             parking: Calls that wait for an answer of their client.
             ledger: Calls with an idempotency key.
             extras: What a legacy session keeps over a restart of the gateway.
@@ -139,7 +139,7 @@ class Forwarder:
         handler = about_tasks or self._handlers.get(ctx.method)
         if handler is None:
             if ctx.method == "ping":
-                # A client that only asks whether we are there takes what waits for it as well.
+                # A client that only pings also receives pending notifications.
                 await self._relay.flush(Call(ctx, Downstream.of(ctx), ""))
             return await call_next(ctx)
         try:
@@ -262,7 +262,7 @@ class Forwarder:
             raise said from None
         except BaseException:
             if entry is not None:
-                # Cancelled, or a fault of ours: if the request was sent, it may have run.
+                # Cancelled, or a bug in mcpconn: if the request was sent, it may have run.
                 with anyio.CancelScope(shield=True):
                     await self._ledger.unknown(entry)
             raise
@@ -272,7 +272,7 @@ class Forwarder:
         return answer
 
     async def _resume(self, rounds: Rounds, client: Downstream, *, detached: bool = False) -> Json:
-        """Go on with a parked call, in whatever replica it is."""
+        """Continue a parked call, in any replica."""
         assert rounds.parked is not None
         asked = (rounds.parked, client.principal, rounds.responses or {})
         if self._fleet is not None and rounds.owner and not self._parking.knows(rounds.parked):

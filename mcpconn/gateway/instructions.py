@@ -1,4 +1,4 @@
-"""What the servers of a view say of their use, in one text."""
+"""The instructions of a view's servers, in one text."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Calls with an idempotency key: each runs once, and whoever asks for it again joins it or gets its answer.
+"""Calls with an idempotency key: each runs once, and a repeated request joins it or gets its answer.
 
-The call runs in a task of the gateway's, not in that of the request that began it. So it goes on, and its end is
-written down, when that request is cut off. What its client is told comes from what happened to the call alone: a
-ledger that fails after the call was sent is logged, and its end is written later; it never changes the answer.
+The call runs in a task of the gateway, not in that of the request that started it. So it continues, and its result is
+recorded, if that request is cut off. The client's answer depends only on the call itself: if the ledger fails after the
+call was sent, that is logged, and the result is written later; it never changes the answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Keyed:
     def __init__(self, ledger: Ledger, parking: ParkingLot) -> None:
         """
         Args:
-            ledger: What became of each call.
+            ledger: The records of the calls.
             parking: Runs calls in tasks of the gateway's.
         """
         self._ledger = ledger
@@ -54,8 +54,8 @@ class Keyed:
             fingerprint: What is called.
             call: Runs it, with `Ledger.send` immediately before the request goes out.
             repeat_of: The ledger that the client first sent the call under; None if it does not say.
-            new: The client says that it sends the call for the first time.
-            detached: It goes on if the request is cancelled.
+            new: The client marks the call as sent for the first time.
+            detached: The call continues if the request is cancelled.
 
         Returns:
             A tool's result. A refusal is one, too.

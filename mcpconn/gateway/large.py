@@ -2,8 +2,8 @@
 
 The SDK's client refuses an event above 1 MiB and the call fails, although the tool ran. A JSON response has no such
 limit, but the kind of a response is fixed by its head, and a client whose stream is cut before it has seen an event id
-cannot take it up again. So the head of a stream is held back only for tools that can be called again without harm, and
-for those that are known to give large answers.
+cannot take it up again. So the head of a stream is held back only for tools that are safe to repeat, and for those that
+are known to return large answers.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class _Response:
                 await self._flush()
 
     async def release(self) -> None:
-        """Let go what is held."""
+        """Send the held data."""
         async with self._lock:
             if not self._replaced:
                 await self._flush()

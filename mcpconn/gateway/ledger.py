@@ -1,4 +1,4 @@
-"""What became of each call that may not be repeated: at most one run, and its answer afterwards.
+"""The records of calls that must not run twice: at most one run, and its answer afterwards.
 
 A client that puts `mcpconn/idempotencyKey` into a call's `_meta` may send the call again after a lost answer. The
 ledger runs it once. For each key of each principal it keeps one record, changed by compare-and-set only:
@@ -8,11 +8,11 @@ ledger runs it once. For each key of each principal it keeps one record, changed
                      sent, and its owner is dead    the outcome is unknown until the record expires
 
 `send` is called after the wait for the server and immediately before the request goes to the transport, so that a call
-which was never sent leaves no record. Whoever loses that race joins the winner. An unexpired record is never evicted:
-a full ledger refuses calls with a key, clearly. What the store cannot answer is refused too, never guessed.
+which was never sent leaves no record. Whoever loses that race joins the winner. An unexpired record is never evicted: a
+full ledger refuses calls with a key. If the store cannot answer, the call is refused too; nothing is guessed.
 
-A store that fails between `send` and the end changes nothing of what the call's client is told. The end is kept here,
-given to whoever asks this process, and written as soon as the store takes it.
+If the store fails between `send` and the end, the client's answer does not change. The result is kept here, returned to
+repeats that reach this process, and written as soon as the store is available.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mcpconn.observe import log
 TTL = 3600.0
 """Seconds a record is kept, counted from the end of its call. A client repeats within half of it."""
 ANSWER_LIMIT = 256 * 1024
-"""Bytes of an answer that is kept. Of a longer one the ledger knows only that the tool ran."""
+"""Maximum bytes of a stored answer. For a longer one the ledger records only that the tool ran."""
 RECORDS = 10_000
 """Records of one principal."""
 LONGEST_KEY = 256
@@ -47,13 +47,13 @@ LATE = 10.0
 LOOK = 0.1
 """Seconds between looks at a call that another process runs."""
 REMEMBERED = 20_000
-"""Keys that this process remembers to have sent, for the case that the store cannot be asked."""
+"""Number of sent keys that this process remembers, in case the store is unavailable."""
 CANCEL_CHANNEL = "ledger/cancel"
 """Where processes tell each other of calls to be cancelled."""
 
 
 class LedgerRefused(Exception):
-    """The key cannot be used for this call. The text says why; nothing was run."""
+    """The key is invalid for this call. The text says why; nothing was run."""
 
 
 class Superseded(Exception):
@@ -137,7 +137,7 @@ class Ledger:
             await self._sleep(max(0.0, began + LEASE / 3 - time.monotonic()))
 
     async def alive(self, owner: str) -> bool:
-        """Whether a process still runs, as far as its lease says.
+        """Whether a process is still running according to its lease.
 
         Raises:
             StoreUnavailable: it cannot be known.
@@ -337,7 +337,7 @@ class Ledger:
         await self._close(entry, None)
 
     async def _close(self, entry: Entry, value: bytes | None) -> None:
-        """Write the end of a call: never raises, because the call's outcome does not depend on it."""
+        """Write the end of a call. Never raises, because the call's outcome does not depend on it."""
         if entry.version is None:
             return
         self._unwritten[entry.key] = (entry, value)

@@ -1,7 +1,8 @@
-"""What a view lists: the tools, prompts and resources of its servers, under public names.
+"""The lists of a view: the tools, prompts and resources of its servers, under public names.
 
-A server that is away keeps its last known entries. One that was never seen is left out, and the result's `_meta` says
-which and why: an empty or partial list must not look like a complete one. Lists never open a connection per client.
+For an unreachable server, the last known entries are listed. A server that was never connected is omitted, and the
+result's `_meta` says which and why, because an empty or partial list must not look like a complete one. Lists never
+open a connection per client.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mcpconn.seal import NotSealedHere, Sealer
 PAGE = 200
 """Entries of one page."""
 FIRST_LOOK = 1.0
-"""Seconds that a list waits for what is not known yet. It is one wait for all servers."""
+"""Seconds that a list waits for unknown entries; one wait for all servers."""
 SERVERS_META = "mcpconn/servers"
 """Key in a list's `_meta` that names the servers whose entries are missing or may be out of date."""
 

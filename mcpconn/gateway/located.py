@@ -12,7 +12,7 @@ from mcpconn.names import Table
 
 
 class Located:
-    """Public names and URIs of one view. What a client may not use is to it as if it were not there."""
+    """Public names and URIs of one view. For a client, anything that it may not use does not exist."""
 
     def __init__(self, view: View, table: Table) -> None:
         self._view = view

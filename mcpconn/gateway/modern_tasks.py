@@ -1,8 +1,8 @@
 """Tools that run as tasks of the 2026-07-28 protocol, from a modern client to a modern server.
 
 They are an extension (`io.modelcontextprotocol/tasks`, SEP-2663). A client declares it with each request, and then the
-server may answer a call with a task, whose state and result the client asks for. The gateway keeps nothing of it: a
-task's id goes out sealed (see `task_ids`), so it is good after a restart, and another's is as if it had never been.
+server may answer a call with a task, whose state and result the client asks for. The gateway keeps no state: a task's
+id is sealed (see `task_ids`), so it stays valid after a restart, and is invalid for another user.
 
 What is declared to the server is what the client has declared. The SDK says it with every request of a connection, so
 clients that take tasks use another connection than those that do not; a modern server keeps no session that could be

@@ -1,4 +1,4 @@
-"""What a client is told about a call that was not answered: text for a model, `_meta` for a program."""
+"""Describes a call that was not answered: a text for models, `_meta` for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tool_error(text: str, outcome: str, meta: Mapping[str, Any]) -> Json:
 
 
 def unanswered(error: CallFailed, server: str, meta: Mapping[str, Any]) -> Json:
-    """The result of a tool call that failed for a reason which lies in the connection."""
+    """The result of a tool call that failed because of the connection."""
     said = problem(error, server=server, state=error.state.value, runs=True, redact=str)
     extra: Json = dict(meta)
     if error.retry_in is not None:

@@ -1,4 +1,4 @@
-"""What a gateway shows of itself beside its endpoints: health, metrics and the status page at `/dashboard`."""
+"""The gateway's other paths: health, metrics and the status page at `/dashboard`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = ("read_key_file", "act_key_file", "actions")
 
 
 class Outside:
-    """Answers requests to paths that are no endpoint's."""
+    """Answers requests to paths that are not endpoints."""
 
     def __init__(
         self, manager: Manager, access: Access, metrics: Callable[[], tuple[bytes, str]], store: Store

@@ -1,4 +1,4 @@
-"""Calls that wait for their client's answer: a modern client, and a legacy server that asks in the middle of a call.
+"""Calls that wait for their client's answer, if a legacy server asks a modern client during a call.
 
 A legacy server sends a question and waits; a modern client is asked by the result of its request, and answers in the
 next one. In between nobody holds a stream, so the call is parked: it goes on in a task of its own, its question goes

@@ -1,4 +1,4 @@
-"""Whom a request is from."""
+"""The principal of a request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Principal:
 
 
 ANONYMOUS = Principal("anonymous")
-"""Everybody on a listener that asks for no credentials."""
+"""All clients of a listener without access control."""
 
 
 def principal_of(scope: Scope) -> Principal:

@@ -1,9 +1,9 @@
-"""Lists for clients that can do more than the connection that lists for everybody, or speak another era.
+"""Lists for clients that have more capabilities than the listing connection, or use another era.
 
-Some servers list a tool only for clients that have what it needs: sampling, elicitation, roots. A client sees what it
-would see without the gateway. So the first list of a client that can do something asks the server once on a connection
-that says so. If the server lists the same there, as nearly all do, the connection is closed and never opened again
-for as long as the server's session lives; otherwise it lists for all clients of this kind.
+Some servers list a tool only for clients with the capabilities that it needs: sampling, elicitation, roots. A client
+should see what it would see without the gateway. So the first list of a client with capabilities is also requested from
+the server once on a connection that declares them. If the server lists the same, as nearly all do, the connection is
+closed and not reopened during the server's session; otherwise it makes the listings for all clients of this kind.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""From a server to the client that it is for: questions, log messages, changed lists, updated resources.
+"""Passes a server's messages to the right client: questions, log messages, changed lists, updated resources.
 
 A callback finds the request on whose behalf it runs by `CALL`. Without one (a legacy child over stdio sends what it
 likes when it likes) it is for the one client of its connection, on the stream of a request that is in flight there, if
-there is one. If the connection is shared, or several requests of modern clients are in flight on it, it goes to nobody,
-because nothing may reach another client than the one it belongs to. A log message of a shared child goes to its client
-as long as that is the only one to have used the child (see `sole_user`), and then to the gateway's own log alone.
+there is one. If the connection is shared, or several requests of modern clients are in flight on it, the message is
+dropped, because it must not reach a client that it does not belong to. A log message of a shared child goes to its
+client as long as that is the only one to have used the child (see `sole_user`), and then to the gateway's own log
+alone.
 
-A legacy client that listens to its event stream is told at once. For one that does not, notifications wait for its
-next request and go out on that stream, the latest of each kind.
+A legacy client that listens to its event stream is notified at once. Otherwise notifications wait for its next request
+and are sent on that stream, the latest of each kind.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Channel:
 
 
 class Relay:
-    """Passes on what servers send of their own accord."""
+    """Passes on unsolicited messages of servers."""
 
     def __init__(
         self, *, listens: Callable[[str], bool], uri: Callable[[str, str, str], str], group: Background

@@ -1,4 +1,4 @@
-"""A result as the era of its client wants it."""
+"""A result in the form of its client's era."""
 
 from __future__ import annotations
 

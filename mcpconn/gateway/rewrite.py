@@ -1,7 +1,6 @@
-"""What changes in a message on its way through: names, URIs, and what nobody may say in another's name. Pure.
+"""Rewrites messages that pass through: names, URIs, and reserved `_meta` keys. Pure.
 
-Messages are plain JSON values. Nothing else in them is touched or looked at, so that a field which is unknown here
-arrives all the same.
+Messages are plain JSON values. All other content is passed on unchanged, so unknown fields are preserved.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 OURS = "mcpconn/"
-"""Prefix of the `_meta` keys by which the gateway speaks. What a server sends under it is a forgery."""
+"""Prefix of the gateway's own `_meta` keys. A server that sends such a key forges it."""
 PROTOCOLS = "io.modelcontextprotocol/"
 """Prefix of the protocol's own `_meta` keys. They belong to one hop: each side writes its own."""
 

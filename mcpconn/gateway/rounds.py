@@ -1,4 +1,4 @@
-"""The `requestState` of a call that takes several rounds: whose state it is, and what the round is called.
+"""The `requestState` of a call with several rounds: the owner of the state, and the name of the round.
 
 A modern server's own state passes through; the name of a parked call is ours. Both travel in one wrapper, which the
 SDK's `RequestStateBoundary` seals to the principal, the view and the request. Each round has a name of its own that is

@@ -1,4 +1,4 @@
-"""Secrets in files: a configuration is shown and passed around, so it names the file and does not hold the secret."""
+"""Secrets in files. Configurations are shared, so they name a file instead of containing the secret."""
 
 from __future__ import annotations
 

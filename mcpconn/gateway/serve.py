@@ -1,4 +1,4 @@
-"""`mcpconn serve`: the gateway as a process of its own, over HTTP or over stdio."""
+"""`mcpconn serve`: the gateway as a separate process, over HTTP or stdio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from mcpconn.seal import given_ring, kept_ring
 
 DEFAULT_LISTEN = "127.0.0.1:9000"
 KEEP_ALIVE = 120
-"""Seconds for which an idle socket is kept. Clients keep theirs for 5 to 60 s: who closes second loses no request."""
+"""Seconds for which an idle socket is kept. Clients keep theirs for 5 to 60 s; the side that closes second loses no
+request."""
 GRACE = 30
 """Seconds that calls in flight get to finish after SIGTERM. What still runs then is answered as `unknown`."""
 LAST_WORDS = 2
@@ -236,7 +237,7 @@ async def serve_http(
                         await anyio.sleep(AT_ONCE)
                         server.force_exit = True
                         return
-                    # At a keyboard there is no other process that takes over, and nobody wants to wait.
+                    # At a keyboard no other process takes over, and the user does not want to wait.
                     drain.begin(idle=0.0 if received == signal.SIGINT else None)
                     app.drain()
                     notify("STOPPING=1")
