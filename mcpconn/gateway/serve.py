@@ -96,7 +96,7 @@ def make_app(
         path: The configuration file.
         state: Directory of the store and the key; made with mode 0700 if it is missing.
         one_person: All anonymous clients are one person.
-        say: Told what a person should know, a line each.
+        say: Called with lines of information for people.
         public_url: The address that clients use, if it is not this machine's.
         allowed_hosts: Names that clients may call the gateway by, besides this machine's own and `public_url`'s.
         sealing_keys: A file with the keys, kept by the operator. None: one of the state directory.
@@ -199,7 +199,7 @@ async def serve_http(
         accepting: The socket to accept on.
         path: The configuration file; it is applied again at SIGHUP, and when it has changed.
         ready: Called once the gateway accepts connections.
-        say: Told what a person should know, a line each.
+        say: Called with lines of information for people.
     """
     import uvicorn
 
