@@ -252,7 +252,7 @@ class StatusApp:
 
 
 async def _reconnect(manager: Manager, connection: Connection) -> None:
-    # The page shows what comes of it: only what is refused at once is of use as an answer.
+    # The page shows the result; the response only reports an immediate refusal.
     with suppress(CallFailed):
         await connection.reconnect(timeout=SOON)
 

@@ -245,7 +245,7 @@ def _choose_scope(request: Request, server: AuthorizationServer, granted: str | 
         # A step-up asks for what was granted before as well: one right more must not cost another.
         wanted = union_scopes(union_scopes(asked.scope, granted), wanted)
     else:
-        # What a person has configured goes before what the server offers, which may be more than they want to give.
+        # A configured scope overrides what the server offers, which may be more than the person wants to grant.
         wanted = getattr(request.provider, "configured_scope", None) or wanted
     asked.scope = wanted
 

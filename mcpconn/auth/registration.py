@@ -1,7 +1,7 @@
 """The client's registration: which one is used with an authorization server, and when another is made.
 
 A registration is the authorization server's record of this program. One that was made dynamically (RFC 7591) may be
-forgotten by a server that is set up again; it is replaced then. One that a host configured is a person's business.
+forgotten by a server that is set up again; it is replaced then. One that a host configured is never replaced.
 """
 
 from __future__ import annotations

@@ -240,7 +240,7 @@ class Catalog:
 
         Args:
             session: The current session.
-            busy: Whether calls have waited for it. The first of them goes before the listing.
+            busy: Whether calls have waited for it. The first of them is made before the listing.
         """
         await self._schedule.first_listing(session, busy=busy)
 

@@ -8,8 +8,8 @@ Run it by path: it needs nothing of mcpconn, and starts faster without it.
 Each execution of `charge` is one line in the ledger, written before the answer is sent. A file survives
 SIGKILL of its writer, so the ledger tells what ran even if nobody got an answer.
 
-Over HTTP, standard input is a remote control (`Door`), and its end is the end of the process: whatever
-becomes of the demo, its server does not outlive it.
+Over HTTP, standard input is a remote control (`Door`), and its end is the end of the process: the server does not
+outlive the demo, however the demo ends.
 """
 
 from __future__ import annotations

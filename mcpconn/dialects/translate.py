@@ -67,7 +67,7 @@ def translate(
         expand: Replaces the variables in the value of a key. What is ignored may name variables that there are not.
 
     Raises:
-        Unclear: a key that nobody knows, or that is given twice, or a shape that cannot be understood.
+        Unclear: an unknown key, a key that is given twice, or a value of an unsupported form.
     """
     reader = _Reader(Translated(), host, known, expand or _as_it_is)
     for key, value in entry.items():

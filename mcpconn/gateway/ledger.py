@@ -111,7 +111,7 @@ class Ledger:
         return f"{identity}.{epoch}" if epoch else identity
 
     def advertised(self) -> dict[str, Any] | None:
-        """What clients are told of the ledger; None if there is none, or until the store has answered once."""
+        """The ledger's description for clients; None if there is none, or until the store has answered once."""
         if self._identity is None or self._store.standing.unfit is not None:
             return None
         return {"id": self._name(self._identity), "ttl": self.ttl}
@@ -156,7 +156,7 @@ class Ledger:
                 await self._sleep(LEASE)
 
     async def cancel(self, principal: Principal, key: str) -> bool:
-        """Cancel a call that is under way, here or in another process. Whether there is one."""
+        """Cancel a running call, here or in another process. Returns whether there is one."""
         place = self._place(principal, key)
         if self._cancel(place):
             return True
@@ -184,7 +184,7 @@ class Ledger:
     async def look(
         self, principal: Principal, key: str, fingerprint: str, *, new: bool = False, unseen: bool = False
     ) -> tuple[Entry, Found]:
-        """What is known of a call before it is run. One that is under way is awaited.
+        """What is known about a call before it is run. A running call is awaited.
 
         Args:
             principal: Who calls. Another principal's use of the same key is another call.
@@ -293,7 +293,7 @@ class Ledger:
         entry.token = secrets.token_hex(8)
         content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self.owner, "token": entry.token}
         try:
-            # The record outlives the longest call by far; its end sets the expiry anew.
+            # The record outlives the longest call by far; its end resets the expiry.
             entry.version = await self._store.add(entry.key, packed(content), ttl=2 * self.ttl, limit=self._records)
         except StoreFull:
             raise

@@ -24,7 +24,7 @@ class Outcome(Enum):
     ANSWER_LOST = "answer lost"
     """It ran; its answer was too long to be kept."""
     UNKNOWN = "unknown"
-    """It was sent, and whoever sent it is gone: it may have run."""
+    """It was sent by a process that is gone: it may have run."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Calls that wait for their client's answer, if a legacy server asks a modern client during a call.
 
 A legacy server sends a question and waits; a modern client is asked by the result of its request, and answers in the
-next one. In between nobody holds a stream, so the call is parked: it goes on in a task of its own, its question goes
-out as `input_required`, and the answer's `requestState` names the parked call. A name takes one answer, is bound to the
+next one. In between there is no open stream, so the call is parked: it continues in its own task, its question is sent
+as `input_required`, and the answer's `requestState` names the parked call. A name takes one answer, is bound to the
 principal, the view and the request, and expires: after ten minutes, or with the access token that the call or its last
 answer came with. What ends a parked call without an answer cancels it upstream.
 """

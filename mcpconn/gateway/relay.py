@@ -118,7 +118,7 @@ class Relay:
                 self._in_flight.pop(connection.name, None)
 
     def _call(self, client: Downstream) -> Call | None:
-        """The request on whose behalf the present code runs, as far as it can be told.
+        """The request on whose behalf the current code runs, if it can be determined.
 
         Over stdio the request is not known, but its connection is: a session's is for one client, and a principal's
         has often one request in flight.

@@ -76,7 +76,7 @@ class TaskCalls:
             try:
                 tasks = self._lister(server, call.client).server_capabilities.tasks
             except McpConnError:
-                # It is away, and nobody knows of its tasks.
+                # The server is unreachable, and its tasks are unknown.
                 continue
             if tasks is not None and tasks.list is not None:
                 found += await self._listed(call, server)

@@ -23,7 +23,7 @@ class View:
     allow: tuple[str, ...] = ("*",)
     """Tools it shows, as `server/tool` with `*` for any text."""
     deny: tuple[str, ...] = ()
-    """Tools it does not show, in the same form. It goes before `allow`."""
+    """Tools it does not show, in the same form. It overrides `allow`."""
     prefix: bool = True
     """False leaves names and URIs as the server has them; only for a view of one server."""
     name_length: int = DEFAULT_LENGTH

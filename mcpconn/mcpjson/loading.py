@@ -33,7 +33,7 @@ def load(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = No
     Args:
         path: A file of JSON (comments and trailing commas are no fault), TOML or YAML.
         environ: Where variables come from; the process's environment by default.
-        strict: Refuse the whole file for one entry that cannot be used, or for a key that nobody knows.
+        strict: Reject the whole file if one entry is invalid or a key is unknown.
 
     Raises:
         ConfigError: the file cannot be read or understood; or, with `strict`, one of its servers cannot be used. The

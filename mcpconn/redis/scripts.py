@@ -6,7 +6,7 @@ counts; and `clock`, the last version. All of them share one hash tag, so that a
 
 A version is the server's time in microseconds, or one more than the last version if that is later. So versions grow
 even if a failover has lost the last of them, which a counter would give out a second time; a holder of such a fencing
-number would not be told from its successor.
+number could not be distinguished from its successor.
 
 A server whose memory is full refuses a script at its first write that needs memory, but none after a write that needs
 none. So each begins with one that does, and either all of it is done or nothing.

@@ -31,7 +31,7 @@ MIDNIGHT = 1_767_225_600.0
 class Spinning(AssertionError):
     """Something is done repeatedly without any wait, so that no time can ever pass.
 
-    In real time that is a busy processor and a hammered server.
+    In real time it would occupy the processor and flood the server.
     """
 
 

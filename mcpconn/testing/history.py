@@ -37,7 +37,7 @@ from mcpconn.testing.scripted.records import Execution
 
 NO_ANSWER_LOST = "no answer lost"
 PENDING = object()
-"""Stands for an answer that has not come."""
+"""Represents a missing answer."""
 
 
 class Server(Protocol):

@@ -200,7 +200,7 @@ class HandlerMachine(SandboxMachine):
     async def handle(self, manager: Any, server: str, tool: str, arguments: dict[str, Any]) -> Any:
         """Make one call, as your program does.
 
-        Return what came of it. Raise a `CallFailed` (or let it pass) when the call failed: what it says about
+        Return the result. Raise a `CallFailed` (or let it pass) when the call failed: what it says about
         whether the tool ran is compared with the truth. If your handler reports failures in what it returns, raise
         `Said` with what it says, so that it can be checked. Any other exception than an `MCPError` is a bug of the
         handler, and fails the test.

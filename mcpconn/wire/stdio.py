@@ -77,7 +77,7 @@ async def stdio_transport(
         limits: Of one line of output.
         launch: Seconds for the handshake once a launcher has ended with 0.
         encoding: Of what it reads and writes.
-        errors: What becomes of that which the encoding does not know, as in `bytes.decode`.
+        errors: How to handle what the encoding cannot express, as in `bytes.decode`.
 
     Raises:
         CannotStart: there is no such program, or no room for it now.

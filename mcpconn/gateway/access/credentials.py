@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 class NotNow(Exception):
-    """Whether the credential is good cannot be told at present: the issuer's keys were never loaded."""
+    """The credential cannot be checked at the moment, because the issuer's keys were never loaded."""
 
 
 def inbound_of(scope: Mapping[str, Any]) -> Inbound | None:

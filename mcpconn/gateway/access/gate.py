@@ -94,7 +94,7 @@ class Gate:
             await anyio.sleep(LOOK)
 
     def refuse(self, key_hash: str) -> None:
-        """A key was removed in another process: it opens nothing here, whatever this process's file says."""
+        """A key was removed in another process: it is refused here, even if this process's file contains it."""
         self._refused.add(key_hash)
         name = self._known.get(key_hash)
         if name is not None and list(self._known.values()).count(name) == 1:
@@ -197,7 +197,7 @@ class Gate:
 
         Raises:
             Refused: it opens nothing.
-            NotNow: that cannot be told at present.
+            NotNow: it cannot be checked at the moment.
             ConfigError: the key file cannot be read.
         """
         if self.settings.keys is not None and (credential.startswith(PREFIX) or not self.settings.issuers):

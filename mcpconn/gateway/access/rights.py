@@ -25,7 +25,7 @@ class Rights:
     allow: tuple[str, ...] = ("*",)
     """Tools, as `server/tool`."""
     deny: tuple[str, ...] = ()
-    """Tools it may not use; this goes before `allow`."""
+    """Tools it may not use; this overrides `allow`."""
     rate: float | None = None
     """Requests a second in the long run; None: any number."""
     burst: int = 20

@@ -25,9 +25,9 @@ from mcpconn.seal import NotSealedHere, Sealer
 ENDING = 3.0
 """Seconds for ending the sessions of a predecessor, all at once. The client's request waits for it."""
 ENDED = ("", "ended")
-"""Stands for a session that its owner has ended itself, before it gave up what it belonged to."""
+"""Represents a session that its owner has ended itself before it gave up the ownership."""
 CHILD = ("", "")
-"""Stands for a session that has no id: a child process, or a stream of the older HTTP transport."""
+"""Represents a session without an id: a child process, or a stream of the older HTTP transport."""
 
 Upstream = tuple[str, str]
 """The id of an upstream session, and its protocol version."""

@@ -65,7 +65,7 @@ class ExchangedToken:
         self._wall = wall
         self._inbound: Inbound | None = None
         self._failed: str | None = None
-        """The digest of the last inbound token that was of no use."""
+        """The digest of the last unusable inbound token."""
         self._known: OrderedDict[str, _Exchanged] = OrderedDict()
         self._refused: OrderedDict[str, str] = OrderedDict()
         self._flights: OrderedDict[str, SingleFlight[_Exchanged]] = OrderedDict()
@@ -80,7 +80,7 @@ class ExchangedToken:
 
     @property
     def untried(self) -> bool:
-        """Whether a token has come since the last one was of no use."""
+        """Whether a new token has arrived since the last unusable one."""
         return self._inbound is not None and self._inbound.digest != self._failed
 
     async def headers(self) -> Mapping[str, str]:
@@ -97,7 +97,7 @@ class ExchangedToken:
         return known.headers
 
     async def refresh(self, challenge: str | None) -> bool:
-        """Exchange the client's token again: the server has refused what came of it.
+        """Exchange the client's token again: the server has refused the result.
 
         Raises:
             CredentialsRefused, CredentialsUnavailable: as `headers`.
