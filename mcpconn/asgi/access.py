@@ -1,8 +1,8 @@
-"""Who may look at the status page, and who may act on it.
+"""Access to the status page and its actions.
 
 A page that shows a host's connections is reached by three kinds of client: a person's browser, which carries its
 cookies into every request that any page makes; a program such as `mcpconn watch --attach` or Prometheus, which sends
-a key; and, on a loopback listener, whatever runs on this machine, other people's web pages included.
+a key; and, on a loopback listener, anything that runs on this machine, including web pages of other sites.
 """
 
 from __future__ import annotations
@@ -22,32 +22,34 @@ from starlette.responses import Response
 from mcpconn.loopback import is_loopback
 
 COOKIE = "__Host-mcpconn"
-"""The prefix makes browsers insist on `Secure`, on `Path=/` and on no `Domain` (RFC 6265bis, 4.1.3.2). They take
-http://localhost for secure enough."""
+"""The prefix makes browsers insist on `Secure`, on `Path=/` and on no `Domain` (RFC 6265bis, 4.1.3.2). They accept
+http://localhost as secure."""
 ACTION_HEADER = "x-mcpconn-action"
-"""A header that no form and no foreign page can send without asking this server first (Fetch standard, CORS)."""
+"""A header that no form and no page of another site can send without this server's permission (Fetch standard,
+CORS)."""
 LOGIN_LIFETIME = 12 * 3600.0
 """Seconds after which a person has to log in again."""
 LOGINS = 1000
 """Logins kept at once; the oldest is forgotten beyond that."""
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
-"""Headers of a reverse proxy: behind one, the peer's address says nothing of the client's."""
+"""Headers of a reverse proxy: behind one, the peer's address is not the client's."""
 
 
 @dataclass(frozen=True)
 class Access:
     """The keys of a status page.
 
-    Without any key, only clients on this machine are let in, under its own name, and they may do everything that
+    Without keys, only clients on this machine have access, under its own name, and they may do everything that
     `allow_actions` allows.
     """
 
     read_key: str | None = field(default=None, repr=False)
-    """Opens the page, the data and the metrics."""
+    """Gives access to the page, the data and the metrics."""
     act_key: str | None = field(default=None, repr=False)
-    """Opens the same, and the buttons. None: nobody may act, unless there is no `read_key` either."""
+    """Gives access to the same, and to the actions. None: actions are disabled, unless there is no `read_key`
+    either."""
     allow_actions: bool = True
-    """False removes the buttons for everybody."""
+    """False disables actions for all clients."""
 
     def __post_init__(self) -> None:
         for name in ("read_key", "act_key"):
@@ -57,11 +59,11 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether no key is asked for."""
+        """Whether no key is required."""
         return self.read_key is None and self.act_key is None
 
     def right_of(self, key: str) -> str | None:
-        """What a key opens: "act", "read", or None."""
+        """The access that a key gives: "act", "read", or None."""
         if _same(key, self.act_key):
             return "act" if self.allow_actions else "read"
         return "read" if _same(key, self.read_key) else None
@@ -76,7 +78,7 @@ class Guard:
         self._logins: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def right(self, request: Request) -> str | None:
-        """What a request may do: "act", "read", or None."""
+        """The access of a request: "act", "read", or None."""
         if self.access.open:
             if not _from_this_machine(request):
                 return None
@@ -87,7 +89,7 @@ class Guard:
         return self._login_of(request.cookies.get(COOKIE))
 
     def log_in(self, key: str) -> str | None:
-        """A new cookie's value for whoever knows a key; None for who does not."""
+        """A new cookie's value for a valid key; None for an invalid one."""
         right = self.access.right_of(key)
         if right is None:
             return None
@@ -114,7 +116,7 @@ def set_cookie(response: Response, token: str) -> None:
 
 
 def own_page(request: Request) -> bool:
-    """Whether an action was asked for by a page of this very server: it says so by its origin and by our header."""
+    """Whether a page of this server requested an action, according to its origin and the header."""
     origin = request.headers.get("origin")
     if origin is None or ACTION_HEADER not in request.headers:
         return False
@@ -123,7 +125,7 @@ def own_page(request: Request) -> bool:
 
 def _from_this_machine(request: Request) -> bool:
     """Whether client and server name are this machine. The name matters as much: a foreign site whose DNS entry was
-    changed to 127.0.0.1 reaches a loopback listener from the browser of whoever looks at it (DNS rebinding)."""
+    changed to 127.0.0.1 reaches a loopback listener from its visitors' browsers (DNS rebinding)."""
     if any(name in request.headers for name in FORWARDED):
         return False
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
@@ -135,5 +137,5 @@ def _digest(text: str) -> str:
 
 
 def _same(given: str, wanted: str | None) -> bool:
-    # Digests have one length: the comparison takes the same time whatever was given.
+    # Digests have a fixed length, so the comparison takes constant time.
     return wanted is not None and hmac.compare_digest(_digest(given), _digest(wanted))

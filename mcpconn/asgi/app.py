@@ -37,7 +37,7 @@ from mcpconn.runtime.clock import Clock
 
 PAGE = Path(__file__).parent / "page"
 HEADERS = {
-    # Nothing but this server's own files: a text of a server that became markup could neither run nor send anything.
+    # Allows only this server's own files, so that text that became markup could neither run nor send anything.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -75,8 +75,8 @@ def status_app(manager: Manager, *, access: Access | None = None, clock: Clock |
     It must be served by the event loop that the manager runs in.
 
     Args:
-        manager: Whose connections are shown.
-        access: Who may look, and who may act. By default clients on this machine only, and they may do both.
+        manager: The manager whose connections are shown.
+        access: The access rules. By default only clients on this machine have access, to the page and the actions.
         clock: Time, for tests.
     """
     return StatusApp(manager, access=access, clock=clock)
@@ -123,7 +123,7 @@ class StatusApp:
         await self._app(scope, receive, _with_headers(send))
 
     def drain(self) -> None:
-        """Begin to end: event streams end now, and `/readyz` says no."""
+        """Start to shut down: event streams end now, and `/readyz` returns 503."""
         self._draining = True
         self._feed.end()
 
@@ -218,7 +218,7 @@ class StatusApp:
         return Response(content, media_type=media_type)
 
     async def _readyz(self, request: Request) -> Response:
-        # Servers that are away are information: a restart of this host would not bring them back.
+        # Unreachable servers do not make it fail: a restart of this host would not help.
         counts = summary(self._manager)
         body: dict[str, Any] = {"ready": not self._draining, "connections": counts}
         # So is what the host works without for a while. Why is for those who may look at the page.

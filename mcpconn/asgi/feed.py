@@ -1,4 +1,4 @@
-"""Changes of a manager's connections as server-sent events, for as many readers as look."""
+"""Changes of a manager's connections as server-sent events, for several readers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from mcpconn.manager import Manager
 from mcpconn.runtime.journal import Notice
 
 TICK = 1.0
-"""Seconds between two looks at numbers of which no notice is given: calls in flight and waiting."""
+"""Seconds between polls of values without notices: calls in flight and waiting."""
 TOGETHER = 0.1
-"""Seconds for which notices are gathered. When a fleet breaks, hundreds come in one moment, and are sent once."""
+"""Seconds for which notices are collected. When a fleet fails, hundreds come at once and are sent together."""
 QUIET = 15.0
 """Seconds without an event after which a comment is sent: proxies close connections on which nothing moves."""
 TRANSITIONS = 1000
-"""Transitions that wait for one slow reader; the oldest are dropped beyond that. The rows are right in any case."""
+"""Maximum number of transitions queued for a slow reader; beyond that, the oldest are dropped. The rows are correct in
+any case."""
 READERS = 50
-"""Readers at once. Each costs a look at all connections a second."""
+"""Maximum concurrent readers. Each costs one poll of all connections a second."""
 
 
 class TooManyReaders(Exception):

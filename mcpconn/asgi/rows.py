@@ -1,4 +1,4 @@
-"""What the page shows of a connection, as plain data."""
+"""The data that the page shows for a connection."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class History:
     def _note(self, change: Change) -> None:
         spans = self._spans.setdefault(change.server, deque(maxlen=KEPT))
         if not spans:
-            # What it was in before anybody listened is known from where it came from.
+            # The state before the first notice is the source of the first transition.
             spans.append((max(self._since, change.at - change.elapsed), change.source.value))
         if change.source is not change.target:
             spans.append((change.at, change.target.value))

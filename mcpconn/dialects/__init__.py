@@ -1,1 +1,2 @@
-"""How hosts write down a server, and what that is here. A host is recognized by its file, in `mcpconn.mcpjson`."""
+"""Translates hosts' formats of a server's entry to mcpconn's. A host is recognized by its file, in
+`mcpconn.mcpjson`."""

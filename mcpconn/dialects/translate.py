@@ -1,4 +1,4 @@
-"""From the entry of a host's file to the names of `ServerConfig`: keys, shapes, units. Data in, data out."""
+"""Translates the entry of a host's file to the names of `ServerConfig`: keys, forms, units. A pure function of data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CALL = ("timeout", "tool_timeout", "call_timeout", "request_timeout", "run_mcp_
 _DIAL = ("startup_timeout", "connect_timeout", "connection_timeout", "init_timeout", "start_mcp_timeout")
 _DURATION = re.compile(rf"(?P<what>{'|'.join((*_CALL, *_DIAL))})(?P<unit>_ms|_millis(?:econds)?|_secs?|_seconds|_s)?")
 _MILLISECONDS_FROM = 1000
-"""A `timeout` of an unknown host is in milliseconds from here on: nobody waits a quarter of an hour for a call, and
-nobody gives up after a second."""
+"""From this value on, a `timeout` of an unknown host is in milliseconds: timeouts of a quarter of an hour, or below a
+second, are implausible."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Translated:
     written: dict[str, str] = field(default_factory=dict)
     """By the name here, the key it was written as."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know about how it was understood."""
+    """Notes for users about how it was interpreted."""
     env_file: str | None = None
     env_headers: Mapping[str, Any] | None = None
     """Headers whose values are the names of environment variables."""
@@ -50,7 +50,7 @@ def is_comment(key: str) -> bool:
 
 
 def is_disabled(entry: Mapping[Any, Any]) -> bool:
-    """Whether the entry says that it is not in use. Looked at before all else: the rest need make no sense."""
+    """Whether the entry is disabled. Checked first, because the rest of such an entry need not be valid."""
     off = any(entry.get(key) is True for key in ("disabled", "disable"))
     return off or any(entry.get(key) is False for key in ("enabled", "isActive", "active"))
 

@@ -1,4 +1,4 @@
-"""Whose file it is, and where in it the servers are."""
+"""Identifies a file's host, and finds the servers in the file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Found:
     entries: dict[Any, Any]
     notes: list[str] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
-    """Keys beside the servers that say nothing about them. Only `strict` minds."""
+    """Other keys beside the servers. Only `strict` rejects them."""
 
 
 def find(content: Any, path: Path | None) -> Found:

@@ -14,8 +14,8 @@ _NOT_NEWLINE = re.compile(r"[^\n]")
 
 
 class Repeating(dict[str, Any]):
-    """A JSON object in which a key is given twice. JSON lets the last one win silently: a server that vanishes because
-    of a pasted name is a long search."""
+    """A JSON object in which a key is given twice. JSON silently uses the last one, and a server that vanishes because
+    of a pasted name is hard to find."""
 
     def __init__(self, pairs: list[tuple[str, Any]], key: str) -> None:
         super().__init__(pairs)

@@ -1,4 +1,4 @@
-"""From the entries of a file to configurations. An entry that cannot be used is one as well, and says why."""
+"""Converts the entries of a file to configurations. An invalid entry becomes one as well, with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcpconn.mcpjson.variables import Expander, Scope
 
 
 class Servers(dict[str, ServerConfig]):
-    """The servers of a file, by name. `notes` is what a person should know about how the file was read."""
+    """The servers of a file, by name. `notes` are for users, about how the file was interpreted."""
 
     def __init__(self, servers: Mapping[str, ServerConfig] | None = None, notes: tuple[str, ...] = ()) -> None:
         super().__init__(servers or {})
@@ -27,11 +27,11 @@ class Servers(dict[str, ServerConfig]):
 def load(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None, strict: bool = False) -> Servers:
     """The servers of a configuration file, by name, checked.
 
-    An entry that cannot be used disables that server alone: its `ServerConfig.problem` says why. Keys that a host
-    keeps beside its servers are left alone.
+    An invalid entry disables only its own server: its `ServerConfig.problem` says why. Other keys that a host keeps in
+    the file are ignored.
 
     Args:
-        path: A file of JSON (comments and trailing commas are no fault), TOML or YAML.
+        path: A file in JSON (comments and trailing commas are allowed), TOML or YAML.
         environ: Where variables come from; the process's environment by default.
         strict: Reject the whole file if one entry is invalid or a key is unknown.
 

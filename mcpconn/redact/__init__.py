@@ -1,5 +1,5 @@
-"""Keeping secrets out of everything that is shown: logs, errors, reprs, status.
+"""Keeps secrets out of all output: logs, errors, reprs, status.
 
-`places` says what in a configuration is secret, `forms` what a secret looks like once it has been quoted, encoded or
-escaped, and `redactor` replaces both in texts.
+`places` finds the secrets in a configuration, `forms` computes their quoted, encoded and escaped forms, and `redactor`
+replaces all of them in texts.
 """

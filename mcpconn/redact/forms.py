@@ -1,4 +1,4 @@
-"""The forms in which a secret comes back: as it is, URL-encoded, in base64, escaped for JSON, Python or HTML."""
+"""The forms in which a secret may appear: unchanged, URL-encoded, in base64, escaped for JSON, Python or HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus, unquote
 
 SHORTEST_SECRET = 6
-"""Shorter values are not replaced in texts: "1" and "true" are everywhere and are no secrets."""
+"""Minimum length of values that are replaced: "1" and "true" are everywhere and are not secrets."""
 WITHIN_BASE64 = 12
 """Bytes of a secret that is looked for within longer base64. A shorter one has too few characters of its own there."""
 SCHEMES = frozenset({"basic", "bearer", "token", "apikey", "api-key", "key", "digest", "dpop", "negotiate"})
@@ -17,7 +17,7 @@ SCHEMES = frozenset({"basic", "bearer", "token", "apikey", "api-key", "key", "di
 
 
 def forms_of(secret: str) -> set[str]:
-    """Everything that must not be shown because it says `secret`: all forms of all its parts."""
+    """All texts that reveal `secret`: all forms of all its parts."""
     return {form for part in parts_of(secret) for form in _forms(part) if len(form) >= SHORTEST_SECRET}
 
 

@@ -1,6 +1,6 @@
-"""What in a configuration is secret: by its place (userinfo, headers, env, options named so), or by its form.
+"""Finds the secrets in a configuration, by their place (userinfo, headers, env, named options) or by their form.
 
-What is neither stays readable: "No module named ***" helps nobody.
+Other values stay readable: "No module named ***" would not help.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _BOOLEANS = frozenset({"true", "false", "yes", "no", "on", "off"})
 
 
 def named_secret(name: str) -> bool:
-    """Whether what goes by this name is secret."""
+    """Whether a value with this name is secret."""
     return bool(_SECRET_NAME.search(name))
 
 

@@ -1,4 +1,5 @@
-"""The redactor of one connection: it knows its secrets, learns those of run time, and replaces them in texts."""
+"""The redactor of one connection: it knows the configured secrets, learns those of run time, and replaces them in
+texts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who may use the gateway, and how much: keys, tokens, rights and limits, in one ASGI layer before the endpoints."""
+"""Access control of the gateway: keys, tokens, rights and limits, in one ASGI layer in front of the endpoints."""

@@ -19,7 +19,7 @@ ISSUER_KEYS = ("issuer", "audience", "jwks", "algorithms")
 
 @dataclass(frozen=True)
 class AccessSettings:
-    """Who is let in."""
+    """The access settings."""
 
     keys: KeyFile | None = None
     issuers: tuple[Issuer, ...] = ()
@@ -32,7 +32,7 @@ class AccessSettings:
 
     @property
     def asks(self) -> bool:
-        """Whether a credential is asked for."""
+        """Whether a credential is required."""
         return self.keys is not None or bool(self.issuers)
 
 

@@ -1,4 +1,4 @@
-"""What a bearer credential says of who sent it, and what is wrong with one that says nothing."""
+"""The identity in a bearer credential, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Inbound:
 
     @cached_property
     def digest(self) -> str:
-        """Names the token, and says nothing of it."""
+        """Identifies the token without revealing it."""
         return hashlib.sha256(self.token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -42,7 +42,7 @@ class Identity:
 
 
 class Refused(Exception):
-    """The credential opens nothing. The text says why, without any part of it."""
+    """The credential is not valid. The text says why, without quoting it."""
 
 
 class NotNow(Exception):

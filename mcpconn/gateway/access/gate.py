@@ -1,4 +1,5 @@
-"""The layer before the endpoints: who a request is from, whether it may be made, and when its streams have to end."""
+"""The layer in front of the endpoints: identifies the principal of a request, checks its rights, and ends its
+streams."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ replicas have to refuse a key within a second of its removal, and each adds up t
 
 
 class Gate:
-    """Asks every request for a credential, and gives it a principal and rights."""
+    """Checks the credential of every request, and assigns its principal and rights."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Gate:
             bodies: Reads the bodies of requests that are counted.
             public_url: The gateway's own address for clients, without a path: for metadata and challenges. None: what
                 a request says in its Host header.
-            ended: Called with a principal whose key was removed: what it left behind has to end.
+            ended: Called with a principal whose key was removed, to end everything that belongs to it.
             now: Monotonic seconds.
             wall: Seconds since 1970, as in the tokens.
         """
@@ -75,7 +76,7 @@ class Gate:
         self._streams: defaultdict[Principal, set[anyio.Event]] = defaultdict(set)
 
     async def watch(self) -> None:
-        """End what belongs to keys that are removed, for as long as the gateway runs."""
+        """While the gateway runs, end everything that belongs to removed keys."""
         while True:
             known, keys = self._known, self.settings.keys
             try:
@@ -86,7 +87,7 @@ class Gate:
             else:
                 for key_hash in known.keys() - present.keys():
                     self.removed(key_hash)
-            # A name may have got another key since the last look: what the old one opened ends all the same.
+            # A name may have got a new key since the last check; everything that the old key opened still ends.
             left = {name for _, name in known.items() & present.items()}
             for name in set(known.values()) - left:
                 self.revoke(principal_of_key(name))
@@ -158,7 +159,7 @@ class Gate:
         left = {SCOPE_KEY: identity.principal, RIGHTS_KEY: rights, INBOUND_KEY: identity.inbound}
         scope = {**scope, **left}
         if scope["method"] != "GET" and header(scope, b"mcp-method") != "subscriptions/listen":
-            # A call that was let in is finished: that its token expires meanwhile says nothing against it.
+            # A call that was accepted is completed, even if its token expires in the meantime.
             await self._app(scope, receive, send)
             return
         ending = anyio.Event()
@@ -193,7 +194,7 @@ class Gate:
         return None
 
     def identify(self, credential: str) -> Awaitable[Identity]:
-        """Whose a key or token is.
+        """The principal of a key or token.
 
         Raises:
             Refused: it opens nothing.

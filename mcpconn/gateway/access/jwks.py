@@ -1,7 +1,7 @@
-"""The keys of a token issuer (RFC 7517), fetched without making anybody wait who need not.
+"""The keys of a token issuer (RFC 7517), fetched without unnecessary waits.
 
-The old keys go on while the issuer cannot be reached. A token with an unknown key id has them fetched again, at most
-once in `APART` seconds, whatever the number of such tokens: whoever sends forged ones cannot make this a flood.
+The old keys remain in use while the issuer is unreachable. A token with an unknown key id has them fetched again, at
+most once in `APART` seconds, so that forged tokens cannot cause a flood of requests.
 """
 
 from __future__ import annotations

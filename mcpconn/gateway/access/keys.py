@@ -1,4 +1,5 @@
-"""Keys of clients: made here, shown once, and kept as hashes in a file that can be edited while the gateway runs."""
+"""Keys of clients: created here, shown once, and stored as hashes in a file that can be edited while the gateway
+runs."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ LONGEST_NAME = 64
 class KeyFile:
     """The keys of one file.
 
-    A key is 32 random bytes. Its SHA-256 is enough to keep: nobody guesses such a key, so there is nothing that a slow
-    hash would slow down.
+    A key is 32 random bytes. Storing its SHA-256 is sufficient: such a key cannot be guessed, so a slow hash has no
+    benefit.
     """
 
     def __init__(self, path: Path, *, wall: Callable[[], float] = time.time) -> None:
@@ -63,7 +64,7 @@ class KeyFile:
         return list(self._names.values())
 
     def add(self, name: str) -> str:
-        """Make a key. It is returned, and kept nowhere.
+        """Create a key. It is returned and not stored.
 
         Raises:
             ConfigError: the name is taken or cannot be used, or the file cannot be written.
@@ -79,7 +80,7 @@ class KeyFile:
         return key
 
     def remove(self, name: str) -> None:
-        """Take a key back. A running gateway refuses it within a second.
+        """Revoke a key. A running gateway refuses it within a second.
 
         Raises:
             ConfigError: there is none of this name, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""How often, and how much at once, a principal may ask: one bucket and one counter each. Others are not touched."""
+"""Rate and concurrency limits: one bucket and one counter per principal, independent of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a principal may use: servers, tools and views, how often, and how much at once."""
+"""The rights of a principal: servers, tools and views, rate and concurrency."""
 
 from __future__ import annotations
 

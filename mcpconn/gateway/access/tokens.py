@@ -22,7 +22,7 @@ LONGEST = 16 * 1024
 
 
 class Issuer:
-    """One authorization server whose tokens are taken."""
+    """One authorization server whose tokens are accepted."""
 
     def __init__(
         self,
@@ -58,7 +58,8 @@ class Issuer:
     def keep_keys(self, before: Iterable[Issuer]) -> None:
         """Use the keys that an issuer of the same name and URL has loaded.
 
-        Otherwise a reload of the configuration would make its users wait for an issuer that is away at that moment.
+        Otherwise, after a reload of the configuration, its users would have to wait for an issuer that is unreachable
+        at that moment.
         """
         for each in before:
             if (each.issuer, each._keys.url) == (self.issuer, self._keys.url):
@@ -73,7 +74,7 @@ class Issuer:
         """
         try:
             header = jwt.get_unverified_header(token)
-            # `jwk`, `jku` and `x5u` in a header name keys of the sender's choice, and are never looked at.
+            # `jwk`, `jku` and `x5u` in a header name keys of the sender's choice, and are ignored.
             key = await self._keys.key(header.get("kid"))
             claims: dict[str, Any] = jwt.decode(
                 token,

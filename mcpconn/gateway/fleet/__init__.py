@@ -1,6 +1,6 @@
-"""Several processes that are one gateway: each serves any client, and what has one place has one owner.
+"""Several processes that act as one gateway: each serves any client, and all state has exactly one owner.
 
-A legacy session and its upstream sessions belong to one replica (`ownership`), as long as that holds its lease
-(`membership`). The others forward every request of it (`routing`, `forwarding`) to a listener of its own (`listener`),
-signed (`signing`). A successor ends what its predecessor had open, and never uses it (`handover`, `guard`).
+A legacy session and its upstream sessions belong to one replica (`ownership`) while it holds its lease (`membership`).
+The others forward the session's requests (`routing`, `forwarding`), signed (`signing`), to that replica's separate
+listener (`listener`). A successor ends its predecessor's upstream sessions, and never uses them (`handover`, `guard`).
 """

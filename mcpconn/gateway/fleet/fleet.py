@@ -1,4 +1,4 @@
-"""This process as one replica of a gateway: what it owns, what it has others do, and what it does for them."""
+"""This process as one replica of a gateway: what it owns, what it forwards to others, and what it does for them."""
 
 from __future__ import annotations
 
@@ -144,7 +144,8 @@ class Fleet:
                 await self._port.aclose()
 
     async def drain(self) -> None:
-        """Give up everything as soon as nothing of it is in flight, until the end. To be run beside requests."""
+        """During shutdown, give up each session as soon as it has nothing in flight. Run it concurrently with
+        requests."""
         self._draining = self.ownership.leaving = True
         self._routing.end_streams()
         while True:

@@ -1,8 +1,9 @@
-"""Sends a request to the replica that it belongs to, and knows whether it may have run there.
+"""Sends a request to its owner, and determines whether it may have run there.
 
 The body goes out only after the receiver has said `100 Continue` (RFC 9110, section 10.1.1), which it says after it has
-checked the envelope and that it owns what is asked for. So whatever ends before that did certainly not run, and may be
-sent elsewhere; whatever ends after it may have run. No library's client tells the two apart, hence h11 here.
+checked the envelope and that it owns what is asked for. So a request that fails before that certainly did not run, and
+may be sent elsewhere; one that fails later may have run. No HTTP client library distinguishes the two, so this client
+uses h11.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Forwarding:
             address: The owner's, `HOST:PORT`.
             envelope: What is asked.
             body: The client's body.
-            sent: Told when the body goes out, for whoever cancels this.
+            sent: Set when the body is sent, for callers that cancel this.
 
         Raises:
             NotDelivered: it did not run.

@@ -1,4 +1,4 @@
-"""Around each request to a server on behalf of something owned: is it still ours, before it goes out and after?"""
+"""Checks the ownership before and after each request to a server on behalf of owned state."""
 
 from __future__ import annotations
 

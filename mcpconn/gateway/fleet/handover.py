@@ -1,8 +1,8 @@
-"""The upstream sessions of what a replica owns: its successor ends them, and never uses them.
+"""The upstream sessions of owned state: a successor ends them, and never uses them.
 
-Servers know no fencing number: whoever has a session's id can write on it, and so could an owner that was paused and
-wakes. So a successor opens a session of its own. Before that it ends its predecessor's, so that a late write gets a
-404. The ids are in the store for that, sealed. What cannot be ended (a child process of another machine, a server
+Servers do not know fencing numbers: any process with a session's id can write on it, including an owner that was paused
+and resumes. So a successor opens a new session. Before that it ends its predecessor's, so that a late write gets a 404.
+For that purpose the ids are in the store, sealed. What cannot be ended (a child process of another machine, a server
 that is away) goes on beside the new one until its owner sees that it has lost its lease; in every case the client is
 told that its session with the server is a new one.
 """

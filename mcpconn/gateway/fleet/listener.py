@@ -1,7 +1,7 @@
-"""Takes requests from other replicas, on a listener of its own that clients do not know of.
+"""Accepts requests from other replicas, on a separate listener that clients do not use.
 
-Nothing of a request is believed, and its body is not read, before its envelope was checked. What is refused gets a
-plain 403 and no reason; the reason is in the log.
+A request is not trusted, and its body is not read, before its envelope is checked. A refused request gets a plain 403
+without a reason; the reason is logged.
 """
 
 from __future__ import annotations

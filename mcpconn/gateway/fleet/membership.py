@@ -1,7 +1,7 @@
-"""This replica's own lease: the others know by it that this process runs, and where it listens for them.
+"""This replica's lease: it tells the others that this process is running, and where it listens.
 
-All that a replica owns hangs on this one lease, so owning ten thousand sessions costs one renewal a second. A replica
-that has lost its lease has lost everything: it drops what it holds, and joins again under another name.
+Everything that a replica owns depends on this one lease, so owning ten thousand sessions costs one renewal a second. A
+replica that has lost its lease no longer owns anything: it drops what it holds, and joins again under a new name.
 
 A replica that was paused cannot know that it lost the lease except by its clock. So `check` is asked immediately before
 each write to a server: within the lease it costs nothing; after it, the store decides. While the store is away nobody

@@ -39,7 +39,7 @@ class Owner:
 
 
 class Ownership:
-    """What this replica owns, and what it knows of the others."""
+    """What this replica owns, and what it knows about the others."""
 
     def __init__(self, store: Store, membership: Membership, sealer: Sealer) -> None:
         """
@@ -138,7 +138,7 @@ class Ownership:
         return True
 
     async def release(self, key: str) -> None:
-        """Give something up, if it is this replica's. Never raises: a record that stays is taken over later."""
+        """Give up ownership, if this replica has it. Never raises: a remaining record is taken over later."""
         own = self._mine.pop(key, None)
         if own is not None:
             try:

@@ -1,4 +1,4 @@
-"""Whether the replicas that work on something for us still run: one look a second at each, while there is something."""
+"""Checks once a second whether the replicas that process this replica's requests are still running."""
 
 from __future__ import annotations
 

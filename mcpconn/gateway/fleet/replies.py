@@ -1,7 +1,7 @@
-"""The answer to a client's request while it is made elsewhere, or by a session that may be lost.
+"""The answer to a client's request that another replica, or a session that may be lost, produces.
 
-Whatever happens to whoever makes the answer, the client gets an end: of an event stream a clean one, and of a call the
-word that its outcome is unknown. A connection that is cut instead leaves it to guess.
+In every case the client gets a proper end: an event stream ends cleanly, and a call's outcome is reported as unknown. A
+cut connection would leave the client guessing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Reply:
         self.sse = False
         self.complete = False
         self.abandoned = False
-        """The client is told something else: what still comes is dropped."""
+        """The client gets a different answer: the rest of the original one is dropped."""
 
     async def __call__(self, message: Message) -> None:
         if self.complete or self.abandoned:

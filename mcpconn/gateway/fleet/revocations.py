@@ -1,10 +1,10 @@
 """A key that is removed on one replica is refused on all of them, within a second.
 
-Each machine has a key file of its own. What is shared is a log of hashes of keys that were removed. A replica writes to
+Each machine has its own key file. The replicas share a log of the hashes of removed keys. A replica writes to
 it as soon as it sees that its file has lost a key, and sends a hint; the others read on in the log at each hint, and
 twice a second in any case, because a hint may be lost. So a removal is known everywhere after 0.75 s at the latest: the
-gate looks at its file each 0.25 s. A key that was removed stays refused for as long as a session could have been begun
-with it, also where a file still has it.
+gate looks at its file each 0.25 s. A removed key stays refused for as long as a session that began with it could exist,
+even if a file still contains it.
 """
 
 from __future__ import annotations

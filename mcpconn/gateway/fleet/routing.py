@@ -1,8 +1,8 @@
-"""Where a client's request is served: here, or by the replica that owns what it is about.
+"""Routes a client's request: to this replica, or to the owner of its state.
 
 A request goes to the owner of its session. If the owner does not take it, it certainly did not run, and the owner is
 looked for again. If the owner is gone after it took the request, a request that may be repeated is retried with the
-next owner; of every other one the client is told that its outcome is unknown.
+next owner; the outcome of any other request is reported as unknown.
 """
 
 from __future__ import annotations
