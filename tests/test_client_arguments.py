@@ -387,7 +387,7 @@ async def test_a_result_of_the_wrong_shape_says_that_the_tool_ran(era: Any, answ
             for tool, arguments in (("charge", {"amount": 1}), ADD):
                 ran = script.executions[tool]
                 script.inject(hostile.wrong_shape("sk-secret"))
-                with pytest.raises(InvalidResult, match=r"the result is no .*the tool ran") as caught:
+                with pytest.raises(InvalidResult, match=r"the result is not a valid .*the tool ran") as caught:
                     await connection.call_tool(tool, arguments)
                 error = caught.value
                 assert isinstance(error, MCPError)
