@@ -60,8 +60,8 @@ class App:
         gateway = mcpconn.gateway.App("mcp.json")
         app = Starlette(routes=[Mount("/", gateway)], lifespan=gateway.lifespan)
 
-    Without a store and keys of its own, sessions and the ledger end with the process, as embedding wants it.
-    `mcpconn serve` gives it a file for both.
+    Without `store` and `ring`, sessions and the ledger end with the process, which is suitable for embedding. `mcpconn
+    serve` uses files for both.
     """
 
     def __init__(
@@ -84,11 +84,12 @@ class App:
             settings: Views and scopes; read from the file's `gateway` section if not given.
             store: The ledger, deleted sessions and their extras; in memory if not given. One in Redis is entered here.
             ring: Seals what clients are given; a key that ends with the process if not given.
-            security: Hosts and origins that are let in; the SDK's default for loopback if not given.
-            one_person: All anonymous clients are one person, as on a loopback listener.
-            owns_manager: The gateway enters and leaves the manager itself. None: unless a manager was given.
-            public_url: The address that clients use, without a path, if it is not what they say in `Host`.
-            fleet: Be one of several replicas that share the store and the ring; None: this process is the gateway.
+            security: Accepted hosts and origins; by default those of the SDK for loopback.
+            one_person: All anonymous clients count as one person, as on a loopback listener.
+            owns_manager: Whether the gateway enters and exits the manager. None: unless a manager was given.
+            public_url: The URL that clients use, without a path, if it differs from their `Host`.
+            fleet: Run as one of several replicas that share the store and the ring; None: this process is the whole
+                gateway.
             alone: One user is served, over stdio: there is no page to log in at, and `mcpconn login` does it.
 
         Raises:
@@ -212,8 +213,8 @@ class App:
     def reload(self, path: str | os.PathLike[str]) -> dict[str, list[str]]:
         """Apply a changed configuration file while the gateway runs.
 
-        Servers whose entry has not changed keep their sessions, and so do their clients'. Rules and keys count from the
-        next request on. Views are those of the start.
+        Servers whose entry has not changed keep their sessions, and so do their clients'. Rules and keys apply from the
+        next request on. Views do not change.
 
         Args:
             path: The file.
@@ -228,7 +229,7 @@ class App:
         if self._own:
             found = self.auth.prepare(found, settings)
         result = self.manager.reload(found)
-        # What the section says of a server may have changed, and its entry not.
+        # The section's settings for a server may have changed although its entry has not.
         told = [name for name in result["unchanged"] if settings.of_server(name) != self.settings.of_server(name)]
         self.upstreams.scopes = settings.scopes
         self.auth.settle(settings)
@@ -293,7 +294,7 @@ class App:
         await endpoint(scope, receive, send)
 
     def _principal_ended(self, principal: Principal) -> None:
-        """A principal was revoked: calls of its that wait for an answer must not go on."""
+        """A principal was revoked: its calls that wait for an answer must not continue."""
         if self._stack is not None:
             self.parking.end(principal)
             self.auth.users.revoke(principal)
@@ -301,12 +302,12 @@ class App:
             self.relay.later(partial(self.auth.users.forget, principal))
 
     def _logged_in(self, principal: Principal, server: str) -> None:
-        """A user has logged in at a server: what waited for it goes on, and its lists are the user's now."""
+        """A user has logged in at a server: waiting calls continue, and the server's lists are now the user's."""
         self.relay.later(partial(self.auth.users.logged_in, self.upstreams.of_user(server, principal)))
         for kind in ("tools", "prompts", "resources"):
             self.relay.changed(kind, set(self._tables), principal)
 
-    # -- what it is made of
+    # -- parts
 
     @property
     def servers(self) -> list[str]:
@@ -373,7 +374,7 @@ class App:
         return self.upstreams.listers(self._served(view), client)
 
     def _served(self, view: View) -> list[str]:
-        """Names of a view's servers that there are now."""
+        """Names of a view's existing servers."""
         return [name for name in self._chosen(view) if name in self.manager]
 
     def _instructions(self, view: View) -> str | None:
