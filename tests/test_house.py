@@ -22,7 +22,7 @@ MAX_LINES = 400
 ODD_WORDS = re.compile(
     r"\b(made again|makes? again|mend(s|ed|ing)?|grave|Returns its end|[Ww]aiters there are none|for want of"
     r"|untouched|goodbyes?|smells?|smelled|to be had|is told in|Tell how it is"
-    r"|(?<!503 )for ever|[Nn]obody (can )?knows?|under way|in vain|by its own account|hammered"
+    r"|(?<!503 )for ever|[Nn]obody (can )?knows?|under way|in vain|hammered"
     r"|(does|do) no harm|may do harm|goes before|(None|False|True|[Nn]othing) where|(?<!a )person's business"
     r"|(waiting|waiting and reconnecting|waits and replays) included|where there (is|are)|makes itself felt"
     r"|is brought back by|Waiters are none|what came of it|made anew|anew(?!\s*(?:[:=,)]|or\b)))\b"
