@@ -89,6 +89,18 @@ async def charging(script: Script, mode: str, **options: Any) -> AsyncIterator[t
 
 
 @MODES
+async def test_a_key_with_other_arguments_is_refused(mode):
+    """Also with another tool; nothing runs, and the key's own call keeps its answer."""
+    script = Script()
+    async with charging(script, mode) as (_, client):
+        first = await charge(client, 1)
+        assert outcome(await charge(client, 2)) == "not_run"
+        assert outcome(await client.call_tool("a__add", {"a": 1, "b": 1}, meta=META)) == "not_run"
+        assert (await charge(client, 1)).content == first.content
+    assert script.executions["charge"] == 1
+
+
+@MODES
 async def test_a_repeat_that_claims_to_be_the_first_runs_nothing(mode):
     script = Script()
     async with charging(script, mode) as (_, client):

@@ -1,0 +1,160 @@
+"""Faults at the dial on the link between `mcpconn.Connection` and the gateway: all calls are answered and run once."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+
+from mcpconn import Connection, ConnectionFailed, Policy
+from mcpconn.core.backoff import Backoff
+from mcpconn.testing import Script
+from mcpconn.testing.scripted.sockets import arm_reset
+from tests.gateway.conftest import gateway
+from tests.support import text_of
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Policy(backoff=Backoff(initial=0.05, maximum=0.2))
+TLS = "a TLS alert"
+TIMES = 2
+"""Dials that fail in the same way."""
+PAGE = b"HTTP/1.1 %s\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: 15\r\n\r\n<html>no</html>"
+
+FAULTS: dict[str, bytes | None] = {
+    "reset at once": None,
+    "closed without an answer": b"",
+    "502 of a proxy": PAGE % b"502 Bad Gateway",
+    "503 of a proxy": PAGE % b"503 Service Unavailable",
+    TLS: b"\x15\x03\x03\x00\x02\x02\x28",
+    "another protocol": b"SSH-2.0-OpenSSH_9.2p1\r\n",
+    "half a head": b"HTTP/1.1 200 OK\r\ncontent-ty",
+}
+
+
+class Door:
+    """What stands before the gateway: the next connections fail, those after them are passed on."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.faults: deque[bytes | None] = deque()
+        self._open: set[anyio.abc.SocketStream] = set()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Door]:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+        self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with listener, anyio.create_task_group() as group:
+            group.start_soon(listener.serve, self._serve)
+            yield self
+            group.cancel_scope.cancel()
+
+    def break_all(self) -> None:
+        """Reset every connection there is."""
+        for stream in tuple(self._open):
+            arm_reset(stream.extra(anyio.abc.SocketAttribute.raw_socket))
+            stream.extra(anyio.abc.SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
+
+    async def _serve(self, stream: anyio.abc.SocketStream) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+            await self._handle(stream)
+
+    async def _handle(self, stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            if self.faults:
+                said = self.faults.popleft()
+                if said is None:
+                    arm_reset(stream.extra(anyio.abc.SocketAttribute.raw_socket))
+                    return
+                with anyio.move_on_after(1):
+                    await stream.receive()
+                await stream.send(said)
+                return
+            self._open.add(stream)
+            try:
+                inner = await anyio.connect_tcp("127.0.0.1", self._target)
+                async with inner, anyio.create_task_group() as group:
+                    group.start_soon(_pump, stream, inner, group.cancel_scope)
+                    group.start_soon(_pump, inner, stream, group.cancel_scope)
+            finally:
+                self._open.discard(stream)
+
+
+async def _pump(source: anyio.abc.SocketStream, target: anyio.abc.SocketStream, both: anyio.CancelScope) -> None:
+    try:
+        async for data in source:
+            await target.send(data)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass
+    both.cancel()
+
+
+@asynccontextmanager
+async def behind_a_door(script: Script) -> AsyncIterator[Door]:
+    async with gateway(script) as made:
+        await made.app.manager["a"].catalog.refresh()
+        async with Door(int(made.url.split(":")[2].partition("/")[0])).open() as door:
+            yield door
+
+
+LINKS = pytest.mark.parametrize(
+    ("engine", "mode"), [("direct", "legacy"), ("httpx", "auto")], ids=["direct, legacy", "httpx, modern"]
+)
+
+
+@LINKS
+async def test_dials_that_fail_first_cost_no_call(engine: str, mode: str) -> None:
+    script = Script()
+    async with behind_a_door(script) as door:
+        door.faults.extend(fault for name, fault in FAULTS.items() if name != TLS)
+        entry: dict[str, Any] = {"url": door.url, "engine": engine, "mode": mode, "lazy": True}
+        async with Connection(entry, policy=QUICK) as connection:
+            assert text_of(await connection.call_tool("a__charge", {"amount": 1})) == "charged 1"
+        assert not door.faults
+    assert script.executions["charge"] == 1
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy", "modern"])
+async def test_a_port_that_speaks_tls_is_a_wrong_url(mode: str) -> None:
+    """At the first dial of the engine that sees it. On a link that has worked before, it is a fault like the others."""
+    script = Script()
+    async with behind_a_door(script) as door:
+        door.faults.append(FAULTS[TLS])
+        entry: dict[str, Any] = {"url": door.url, "engine": "direct", "mode": mode, "lazy": True}
+        async with Connection(entry, policy=QUICK) as connection:
+            with pytest.raises(ConnectionFailed, match="https://"):
+                await connection.call_tool("a__charge", {"amount": 1})
+            await connection.reconnect()
+            assert text_of(await connection.call_tool("a__charge", {"amount": 1})) == "charged 1"
+    assert script.executions["charge"] == 1
+
+
+@LINKS
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_dials_that_fail_after_a_cut_cost_no_call(fault: str, engine: str, mode: str) -> None:
+    """The link is cut while the tool runs, and the next dials fail: the answer comes, of the run that there was."""
+    script = Script()
+    async with behind_a_door(script) as door:
+        entry: dict[str, Any] = {"url": door.url, "engine": engine, "mode": mode}
+        async with Connection(entry, policy=QUICK) as connection:
+            await connection.list_tools()
+
+            def cut(_: Any) -> None:
+                door.faults.extend([FAULTS[fault]] * TIMES)
+                door.break_all()
+
+            script.on_execute = cut
+            result = await connection.call_tool("a__slow_charge", {"seconds": 0.1})
+            assert not result.is_error, result
+    assert script.executions["slow_charge"] == 1
