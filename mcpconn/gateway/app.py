@@ -353,7 +353,7 @@ class App:
             relay=relay,
             ring=self.ring,
             store=self.store,
-            events=Events(self.store, owner=self.ledger.owner, alive=self.ledger.alive),
+            events=Events(self.store, owner=self.ledger.owner, alive=None if self.fleet else self.ledger.alive),
             ended=self._session_ended,
             security=self._security,
             bodies=self._bodies,

@@ -98,7 +98,9 @@ class Events(EventStore):
         Args:
             store: Keeps the events.
             owner: This process, as `alive` knows it: letters and digits.
-            alive: Whether a process that began to answer a request still runs.
+            alive: Whether a process that began to answer a request still runs. None: no other process answers for a
+                session that this one has. So it is in a fleet: a replica that lost a session runs on, and has given up
+                its requests.
         """
         self._log = EventLog(store or MemoryStore())
         self._last = 0

@@ -14,11 +14,12 @@ import mcp_types as types
 import pytest
 from mcp import Client
 
+from mcpconn.gateway import MemoryStore
 from tests.fleet.conftest import Balancer, Replicas, replicas
 from tests.fleet.stateful import Stateful
 from tests.fleet.test_revoked import ACCEPT, INITIALIZE
 from tests.gateway.questions import answers, serving
-from tests.support import SAFETY, text_of
+from tests.support import BUSY, SAFETY, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +27,7 @@ SLOW: Any = {
     "jsonrpc": "2.0",
     "id": 2,
     "method": "tools/call",
-    "params": {"name": "s__remember", "arguments": {"id": "slow", "seconds": 1}},
+    "params": {"name": "s__remember", "arguments": {"id": "slow", "seconds": 2}},
 }
 
 
@@ -111,6 +112,34 @@ async def test_a_subscription_is_told_whoever_has_the_stream():
             while not news.is_set():
                 await stateful.updated()
                 await client.send_ping()
+
+
+async def test_a_call_of_a_replica_that_lost_its_lease_is_unknown():
+    store = MemoryStore()
+    async with fleet(count=2, store=store) as (made, stateful), httpx2.AsyncClient(timeout=30) as http:
+        owner, other = made[0], made[1]
+        # The first version whose clients are given an event to go on from at once.
+        version = "2025-11-25"
+        initialize = {**INITIALIZE, "params": {**INITIALIZE["params"], "protocolVersion": version}}
+        begun = await http.post(owner.url, json=initialize, headers=ACCEPT)
+        headers = {**ACCEPT, "mcp-session-id": begun.headers["mcp-session-id"], "mcp-protocol-version": version}
+        async with http.stream("POST", owner.url, json=SLOW, headers=headers) as answer:
+            first = None
+            async for line in answer.aiter_lines():
+                if line.startswith("id:"):
+                    first = line.removeprefix("id:").strip()
+                    break
+        while not stateful.ran["slow"]:
+            await anyio.lowlevel.checkpoint()
+        assert first is not None
+        # The client's stream is cut; the owner loses its lease, and its process goes on.
+        assert owner.app.fleet is not None
+        membership = owner.app.fleet.membership
+        assert await store.delete(membership.key(membership.name))
+        await membership.renew()
+        with anyio.fail_after(BUSY):
+            resumed = await http.get(other.url, headers={**headers, "last-event-id": first})
+        assert '"mcpconn/outcome":"unknown"' in resumed.text.replace(" ", "")
 
 
 async def test_the_end_of_a_session_reaches_its_owner():
