@@ -96,5 +96,6 @@ async def test_operations_a_call_on_an_established_session(mode, events, meta, w
             await call(str(number))
         asked = store.of_calls() - before
     written = sum(count for name, count in asked.items() if name.startswith("events/"))
-    assert written <= events * CALLS, asked
+    # Written behind the calls: those of the first calls may come during the others.
+    assert written <= events * (WARM + CALLS), asked
     assert sum(asked.values()) - written == waited * CALLS, asked
