@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -79,8 +80,12 @@ class Bare:
 
     @classmethod
     async def connect(cls, port: int, key: str = "") -> Bare:
-        # A small limit: what a slow reader does not read must not wait in this process.
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=16 * 1024), key)
+        made = socket.socket()
+        # Small buffers: what a slow reader does not read must wait in the gateway, and not in the system or here.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", port))
+        return cls(*await asyncio.open_connection(sock=made, limit=16 * 1024), key)
 
     async def send(self, method: str, message: dict[str, Any] | None = None) -> None:
         """A request whose answer is not waited for."""
