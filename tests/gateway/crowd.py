@@ -36,8 +36,8 @@ from tests.support import text_of
 
 AT_ONCE = 50
 """Clients of a process that open their sessions at the same time."""
-LARGE = 2_000_000
-"""Bytes of a large answer."""
+LARGE = 8_000_000
+"""Bytes of a large answer: more than the 4 MB that Linux takes of it into the buffer of a socket (`tcp_wmem`)."""
 OVER = 50
 """Clients that come when there are as many as may be."""
 
