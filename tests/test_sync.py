@@ -656,3 +656,17 @@ def test_a_resource_that_cannot_be_entered_leaves_no_thread_behind(backend: str)
     background.close()
     with pytest.raises(NotRunning):
         background.run(anyio.sleep_forever)
+
+
+def test_a_plain_listener_may_block_and_make_calls_itself(backend: str) -> None:
+    heard: Future[str] = Future()
+
+    def listener(notification: Any) -> None:
+        if not heard.done():
+            heard.set_result(text_of(manager.call_tool("srv", "add", {"a": 1, "b": 0.5}, timeout=SAFETY)))
+
+    with SyncManager({"srv": scripted(Script(answer="sse"))}, backend=backend) as manager:
+        stop = manager["srv"].on_notification(listener)
+        manager.call_tool("srv", "progress", {"steps": 1}, progress_callback=lambda *_: None)
+        assert heard.result(SAFETY) == "1.5"
+        stop()

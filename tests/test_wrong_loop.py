@@ -42,7 +42,10 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "end_session": ("session", "2025-11-25"),
 }
 OF_THE_CATALOG = {"capabilities", "list_page", "tell_watchers"}
-FREE = {"subscribe", "observe", "status", "usage", "present", "from_file", "keys", "items", "values", "get", "spawn"}
+FREE = {
+    *("subscribe", "observe", "on_notification", "status", "usage", "present", "from_file"),
+    *("keys", "items", "values", "get", "spawn"),
+}
 """Methods that only read, or only note down whom to tell: they may be called anywhere."""
 INTERNAL = {"run_in", "serve", "start"}
 """Those that start it: they refuse a second time for another reason."""

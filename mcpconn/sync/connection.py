@@ -144,6 +144,10 @@ class SyncConnection:
         """As `Connection.end_session`."""
         return self._call(self._connection.end_session, session_id, version)
 
+    def on_notification(self, listener: Callable[[types.ServerNotification], Any]) -> Callable[[], None]:
+        """As `Connection.on_notification`. A plain `listener` is called in a worker thread."""
+        return self._connection.on_notification(_in_thread(listener))
+
     def request(
         self, method: str, params: Mapping[str, Any] | None = None, **options: Unpack[SyncRequestOptions]
     ) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,9 @@ def test_a_team_gets_keys_and_rights(team: Path) -> None:
     try:
         assert gateway.stderr is not None
         lines = expected.replace("~/.local/state", str(team / "state")).splitlines()
-        assert [gateway.stderr.readline().rstrip() for _ in lines] == lines
+        # On a machine that lets a process open few files, serve says so first.
+        printed = (line.rstrip() for line in gateway.stderr if "(ulimit -n)" not in line)
+        assert list(islice(printed, len(lines))) == lines
         for who in ("ann", "bob"):
             for command_line, answer in transcript(team / f"team_{who}.console"):
                 assert run(team, command_line, TEAM_KEY=keys[who]).split() == answer.split(), command_line
