@@ -13,7 +13,20 @@ from typing import Any
 
 import anyio
 
-from benchmarks import calls, fleet, gateway, machine, pages, peers, recovery, safeties, simulated, stdio, threads
+from benchmarks import (
+    calls,
+    fleet,
+    gateway,
+    machine,
+    opening,
+    pages,
+    peers,
+    recovery,
+    safeties,
+    simulated,
+    stdio,
+    threads,
+)
 from benchmarks.measure import Report
 from benchmarks.pages import target, verdict
 
@@ -25,6 +38,7 @@ GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
     **machine.GROUPS,
     **simulated.GROUPS,
     **safeties.GROUPS,
+    **opening.GROUPS,
     **stdio.GROUPS,
     **threads.GROUPS,
     **peers.GROUPS,

@@ -118,7 +118,7 @@ async def _start_bare(urls: list[str], tls: ssl.SSLContext | None = None) -> flo
 
         async def connect(url: str, *, task_status: Any) -> None:
             async with AsyncExitStack() as own:
-                clients.append(await own.enter_async_context(Client(await _server(url, tls, own))))
+                clients.append(await own.enter_async_context(Client(await bare_server(url, tls, own))))
                 task_status.started()
                 await over.wait()
 
@@ -132,7 +132,7 @@ async def _start_bare(urls: list[str], tls: ssl.SSLContext | None = None) -> flo
     return took
 
 
-async def _server(url: str, tls: ssl.SSLContext | None, stack: AsyncExitStack) -> Any:
+async def bare_server(url: str, tls: ssl.SSLContext | None, stack: AsyncExitStack) -> Any:
     """What to give a bare client: the URL, or a transport whose TLS context is not its own."""
     if tls is None:
         return url
@@ -209,7 +209,7 @@ async def bare_ready(url: str, count: int, *, frugal: bool = False) -> dict[str,
         nonlocal open_now
         async with AsyncExitStack() as stack:
             async with slots:
-                client = await stack.enter_async_context(Client(await _server(url, tls, stack)))
+                client = await stack.enter_async_context(Client(await bare_server(url, tls, stack)))
                 await client.list_tools()
             open_now += 1
             if open_now == count:

@@ -49,7 +49,7 @@ def _micro(times: list[float]) -> tuple[float, float]:
 
 
 async def imports(quick: bool) -> Report:
-    """`import mcpconn` against `import mcp`, each in a process of its own."""
+    """`import mcpconn` against `import mcp`, each in a process of its own, in processor time."""
     report = Report()
     took: dict[str, list[float]] = {"mcp": [], "mcpconn": []}
     for turn in range(4 if quick else 16):
@@ -57,12 +57,13 @@ async def imports(quick: bool) -> Report:
             took[name].append(_import(name))
     # The first of each may have read from the disk.
     found = ratio(took["mcpconn"][1:], took["mcp"][1:])
-    report.compare("import mcpconn against import mcp", found, target=1.10)
+    report.compare("import mcpconn against import mcp", found, target=1.03)
     return report
 
 
 def _import(name: str) -> float:
-    line = f"import time; began = time.perf_counter(); import {name}; print(time.perf_counter() - began)"
+    # Processor time: what else runs on the machine changes it less, and an import waits for nothing but the disk.
+    line = f"import time; began = time.process_time(); import {name}; print(time.process_time() - began)"
     return float(subprocess.run([sys.executable, "-c", line], stdout=subprocess.PIPE, check=True).stdout)
 
 
