@@ -80,7 +80,5 @@ async def test_when_a_server_is_back_all_replicas_follow():
                             await each.call_tool("add", {"a": 1, "b": 1}, timeout=0.2)
             await anyio.sleep(1.2)
             await server.start()
-            began = anyio.current_time()
             for each in connections:
                 await each.wait_ready(10)
-            assert anyio.current_time() - began < 3
