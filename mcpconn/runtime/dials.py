@@ -100,13 +100,20 @@ class Dials:
                     self.server_returned(origin)
                     if self.elsewhere is not None:
                         await self.elsewhere.returned(origin)
+                if self.elsewhere is not None and self._scouts.refuses(route):
+                    # From now on, and not only once a turn is denied: the next news may be that the server is back.
+                    self._watched(origin, route)
                 return failure
+
+    def _watched(self, origin: str, route: Route) -> anyio.Event:
+        """Set when another process reports that the refusing server is back."""
+        return self._returned.setdefault(origin, (route, anyio.Event()))[1]
 
     async def _scouts_for_all(self, origin: str, route: Route) -> bool:
         """Whether this process dials a refusing server. If not, it waits for the result of another process's dial."""
         if self.elsewhere is None or await self.elsewhere.may_scout(origin):
             return True
-        _, returned = self._returned.setdefault(origin, (route, anyio.Event()))
+        returned = self._watched(origin, route)
         with anyio.move_on_after(self._interval):
             await returned.wait()
         return returned.is_set()

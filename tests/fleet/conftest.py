@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from mcpconn import Policy
 from mcpconn.gateway import MemoryStore, Settings
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.store import Store
@@ -86,23 +87,35 @@ class Balancer(httpx2.AsyncBaseTransport):
 
 @asynccontextmanager
 async def replicas(
-    servers: dict[str, Any], *, count: int = 3, store: Store | None = None, settings: Settings | None = None
+    servers: dict[str, Any],
+    *,
+    count: int = 3,
+    store: Store | None = None,
+    settings: Settings | None = None,
+    policy: Policy | None = None,
 ) -> AsyncIterator[Replicas]:
     """Replicas with one store and one ring."""
     ring, store = KeyRing.ephemeral(), store or MemoryStore()
     with anyio.fail_after(SAFETY):
         async with anyio.create_task_group() as group, AsyncExitStack() as stack:
             made = [
-                await stack.enter_async_context(replica(servers, store, ring, group, settings)) for _ in range(count)
+                await stack.enter_async_context(replica(servers, store, ring, group, settings, policy))
+                for _ in range(count)
             ]
             yield Replicas(made)
 
 
 @asynccontextmanager
 async def replica(
-    servers: dict[str, Any], store: Store, ring: KeyRing, group: TaskGroup, settings: Settings | None = None
+    servers: dict[str, Any],
+    store: Store,
+    ring: KeyRing,
+    group: TaskGroup,
+    settings: Settings | None = None,
+    policy: Policy | None = None,
 ) -> AsyncIterator[Gateway]:
     """One replica."""
     fleet = FleetSettings.parse("127.0.0.1:0")
-    async with Gateway(servers, settings, group, store=store, ring=ring, fleet=fleet).running() as made:
+    made = Gateway(servers, settings, group, store=store, ring=ring, fleet=fleet, policy=policy)
+    async with made.running():
         yield made

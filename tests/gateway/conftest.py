@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from anyio.abc import TaskGroup, TaskStatus
 
-from mcpconn import Manager
+from mcpconn import Manager, Policy
 from mcpconn.gateway import App, MemoryStore, Settings
 from mcpconn.gateway.serve import KEEP_ALIVE
 from mcpconn.seal import KeyRing
@@ -50,6 +50,7 @@ class Gateway:
         self._servers, self._settings, self._group, self._options = servers, settings, group, options
         self._ring: KeyRing = options.pop("ring", None) or KeyRing.ephemeral()
         self.store = options.pop("store", None) or MemoryStore()
+        self._policy: Policy | None = options.pop("policy", None)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._stop, self._stopped = anyio.Event(), anyio.Event()
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/mcp"
@@ -58,7 +59,7 @@ class Gateway:
     async def serve(self, *, task_status: TaskStatus[None]) -> None:
         """Serve in a task of its own, as a process would."""
         self._stop, self._stopped = anyio.Event(), anyio.Event()
-        async with Manager(self._servers) as manager:
+        async with Manager(self._servers, policy=self._policy) as manager:
             self.app = App(manager, settings=self._settings, store=self.store, ring=self._ring, **self._options)
             # Idle sockets are kept as `mcpconn serve` keeps them: a bare client does not retry on one that was closed.
             config = uvicorn.Config(
