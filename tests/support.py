@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
@@ -66,6 +67,17 @@ async def quiet(connection: Connection) -> None:
             await lifecycle.changed()
         else:
             return
+
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Log nothing: simulated outages fill a log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def idle(connection: Connection) -> bool:

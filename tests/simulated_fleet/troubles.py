@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from tests.simulated_fleet.replicas import Replica
+from tests.simulated_fleet.store import FaultyStore
 
 if TYPE_CHECKING:
     from tests.simulated_fleet.world import World
@@ -68,12 +69,12 @@ class Troubles:
         await anyio.sleep(seconds)
 
     async def _store_away(self, one: Replica, seconds: float, random: Random) -> None:
-        one.store.away = True
-        await anyio.sleep(seconds)
-        one.store.away = False
+        await self._away([one.store], seconds)
 
     async def _store_away_for_all(self, one: Replica, seconds: float, random: Random) -> None:
-        stores = [each.store for each in self._world.replicas]
+        await self._away([each.store for each in self._world.replicas], seconds)
+
+    async def _away(self, stores: Sequence[FaultyStore], seconds: float) -> None:
         for store in stores:
             store.away = True
         await anyio.sleep(seconds)
@@ -94,13 +95,8 @@ class Troubles:
             store.latency = 0.0005
 
     async def _failover(self, one: Replica, seconds: float, random: Random) -> None:
-        stores = [each.store for each in self._world.replicas]
-        for store in stores:
-            store.away = True
         self._world.shared.fail_over(random)
-        await anyio.sleep(random.choice((0.1, 1, 2)))
-        for store in stores:
-            store.away = False
+        await self._away([each.store for each in self._world.replicas], random.choice((0.1, 1, 2)))
 
     async def _links(self, one: Replica, seconds: float, random: Random) -> None:
         self._world.network.apart.add(one.process)

@@ -8,10 +8,8 @@ seed.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from random import Random
@@ -31,6 +29,7 @@ from tests.simulated_fleet.processes import Process, ProcessLoop, clocks_of_proc
 from tests.simulated_fleet.replicas import Replica
 from tests.simulated_fleet.store import FaultyStore, SharedStore
 from tests.simulated_fleet.troubles import SECONDS, TROUBLES, Troubles
+from tests.support import quiet_logs
 
 QUIET = 12.0
 """Seconds without trouble before the last calls: leases end after 3, an owner is looked for during 8."""
@@ -192,16 +191,6 @@ class World:
         minute.digest = self._digest.hexdigest()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 def live_through(seed: int, *, troubles: Sequence[str] = TROUBLES, loud: bool = False) -> Minute:
     """Simulate a minute.
 
@@ -220,7 +209,7 @@ def live_through(seed: int, *, troubles: Sequence[str] = TROUBLES, loud: bool = 
             if loud:
                 anyio.run(world.run, backend="asyncio", backend_options={"loop_factory": ProcessLoop})
             else:
-                with _quiet():
+                with quiet_logs():
                     anyio.run(world.run, backend="asyncio", backend_options={"loop_factory": ProcessLoop})
         except Exception as error:
             raise PromiseBroken(seed, error, world.trace) from error

@@ -8,11 +8,9 @@ that callers were told against what the servers ran.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, cast
@@ -24,6 +22,7 @@ from mcpconn.testing import Script, ScriptedTool, clock, default_tools
 from mcpconn.testing.named_faults import FAULTS, SOCKET_FAULTS
 from mcpconn.testing.sandbox import Sandbox
 from mcpconn.testing.scripted.expiries import LISTED, UNLISTED
+from tests.support import quiet_logs
 
 SERVERS = 50
 DAY = 86_400.0
@@ -91,23 +90,12 @@ def live_through(seed: int, backend: str, *, servers: int = SERVERS, seconds: fl
     """
     day = Day(seed, backend)
     simulation = _Simulation(day, servers, seconds)
-    with _quiet():
+    with quiet_logs():
         try:
             clock.run(simulation.run, backend=backend, seed=seed)
         except Exception as error:
             raise DayFailed(seed, backend, error) from error
     return day
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A day of outages fills a log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _telling(tool: ScriptedTool) -> ScriptedTool:
