@@ -15,7 +15,7 @@ from mcpconn.cli.call import call as call_once
 from mcpconn.cli.connect import Checked
 from mcpconn.cli.connect import check as check_all
 from mcpconn.cli.failures import FAILED, USAGE, CliError
-from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
+from mcpconn.cli.options import AsJson, Config, Debug, Servers, Timeout, Wait
 from mcpconn.cli.output import complain, print_json
 from mcpconn.cli.shell import Shell, run, show_version
 from mcpconn.cli.tables import CheckTable, print_tools
@@ -137,14 +137,7 @@ def key_remove(name: Annotated[str, typer.Argument(help="The holder of the key."
 
 @app.command()
 def check(
-    servers: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FILE] [SERVER]...",
-            help="A file, names of servers in it, or addresses; or a command after --.  [default: all of --config]",
-            autocompletion=completion.server,
-        ),
-    ] = None,
+    servers: Servers = None,
     config: Config = None,
     timeout: Timeout = None,
     wait: Wait = 0.0,
@@ -193,14 +186,7 @@ def _report_checks(known: Mapping[str, Checked], table: CheckTable, *, as_json: 
 
 @app.command()
 def tools(
-    servers: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[SERVER]...",
-            help="Names of servers, or addresses; or a command after --.  [default: all]",
-            autocompletion=completion.server,
-        ),
-    ] = None,
+    servers: Servers = None,
     config: Config = None,
     timeout: Timeout = None,
     wait: Wait = 0.0,

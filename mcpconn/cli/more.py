@@ -13,7 +13,7 @@ from mcpconn.cli import pictures as pictures
 from mcpconn.cli.app import app as app
 from mcpconn.cli.arguments import texts_of
 from mcpconn.cli.failures import FAILED, USAGE, CliError
-from mcpconn.cli.options import AsJson, Config, Debug, Timeout, Wait
+from mcpconn.cli.options import AsJson, Config, Debug, Servers, Timeout, Wait
 from mcpconn.cli.output import one_line, print_json, say
 from mcpconn.cli.rows import Column, Rows
 from mcpconn.cli.shell import run
@@ -21,14 +21,6 @@ from mcpconn.cli.targets import server_of, servers_of
 from mcpconn.connection import Connection
 from mcpconn.login import state_directory
 
-Servers = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[FILE] [SERVER]...",
-        help="A file, names of servers in it, or addresses; or a command after --.  [default: all of --config]",
-        autocompletion=completion.server,
-    ),
-]
 T = TypeVar("T")
 Words = Annotated[list[str], typer.Argument(metavar="[FILE] SERVER WHAT...", autocompletion=completion.server)]
 

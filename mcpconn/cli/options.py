@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mcpconn.cli import completion
 from mcpconn.cli.shell import debugging
 
 Debug = Annotated[bool, typer.Option("--debug", callback=debugging, help="Show log lines, and a traceback of errors.")]
@@ -29,4 +30,12 @@ Timeout = Annotated[
 Wait = Annotated[
     float,
     typer.Option("--wait", min=0, metavar="SECONDS", help="How long to keep trying a server that is not running yet."),
+]
+Servers = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE] [SERVER]...",
+        help="A file, names of servers in it, or addresses; or a command after --.  [default: all of --config]",
+        autocompletion=completion.server,
+    ),
 ]
