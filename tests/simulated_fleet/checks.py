@@ -18,13 +18,13 @@ ONE_OWNER = "an upstream session is used by one replica"
 ONE_CLIENT = "an upstream session serves one client"
 NOTHING_ELSE = "a client is told nothing but an outcome"
 REVOKED = "a principal that was revoked is refused everywhere"
-NOBODY_WAITS = "nobody waits for longer than a call's deadline"
+IN_TIME = "no call is waited for beyond its deadline"
 ONE_USE = "no refresh token is sent twice while somebody uses what the first use returned"
 ONE_AT_A_TIME = "a client's session with a server is never one that was replaced"
 CONVERGES = "after the trouble every client is answered"
 PROMISES = (
     *(AT_MOST_ONCE, ANSWERED_RAN, NOT_RUN, ONE_OWNER, ONE_CLIENT, NOTHING_ELSE),
-    *(REVOKED, NOBODY_WAITS, ONE_USE, ONE_AT_A_TIME, CONVERGES),
+    *(REVOKED, IN_TIME, ONE_USE, ONE_AT_A_TIME, CONVERGES),
 )
 
 REFUSED_AFTER = 2.0
@@ -52,7 +52,7 @@ def _broken(world: World, last: list[Call]) -> Iterator[str]:
         if told <= NOT_MADE and times:
             yield f"{NOT_RUN}: {call}; it ran {times} times ({runs})"
         if any(attempt.ended - attempt.began >= LONGEST for attempt in call.attempts):
-            yield f"{NOBODY_WAITS}: {call}"
+            yield f"{IN_TIME}: {call}"
         if strange := told - TOLD:
             yield f"{NOTHING_ELSE}: {strange}, {call}"
     for (server, session), replicas in world.users.items():

@@ -109,7 +109,7 @@ def owner_is_not_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Routing, "owner", owner)
 
 
-def nobody_is_told_of_removed_keys(patch: pytest.MonkeyPatch) -> None:
+def removed_keys_are_not_announced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Revocations, "look", _nothing)
 
 
@@ -123,7 +123,7 @@ MISTAKES = {
     "a loss of the store is not noticed": Mistake(loss_is_not_noticed, checks.AT_MOST_ONCE, ("failover", "kill")),
     "the lease is looked at by nobody": Mistake(no_fencing, checks.CONVERGES, ("pause",)),
     "each replica serves every session": Mistake(owner_is_not_asked, checks.ONE_AT_A_TIME, ("pause",)),
-    "nobody is told of removed keys": Mistake(nobody_is_told_of_removed_keys, checks.REVOKED, ("revoke",)),
+    "removed keys are not announced": Mistake(removed_keys_are_not_announced, checks.REVOKED, ("revoke",)),
     "a refresh writes no mark": Mistake(no_mark_of_a_refresh, checks.ONE_USE, ("server forgets",)),
 }
 

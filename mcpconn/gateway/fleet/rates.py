@@ -105,7 +105,7 @@ class SharedRates:
                 level = min(burst, content["level"] + (at - content["at"]) * rights.rate)
             if not count:
                 return level
-            # A debt of one burst at most: nobody is refused for longer than two bursts take to fill.
+            # A debt of one burst at most: no principal is refused for longer than two bursts take to fill.
             level = max(level - count, -burst)
             value = json.dumps({"level": level, "at": at}).encode()
             ttl = (burst - level) / rights.rate + SPARE
