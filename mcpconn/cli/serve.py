@@ -36,7 +36,7 @@ def serve(
     """
     try:
         from mcpconn.gateway import serve as gateway
-        from mcpconn.gateway.activation import passed_socket
+        from mcpconn.gateway.http.activation import passed_socket
     except ModuleNotFoundError as error:
         how = f"pip install '.[gateway]' in a clone of mcpconn, or pip install {error.name}"
         raise CliError(f"serve needs {error.name}: {how}") from None

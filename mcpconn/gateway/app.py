@@ -18,34 +18,34 @@ from mcpconn.catalog.entries import CatalogChange
 from mcpconn.connection import Connection
 from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.access.hosts import loopback
-from mcpconn.gateway.asgi import refuse, within_lifespan
-from mcpconn.gateway.audit import Auditing, AuditLog, note
 from mcpconn.gateway.background import Background
-from mcpconn.gateway.bodies import Bodies
+from mcpconn.gateway.clients.downstream import Downstream
+from mcpconn.gateway.clients.events import Events
+from mcpconn.gateway.clients.extras import Extras
+from mcpconn.gateway.clients.parked import ParkingLot
+from mcpconn.gateway.clients.session_ids import Session
 from mcpconn.gateway.config import Settings, loaded
-from mcpconn.gateway.downstream import Downstream
 from mcpconn.gateway.endpoint import Endpoint
-from mcpconn.gateway.events import Events
-from mcpconn.gateway.extras import Extras
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.fleet.fleet import Fleet
-from mcpconn.gateway.forward import Forwarder
-from mcpconn.gateway.instructions import joined
-from mcpconn.gateway.ledger import Ledger
-from mcpconn.gateway.lists import Lists
+from mcpconn.gateway.http.asgi import refuse, within_lifespan
+from mcpconn.gateway.http.bodies import Bodies
+from mcpconn.gateway.http.tracing import continued
 from mcpconn.gateway.metrics import Metrics, Requests
 from mcpconn.gateway.outside import Outside
-from mcpconn.gateway.parked import ParkingLot
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.relay import Relay
-from mcpconn.gateway.session_ids import Session
+from mcpconn.gateway.requests.audit import Auditing, AuditLog, note
+from mcpconn.gateway.requests.forward import Forwarder
+from mcpconn.gateway.requests.instructions import joined
+from mcpconn.gateway.requests.ledger import Ledger
+from mcpconn.gateway.requests.lists import Lists
+from mcpconn.gateway.servers.relay import Relay
+from mcpconn.gateway.servers.upstreams import MARK, Upstreams
 from mcpconn.gateway.store import Store, StoreUnavailable
 from mcpconn.gateway.store.sealed import prepared, running
-from mcpconn.gateway.tracing import continued
 from mcpconn.gateway.upstream_auth.page import LOGIN
 from mcpconn.gateway.upstream_auth.service import UpstreamAuth
 from mcpconn.gateway.upstream_auth.users import NoCredentials
-from mcpconn.gateway.upstreams import MARK, Upstreams
 from mcpconn.gateway.views import View, view_of
 from mcpconn.manager import Manager
 from mcpconn.names import Table

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mcpconn.errors import ConfigError
-from mcpconn.gateway.sockets import CONNECTIONS
+from mcpconn.gateway.http.sockets import CONNECTIONS
 
 
 @dataclass(frozen=True)

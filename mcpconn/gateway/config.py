@@ -15,9 +15,9 @@ from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.config import AccessSettings, parse_access
 from mcpconn.gateway.capacity import Capacity, parse_limits
 from mcpconn.gateway.outside import parse_dashboard
+from mcpconn.gateway.servers.upstreams import Scope
 from mcpconn.gateway.upstream_auth.addresses import AllowedAddresses
 from mcpconn.gateway.upstream_auth.config import SHARED, UserCredentials, parse_credentials
-from mcpconn.gateway.upstreams import Scope
 from mcpconn.gateway.views import View, parse_views
 from mcpconn.mcpjson.hosts import find
 from mcpconn.mcpjson.reading import read

@@ -17,21 +17,21 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from mcpconn.gateway.asgi import header, refuse
-from mcpconn.gateway.audit import Auditing
-from mcpconn.gateway.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.capacity import Capacity
-from mcpconn.gateway.downstream import TASKS as TASKS_EXTENSION
-from mcpconn.gateway.downstream import Context
-from mcpconn.gateway.events import ORIGIN, Events, Origin
-from mcpconn.gateway.forward import Forwarder
-from mcpconn.gateway.large import whole_if_large
+from mcpconn.gateway.clients.downstream import TASKS as TASKS_EXTENSION
+from mcpconn.gateway.clients.downstream import Context
+from mcpconn.gateway.clients.events import ORIGIN, Events, Origin
+from mcpconn.gateway.clients.replicas import Replicas
+from mcpconn.gateway.clients.session_ids import Session
+from mcpconn.gateway.clients.sessions import REQUEST_KEY, SCOPE_KEY, SESSION_HEADER, Sessions
+from mcpconn.gateway.http.asgi import header, refuse
+from mcpconn.gateway.http.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.principals import principal_of
-from mcpconn.gateway.relay import Relay
-from mcpconn.gateway.replicas import Replicas
-from mcpconn.gateway.session_ids import Session
-from mcpconn.gateway.sessions import REQUEST_KEY, SCOPE_KEY, SESSION_HEADER, Sessions
-from mcpconn.gateway.stopping import RETRY_AFTER, Stopping
+from mcpconn.gateway.requests.audit import Auditing
+from mcpconn.gateway.requests.forward import Forwarder
+from mcpconn.gateway.requests.large import whole_if_large
+from mcpconn.gateway.requests.stopping import RETRY_AFTER, Stopping
+from mcpconn.gateway.servers.relay import Relay
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.views import View
 from mcpconn.keys import LEDGER

@@ -20,8 +20,8 @@ from mcpconn.asgi.metrics import ConnectionFamilies, exposition
 from mcpconn.connection import Connection
 from mcpconn.core.outcome import Outcome
 from mcpconn.core.states import Event, State
-from mcpconn.gateway.audit import AuditLog
-from mcpconn.gateway.upstreams import MARK
+from mcpconn.gateway.requests.audit import AuditLog
+from mcpconn.gateway.servers.upstreams import MARK
 from mcpconn.manager import Manager
 from mcpconn.runtime.journal import Change
 from mcpconn.version import __version__

@@ -16,11 +16,11 @@ import anyio
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.hosts import loopback
-from mcpconn.gateway.activation import notify
 from mcpconn.gateway.app import App
 from mcpconn.gateway.config import loaded
 from mcpconn.gateway.fleet.config import FleetSettings
-from mcpconn.gateway.sockets import CONNECTIONS, SocketLimits
+from mcpconn.gateway.http.activation import notify
+from mcpconn.gateway.http.sockets import CONNECTIONS, SocketLimits
 from mcpconn.gateway.store import FileStore, RedisStore
 from mcpconn.loopback import is_loopback
 from mcpconn.seal import given_ring, kept_ring
@@ -203,7 +203,7 @@ async def serve_http(
     """
     import uvicorn
 
-    from mcpconn.gateway.draining import Drain
+    from mcpconn.gateway.http.draining import Drain
 
     wanted = app.settings.limits.sockets
     limits = SocketLimits(allow_files(wanted))

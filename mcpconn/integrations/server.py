@@ -22,7 +22,7 @@ from mcpconn.errors import UnknownServer
 from mcpconn.gateway.app import App
 from mcpconn.gateway.config import Settings
 from mcpconn.gateway.endpoint import ViewServer
-from mcpconn.gateway.upstreams import MARK
+from mcpconn.gateway.servers.upstreams import MARK
 from mcpconn.gateway.views import View
 from mcpconn.manager import Manager
 from mcpconn.version import __version__

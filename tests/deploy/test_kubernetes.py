@@ -10,7 +10,7 @@ import pytest
 
 from mcpconn import Manager
 from mcpconn.gateway.config import parse_settings
-from mcpconn.gateway.draining import IDLE
+from mcpconn.gateway.http.draining import IDLE
 from mcpconn.gateway.outside import PLAIN
 from mcpconn.gateway.serve import GRACE
 from tests.deploy.reading import DEPLOY, documents

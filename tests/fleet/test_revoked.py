@@ -18,9 +18,9 @@ from mcpconn.gateway import MemoryStore, Settings
 from mcpconn.gateway.access.config import AccessSettings
 from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.access.keys import KeyFile
-from mcpconn.gateway.bodies import Bodies
+from mcpconn.gateway.clients.session_ids import LIFETIME
 from mcpconn.gateway.fleet.revocations import Revocations
-from mcpconn.gateway.session_ids import LIFETIME
+from mcpconn.gateway.http.bodies import Bodies
 from mcpconn.gateway.store import RedisStore, Store
 from mcpconn.seal import KeyRing
 from mcpconn.testing import HttpServer, Script, clock

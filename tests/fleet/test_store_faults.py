@@ -26,7 +26,7 @@ from tests.fleet.conftest import replica
 from tests.fleet.stateful import Stateful
 from tests.gateway.conftest import Gateway, gateway
 from tests.gateway.questions import serving
-from tests.gateway.test_keyed import MODES, charge, outcome
+from tests.gateway.requests.test_keyed import MODES, charge, outcome
 from tests.redis_server import RedisServer, needs_redis, redis_server
 from tests.support import text_of
 

@@ -12,7 +12,7 @@ import mcp_types as types
 import pytest
 from mcp import Client
 
-from mcpconn.gateway.lists import FIRST_LOOK, SERVERS_META
+from mcpconn.gateway.requests.lists import FIRST_LOOK, SERVERS_META
 from mcpconn.testing import HttpServer, Script
 from tests.gateway.conftest import Gateway, gateway
 from tests.support import text_of

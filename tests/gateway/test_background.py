@@ -11,8 +11,8 @@ from mcp import Client
 
 from mcpconn.gateway import MemoryStore, background
 from mcpconn.gateway.background import Background
-from mcpconn.gateway.ledger import Ledger
 from mcpconn.gateway.principals import ANONYMOUS
+from mcpconn.gateway.requests.ledger import Ledger
 from mcpconn.testing import Script
 from tests.gateway.conftest import gateway
 from tests.support import text_of

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp import Client
 
-from mcpconn.gateway.bodies import BODY_LIMIT, Bodies, BodyRefused
+from mcpconn.gateway.clients.session_ids import FAILURES, Failures
+from mcpconn.gateway.clients.session_requests import NoRoom
+from mcpconn.gateway.http.bodies import BODY_LIMIT, Bodies, BodyRefused
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.session_ids import FAILURES, Failures
-from mcpconn.gateway.session_requests import NoRoom
 from mcpconn.testing import Script, ScriptedTool
 from tests.gateway.conftest import Gateway, gateway
 

@@ -8,7 +8,7 @@ import mcp_types as types
 import pytest
 from mcp import Client
 
-from mcpconn.gateway.lists import Lists
+from mcpconn.gateway.requests.lists import Lists
 from mcpconn.testing import Script, ScriptedTool
 from tests.gateway.conftest import gateway
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from mcp import Client
 
-from mcpconn.gateway.upstreams import ERA_PATIENCE
+from mcpconn.gateway.servers.upstreams import ERA_PATIENCE
 from mcpconn.testing import FaultProxy, HttpServer, Script, ScriptTransport
 from mcpconn.testing.clock import virtual_backend
 from tests.gateway.inside import FRONTS, inside

@@ -12,8 +12,8 @@ import mcp_types as types
 import pytest
 from mcp import Client
 
-from mcpconn.gateway import lists
-from mcpconn.gateway.draining import Drain
+from mcpconn.gateway.http.draining import Drain
+from mcpconn.gateway.requests import lists
 from mcpconn.testing import HttpServer, Script
 from tests.gateway.conftest import Gateway
 from tests.support import BUSY, text_of

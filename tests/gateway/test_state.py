@@ -142,7 +142,7 @@ async def test_a_client_scope_ends_with_its_session():
 
 
 async def test_above_the_cap_the_longest_unused_is_closed(monkeypatch):
-    monkeypatch.setattr("mcpconn.gateway.upstreams.RECENT", 0.0)
+    monkeypatch.setattr("mcpconn.gateway.servers.upstreams.RECENT", 0.0)
     script = Script()
     async with gateway(script) as made, AsyncExitStack() as stack:
         made.app.upstreams._at_most = 2

@@ -24,9 +24,9 @@ from typing import Any
 import anyio
 
 from mcpconn.gateway.access.gate import Gate
+from mcpconn.gateway.clients.session_ids import SessionIds
+from mcpconn.gateway.clients.sessions import Sessions
 from mcpconn.gateway.fleet.signing import Signer
-from mcpconn.gateway.session_ids import SessionIds
-from mcpconn.gateway.sessions import Sessions
 from mcpconn.testing.clock import MIDNIGHT, VirtualLoop
 
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)

@@ -12,8 +12,8 @@ from mcpconn.auth.held import HeldTokens
 from mcpconn.gateway.fleet.membership import Membership
 from mcpconn.gateway.fleet.revocations import Revocations
 from mcpconn.gateway.fleet.routing import Routing
-from mcpconn.gateway.ledger import Ledger
-from mcpconn.gateway.ledger_entries import Entry, Found, Outcome
+from mcpconn.gateway.requests.ledger import Ledger
+from mcpconn.gateway.requests.ledger_entries import Entry, Found, Outcome
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.redis.standing import Standing
 from tests.simulated_fleet import checks

@@ -18,8 +18,8 @@ from mcpconn.gateway.access.credentials import INBOUND_KEY, Identity, NotNow, Re
 from mcpconn.gateway.access.keys import PREFIX, hash_of, principal_of_key
 from mcpconn.gateway.access.limits import Limits, TooMany
 from mcpconn.gateway.access.rights import RIGHTS_KEY, Rights
-from mcpconn.gateway.asgi import header, refuse, replay, until
-from mcpconn.gateway.bodies import Bodies, BodyRefused
+from mcpconn.gateway.http.asgi import header, refuse, replay, until
+from mcpconn.gateway.http.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import ANONYMOUS, SCOPE_KEY, Principal
 from mcpconn.observe import log
 

@@ -14,8 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from mcpconn.gateway.access.gate import Gate
 from mcpconn.gateway.background import Background
-from mcpconn.gateway.bodies import Bodies
-from mcpconn.gateway.downstream import Downstream
+from mcpconn.gateway.clients.downstream import Downstream
+from mcpconn.gateway.clients.parked import Ended, ParkingLot
+from mcpconn.gateway.clients.replicas import Local
+from mcpconn.gateway.clients.session_ids import Session
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.fleet.envelopes import (
     PRINCIPAL,
@@ -41,12 +43,10 @@ from mcpconn.gateway.fleet.routing import Routing
 from mcpconn.gateway.fleet.scouts import FleetScouts
 from mcpconn.gateway.fleet.signing import Envelope, Signer
 from mcpconn.gateway.fleet.targets import Targets
-from mcpconn.gateway.parked import Ended, ParkingLot
+from mcpconn.gateway.http.bodies import Bodies
 from mcpconn.gateway.principals import Principal, principal_of
-from mcpconn.gateway.replicas import Local
-from mcpconn.gateway.session_ids import Session
+from mcpconn.gateway.servers.upstreams import Upstreams
 from mcpconn.gateway.store import Store, StoreUnavailable
-from mcpconn.gateway.upstreams import Upstreams
 from mcpconn.names import Table
 from mcpconn.observe import log
 from mcpconn.seal import KeyRing

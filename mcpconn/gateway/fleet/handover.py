@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from mcpconn.gateway.clients.session_ids import LIFETIME
 from mcpconn.gateway.fleet.membership import OwnershipLost
 from mcpconn.gateway.fleet.ownership import Owner, Ownership
-from mcpconn.gateway.session_ids import LIFETIME
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.observe import log
 from mcpconn.seal import NotSealedHere, Sealer

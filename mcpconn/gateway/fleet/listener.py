@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
-from mcpconn.gateway.asgi import header, refuse, replay
-from mcpconn.gateway.bodies import Bodies, BodyRefused
 from mcpconn.gateway.fleet.forwarding import ENVELOPE, NOT_MINE, PROOF, SIGNATURE
 from mcpconn.gateway.fleet.signing import Envelope, Signer, Unsigned, digest
+from mcpconn.gateway.http.asgi import header, refuse, replay
+from mcpconn.gateway.http.bodies import Bodies, BodyRefused
 from mcpconn.observe import log
 
 Serve = Callable[[Envelope, bytes, Receive, Send], Awaitable[None]]

@@ -14,8 +14,8 @@ import json
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from mcpconn.gateway.clients.session_ids import LIFETIME
 from mcpconn.gateway.fleet.membership import Membership, Replica
-from mcpconn.gateway.session_ids import LIFETIME
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.observe import log
 from mcpconn.seal import NotSealedHere, Sealer

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio
 
-from mcpconn.gateway.session_ids import LIFETIME
+from mcpconn.gateway.clients.session_ids import LIFETIME
 from mcpconn.gateway.store import Key, Store, StoreUnavailable
 from mcpconn.observe import log
 

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 import anyio
 from starlette.types import Receive, Scope, Send
 
+from mcpconn.gateway.clients.replicas import Local
 from mcpconn.gateway.fleet.envelopes import envelope_of
 from mcpconn.gateway.fleet.forwarding import AddressRefused, Answer, Forwarding, Lost, NotDelivered, Sent
 from mcpconn.gateway.fleet.ownership import Owner, Ownership
 from mcpconn.gateway.fleet.peers import Peers
 from mcpconn.gateway.fleet.replies import Reply, unless
-from mcpconn.gateway.replicas import Local
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.observe import log
 

@@ -10,8 +10,8 @@ from mcp.shared.inbound import decode_header_value
 from starlette.types import Scope
 
 from mcpconn.errors import McpConnError
-from mcpconn.gateway.asgi import header
-from mcpconn.gateway.upstreams import Upstreams
+from mcpconn.gateway.http.asgi import header
+from mcpconn.gateway.servers.upstreams import Upstreams
 from mcpconn.names import Table
 
 NAMING = ("tools/call", "prompts/get", "resources/read")

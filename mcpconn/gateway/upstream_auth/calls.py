@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed
-from mcpconn.gateway.downstream import Call, is_modern
+from mcpconn.gateway.clients.downstream import Call, is_modern
+from mcpconn.gateway.clients.parked import Parked, ParkingLot
+from mcpconn.gateway.clients.rounds import Rounds
 from mcpconn.gateway.outcomes import unanswered
-from mcpconn.gateway.parked import Parked, ParkingLot
 from mcpconn.gateway.rewrite import Json
-from mcpconn.gateway.rounds import Rounds
 from mcpconn.gateway.upstream_auth.offering import LoginNeeded, Offers
 
 Attempt = Callable[[Parked | None], Awaitable[Json]]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.jwks import check_url
@@ -39,6 +39,18 @@ class TokenExchange:
 
 
 UserCredentials = UserLogin | TokenExchange
+
+
+class UpstreamAuthSettings(Protocol):
+    """The part of the gateway's settings that says whose credentials its servers see."""
+
+    @property
+    def credentials(self) -> Mapping[str, UserCredentials]:
+        """Servers that receive their users' own credentials, and how these are obtained."""
+
+    @property
+    def allowed_addresses(self) -> tuple[str, ...]:
+        """Private hosts and networks that may be contacted if a server names them in its metadata."""
 
 
 def parse_credentials(where: str, value: Any, *, server: str, folder: Path) -> UserCredentials | None:

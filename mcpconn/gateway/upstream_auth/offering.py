@@ -15,7 +15,7 @@ from mcpconn.connection import Connection
 from mcpconn.core.failures import FailureKind
 from mcpconn.core.outcome import Outcome
 from mcpconn.errors import CallFailed
-from mcpconn.gateway.downstream import Call
+from mcpconn.gateway.clients.downstream import Call
 from mcpconn.gateway.outcomes import OUTCOME, tool_error
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.rewrite import Json

@@ -8,11 +8,11 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from mcpconn.config import ServerConfig
 from mcpconn.gateway.access.gate import Gate
-from mcpconn.gateway.config import Settings
-from mcpconn.gateway.downstream import Call
+from mcpconn.gateway.clients.downstream import Call
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.upstream_auth.addresses import Fetcher
+from mcpconn.gateway.upstream_auth.config import UpstreamAuthSettings
 from mcpconn.gateway.upstream_auth.entries import Entries, fetcher
 from mcpconn.gateway.upstream_auth.everybody import SharedLogins, follow
 from mcpconn.gateway.upstream_auth.logins import Logins
@@ -27,7 +27,7 @@ from mcpconn.seal import KeyRing
 class UpstreamAuth:
     """What a gateway has for its users' own credentials."""
 
-    def __init__(self, settings: Settings, *, store: Store, ring: KeyRing, alone: bool) -> None:
+    def __init__(self, settings: UpstreamAuthSettings, *, store: Store, ring: KeyRing, alone: bool) -> None:
         """
         Args:
             settings: How the gateway's servers are shown.
@@ -44,7 +44,7 @@ class UpstreamAuth:
         self.offers: Offers
         self.page: LoginPage
 
-    def prepare(self, servers: Mapping[str, ServerConfig], settings: Settings) -> Servers:
+    def prepare(self, servers: Mapping[str, ServerConfig], settings: UpstreamAuthSettings) -> Servers:
         """The entries of servers as the gateway uses them.
 
         Raises:
@@ -81,7 +81,7 @@ class UpstreamAuth:
         self._done = done
         self.settle(self._settings)
 
-    def settle(self, settings: Settings) -> None:
+    def settle(self, settings: UpstreamAuthSettings) -> None:
         """Use these settings from now on."""
         self._settings = settings
         self.users.settings = {} if self._alone else settings.credentials

@@ -14,7 +14,7 @@ from mcpconn.connection import Connection
 from mcpconn.core.failures import FailureKind
 from mcpconn.core.states import State
 from mcpconn.errors import CallFailed, McpConnError
-from mcpconn.gateway.downstream import Downstream
+from mcpconn.gateway.clients.downstream import Downstream
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.upstream_auth.addresses import AllowedAddresses, Fetcher
 from mcpconn.gateway.upstream_auth.config import TokenExchange, UserCredentials, UserLogin

@@ -25,8 +25,8 @@ from mcpconn.keys import CANCEL, IDEMPOTENCY_KEY
 from mcpconn.testing import Script
 from tests.gateway.access.test_gate import ACCEPT, client, post, session
 from tests.gateway.asking import asking
+from tests.gateway.clients.test_parked import Person
 from tests.gateway.conftest import gateway
-from tests.gateway.test_parked import Person
 from tests.support import text_of
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,1 @@
+"""HTTP in front of the endpoints: bodies within limits, slow clients, activation, shutdown."""
