@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +151,45 @@ async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRP
         MessageTooLarge: it is above a limit.
         Unreadable: it is no JSON-RPC message.
     """
+    few, bound = await _checked(data, limits)
+    # Parsed only after the limits were checked, which prevent a small message from filling the memory.
+    message = read(data, refusal=refusal)
+    if bound > few and not _modelled(message, few):
+        raise MessageTooLarge(f"the answer holds more than {few} items")
+    return message
+
+
+async def parse_batch(data: bytes, limits: Limits) -> list[JSONRPCMessage | Unreadable]:
+    """The messages in `data`: one, or those of a JSON array, as which MCP 2025-03-26 lets servers send several.
+
+    Args:
+        data: One JSON text.
+        limits: What it may be at most, as a whole.
+    """
+    found: list[JSONRPCMessage | Unreadable] = []
+    try:
+        parts = [data]
+        if data[:ENDS].lstrip().startswith(b"["):
+            await _checked(data, limits)
+            with suppress(ValueError):
+                # Written again one by one, so that each is read as if it had come alone.
+                parts = [_dump(each) for each in from_json(data)] or parts
+        for part in parts:
+            try:
+                found.append(await parse(part, limits))
+            except Unreadable as error:
+                found.append(error)
+    except MessageTooLarge as error:
+        found.append(error)
+    return found
+
+
+async def _checked(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Raise `MessageTooLarge` if `data` is above a limit.
+
+    Returns:
+        How many items that the SDK's models describe it may hold, and an upper bound of its values.
+    """
     # Checked first, because it costs nothing and the checks below read all data.
     if len(data) > limits.size:
         raise MessageTooLarge(f"the answer is larger than {limits.size} bytes")
@@ -159,11 +199,7 @@ async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRP
     bound = 0 if len(data) <= few else sum(data.count(each) for each in (b",", b"{", b"["))
     if bound > limits.values and await _count(data, limits.values) > limits.values:
         raise MessageTooLarge(f"the answer holds more than {limits.values} values")
-    # Parsed only after the limits were checked, which prevent a small message from filling the memory.
-    message = read(data, refusal=refusal)
-    if bound > few and not _modelled(message, few):
-        raise MessageTooLarge(f"the answer holds more than {few} items")
-    return message
+    return few, bound
 
 
 def read(data: bytes, *, refusal: bool = False) -> JSONRPCMessage:
@@ -181,8 +217,14 @@ def read(data: bytes, *, refusal: bool = False) -> JSONRPCMessage:
         value = from_json(data)
     except ValueError:
         raise unreadable("the answer is not valid JSON", data) from None
+    if isinstance(value, list) and len(value) == 1:
+        # A batch of one, as which MCP 2025-03-26 lets a server answer.
+        value = value[0]
     if not isinstance(value, dict):
         raise Unreadable("the answer is not a JSON object")
+    if isinstance(number := value.get("id"), float) and number.is_integer():
+        # JSON has one kind of numbers, and so have the languages of some servers, which return 7 as 7.0.
+        value["id"] = int(number)
     try:
         return _refusal(value) if refusal else _message(value)
     # pydantic's error is a ValueError, and quotes what it was given.

@@ -173,7 +173,8 @@ class _Transport:
                 # Any output counts, even a banner, because a child that writes has started.
                 child.spoke.set()
                 try:
-                    await self._deliver.send(line if isinstance(line, Exception) else await parse(line, self._limits))
+                    for item in await parse(line, self._limits) if isinstance(line, bytes) else [line]:
+                        await self._deliver.send(item)
                 except (anyio.ClosedResourceError, anyio.BrokenResourceError):
                     break
         # The session is over. A child that is still writing must not block on a full pipe while it is being ended.
@@ -250,9 +251,7 @@ async def _within(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]])
         await task()
 
 
-async def parse(line: bytes, limits: Limits) -> SessionMessage | Exception:
-    """One line as a message, or the error that it is none: servers print banners on stdout, too."""
-    try:
-        return SessionMessage(await messages.parse(line, limits))
-    except messages.Unreadable as error:
-        return error
+async def parse(line: bytes, limits: Limits) -> list[SessionMessage | Exception]:
+    """The messages of one line, or the error that it is none: servers print banners on stdout, too."""
+    found = await messages.parse_batch(line, limits)
+    return [each if isinstance(each, Exception) else SessionMessage(each) for each in found]

@@ -7,6 +7,7 @@ a JSON-RPC message as JSON, and `E` the same as an event of an event stream.
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -240,7 +241,8 @@ case("bytes that are no UTF-8", "unknown", lambda a: whole(a.replace(b"charged",
 case("half of it", "unknown", lambda a: whole(a[: len(a) // 2]))
 case("nonsense behind it", "unknown", lambda a: whole(a + b"}"))
 case("it twice", "unknown", lambda a: whole(a + a))
-case("it in a batch", "unknown", lambda a: whole(b"[" + a + b"]"))
+case("it in a batch", "answered", lambda a: whole(b"[" + a + b"]"))
+case("it twice in a batch", "unknown", lambda a: whole(b"[" + a + b"," + a + b"]"))
 case("a text", "unknown", whole(b'"charged 5"'))
 case("null", "unknown", whole(b"null"))
 case("an empty object", "unknown", whole(b"{}"))
@@ -262,6 +264,8 @@ def named(member: bytes, value: bytes) -> Make:
 
 
 case("another id", "unknown", named(b"id", b"987654"))
+case("the id as a float", "answered", lambda a: whole(re.sub(rb'"id":(\d+)', rb'"id":\1.0', a, count=1)))
+case("an id with a fraction", "unknown", named(b"id", b"5.5"))
 case("an id of null", "unknown", named(b"id", b"null"))
 case("an id that is an object", "unknown", named(b"id", b"{}"))
 case("no id", "unknown", lambda a: whole(a.replace(b'"id":', b'"di":', 1)))

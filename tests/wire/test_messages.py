@@ -84,7 +84,7 @@ def test_messages_are_told_apart_by_their_members(data: bytes, kind: type[JSONRP
         b'{"id": 1, "result": {}}',
         b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": [1]}',
         b'{"jsonrpc": "2.0", "id": {}, "method": "ping"}',
-        b'[{"jsonrpc": "2.0", "id": 1, "result": {}}]',
+        b'[{"jsonrpc": "2.0", "id": 1, "result": {}}, {"jsonrpc": "2.0", "id": 2, "result": {}}]',
     ],
 )
 def test_what_is_no_message_is_unreadable_and_is_never_quoted(data: bytes) -> None:
@@ -184,6 +184,13 @@ def test_a_misshapen_message_says_whose_it_was() -> None:
 )
 def test_ids_are_compared_as_in_the_sdk(one: Any, other: Any, same: bool) -> None:
     assert same_id(one, other) is same
+
+
+@pytest.mark.parametrize(("written", "read_as"), [(b"7.0", 7), (b"7", 7), (b'"7"', "7"), (b"7e0", 7)])
+def test_a_number_is_an_id_however_it_is_written(written: bytes, read_as: Any) -> None:
+    message = read(b'{"jsonrpc":"2.0","id":%s,"result":{}}' % written)
+    assert isinstance(message, JSONRPCResponse)
+    assert (message.id, type(message.id)) == (read_as, type(read_as))
 
 
 # -- how much is a message

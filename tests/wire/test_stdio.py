@@ -94,11 +94,23 @@ async def test_whose_an_endless_answer_is_can_be_told_from_its_beginning() -> No
 
 async def test_a_line_is_a_message_or_an_error() -> None:
     limits = Limits(1_000_000, 10_000)
-    message = await parse(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}', limits)
+    (message,) = await parse(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}', limits)
     assert isinstance(message, SessionMessage)
     assert isinstance(message.message, JSONRPCRequest)
     for line in (b"Listening on stdio", b'{"jsonrpc": "2.0"', b"[]", b"\xff\xfe", b"1" * 100_000):
-        assert isinstance(await parse(line, limits), Unreadable)
+        (error,) = await parse(line, limits)
+        assert isinstance(error, Unreadable)
+
+
+async def test_a_batch_is_read_message_by_message() -> None:
+    answer = b'{"jsonrpc": "2.0", "id": 1, "result": {}}'
+    limits = Limits(1000, 1000)
+    both: list[Any] = await parse(b" [%s, %s]" % (answer, answer.replace(b"1", b"2")), limits)
+    assert [each.message.id for each in both] == [1, 2]
+    broken = await parse(b'[%s, {"id": 7, "result": null}, 5]' % answer, limits)
+    assert [getattr(each, "answers", None) for each in broken] == [None, 7, None]
+    for line in (b"[]", b"[1, 2", b"[[[%s]]]" % answer, b"[" + b"1," * 600 + b"1]", b"[" + b" " * 2000 + b"]"):
+        assert all(isinstance(each, Unreadable) for each in await parse(line, limits)), line
 
 
 @pytest.mark.parametrize(
