@@ -180,6 +180,28 @@ async def test_what_arrives_at_once_is_bounded():
         group.cancel_scope.cancel()
 
 
+# -- ids
+
+
+@pytest.mark.parametrize("request_id", [1.5, True, None, {}, []])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_request_that_nothing_could_answer_is_refused(era, request_id):
+    script = Script()
+    async with open_to_all(script) as (made, http):
+        params = {"name": "a__charge", "arguments": {"amount": 1}}
+        if era == "modern":
+            headers = {**MODERN, "mcp-method": "tools/call", "mcp-name": "a__charge"}
+            call = modern("tools/call", **params)
+        else:
+            opened = await http.post(made.url, json=INITIALIZE)
+            headers = {"mcp-session-id": opened.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
+            call = {"jsonrpc": "2.0", "method": "tools/call", "params": params}
+        refused = await http.post(made.url, json={**call, "id": request_id}, headers=headers)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] in (-32600, -32602)
+    assert script.executions["charge"] == 0
+
+
 # -- headers
 
 

@@ -15,6 +15,10 @@ NAMED = 64 * 1024
 """Bytes of a body that is looked into for its id; it is parsed again by whoever serves it."""
 
 
+class BadId(Exception):
+    """The id of a request is no text and no integer: nothing could answer it, and the SDK sees a notification."""
+
+
 class NoRoom(Exception):
     """As many sessions are open as may be, and all are in use."""
 
@@ -47,14 +51,23 @@ def initialize_params(body: bytes) -> dict[str, Any] | None:
 
 
 def named(body: bytes) -> tuple[Any, Any]:
-    """The id and the method of the request in a body, as far as it is one."""
+    """The id and the method of the request in a body, as far as it is one.
+
+    Raises:
+        BadId: it has an id that no request may have.
+    """
     if not body or len(body) > NAMED:
         return None, None
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):
         return None, None
-    return (message.get("id"), message.get("method")) if isinstance(message, dict) else (None, None)
+    if not isinstance(message, dict):
+        return None, None
+    request_id, method = message.get("id"), message.get("method")
+    if "id" in message and method is not None and type(request_id) not in (int, str):
+        raise BadId
+    return request_id, method
 
 
 async def serve(send: Send, serving: Awaitable[None]) -> None:

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.clients.replicas import Replicas
 from mcpconn.gateway.clients.session_ids import Failures, Opened, Session, SessionIds, pack
-from mcpconn.gateway.clients.session_requests import BARE, NoRoom, initialize_params, named, not_found, serve
+from mcpconn.gateway.clients.session_requests import BARE, BadId, NoRoom, initialize_params, named, not_found, serve
 from mcpconn.gateway.http.asgi import header, on_start, refuse, replay, request, until, with_header
 from mcpconn.gateway.http.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
@@ -142,7 +142,11 @@ class Sessions:
         if sealed is None:
             await serve(send, self._open(scope, receive, send, body))
             return
-        scope = {**scope, REQUEST_KEY: named(body)}
+        try:
+            scope = {**scope, REQUEST_KEY: named(body)}
+        except BadId:
+            await refuse(send, 400, "The id of a request has to be a string or an integer; nothing was run")
+            return
         opened = self._ids.open(sealed, principal_of(scope))
         if opened is None:
             await self._not_opened(scope, send)
