@@ -68,6 +68,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/gateway/test_capacity.py::test_a_crowd_beyond_a_limit_harms_nobody",
         "tests/gateway/test_churn.py",
         "tests/gateway/test_embedding.py",
+        "tests/gateway/test_ending.py",
         "tests/gateway/test_idle.py",
         "tests/gateway/test_foreign_clients.py",
         "tests/gateway/test_handing_on.py",

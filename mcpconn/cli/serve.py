@@ -37,6 +37,7 @@ def serve(
     try:
         from mcpconn.gateway import serve as gateway
         from mcpconn.gateway.http.activation import passed_socket
+        from mcpconn.gateway.over_stdio import serve_stdio
     except ModuleNotFoundError as error:
         how = f"pip install '.[gateway]' in a clone of mcpconn, or pip install {error.name}"
         raise CliError(f"serve needs {error.name}: {how}") from None
@@ -73,7 +74,7 @@ def serve(
         known = ", ".join(sorted(name for name in app.settings.views if name)) or "none"
         raise CliError(f"there is no view {view!r} in {path}; known: {known}", USAGE)
     if stdio:
-        anyio.run(gateway.serve_stdio, app, view)
+        anyio.run(serve_stdio, app, view)
         return
     accepting = passed or gateway.listening_socket(where)
     url = where.url(accepting.getsockname()[1])

@@ -218,6 +218,11 @@ class Endpoint:
         for listener in tuple(self._listeners.values()):
             listener.close()
 
+    @property
+    def stopping(self) -> Stopping:
+        """The requests that run, and what they were told at the end."""
+        return self._stopping
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._stopping.over:
             again = (("retry-after", str(RETRY_AFTER)), ("connection", "close"))

@@ -1,4 +1,4 @@
-"""`mcpconn serve`: the gateway as a separate process, over HTTP or stdio."""
+"""`mcpconn serve`: the gateway as a separate process, over HTTP."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.hosts import loopback
 from mcpconn.gateway.app import App
 from mcpconn.gateway.config import loaded
+from mcpconn.gateway.ending import Ending
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.http.activation import notify
 from mcpconn.gateway.http.sockets import CONNECTIONS, SocketLimits
@@ -228,6 +229,7 @@ async def serve_http(
     # Not by the lifespan protocol: if the gateway fails, the process has to end, so that a supervisor starts another.
     # uvicorn would go on to accept requests, and answer each with an error.
     async with app, anyio.create_task_group() as group:
+        ending = Ending(app)
 
         async def stop() -> None:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -235,10 +237,14 @@ async def serve_http(
                     if drain.begun:
                         app.drain(calls=True)
                         await anyio.sleep(AT_ONCE)
-                        server.force_exit = True
+                        # `force_exit` alone is not enough: from Python 3.12 on, uvicorn then waits for connections
+                        # that are still open, and a client that does not read keeps its connection open.
+                        serving.cancel()
                         return
                     # At a keyboard no other process takes over, and the user does not want to wait.
                     drain.begin(idle=0.0 if received == signal.SIGINT else None)
+                    if running := ending.running:
+                        say(f"stopping: {running} unfinished, with {GRACE} s left; another signal ends them at once")
                     app.drain()
                     notify("STOPPING=1")
                     server.should_exit = True
@@ -274,8 +280,12 @@ async def serve_http(
             group.start_soon(follow)
             if hasattr(signal, "SIGHUP"):
                 group.start_soon(hang_up)
-        await server.serve(sockets=[accepting])
+        with anyio.CancelScope() as serving:
+            await server.serve(sockets=[accepting])
+        ending.cut()
         group.cancel_scope.cancel()
+    if (said := ending.summary()) is not None:
+        say(said)
     if drain.late:
         say(f"{drain.late} requests came after their connection had been closed; they did not run")
 
@@ -298,17 +308,6 @@ def _reload(app: App, path: Path | None, say: Callable[[str], None]) -> None:
         return
     what = ", ".join(f"{len(result[name])} {name}" for name in ("added", "changed", "removed", "unchanged"))
     say(f"{path} was applied: {what}")
-
-
-async def serve_stdio(app: App, view: str) -> None:
-    """Serve one client over this process's own stdin and stdout, until it closes them."""
-    from mcp.server.stdio import stdio_server
-
-    async with app:
-        endpoint = app.endpoint(view)
-        await endpoint.settled()
-        async with stdio_server() as (read, write):
-            await endpoint.server.run(read, write, endpoint.server.create_initialization_options())
 
 
 def print_config(name: str, command: list[str], url: str) -> str:

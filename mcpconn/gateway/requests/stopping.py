@@ -10,6 +10,7 @@ is better than any answer that this process can give.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 
@@ -26,6 +27,9 @@ from mcpconn.keys import FIRST, IDEMPOTENCY_KEY, LEDGER
 
 RETRY_AFTER = 1
 """Seconds after which a refused client may come back. A supervisor starts the next process before the last one ends."""
+
+LISTEN = "subscriptions/listen"
+"""A stream of events, which ends cleanly by itself when the process begins to stop."""
 
 
 class _Sent:
@@ -55,8 +59,17 @@ class Stopping:
         """
         self._stamp = stamp
         self._running: set[anyio.CancelScope] = set()
+        self.repeating = 0
+        """Requests that run and are left alone: their clients repeat them with their keys."""
+        self.told: Counter[str] = Counter()
+        """Requests that were answered because the process ends, by outcome."""
         self.over = False
         """The time of the process is over."""
+
+    @property
+    def running(self) -> int:
+        """Requests that run now."""
+        return len(self._running) + self.repeating
 
     def end(self) -> None:
         """Answer everything that runs, now."""
@@ -68,8 +81,14 @@ class Stopping:
         meta = (ctx.params or {}).get("_meta")
         meta = meta if isinstance(meta, Mapping) else {}
         keyed = IDEMPOTENCY_KEY in meta
-        if ctx.request_id is None or (keyed and (FIRST in meta or LEDGER in meta)):
+        if ctx.request_id is None or ctx.method == LISTEN:
             return await call_next(ctx)
+        if keyed and (FIRST in meta or LEDGER in meta):
+            self.repeating += 1
+            try:
+                return await call_next(ctx)
+            finally:
+                self.repeating -= 1
         present, scope = _Sent(), anyio.CancelScope()
         token = _SENT.set(present)
         self._running.add(scope)
@@ -83,6 +102,7 @@ class Stopping:
         return self._told(ctx, "unknown" if present.sent or keyed else "not_run")
 
     def _told(self, ctx: Context, outcome: str) -> Json:
+        self.told[outcome] += 1
         text = "The gateway was stopped before the call was answered. "
         if outcome == "not_run":
             text += "The call was not sent to its server. It can be called again now."
