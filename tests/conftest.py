@@ -36,6 +36,11 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 if "COVERAGE_PROCESS_CONFIG" in os.environ:
     mcp.client.stdio.DEFAULT_INHERITED_ENV_VARS.append("COVERAGE_PROCESS_CONFIG")
 
+# Every manager reads the file that SSL_CERT_FILE names. The system's has 150 certificates or so and takes 30 ms each
+# time; this one has a single certificate, whose key is discarded. A test that installs packages needs the system's.
+os.environ.setdefault("MCPCONN_TESTS_SYSTEM_CERT_FILE", os.environ.get("SSL_CERT_FILE", ""))
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "data" / "authority.pem")
+
 EVENT_LOOPS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),

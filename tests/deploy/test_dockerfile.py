@@ -101,6 +101,10 @@ class Here:
         self.root = root
         self.environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         self.environment.pop("PYTHONPATH", None)
+        # pip gets the system's certificates back; see conftest.py.
+        self.environment.pop("SSL_CERT_FILE")
+        if system := self.environment["MCPCONN_TESTS_SYSTEM_CERT_FILE"]:
+            self.environment["SSL_CERT_FILE"] = system
 
     def place(self, text: str) -> str:
         """A text with the image's paths replaced."""

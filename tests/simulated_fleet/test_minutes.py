@@ -22,7 +22,7 @@ from tests.simulated_fleet.world import PromiseBroken, live_through
 # The SDK leaves response bodies unfinished; see tests/support.py.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
-QUICK, MANY = 4, 100
+QUICK, MANY = 2, 100
 """Minutes in `make test`, and in `make test-chaos`. One takes about a second of processor time."""
 WITHIN = 10
 """Seeds within which a mistake has to be found."""
