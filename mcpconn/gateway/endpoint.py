@@ -29,7 +29,7 @@ from mcpconn.gateway.http.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.requests.audit import Auditing
 from mcpconn.gateway.requests.forward import Forwarder
-from mcpconn.gateway.requests.large import whole_if_large
+from mcpconn.gateway.requests.large import Releases, whole_if_large
 from mcpconn.gateway.requests.stopping import RETRY_AFTER, Stopping
 from mcpconn.gateway.servers.relay import Relay
 from mcpconn.gateway.store import Store
@@ -183,6 +183,7 @@ class Endpoint:
         )
         self._ended = ended
         self._events = events
+        self._releases = Releases()
         self.sessions = Sessions(
             self.serve,
             view=view.name,
@@ -200,7 +201,7 @@ class Endpoint:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve for as long as the block runs."""
-        async with self._events.running(), self.server.session_manager.run():
+        async with self._events.running(), self._releases.running(), self.server.session_manager.run():
             try:
                 yield
             finally:
@@ -245,7 +246,7 @@ class Endpoint:
         token = ORIGIN.set(origin)
         try:
             if SCOPE_KEY in scope and scope["method"] == "POST":
-                await whole_if_large(self.server.session_manager.handle_request, scope, receive, send)
+                await whole_if_large(self._releases, self.server.session_manager.handle_request, scope, receive, send)
             else:
                 await self.server.session_manager.handle_request(scope, receive, send)
         finally:

@@ -18,6 +18,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from mcpconn.gateway.http.joined import JoinedWrites
 from mcpconn.observe import log
 
 CONNECTIONS = 20_000
@@ -74,6 +75,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = JoinedWrites(transport, self.loop)
         if len(self.connections) > self.limits.connections:
             self._refuse()
             return

@@ -8,11 +8,20 @@ are known to return large answers.
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
-from typing import ClassVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from heapq import heappop, heappush
+from math import inf
+from typing import Any, ClassVar
 
 import anyio
+from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcpconn.gateway.clients.sessions import REQUEST_KEY
+from mcpconn.observe import log
 
 LARGE = 1024 * 1024
 """Bytes of an event; `max_sse_event_size` of the SDK's client."""
@@ -29,6 +38,8 @@ KNOWN = 1000
 """Tools that are remembered for their large answers."""
 HOLD_KEY = "mcpconn.hold"
 """Where a request's `Hold` is left in its ASGI scope."""
+HEAD = 1024
+"""Bytes of an event that come before its data at most: its id, which has the request's id in it, and its kind."""
 
 
 class Hold:
@@ -37,11 +48,18 @@ class Hold:
     # By server and tool, those that gave a large answer: of this process, because it saves one failure at most.
     _large: ClassVar[OrderedDict[tuple[str, str], None]] = OrderedDict()
 
-    def __init__(self) -> None:
-        self._decided = anyio.Event()
+    def __init__(self, releases: Releases, release: Callable[[], Awaitable[None]]) -> None:
+        """
+        Args:
+            releases: Sends the head when its time has come.
+            release: Sends it.
+        """
+        self._releases = releases
+        self._release: Callable[[], Awaitable[None]] | None = release
         self.begun = anyio.Event()
         """Set when the first event has gone out."""
-        self._seconds = 0.0
+        self.due = releases.add(self, DECISION)
+        """When the head goes out at the latest, on the loop's clock."""
         self._tool: tuple[str, str] | None = None
 
     async def decide(self, tool: tuple[str, str] | None, *, safe: bool) -> None:
@@ -53,20 +71,38 @@ class Hold:
         """
         self._tool = tool
         if tool in self._large:
-            self._seconds = LARGE_HOLD
+            self.due = self._releases.add(self, LARGE_HOLD)
         elif safe or tool is None:
-            self._seconds = SAFE_HOLD
-        self._decided.set()
-        if not self._seconds:
-            # A tool that may run once only is not called before its client could take up the stream again.
-            with anyio.move_on_after(BEGINS_WITHIN):
-                await self.begun.wait()
+            self.due = self._releases.add(self, SAFE_HOLD)
+        else:
+            await self.release()
+            if not self.begun.is_set():
+                # A tool that may run once only is not called before its client could take up the stream again.
+                with anyio.move_on_after(BEGINS_WITHIN):
+                    await self.begun.wait()
 
-    async def over(self) -> None:
-        """Return when the head may go."""
-        with anyio.move_on_after(DECISION):
-            await self._decided.wait()
-        await anyio.sleep(self._seconds)
+    async def release(self) -> None:
+        """Send the head, unless it has gone."""
+        release, self._release = self._release, None
+        if release is not None:
+            await release()
+
+    @property
+    def held(self) -> bool:
+        """Whether the head is still to be sent."""
+        return self._release is not None
+
+    async def release_late(self) -> None:
+        """The same outside of the request's own task. An error is the request's: it meets it with its next event."""
+        try:
+            await self.release()
+        except Exception as error:
+            log.debug("gateway.head_not_sent", error=repr(error))
+
+    def end(self) -> None:
+        """The response is complete."""
+        # The hold stays among the releases until it is due, and must not keep a large answer in memory until then.
+        self._release = None
 
     def was_large(self) -> None:
         """The answer was large, whichever way it went."""
@@ -76,6 +112,51 @@ class Hold:
                 self._large.popitem(last=False)
 
 
+class Releases:
+    """Sends heads when they have been held back for long enough: one task for all responses.
+
+    A task and a timer for each response would cost a call more processor time than all else that is done here.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Hold]] = []
+        self._number = 0
+        self._sooner = anyio.Event()
+
+    def add(self, hold: Hold, seconds: float) -> float:
+        """Release a head in so many seconds, if nothing else is decided until then. Returns when that is."""
+        due = anyio.current_time() + seconds
+        if not self._heap or due < self._heap[0][0]:
+            self._sooner.set()
+        self._number += 1
+        # The number decides between two that are due at once; holds cannot be compared.
+        heappush(self._heap, (due, self._number, hold))
+        return due
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Release heads for as long as the block runs."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._run, group)
+            try:
+                yield
+            finally:
+                group.cancel_scope.cancel()
+
+    async def _run(self, group: TaskGroup) -> None:
+        while True:
+            self._sooner = anyio.Event()
+            with anyio.CancelScope(deadline=self._heap[0][0] if self._heap else inf):
+                await self._sooner.wait()
+            now = anyio.current_time()
+            while self._heap and self._heap[0][0] <= now:
+                _, _, hold = heappop(self._heap)
+                # An earlier entry of a hold that was decided about since.
+                if hold.due <= now and hold.held:
+                    # In a task of its own, because a client that reads slowly makes it wait.
+                    group.start_soon(hold.release_late)
+
+
 async def decide(scope: Scope, tool: tuple[str, str] | None, *, safe: bool) -> None:
     """Say what a request is, as `Hold.decide`. For requests that nothing is held back of, this does nothing."""
     hold = scope.get(HOLD_KEY)
@@ -83,40 +164,45 @@ async def decide(scope: Scope, tool: tuple[str, str] | None, *, safe: bool) -> N
         await hold.decide(tool, safe=safe)
 
 
-async def whole_if_large(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run a request; answer with JSON if its answer is large and the head of its stream was held back until then."""
-    hold = Hold()
-    response = _Response(send, hold)
+async def whole_if_large(releases: Releases, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run a request; answer with JSON if its answer is large and the head of its stream was held back until then.
 
-    async def release_later() -> None:
-        await hold.over()
+    Args:
+        releases: Sends the head when it has been held back for long enough.
+        app: Serves the request.
+        scope: The request. Its `REQUEST_KEY` has its id and method, if they are known.
+        receive: Reads its body.
+        send: Takes its response.
+    """
+    request_id, _ = scope.get(REQUEST_KEY, (None, None))
+    response = _Response(send, releases, request_id)
+    try:
+        await app({**scope, HOLD_KEY: response.hold}, receive, response.send)
         await response.release()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(release_later)
-        await app({**scope, HOLD_KEY: hold}, receive, response.send)
-        group.cancel_scope.cancel()
-    await response.release()
+    finally:
+        response.hold.end()
 
 
 class _Response:
-    """A response whose beginning may be held back."""
+    """A response whose beginning may be held back, and which ends with the answer of its request."""
 
-    def __init__(self, send: Send, hold: Hold) -> None:
+    def __init__(self, send: Send, releases: Releases, request_id: Any) -> None:
         self._send = send
-        self._hold = hold
+        self._answer = _beginnings(request_id)
         self._held: list[Message] | None = []
         """What was not sent yet; None once the kind of the response is settled."""
-        self._replaced = False
+        self._over = False
+        """The response is complete, and what the SDK's server still sends is dropped."""
         self._lock = anyio.Lock()
+        self.hold = Hold(releases, self.release)
 
     async def send(self, message: Message) -> None:
         async with self._lock:
-            if self._replaced:
+            if self._over:
                 return
             if self._held is None:
                 if len(message.get("body", b"")) > LARGE:
-                    self._hold.was_large()
+                    self.hold.was_large()
                 await self._pass(message)
                 return
             if message["type"] == "http.response.start":
@@ -135,7 +221,7 @@ class _Response:
     async def release(self) -> None:
         """Send the held data."""
         async with self._lock:
-            if not self._replaced:
+            if not self._over:
                 await self._flush()
 
     async def _flush(self) -> None:
@@ -144,9 +230,21 @@ class _Response:
             await self._pass(message)
 
     async def _pass(self, message: Message) -> None:
+        if self._over:
+            return
+        if message["type"] != "http.response.body":
+            await self._send(message)
+            return
+        if message.get("more_body") and self._is_answer(message["body"]):
+            # Nothing follows the answer. The SDK's server ends the stream only after its tasks for it have ended, and
+            # the client would wait for that, and be woken once more.
+            message = {**message, "more_body": False}
+        self._over = not message.get("more_body")
         await self._send(message)
-        if message["type"] == "http.response.body":
-            self._hold.begun.set()
+        self.hold.begun.set()
+
+    def _is_answer(self, event: bytes) -> bool:
+        return self._answer is not None and event.startswith(self._answer, event.find(b"\ndata: ", 0, HEAD) + 1)
 
     async def _replace(self, answer: bytes) -> None:
         assert self._held
@@ -154,10 +252,20 @@ class _Response:
         dropped = (b"content-type", b"cache-control", b"content-length", b"x-accel-buffering")
         headers = [pair for pair in start["headers"] if pair[0].lower() not in dropped]
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
-        self._hold.was_large()
-        self._replaced, self._held = True, None
+        self.hold.was_large()
+        self._over, self._held = True, None
         await self._send({**start, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer})
+
+
+def _beginnings(request_id: Any) -> tuple[bytes, bytes] | None:
+    """The beginnings of the `data` of an event that is the answer to a request; None if its id is not known."""
+    if request_id is None:
+        return None
+    # As pydantic writes the SDK's models: its fields in their order, without spaces. Otherwise nothing is recognized,
+    # and the stream ends when the SDK's server ends it.
+    beginning = b'data: {"jsonrpc":"2.0","id":%b,' % json.dumps(request_id).encode()
+    return beginning + b'"result":', beginning + b'"error":'
 
 
 def _is_stream(start: Message) -> bool:
