@@ -12,8 +12,7 @@ import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from heapq import heappop, heappush
-from math import inf
+from math import ceil
 from typing import Any, ClassVar
 
 import anyio
@@ -38,6 +37,8 @@ KNOWN = 1000
 """Tools that are remembered for their large answers."""
 HOLD_KEY = "mcpconn.hold"
 """Where a request's `Hold` is left in its ASGI scope."""
+TURN = 0.25
+"""Seconds between two looks at what is held back. Heads are held so much longer at most."""
 HEAD = 1024
 """Bytes of an event that come before its data at most: its id, which has the request's id in it, and its kind."""
 
@@ -54,12 +55,12 @@ class Hold:
             releases: Sends the head when its time has come.
             release: Sends it.
         """
-        self._releases = releases
         self._release: Callable[[], Awaitable[None]] | None = release
         self.begun = anyio.Event()
         """Set when the first event has gone out."""
-        self.due = releases.add(self, DECISION)
+        self.due = anyio.current_time() + DECISION
         """When the head goes out at the latest, on the loop's clock."""
+        releases.add(self)
         self._tool: tuple[str, str] | None = None
 
     async def decide(self, tool: tuple[str, str] | None, *, safe: bool) -> None:
@@ -71,9 +72,9 @@ class Hold:
         """
         self._tool = tool
         if tool in self._large:
-            self.due = self._releases.add(self, LARGE_HOLD)
+            self.due = anyio.current_time() + LARGE_HOLD
         elif safe or tool is None:
-            self.due = self._releases.add(self, SAFE_HOLD)
+            self.due = anyio.current_time() + SAFE_HOLD
         else:
             await self.release()
             if not self.begun.is_set():
@@ -119,40 +120,43 @@ class Releases:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Hold]] = []
-        self._number = 0
-        self._sooner = anyio.Event()
+        self._turns: dict[int, list[Hold]] = {}
+        self._added = anyio.Event()
 
-    def add(self, hold: Hold, seconds: float) -> float:
-        """Release a head in so many seconds, if nothing else is decided until then. Returns when that is."""
-        due = anyio.current_time() + seconds
-        if not self._heap or due < self._heap[0][0]:
-            self._sooner.set()
-        self._number += 1
-        # The number decides between two that are due at once; holds cannot be compared.
-        heappush(self._heap, (due, self._number, hold))
-        return due
+    def add(self, hold: Hold) -> None:
+        """Release a head when it is due."""
+        turn = ceil(hold.due / TURN)
+        if not self._turns:
+            self._added.set()
+        self._turns.setdefault(turn, []).append(hold)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[Releases]:
         """Release heads for as long as the block runs."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._run, group)
             try:
-                yield
+                yield self
             finally:
                 group.cancel_scope.cancel()
 
     async def _run(self, group: TaskGroup) -> None:
         while True:
-            self._sooner = anyio.Event()
-            with anyio.CancelScope(deadline=self._heap[0][0] if self._heap else inf):
-                await self._sooner.wait()
-            now = anyio.current_time()
-            while self._heap and self._heap[0][0] <= now:
-                _, _, hold = heappop(self._heap)
-                # An earlier entry of a hold that was decided about since.
-                if hold.due <= now and hold.held:
+            if not self._turns:
+                self._added = anyio.Event()
+                await self._added.wait()
+            turn = min(self._turns)
+            # What is added from now on is due no sooner than this, so no later look is too late for it.
+            soonest = anyio.current_time() + DECISION
+            await anyio.sleep_until(min(turn * TURN, soonest))
+            if turn * TURN > soonest:
+                continue
+            for hold in self._turns.pop(turn):
+                if not hold.held:
+                    continue
+                if hold.due > turn * TURN:
+                    self.add(hold)
+                else:
                     # In a task of its own, because a client that reads slowly makes it wait.
                     group.start_soon(hold.release_late)
 
