@@ -83,6 +83,9 @@ def serve(
     store_may_lose: Annotated[
         bool, typer.Option("--store-may-lose", help="Use the store even if it evicts or does not persist.")
     ] = False,
+    uvloop: Annotated[
+        bool, typer.Option("--uvloop", help="Run on uvloop, which takes less processor time for each call.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Serve all servers in a file at one MCP endpoint that survives their failures."""
@@ -104,6 +107,7 @@ def serve(
         fleet_networks=tuple(fleet_network or ()),
         store=store,
         store_may_lose=store_may_lose,
+        uvloop=uvloop,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
@@ -27,11 +28,12 @@ def serve(
     fleet_networks: tuple[str, ...] = (),
     store: str | None = None,
     store_may_lose: bool = False,
+    uvloop: bool = False,
 ) -> None:
     """Run the gateway until it is stopped.
 
     Raises:
-        CliError: uvicorn is missing, the view does not exist, or the address would be open to everybody.
+        CliError: uvicorn or uvloop is missing, the view does not exist, or the address would be open to everybody.
         ConfigError: the file, the key, the store or the address cannot be used.
     """
     try:
@@ -41,6 +43,9 @@ def serve(
     except ModuleNotFoundError as error:
         how = f"pip install '.[gateway]' in a clone of mcpconn, or pip install {error.name}"
         raise CliError(f"serve needs {error.name}: {how}") from None
+    if uvloop and find_spec("uvloop") is None:
+        raise CliError("--uvloop needs uvloop: pip install '.[uvloop]' in a clone of mcpconn, or pip install uvloop")
+    loop = {"use_uvloop": uvloop}
     passed = None if stdio or show_config else passed_socket()
     # The access rules depend on the actual address of the socket, not on --listen.
     where = gateway.Listen.parse(listen) if passed is None else gateway.Listen.of(passed)
@@ -74,7 +79,7 @@ def serve(
         known = ", ".join(sorted(name for name in app.settings.views if name)) or "none"
         raise CliError(f"there is no view {view!r} in {path}; known: {known}", USAGE)
     if stdio:
-        anyio.run(serve_stdio, app, view)
+        anyio.run(serve_stdio, app, view, backend_options=loop)
         return
     accepting = passed or gateway.listening_socket(where)
     url = where.url(accepting.getsockname()[1])
@@ -93,4 +98,4 @@ def serve(
             say("anonymous clients are one person here: modern ones share what a server keeps per session")
         say("add it to your editor: mcpconn serve --print-config")
 
-    anyio.run(lambda: gateway.serve_http(app, accepting, path=path, ready=ready, say=say))
+    anyio.run(lambda: gateway.serve_http(app, accepting, path=path, ready=ready, say=say), backend_options=loop)

@@ -36,9 +36,9 @@ def over_stdio(folder: Path, content: dict[str, Any]) -> StdioServerParameters:
 
 
 @asynccontextmanager
-async def over_http(folder: Path, content: dict[str, Any]) -> AsyncIterator[tuple[Process, str]]:
-    """The process and its URL; it is killed at the end of the block."""
-    serve = command(folder, content, "--listen", "127.0.0.1:0")
+async def over_http(folder: Path, content: dict[str, Any], *options: str) -> AsyncIterator[tuple[Process, str]]:
+    """The process and its URL; it is killed at the end of the block. `options` are of `mcpconn serve`."""
+    serve = command(folder, content, "--listen", "127.0.0.1:0", *options)
     process = await anyio.open_process(serve, stderr=subprocess.STDOUT, env=os.environ)
     try:
         assert process.stdout is not None

@@ -8,11 +8,19 @@ import socket
 import stat
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import anyio
 import pytest
+from mcp import Client
 
+from mcpconn.cli.failures import CliError
+from mcpconn.cli.serve import serve as serve_all
 from mcpconn.gateway import serve
+from mcpconn.testing import HttpServer, Script
+from tests.cli.conftest import stdio
+from tests.gateway.processes import over_http
 
 
 def run(*arguments: str, state: str) -> subprocess.CompletedProcess[str]:
@@ -78,3 +86,37 @@ def test_a_key_is_made_once_and_kept_to_its_owner(tmp_path, file):
     assert len(said) == 1, "it is said once, when it is made"
     assert (state / "keys").read_text(encoding="ascii") == key
     assert key.strip() not in said[0]
+
+
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="there is no uvloop for Windows")
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+@pytest.mark.anyio
+async def test_calls_are_answered_on_uvloop(tmp_path, mode):
+    with anyio.fail_after(60):
+        async with HttpServer(Script()) as server:
+            content = {"mcpServers": {"http": {"url": server.url}, "child": stdio()}}
+            async with over_http(tmp_path, content, "--uvloop") as (process, url):
+                async with Client(url, mode=mode) as client:
+                    await client.list_tools()
+                    for name in ("http__add", "child__add"):
+                        answer = await client.call_tool(name, {"a": 1, "b": 2})
+                        assert not answer.is_error, answer
+                maps = Path(f"/proc/{process.pid}/maps")
+                assert not maps.exists() or "uvloop" in maps.read_text()
+                process.terminate()
+                assert await process.wait() == 0
+
+
+def test_a_missing_uvloop_is_one_line(monkeypatch, file):
+    monkeypatch.setattr("mcpconn.cli.serve.find_spec", lambda name: None)
+    with pytest.raises(CliError, match=r"--uvloop needs uvloop: pip install .*\[uvloop\]"):
+        serve_all(
+            file,
+            listen="127.0.0.1:0",
+            stdio=False,
+            view="",
+            state=None,
+            show_config=False,
+            allow_anonymous=False,
+            uvloop=True,
+        )

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import anyio
@@ -20,14 +21,15 @@ from mcpconn.gateway.http.sockets import SocketLimits
 
 pytestmark = pytest.mark.anyio
 
+NEEDS_UVLOOP = pytest.mark.skipif(find_spec("uvloop") is None, reason="there is no uvloop for Windows")
 REQUEST = b"GET /%d HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
 SAFETY = 30.0
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
+@pytest.fixture(params=[False, pytest.param(True, marks=NEEDS_UVLOOP)], ids=["asyncio", "uvloop"])
+def anyio_backend(request):
+    """uvicorn serves on asyncio alone, and `mcpconn serve --uvloop` on uvloop's loop of it."""
+    return "asyncio", {"use_uvloop": request.param}
 
 
 async def answering(scope: Any, receive: Any, send: Any) -> None:
