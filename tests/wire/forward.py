@@ -7,7 +7,7 @@ import http.client
 import select
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import urlsplit
@@ -78,19 +78,21 @@ class ForwardProxy:
                     return
                 parts = urlsplit(self.path)
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                upstream = http.client.HTTPConnection(parts.hostname or "", parts.port)
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
-                upstream.request(self.command, parts.path, body, headers)
-                answer = upstream.getresponse()
-                content = answer.read()
+                # Closed whatever happens: a client that has gone away ends this by an error, and the garbage collector
+                # would then blame the open socket on another test.
+                with closing(http.client.HTTPConnection(parts.hostname or "", parts.port)) as upstream:
+                    upstream.request(self.command, parts.path, body, headers)
+                    answer = upstream.getresponse()
+                    content = answer.read()
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     if name.lower() not in HOP:
                         self.send_header(name, value)
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
-                upstream.close()
+                with suppress(ConnectionError):
+                    self.wfile.write(content)
 
             do_GET = do_POST = do_DELETE = _forward
 
