@@ -283,6 +283,21 @@ def test_no_public_name_is_listed_twice() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+@pytest.mark.parametrize("path", files(PACKAGE / "integrations"), ids=named)
+def test_options_of_integrations_are_typed(path: Path) -> None:
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    public = [each for each in module.body if not getattr(each, "name", "_").startswith("_")]
+    inside = [each for owner in public if isinstance(owner, ast.ClassDef) for each in owner.body]
+    untyped = [
+        each.name
+        for each in (*public, *inside)
+        if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) and each.args.kwarg is not None
+        # smolagents calls `forward` with the arguments that the model wrote.
+        if ast.unparse(each.args.kwarg.annotation or ast.Name("Any")) == "Any" and each.name != "forward"
+    ]
+    assert untyped == [], f"{named(path)}: name the options, in a TypedDict or as parameters"
+
+
 @pytest.mark.parametrize("path", files(TESTS), ids=named)
 def test_no_test_sleeps_in_real_time(path: Path) -> None:
     lines = list(real_sleeps(path.read_text(encoding="utf-8")))

@@ -8,27 +8,48 @@ failed, but not that it may have run.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
-from agent_framework import FunctionTool
+from agent_framework import Content, FunctionTool
+from typing_extensions import TypedDict, Unpack
 
 from mcpconn import handlers
 from mcpconn.handlers.tool_results import TIMEOUT, Tool
 from mcpconn.manager import Manager
 
 
-async def function_tools(manager: Manager, *, timeout: float = TIMEOUT, **options: Any) -> list[FunctionTool]:
+class ToolOptions(TypedDict, total=False):
+    """The arguments of `agent_framework.FunctionTool` that do not come from the server; they hold for every tool."""
+
+    approval_mode: Literal["always_require", "never_require"] | None
+    """Whether a person approves each call."""
+    kind: str | None
+    """The framework's classification of the tools."""
+    max_invocations: int | None
+    """How often a tool may be called in all."""
+    max_invocation_exceptions: int | None
+    """How often a tool may raise. mcpconn's raise nothing."""
+    additional_properties: dict[str, object] | None
+    """Kept with the tool, for the host."""
+    result_parser: Callable[[object], str | list[Content]] | None
+    """Makes what the model reads out of the text of a result."""
+
+
+async def function_tools(
+    manager: Manager, *, timeout: float = TIMEOUT, **options: Unpack[ToolOptions]
+) -> list[FunctionTool]:
     """Every tool of every server of a manager, called `SERVER__TOOL`.
 
     Args:
         manager: Must run for as long as the agent does.
         timeout: Seconds for a tool call, including waiting and reconnecting.
-        options: Arguments of `agent_framework.FunctionTool`, such as `approval_mode`.
+        options: How the framework treats the tools: see `ToolOptions`.
     """
     return [_made(tool, options) for tool in await handlers.tools(manager, timeout=timeout)]
 
 
-def _made(tool: Tool, options: dict[str, Any]) -> FunctionTool:
+def _made(tool: Tool, options: ToolOptions) -> FunctionTool:
     async def call(**arguments: Any) -> str:
         return handlers.text_of(await tool.function(**arguments))
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from agents.mcp import MCPServer
+from agents import AgentBase, RunContextWrapper, ToolInputGuardrail, ToolOutputGuardrail
+from agents.mcp import MCPServer, MCPToolCustomDataExtractor, MCPToolMetaResolver
+from agents.mcp.server import RequireApprovalSetting
+from agents.tool import ToolErrorFunction
 from mcp_types import (
     CallToolResult,
     GetPromptResult,
@@ -22,20 +25,33 @@ from mcp_types import (
     RequestParamsMeta,
     Tool,
 )
+from typing_extensions import TypedDict, Unpack
 
 from mcpconn.connection import Connection
 from mcpconn.handlers.tool_results import TIMEOUT, connection_result
 
 
+class ServerOptions(TypedDict, total=False):
+    """The arguments of `agents.mcp.MCPServer`, which its documentation describes."""
+
+    use_structured_content: bool
+    require_approval: RequireApprovalSetting
+    failure_error_function: ToolErrorFunction | None
+    tool_meta_resolver: MCPToolMetaResolver | None
+    custom_data_extractor: MCPToolCustomDataExtractor | None
+    tool_input_guardrails: list[ToolInputGuardrail[Any]] | None
+    tool_output_guardrails: list[ToolOutputGuardrail[Any]] | None
+
+
 class ConnectedServer(MCPServer):
     """An MCP server of an agent, on a connection that the host owns."""
 
-    def __init__(self, connection: Connection, *, timeout: float = TIMEOUT, **options: Any) -> None:
+    def __init__(self, connection: Connection, *, timeout: float = TIMEOUT, **options: Unpack[ServerOptions]) -> None:
         """
         Args:
             connection: Must run for as long as the agent does.
             timeout: Seconds for a tool call, including waiting and reconnecting.
-            options: Arguments of `agents.mcp.MCPServer`, such as `require_approval`.
+            options: How the framework treats the server: see `ServerOptions`.
         """
         super().__init__(**options)
         self._connection = connection
@@ -52,7 +68,9 @@ class ConnectedServer(MCPServer):
     async def cleanup(self) -> None:
         """Does nothing, because the host closes the connection."""
 
-    async def list_tools(self, run_context: Any = None, agent: Any = None) -> list[Tool]:
+    async def list_tools(
+        self, run_context: RunContextWrapper[Any] | None = None, agent: AgentBase | None = None
+    ) -> list[Tool]:
         """The server's tools; raises `CallFailed` if they were never listed and the server is unreachable."""
         catalog = self._connection.catalog
         if "tools" not in catalog.listed:

@@ -58,7 +58,9 @@ class ManagedToolset(AbstractToolset[Any]):
             for name, tool in self._known.items()
         }
 
-    async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: Any) -> Any:
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:
         """Call a tool; a failure is returned as a result with a text."""
         result = await self._known[name].function(**tool_args)
         if result.is_error or result.structured_content is None:

@@ -19,6 +19,8 @@ from mcp import MCPError
 
 from mcpconn.core.states import TRANSITIONS, Event, State
 from mcpconn.errors import CallTimeout, Overloaded
+from mcpconn.options import ToolOptions
+from mcpconn.policy import Policy
 from mcpconn.testing.clock import settle, virtual_clock
 from mcpconn.testing.convergence import FAILING_LIMIT, Convergence, Standing
 from mcpconn.testing.history import Call, History, Said
@@ -60,7 +62,7 @@ class Sandbox:
         config: Mapping[str, Any] | None = None,
         sockets: Collection[str] = (),
         seed: int = 0,
-        **options: Any,
+        policy: Policy | None = None,
     ) -> None:
         """
         Args:
@@ -69,7 +71,7 @@ class Sandbox:
             config: More entries for the configuration of every server.
             sockets: Servers behind connections that are used for one request after another.
             seed: Where the manager's jitter comes from.
-            options: More arguments for the `Manager`: `policy` and so on.
+            policy: The manager's; its default if None.
         """
         # Late, because the package imports its test tools before its manager.
         from mcpconn.manager import Manager
@@ -80,7 +82,9 @@ class Sandbox:
             for name, script in self.scripts.items()
         }
         self._config = dict(config or {})
-        self.manager = Manager({name: self._entry(name) for name in self.scripts}, clock=virtual_clock(seed), **options)
+        self.manager = Manager(
+            {name: self._entry(name) for name in self.scripts}, clock=virtual_clock(seed), policy=policy
+        )
         self.history = History()
         self.callers: list[Caller] = []
         self._handler = handler
@@ -128,7 +132,7 @@ class Sandbox:
         arguments: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
-        **options: Any,
+        idempotent: bool | None = None,
     ) -> Call:
         """Begin a call. It goes on while other actions are taken.
 
@@ -137,24 +141,24 @@ class Sandbox:
             tool: Name of the tool.
             arguments: Its arguments.
             timeout: Its deadline in seconds; the policy's by default. Not for a handler.
-            options: More arguments for `call_tool`. Not for a handler.
+            idempotent: Whether running it twice is harmless; None: by the tool's annotations. Not for a handler.
         """
         assert self._group is not None
         annotations = self.scripts[server].tools[tool].annotations
         hinted = bool(annotations.get("readOnlyHint") or annotations.get("idempotentHint"))
-        safe = hinted if options.get("idempotent") is None else bool(options["idempotent"])
-        due = None
+        safe = hinted if idempotent is None else idempotent
+        due, options = None, ToolOptions()
         if self._handler is None:
             seconds = timeout if timeout is not None else self.manager[server].policy.call_timeout
             due = anyio.current_time() + seconds if seconds is not None else None
-            options["timeout"] = seconds
+            options = ToolOptions(timeout=seconds, idempotent=idempotent)
         begun = self.history.call(tool, arguments, safe=safe)
         caller = Caller(begun, server, due)
         self.callers.append(caller)
         self._group.start_soon(self._make, caller, options)
         return begun
 
-    async def _make(self, caller: Caller, options: dict[str, Any]) -> None:
+    async def _make(self, caller: Caller, options: ToolOptions) -> None:
         call, server = caller.call, caller.server
         before, began = self._standing(server), anyio.current_time()
         with caller.scope:
@@ -197,11 +201,19 @@ class Sandbox:
 
     # -- servers
 
-    def inject(self, server: str, fault: str, **options: Any) -> None:
-        """Arm a fault of `FAULTS` or `SOCKET_FAULTS` by its name; options as for `Script.inject`."""
+    def inject(
+        self,
+        server: str,
+        fault: str,
+        *,
+        times: int | None = 1,
+        method: str | None = "tools/call",
+        tool: str | None = None,
+    ) -> None:
+        """Arm a fault of `FAULTS` or `SOCKET_FAULTS` by its name; the other arguments are those of `Script.inject`."""
         self._convergence[server].troubles += 1
         make = FAULTS.get(fault) or SOCKET_FAULTS[fault]
-        self.scripts[server].inject(make(), **options)
+        self.scripts[server].inject(make(), times=times, method=method, tool=tool)
 
     def forget(self, server: str) -> None:
         """The server forgets its sessions."""

@@ -11,6 +11,10 @@ from typing_extensions import assert_type
 import mcpconn
 from mcpconn import Connection, ConnectionContext, Manager, Outcome, Policy, SyncManager
 from mcpconn.integrations import Session
+from mcpconn.integrations.agno import toolkit
+from mcpconn.integrations.fastmcp import ManagedTransport
+from mcpconn.integrations.google_adk import ManagedToolset
+from mcpconn.integrations.openai_agents import ConnectedServer
 from mcpconn.status import ConnectionStatus, ManagerStatus
 
 SERVERS = {"fs": {"command": "server"}}
@@ -91,3 +95,15 @@ async def handlers() -> None:
 def outcomes(error: mcpconn.CallFailed) -> bool:
     assert_type(error.outcome, Outcome)
     return error.outcome is Outcome.NOT_RUN or error.outcome == "unknown"
+
+
+def integrations(manager: Manager) -> None:
+    toolkit(manager["fs"], include_tools=["read"], cache_ttl=60, timeout=3)
+    toolkit(manager["fs"], include_tols=["read"])  # type: ignore[call-arg]
+    toolkit(manager["fs"], cache_ttl="60")  # type: ignore[arg-type]
+    ConnectedServer(manager["fs"], use_structured_content=True)
+    ConnectedServer(manager["fs"], use_structured="yes")  # type: ignore[call-arg]
+    ManagedToolset(manager, tool_name_prefix="x")
+    ManagedToolset(manager, prefix="x")  # type: ignore[call-arg]
+    ManagedTransport(manager, prefix=True)
+    ManagedTransport(manager, prefix="yes")  # type: ignore[arg-type]
