@@ -134,7 +134,9 @@ async def _answer(pipe: Pipe, app: ASGIApp) -> None:
                     return {"type": "http.disconnect"}
                 if wire.they_are_waiting_for_100_continue:
                     await pipe.send(wire.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-                event = await following()
+                event: object = None
+                with suppress(h11.RemoteProtocolError, anyio.BrokenResourceError):
+                    event = await following()
                 if isinstance(event, h11.Data):
                     return {"type": "http.request", "body": bytes(event.data), "more_body": True}
                 ended = True

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mcpconn.auth.held import HeldTokens
+from mcpconn.gateway.fleet.go_ahead import AskedGoAhead, GoAhead
 from mcpconn.gateway.fleet.membership import Membership
 from mcpconn.gateway.fleet.revocations import Revocations
 from mcpconn.gateway.fleet.routing import Routing
@@ -109,6 +110,15 @@ def owner_is_not_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Routing, "owner", owner)
 
 
+def no_wait_for_the_go_ahead(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(AskedGoAhead, "ask", GoAhead.ask)
+
+
+def no_answer_counts_as_a_go_ahead(patch: pytest.MonkeyPatch) -> None:
+    answer = AskedGoAhead.answer
+    patch.setattr(AskedGoAhead, "answer", lambda self, yes: answer(self, True))
+
+
 def removed_keys_are_not_announced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Revocations, "look", _nothing)
 
@@ -123,6 +133,12 @@ MISTAKES = {
     "a loss of the store is not noticed": Mistake(loss_is_not_noticed, checks.AT_MOST_ONCE, ("failover", "kill")),
     "the lease is looked at by nobody": Mistake(no_fencing, checks.CONVERGES, ("pause",)),
     "each replica serves every session": Mistake(owner_is_not_asked, checks.ONE_AT_A_TIME, ("pause",)),
+    "a forwarded call goes out without its go-ahead": Mistake(
+        no_wait_for_the_go_ahead, checks.AT_MOST_ONCE, ("kill", "kill", "pause")
+    ),
+    "a broken connection counts as a go-ahead": Mistake(
+        no_answer_counts_as_a_go_ahead, checks.AT_MOST_ONCE, ("links", "server down", "server slow")
+    ),
     "removed keys are not announced": Mistake(removed_keys_are_not_announced, checks.REVOKED, ("revoke",)),
     "a refresh writes no mark": Mistake(no_mark_of_a_refresh, checks.ONE_USE, ("server forgets",)),
 }

@@ -30,7 +30,9 @@ def principal_key(principal: Principal) -> str:
     return f"{PRINCIPAL}/{principal.digest}"
 
 
-def envelope_of(owner: Owner, scope: Scope, *, action: str, view: str, body: bytes, new: bool = True) -> Envelope:
+def envelope_of(
+    owner: Owner, scope: Scope, *, action: str, view: str, body: bytes, new: bool = True, asks: bool = False
+) -> Envelope:
     """What is asked of an owner."""
     principal, rights = principal_of(scope), scope.get(RIGHTS_KEY)
     headers = tuple(
@@ -50,6 +52,7 @@ def envelope_of(owner: Owner, scope: Scope, *, action: str, view: str, body: byt
         rights=None if rights is None else asdict(rights),
         body=digest(body),
         new=new,
+        asks=asks,
     )
 
 

@@ -30,6 +30,7 @@ from mcpconn.gateway.fleet.envelopes import (
     session_key,
 )
 from mcpconn.gateway.fleet.forwarding import AddressRefused, Forwarding, Lost, NotDelivered
+from mcpconn.gateway.fleet.go_ahead import GoAhead, put_go_ahead
 from mcpconn.gateway.fleet.guard import Guard
 from mcpconn.gateway.fleet.handover import Handover
 from mcpconn.gateway.fleet.listener import Listener
@@ -252,8 +253,9 @@ class Fleet:
             and self.membership.may_write
         )
 
-    async def _serve(self, envelope: Envelope, body: bytes, receive: Receive, send: Send) -> None:
+    async def _serve(self, envelope: Envelope, body: bytes, receive: Receive, send: Send, go_ahead: GoAhead) -> None:
         scope = scope_of(envelope)
+        put_go_ahead(scope, go_ahead)
         if envelope.action == RESUME:
             await answer(send, 200, await self._resume_parked(json.loads(body), envelope.whom))
             return
@@ -264,12 +266,22 @@ class Fleet:
         reply = Reply(send, envelope.method, body)
 
         async def serve() -> None:
+            own = self.ownership.mine(envelope.key)
+            if envelope.action in (SESSION, PRINCIPAL) and (own is None or own.number != envelope.number):
+                # Lost while the body arrived. From here on, a loss ends what is served.
+                raise NotDelivered("the session was lost before the request was served")
             if envelope.action == SESSION:
                 await endpoint.sessions.serve_owned(scope, receive, reply, body)
             else:
                 await endpoint.serve(scope, receive, reply)
 
-        await self._routing.serve_here(envelope.key, reply, serve)
+        try:
+            await self._routing.serve_here(envelope.key, reply, serve, go_ahead)
+        except NotDelivered:
+            if envelope.asks or not reply.started:
+                raise
+            # What has begun cannot be taken back without frames.
+            await reply.end_unknown()
 
     # -- parked calls
 

@@ -4,11 +4,15 @@ The body goes out only after the receiver has said `100 Continue` (RFC 9110, sec
 checked the envelope and that it owns what is asked for. So a request that fails before that certainly did not run, and
 may be sent elsewhere; one that fails later may have run. No HTTP client library distinguishes the two, so this client
 uses h11.
+
+A call that is not safe to repeat may have run only after its go-ahead (see `go_ahead`), which is sent as the last byte
+of the request's body while the answer arrives.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -16,6 +20,7 @@ import anyio
 import h11
 from anyio.abc import ByteStream
 
+from mcpconn.gateway.fleet.go_ahead import ASK, CONTENT_TYPE, DATA, NOT_RUN, START, YES, Frames
 from mcpconn.gateway.fleet.links import TCP, Links
 from mcpconn.gateway.fleet.signing import Envelope, Signer
 
@@ -64,16 +69,39 @@ def checked(address: str, networks: Networks) -> tuple[str, int]:
 
 
 class Sent:
-    """How much of a request went out."""
+    """How far a request has come."""
 
-    body = False
-    """Whether the receiver was given the body: from then on it may run."""
+    def __init__(self) -> None:
+        self.taken = False
+        """The receiver has accepted the request."""
+        self.may_run = False
+        """The request may have run: it was taken, and its go-ahead given if it needs one."""
+        self._wire: _Wire | None = None
+
+    def asked_on(self, wire: _Wire) -> None:
+        """The receiver has the body, and asks for the go-ahead on this connection."""
+        self._wire = wire
+
+    async def go_ahead(self) -> None:
+        """Give the go-ahead: when the receiver asks, or when the client is gone and will be told nothing.
+
+        Raises:
+            Lost: the receiver is gone.
+        """
+        if self.may_run or self._wire is None:
+            return
+        # First, because a write that is cut may have arrived.
+        self.may_run = True
+        try:
+            await self._wire.send(h11.Data(data=YES), h11.EndOfMessage())
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise Lost(type(error).__name__) from None
 
 
 class Answer:
     """The answer of another replica, whose head has come."""
 
-    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], wire: _Wire) -> None:
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], wire: _Wire | _FramedWire) -> None:
         self.status = status
         self.headers = headers
         self._wire = wire
@@ -83,6 +111,7 @@ class Answer:
 
         Raises:
             Lost: it was cut.
+            NotDelivered: the receiver lost the session before the call went out.
         """
         while True:
             event = await self._wire.next()
@@ -117,56 +146,81 @@ class Forwarding:
         Args:
             address: The owner's, `HOST:PORT`.
             envelope: What is asked.
-            body: The client's body.
-            sent: Set when the body is sent, for callers that cancel this.
+            body: The body of the client's request.
+            sent: Told how far the request has come.
 
         Raises:
             NotDelivered: it did not run.
             Lost: it may have run.
             AddressRefused: nothing was sent.
         """
+        sent = sent or Sent()
+        try:
+            async with self._connected(address) as (wire, host):
+                yield await self._exchange(wire, host, envelope, body, sent)
+        except Lost as error:
+            if sent.may_run:
+                raise
+            raise NotDelivered(f"{error}, before the go-ahead") from None
+
+    @asynccontextmanager
+    async def _connected(self, address: str) -> AsyncIterator[tuple[_Wire, str]]:
         host, port = checked(address, self._networks)
-        text, signature, nonce = self._signer.sign(envelope)
         try:
             with anyio.fail_after(CONNECT):
                 stream = await self._links.connect(host, port)
         except (OSError, TimeoutError) as error:
             raise NotDelivered(f"{address} cannot be reached: {type(error).__name__}") from None
         async with stream:
-            wire = _Wire(stream)
-            head = h11.Request(
-                method="POST",
-                target="/",
-                headers=[
-                    ("host", f"{host}:{port}"),
-                    (ENVELOPE, text),
-                    (SIGNATURE, signature),
-                    ("content-length", str(len(body))),
-                    ("connection", "close"),
-                    ("expect", "100-continue"),
-                ],
-            )
-            event = await self._agreed(wire, head)
-            taken = isinstance(event, h11.InformationalResponse)
-            if taken:
-                if sent is not None:
-                    sent.body = True
-                try:
-                    await wire.send(h11.Data(data=body), h11.EndOfMessage())
-                    event = await wire.next()
-                    while isinstance(event, h11.InformationalResponse):
-                        event = await wire.next()
-                except (OSError, anyio.BrokenResourceError) as error:
-                    raise Lost(type(error).__name__) from None
-            if not isinstance(event, h11.Response):
-                raise Lost("no answer came") if taken else NotDelivered("the request was not taken")
-            proof = next((value for name, value in event.headers if name == PROOF.encode()), b"").decode("latin-1")
-            if not self._signer.proven(nonce, event.status_code, proof):
-                what = f"{address} is not a replica of this gateway"
-                raise Lost(what) if taken else NotDelivered(what)
-            if event.status_code == NOT_MINE:
-                raise NotDelivered("it is not the owner")
-            yield Answer(event.status_code, list(_end_to_end(event.headers)), wire)
+            yield _Wire(stream), f"{host}:{port}"
+
+    async def _exchange(self, wire: _Wire, host: str, envelope: Envelope, body: bytes, sent: Sent) -> Answer:
+        text, signature, nonce = self._signer.sign(envelope)
+        head = h11.Request(
+            method="POST",
+            target="/",
+            headers=[
+                ("host", host),
+                (ENVELOPE, text),
+                (SIGNATURE, signature),
+                ("content-length", str(len(body) + len(YES) * envelope.asks)),
+                ("connection", "close"),
+                ("expect", "100-continue"),
+            ],
+        )
+        event = await self._agreed(wire, head)
+        if isinstance(event, h11.InformationalResponse):
+            sent.taken, sent.may_run = True, not envelope.asks
+            event = await self._begun(wire, envelope, body, sent)
+        if not isinstance(event, h11.Response):
+            raise Lost("no answer came") if sent.taken else NotDelivered("the request was not taken")
+        proof = next((value for name, value in event.headers if name == PROOF.encode()), b"").decode("latin-1")
+        if not self._signer.proven(nonce, event.status_code, proof):
+            what = f"{host} is not a replica of this gateway"
+            raise Lost(what) if sent.taken else NotDelivered(what)
+        if event.status_code == NOT_MINE:
+            raise NotDelivered("it is not the owner")
+        if (b"content-type", CONTENT_TYPE) not in event.headers:
+            return Answer(event.status_code, list(_end_to_end(event.headers)), wire)
+        framed = _FramedWire(wire, sent)
+        event = await framed.next()
+        if not isinstance(event, h11.Response):
+            raise Lost("no answer came")
+        return Answer(event.status_code, list(_end_to_end(event.headers)), framed)
+
+    @staticmethod
+    async def _begun(wire: _Wire, envelope: Envelope, body: bytes, sent: Sent) -> h11.Event:
+        """Send the body; return the head of the answer."""
+        try:
+            await wire.send(h11.Data(data=body), *([] if envelope.asks else [h11.EndOfMessage()]))
+        except (OSError, anyio.BrokenResourceError) as error:
+            raise Lost(type(error).__name__) from None
+        if envelope.asks:
+            sent.asked_on(wire)
+        event = await wire.next()
+        while isinstance(event, h11.InformationalResponse):
+            event = await wire.next()
+        return event
 
     async def _agreed(self, wire: _Wire, head: h11.Request) -> h11.Event | None:
         """Send the head, and return what the receiver says to it."""
@@ -211,6 +265,40 @@ class _Wire:
                 self._connection.receive_data(data)
         except (h11.RemoteProtocolError, OSError, anyio.BrokenResourceError) as error:
             raise Lost(type(error).__name__) from None
+
+
+class _FramedWire:
+    """The client's answer within an answer that consists of frames; see `go_ahead`."""
+
+    def __init__(self, wire: _Wire, sent: Sent) -> None:
+        self._wire = wire
+        self._sent = sent
+        self._frames = Frames()
+
+    async def next(self) -> h11.Event:
+        """The next event of the client's answer.
+
+        Raises:
+            Lost: there will be none.
+            NotDelivered: the call did not run, and will not.
+        """
+        while True:
+            if (found := self._frames.next()) is None:
+                event = await self._wire.next()
+                if not isinstance(event, h11.Data):
+                    return event
+                self._frames.feed(bytes(event.data))
+                continue
+            kind, content = found
+            if kind == ASK:
+                await self._sent.go_ahead()
+            elif kind == NOT_RUN:
+                raise NotDelivered("it lost the session before the call went out")
+            elif kind == START:
+                head = json.loads(content)
+                return h11.Response(status_code=head["status"], headers=[(a, b) for a, b in head["headers"]])
+            elif kind == DATA:
+                return h11.Data(data=content)
 
 
 def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:

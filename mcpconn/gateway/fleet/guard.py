@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from mcpconn.connection import Connection
+from mcpconn.gateway.fleet.go_ahead import ask_go_ahead, take_back_go_ahead
 from mcpconn.gateway.fleet.handover import CHILD, Handover, Upstream
 from mcpconn.gateway.fleet.membership import Membership, OwnershipLost
 from mcpconn.gateway.rewrite import Json
@@ -62,6 +66,33 @@ class Guard:
             await self._membership.check(self._name)
         except OwnershipLost:
             raise OwnershipLost(sent=self.sent) from None
+
+
+async def let_out(
+    request: Any, connection: Connection, before: Callable[[], Awaitable[None]] | None, guard: Guard | None
+) -> None:
+    """Everything that has to happen immediately before a request goes to its server, in order.
+
+    Args:
+        request: The client's HTTP request; None over stdio.
+        connection: Where it goes.
+        before: Writes the ledger's record.
+        guard: Of owned state.
+
+    Raises:
+        OwnershipLost: it may not go out.
+    """
+    # First, because a call that may not go out needs no record in the ledger.
+    await ask_go_ahead(request)
+    try:
+        if before is not None:
+            await before()
+        if guard is not None:
+            await guard.before(connection)
+    except OwnershipLost as error:
+        if not error.sent:
+            take_back_go_ahead(request)
+        raise
 
 
 def upstream_of(connection: Connection) -> Upstream | None:

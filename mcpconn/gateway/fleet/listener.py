@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import anyio
 from starlette.types import Message, Receive, Scope, Send
 
-from mcpconn.gateway.fleet.forwarding import ENVELOPE, NOT_MINE, PROOF, SIGNATURE
+from mcpconn.gateway.fleet.forwarding import ENVELOPE, NOT_MINE, PROOF, SIGNATURE, NotDelivered
+from mcpconn.gateway.fleet.go_ahead import AnsweringBody, AskedGoAhead, FramedAnswer, GoAhead
 from mcpconn.gateway.fleet.signing import Envelope, Signer, Unsigned, digest
-from mcpconn.gateway.http.asgi import header, refuse, replay
+from mcpconn.gateway.http.asgi import header, refuse, replay, with_header
 from mcpconn.gateway.http.bodies import Bodies, BodyRefused
 from mcpconn.observe import log
 
-Serve = Callable[[Envelope, bytes, Receive, Send], Awaitable[None]]
+Serve = Callable[[Envelope, bytes, Receive, Send, GoAhead], Awaitable[None]]
+"""Raises `NotDelivered` if the request did not run and will not, and nothing was sent of its answer, unless that
+consists of frames."""
 
 
 class Listener:
@@ -70,17 +74,50 @@ class Listener:
             self.running -= 1
 
     async def _take(self, envelope: Envelope, scope: Scope, receive: Receive, send: Send) -> None:
+        if not envelope.asks:
+            body = await self._body(envelope, scope, receive, send)
+            if body is not None:
+                await self._answer(envelope, body, receive, send)
+            return
+        length = int(header(scope, b"content-length") or 1) - 1
+        parts = AnsweringBody(receive, length)
+        body = await self._body(envelope, with_header(scope, b"content-length", str(length)), parts.body, send)
+        if body is not None:
+            await self._answer_asking(envelope, body, parts, FramedAnswer(send))
+
+    async def _body(self, envelope: Envelope, scope: Scope, receive: Receive, send: Send) -> bytes | None:
+        """The body of a request; None if it was refused."""
         try:
             # uvicorn says `100 Continue` only now.
             body = await self._bodies.read(scope, receive)
         except BodyRefused as refusal:
             await refuse(send, refusal.status, refusal.text)
-            return
+            return None
         if digest(body) != envelope.body:
             log.warning("gateway.fleet_request_refused", reason="the body is not the one that was signed")
             await refuse(send, 403, "Forbidden")
-            return
-        await self._serve(envelope, body, replay(body, receive), send)
+            return None
+        return body
+
+    async def _answer(self, envelope: Envelope, body: bytes, receive: Receive, send: Send) -> None:
+        try:
+            await self._serve(envelope, body, replay(body, receive), send, GoAhead())
+        except NotDelivered:
+            await refuse(send, NOT_MINE, "Not the owner any more")
+
+    async def _answer_asking(self, envelope: Envelope, body: bytes, parts: AnsweringBody, answer: FramedAnswer) -> None:
+        go_ahead = AskedGoAhead(answer.ask)
+        await answer.begin()
+        async with anyio.create_task_group() as group:
+            group.start_soon(parts.watch, go_ahead)
+            try:
+                await self._serve(envelope, body, replay(body, parts.rest), answer, go_ahead)
+            except NotDelivered:
+                await answer.not_run()
+            finally:
+                # A call can outlive its request, but not without a go-ahead.
+                go_ahead.answer(False)
+                group.cancel_scope.cancel()
 
     def _proven(self, send: Send, envelope: Envelope) -> Send:
         """A `send` whose answer shows that it comes from a replica."""

@@ -58,6 +58,9 @@ class Replica:
     name: str
     address: str
     """`HOST:PORT` of its listener."""
+    asks: bool = False
+    """It asks for the go-ahead of a call; see `go_ahead`. A replica of an earlier version does not, so that nothing can
+    be concluded from a missing question."""
 
 
 def boot_time() -> float:
@@ -197,13 +200,14 @@ class Membership:
         if record is None:
             return None
         try:
-            return Replica(name, json.loads(self._sealer.open(record.value.decode("ascii", "replace"), name))["at"])
+            said = json.loads(self._sealer.open(record.value.decode("ascii", "replace"), name))
+            return Replica(name, said["at"], asks=said.get("asks") is True)
         except NotSealedHere:
             log.error("gateway.fleet_record_forged", replica=name)
             return None
 
     def _sealed(self) -> str:
-        return self._sealer.seal(json.dumps({"at": self._address}).encode(), self.name)
+        return self._sealer.seal(json.dumps({"at": self._address, "asks": True}).encode(), self.name)
 
     @staticmethod
     def key(name: str) -> Key:

@@ -7,7 +7,7 @@ cut connection would leave the client guessing.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -16,12 +16,13 @@ from mcp_types import INTERNAL_ERROR
 from starlette.types import Message, Send
 
 from mcpconn.gateway.outcomes import tool_error
-from mcpconn.keys import OUTCOME
+from mcpconn.keys import FIRST, IDEMPOTENCY_KEY, OUTCOME
 
 NOT_SERVED = (
     "The call was not made: the replica of the gateway that holds the session does not answer, and has not been given "
     "up yet. Try again in some seconds."
 )
+EARLIER = "An earlier request for the same call may have run it."
 LOST = (
     "The replica of the gateway that made this call is gone, or lost its hold on the session. It is not known whether "
     "the tool ran. Find out before you call again."
@@ -45,20 +46,42 @@ class Reply:
         self.sse = False
         self.complete = False
         self.abandoned = False
+        self._whole: bytes | None = None
         """The client gets a different answer: the rest of the original one is dropped."""
 
     async def __call__(self, message: Message) -> None:
         if self.complete or self.abandoned:
             return
+        if message["type"] == "http.response.start" and self.started:
+            await self._follow(message)
+            return
+        if self._whole is not None:
+            await self._add(message)
+            return
         if message["type"] == "http.response.start":
             self.started = True
-            self.sse = any(
-                name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-                for name, value in message["headers"]
-            )
+            self.sse = is_stream(message["headers"])
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body")
         await self._send(message)
+
+    async def _follow(self, start: Message) -> None:
+        """The answer begins once more, from another replica: the client has seen the head of an event stream."""
+        if is_stream(start["headers"]):
+            return
+        if start["status"] == 200:
+            self._whole = b""
+        else:
+            # Refused before it was passed on.
+            await self.end_not_run()
+
+    async def _add(self, message: Message) -> None:
+        """More of a JSON answer, which becomes an event of the stream that has begun."""
+        assert self._whole is not None
+        self._whole += message.get("body", b"")
+        if not message.get("more_body"):
+            self.complete = True
+            await self._send({"type": "http.response.body", "body": event(self._whole)})
 
     @cached_property
     def _message(self) -> dict[str, Any] | None:
@@ -77,6 +100,21 @@ class Reply:
         return self._message is not None and self._message.get("method") == "tools/call"
 
     @property
+    def named(self) -> bool:
+        """Whether another request may have made the same call: it has an idempotency key, or answers a question."""
+        params = (self._message or {}).get("params")
+        if not isinstance(params, dict):
+            return False
+        meta = params.get("_meta")
+        meta = meta if isinstance(meta, dict) else {}
+        return "requestState" in params or (IDEMPOTENCY_KEY in meta and meta.get(FIRST) is not True)
+
+    @property
+    def can_follow(self) -> bool:
+        """Whether the answer of another replica can follow what was sent: only whole events were, or nothing."""
+        return not (self.started or self.complete) or (self.sse and self._method == "POST" and not self.complete)
+
+    @property
     def wants_answer(self) -> bool:
         """Whether the request is one that has an answer."""
         return self._message is not None and "method" in self._message and self._message.get("id") is not None
@@ -87,7 +125,11 @@ class Reply:
 
     async def end_not_run(self) -> None:
         """The request can be served by nobody now; it did certainly not run."""
-        await self._end(NOT_SERVED, "not_run")
+        if self.named:
+            # Of this request that is certain, but not of an earlier one.
+            await self._end(f"{NOT_SERVED} {EARLIER}", "unknown")
+        else:
+            await self._end(NOT_SERVED, "not_run")
 
     async def _end(self, text: str, outcome: str) -> None:
         if self.complete:
@@ -114,7 +156,7 @@ class Reply:
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(packed)).encode())]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         elif self.sse:
-            packed = b"event: message\r\ndata: " + packed + b"\r\n\r\n"
+            packed = event(packed)
         else:
             # A JSON answer that was cut: its length was declared, so that the client sees it.
             raise ConnectionResetError("the answer was cut")
@@ -129,8 +171,18 @@ class Reply:
         return {**said, "error": {"code": INTERNAL_ERROR, "message": text, "data": {OUTCOME: outcome}}}
 
 
-async def unless(lost: anyio.Event, reply: Reply, serve: Callable[[], Awaitable[None]]) -> None:
-    """Serve a request until it is answered, or until `lost` is set: then its outcome is unknown."""
+def is_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer with these headers is an event stream."""
+    return any(name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
+def event(message: bytes) -> bytes:
+    """A JSON-RPC message, which has no line breaks, as an event of a stream."""
+    return b"event: message\r\ndata: " + message + b"\r\n\r\n"
+
+
+async def unless(lost: anyio.Event, serve: Callable[[], Awaitable[None]]) -> None:
+    """Serve a request until it is answered, or until `lost` is set."""
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
 
@@ -146,5 +198,3 @@ async def unless(lost: anyio.Event, reply: Reply, serve: Callable[[], Awaitable[
         group.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    if lost.is_set() and not reply.complete:
-        await reply.end_unknown()

@@ -1,24 +1,25 @@
 """Routes a client's request: to this replica, or to the owner of its state.
 
-A request goes to the owner of its session. If the owner does not take it, it certainly did not run, and the owner is
-looked for again. If the owner is gone after it took the request, a request that may be repeated is retried with the
-next owner; the outcome of any other request is reported as unknown.
+A request goes to the owner of its session. If the owner does not take it, or is lost before the request had its
+go-ahead (see `go_ahead`), it certainly did not run, and the owner is looked for again. If the owner is lost later, a
+request that may be repeated is retried with the next owner; the outcome of any other request is reported as unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 from starlette.types import Receive, Scope, Send
 
 from mcpconn.gateway.clients.replicas import Local
-from mcpconn.gateway.fleet.envelopes import envelope_of
+from mcpconn.gateway.fleet.envelopes import SESSION, envelope_of
 from mcpconn.gateway.fleet.forwarding import AddressRefused, Answer, Forwarding, Lost, NotDelivered, Sent
+from mcpconn.gateway.fleet.go_ahead import GoAhead, put_go_ahead
 from mcpconn.gateway.fleet.ownership import Owner, Ownership
 from mcpconn.gateway.fleet.peers import Peers
-from mcpconn.gateway.fleet.replies import Reply, unless
+from mcpconn.gateway.fleet.replies import Reply, is_stream, unless
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.observe import log
 
@@ -27,6 +28,13 @@ PAUSE = 0.25
 PATIENCE = 8.0
 """Seconds for which an owner is looked for that neither takes requests nor is gone. One that was killed or paused is
 gone after 3 s, and each try at one that is paused may take 5 s."""
+PROGRESS = 1.0
+"""Seconds that an owner held a request before it lost it, so that it counts as found. One that loses what it takes at
+once is not."""
+LEAVING = 1.0
+"""Seconds for one byte to the owner when the client has left."""
+LONGEST = 60.0
+"""Seconds after its arrival in which a request is given to another owner: a call's default deadline."""
 
 
 class Routing:
@@ -56,7 +64,7 @@ class Routing:
         self._taken_over = taken_over
         self._not_mine = not_mine
         self._changing: dict[str, anyio.Lock] = {}
-        self._serving: dict[str, set[anyio.Event]] = {}
+        self._serving: dict[str, set[Callable[[], None]]] = {}
         self._ending = anyio.Event()
 
     def end_streams(self) -> None:
@@ -97,51 +105,80 @@ class Routing:
             repeatable: Whether it is harmless to make the request twice.
         """
         reply = Reply(send, scope["method"], body)
-        began = anyio.current_time()
+        arrived = waiting = anyio.current_time()
         while True:
             owner = await self.owner(key)
-            if owner is None or owner.mine:
-                await self.serve_here(key, reply, lambda: local(receive, reply))
-                return
+            sent, tried = Sent(), anyio.current_time()
             try:
-                await self._forward(owner, scope, receive, reply, action=action, view=view, body=body)
+                if owner is None or owner.mine:
+                    sent.taken = True
+                    put_go_ahead(scope, go_ahead := GoAhead())
+                    await self.serve_here(key, reply, lambda: local(receive, reply), go_ahead)
+                else:
+                    asks = owner.replica.asks and reply.is_call and not repeatable()
+                    await self._forward(
+                        owner, scope, receive, reply, sent, action=action, view=view, body=body, asks=asks
+                    )
                 return
             except AddressRefused as error:
-                log.error("gateway.fleet_address_refused", error=str(error), owner=owner.replica.name)
+                log.error("gateway.fleet_address_refused", error=str(error), owner=_name(owner))
                 await reply.end_not_run()
                 return
             except NotDelivered as error:
-                self._ownership.forget(owner)
-                log.debug("gateway.fleet_not_delivered", owner=owner.replica.name, reason=str(error))
-                if anyio.current_time() - began > PATIENCE:
+                self._forget(owner)
+                log.debug("gateway.fleet_not_delivered", owner=_name(owner), reason=str(error))
+                now = anyio.current_time()
+                if sent.taken and now - tried > PROGRESS:
+                    # It has waited for its server, and for an owner only from now on.
+                    waiting = now
+                if now - waiting > PATIENCE or now - arrived > LONGEST or not reply.can_follow:
                     await reply.end_not_run()
                     return
                 await anyio.sleep(PAUSE)
             except Lost as error:
-                self._ownership.forget(owner)
-                log.info("gateway.fleet_answer_lost", owner=owner.replica.name, reason=str(error))
-                # To an answer that has begun nothing of another's can be joined.
-                if reply.started or not (scope["method"] != "POST" or repeatable()):
+                self._forget(owner)
+                log.info("gateway.fleet_answer_lost", owner=_name(owner), reason=str(error))
+                if not reply.can_follow or not (scope["method"] != "POST" or repeatable()):
                     await reply.end_unknown()
                     return
 
-    async def serve_here(self, key: str, reply: Reply, serve: Callable[[], Awaitable[None]]) -> None:
+    def _forget(self, owner: Owner | None) -> None:
+        if owner is not None:
+            self._ownership.forget(owner)
+
+    async def serve_here(self, key: str, reply: Reply, serve: Callable[[], Awaitable[None]], go_ahead: GoAhead) -> None:
         """Serve a request here, until it is answered or what it is about is lost.
 
         Args:
             key: What it is about.
             reply: Its answer.
             serve: Serves it.
+            go_ahead: The request's.
+
+        Raises:
+            NotDelivered: the session was lost before the request went out: it did not run, and will not.
         """
         lost = anyio.Event()
+
+        def lose() -> None:
+            # At once: what is written from now on, until the service is cancelled, is not the answer.
+            reply.abandoned = not reply.complete
+            lost.set()
+
         serving = self._serving.setdefault(key, set())
-        serving.add(lost)
+        serving.add(lose)
+        go_ahead.lose = lose
         try:
-            await unless(lost, reply, serve)
+            await unless(lost, serve)
         finally:
-            serving.discard(lost)
+            serving.discard(lose)
             if not serving:
                 del self._serving[key]
+        if reply.abandoned:
+            reply.abandoned = False
+            if reply.wants_answer and go_ahead.withdraw():
+                raise NotDelivered("this replica has lost the session")
+            await reply.end_unknown()
 
     def in_use(self, key: str) -> bool:
         """Whether a request is being served here."""
@@ -149,8 +186,8 @@ class Routing:
 
     def lose(self, key: str) -> None:
         """This replica has lost what it owned: the clients of what is being served of it are told so."""
-        for lost in self._serving.get(key, ()):
-            lost.set()
+        for lose in tuple(self._serving.get(key, ())):
+            lose()
 
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncIterator[None]:
@@ -186,7 +223,17 @@ class Routing:
             return None
 
     async def _forward(
-        self, owner: Owner, scope: Scope, receive: Receive, reply: Reply, *, action: str, view: str, body: bytes
+        self,
+        owner: Owner,
+        scope: Scope,
+        receive: Receive,
+        reply: Reply,
+        sent: Sent,
+        *,
+        action: str,
+        view: str,
+        body: bytes,
+        asks: bool,
     ) -> None:
         """Send a request to its owner, and its answer to the client.
 
@@ -194,8 +241,7 @@ class Routing:
             NotDelivered, Lost, AddressRefused: as `Forwarding.send`.
         """
         new = scope["method"] != "POST" or reply.wants_answer
-        envelope = envelope_of(owner, scope, action=action, view=view, body=body, new=new)
-        sent = Sent()
+        envelope = envelope_of(owner, scope, action=action, view=view, body=body, new=new, asks=asks)
         failure: Exception | None = None
         watched = anyio.CancelScope()
         async with anyio.create_task_group() as group:
@@ -204,6 +250,11 @@ class Routing:
                 # The client's end of the connection is passed on by closing ours.
                 while (await receive())["type"] != "http.disconnect":
                     pass
+                if action == SESSION:
+                    # A legacy client that disconnects cancels nothing, and can ask for the answer on another
+                    # connection. Nothing will be concluded here from a missing question.
+                    with anyio.move_on_after(LEAVING), suppress(Lost):
+                        await sent.go_ahead()
                 group.cancel_scope.cancel()
 
             async def end_stream() -> None:
@@ -227,17 +278,21 @@ class Routing:
             await reply.end_unknown()
             return
         if failure is None and watched.cancelled_caught:
-            failure = (Lost if sent.body else NotDelivered)("its lease has ended")
+            failure = (Lost if sent.may_run else NotDelivered)("its lease has ended")
         if failure is not None:
             raise failure
+
+
+def _name(owner: Owner | None) -> str:
+    return "this replica" if owner is None or owner.mine else owner.replica.name
 
 
 async def _pass_on(answer: Answer, reply: Reply) -> None:
     await reply({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     # Of a stream only whole events: one that is cut in the middle would spoil what is appended to it.
-    held = b""
+    held, stream = b"", is_stream(answer.headers)
     async for chunk in answer.chunks():
-        if not reply.sse:
+        if not stream:
             await reply({"type": "http.response.body", "body": chunk, "more_body": True})
             continue
         held += chunk

@@ -60,6 +60,8 @@ class Envelope:
     """SHA-256 of the request's body, in hexadecimal."""
     new: bool = True
     """Whether it begins something. An answer to a question and a notification belong to something in progress."""
+    asks: bool = False
+    """The receiver has to ask for the go-ahead before the request goes out, and answers in frames; see `go_ahead`."""
     time: float = 0.0
     nonce: str = field(default="")
 
@@ -92,6 +94,9 @@ class Signer:
         """The envelope as text, its signature, and its nonce. Time and nonce are set here."""
         nonce = secrets.token_urlsafe(18)
         content = {**asdict(envelope), "time": self._wall(), "nonce": nonce}
+        if not envelope.asks:
+            # A replica of a version that knows nothing of it refuses what it cannot read.
+            del content["asks"]
         text = base64.urlsafe_b64encode(json.dumps(content, separators=(",", ":")).encode()).decode("ascii")
         return text, _mac(self._keys[0], "request", text), nonce
 

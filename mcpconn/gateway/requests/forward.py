@@ -24,6 +24,8 @@ from mcpconn.gateway.clients.downstream import CALL, Call, Context, Downstream, 
 from mcpconn.gateway.clients.extras import Extras
 from mcpconn.gateway.clients.parked import Ended, Parked, ParkingLot
 from mcpconn.gateway.clients.rounds import ROUND, Rounds
+from mcpconn.gateway.fleet.go_ahead import ask_go_ahead
+from mcpconn.gateway.fleet.guard import let_out
 from mcpconn.gateway.fleet.membership import OwnershipLost
 from mcpconn.gateway.outcomes import CALL_ID, OUTCOME, refused, tool_error, unanswered
 from mcpconn.gateway.requests import large
@@ -206,7 +208,7 @@ class Forwarder:
         detached = own_key is not None and is_modern(call.ctx)
         try:
             if rounds.parked is not None:
-                return await self._resume(rounds, call.client, detached=detached)
+                return await self._resume(rounds, call, detached=detached)
             rounds.into(sent)
             if key is None:
                 return await self._run_tool(call, server, sent, None, None)
@@ -271,9 +273,11 @@ class Forwarder:
             await self._ledger.answer(entry, {"result": answer})
         return answer
 
-    async def _resume(self, rounds: Rounds, client: Downstream, *, detached: bool = False) -> Json:
+    async def _resume(self, rounds: Rounds, call: Call, *, detached: bool = False) -> Json:
         """Continue a parked call, in any replica."""
         assert rounds.parked is not None
+        await ask_go_ahead(call.ctx.request, refused=Ended)
+        client = call.client
         asked = (rounds.parked, client.principal, rounds.responses or {})
         if self._fleet is not None and rounds.owner and not self._parking.knows(rounds.parked):
             return await self._fleet.resume_elsewhere(rounds.owner, *asked)
@@ -303,7 +307,7 @@ class Forwarder:
     async def _read_only(self, call: Call, server: str, method: str, sent: Json, params: Json) -> Json:
         rounds = Rounds.opened(params)
         if rounds.parked is not None:
-            return await self._resume(rounds, call.client)
+            return await self._resume(rounds, call)
         rounds.into(sent)
         try:
             return await self._forward(call, await self._connection(call, server), method, sent)
@@ -354,10 +358,7 @@ class Forwarder:
             if method == "tools/call" and speaks_modern(connection):
                 listed = self._upstreams.tools(call.server, call.client)
                 self._param_headers.tell(connection, call.server, listed, str(sent["name"]))
-            if before is not None:
-                await before()
-            if guard is not None:
-                await guard.before(connection)
+            await let_out(call.ctx.request, connection, before, guard)
             sending()
 
         async def run(parked: Parked | None = None) -> Json:
