@@ -12,9 +12,13 @@ import anyio
 import pytest
 
 from mcpconn.gateway import MemoryStore
+from mcpconn.gateway.fleet import routing
+from mcpconn.gateway.fleet.forwarding import Lost, NotDelivered
 from mcpconn.gateway.fleet.go_ahead import ASK, DATA, AskedGoAhead, Frames, GoAhead, frame
-from mcpconn.gateway.fleet.membership import OwnershipLost
+from mcpconn.gateway.fleet.membership import OwnershipLost, Replica
+from mcpconn.gateway.fleet.ownership import Owner
 from mcpconn.gateway.fleet.replies import Reply
+from mcpconn.gateway.fleet.routing import Routing
 from mcpconn.keys import FIRST, IDEMPOTENCY_KEY, OUTCOME
 from tests.fleet.conftest import Balancer, Replicas, replicas
 from tests.fleet.stateful import Stateful
@@ -225,3 +229,33 @@ async def test_a_json_answer_that_was_cut_takes_nothing_else():
     reply = Reply(Client().send, "POST", body({}))
     await reply(head(b"application/json"))
     assert not reply.can_follow
+
+
+async def test_not_run_is_not_said_of_a_call_that_was_lost_before(monkeypatch: pytest.MonkeyPatch):
+    client, elsewhere = Client(), Owner("k", Replica("r", "127.0.0.1:1"), 1, mine=False)
+    tries: list[Exception] = [Lost("it is gone"), NotDelivered("nobody"), NotDelivered("nobody")]
+
+    class Lossy(Routing):
+        async def owner(self, key: str, *, number: int | None = None) -> Owner:
+            return elsewhere
+
+        async def _forward(self, *_: Any, **__: Any) -> None:
+            if len(tries) == 1:
+                monkeypatch.setattr(routing, "PATIENCE", 0.0)
+            raise tries.pop(0)
+
+    async def nothing(*_: Any) -> None: ...
+
+    made: Any = Lossy(UnknownOwners(), None, None, taken_over=nothing, not_mine=nothing)  # type: ignore[arg-type]
+    monkeypatch.setattr(routing, "PAUSE", 0.0)
+    scope = {"method": "POST", "headers": []}
+    more: Any = {"action": "session", "view": "", "body": body({}), "local": nothing, "repeatable": lambda: True}
+    await made.route("k", scope, nothing, client.send, **more)
+    assert b'"mcpconn/outcome":"unknown"' in client.text
+
+
+class UnknownOwners:
+    """Forgets owners."""
+
+    def forget(self, owner: Owner) -> None:
+        """Nothing is known of it."""

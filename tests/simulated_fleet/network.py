@@ -214,10 +214,13 @@ class ServerTransport(httpx2.AsyncBaseTransport):
         self._network, self._process, self._seen = network, process, seen
         self._inner = inner
         self.down = False
+        self.hangs = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         await request.aread()
         await anyio.lowlevel.checkpoint()
+        while self.hangs:  # noqa: ASYNC110 - in virtual time
+            await anyio.sleep(0.1)
         if self.down or self._process.dead:
             raise httpx2.ConnectError("All connection attempts failed", request=request)
 

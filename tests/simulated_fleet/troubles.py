@@ -18,6 +18,7 @@ SECONDS = 20.0
 """How long there is trouble."""
 TROUBLES = (
     *("kill", "kill", "pause", "pause", "retire", "links", "server down", "server forgets", "revoke"),
+    "server hangs",
     *("store away", "store away for all", "store slow", "store mute", "failover", "failover"),
 )
 """What can happen, each as likely as it is often named."""
@@ -112,6 +113,15 @@ class Troubles:
         await anyio.sleep(seconds)
         for transport in hit:
             transport.down = False
+
+    async def _server_hangs(self, one: Replica, seconds: float, random: Random) -> None:
+        name = random.choice(list(self._world.scripts))
+        hit = [each.servers[name] for each in self._world.replicas]
+        for transport in hit:
+            transport.hangs = True
+        await anyio.sleep(seconds)
+        for transport in hit:
+            transport.hangs = False
 
     async def _server_forgets(self, one: Replica, seconds: float, random: Random) -> None:
         self._world.scripts["old"].forget_sessions()

@@ -105,6 +105,7 @@ class Routing:
             repeatable: Whether it is harmless to make the request twice.
         """
         reply = Reply(send, scope["method"], body)
+        may_have_run = False
         arrived = waiting = anyio.current_time()
         while True:
             owner = await self.owner(key)
@@ -122,7 +123,7 @@ class Routing:
                 return
             except AddressRefused as error:
                 log.error("gateway.fleet_address_refused", error=str(error), owner=_name(owner))
-                await reply.end_not_run()
+                await (reply.end_unknown() if may_have_run else reply.end_not_run())
                 return
             except NotDelivered as error:
                 self._forget(owner)
@@ -132,7 +133,7 @@ class Routing:
                     # It has waited for its server, and for an owner only from now on.
                     waiting = now
                 if now - waiting > PATIENCE or now - arrived > LONGEST or not reply.can_follow:
-                    await reply.end_not_run()
+                    await (reply.end_unknown() if may_have_run else reply.end_not_run())
                     return
                 await anyio.sleep(PAUSE)
             except Lost as error:
@@ -141,6 +142,7 @@ class Routing:
                 if not reply.can_follow or not (scope["method"] != "POST" or repeatable()):
                     await reply.end_unknown()
                     return
+                may_have_run = True
 
     def _forget(self, owner: Owner | None) -> None:
         if owner is not None:
