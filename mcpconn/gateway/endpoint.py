@@ -29,7 +29,7 @@ from mcpconn.gateway.http.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.requests.audit import Auditing
 from mcpconn.gateway.requests.forward import Forwarder
-from mcpconn.gateway.requests.large import Releases, whole_if_large
+from mcpconn.gateway.requests.large import Releases, noticing, whole_if_large
 from mcpconn.gateway.requests.stopping import RETRY_AFTER, Stopping
 from mcpconn.gateway.servers.relay import Relay
 from mcpconn.gateway.store import Store
@@ -248,7 +248,7 @@ class Endpoint:
             if SCOPE_KEY in scope and scope["method"] == "POST":
                 await whole_if_large(self._releases, self.server.session_manager.handle_request, scope, receive, send)
             else:
-                await self.server.session_manager.handle_request(scope, receive, send)
+                await noticing(self.server.session_manager.handle_request, scope, receive, send)
         finally:
             ORIGIN.reset(token)
             self._events.over(origin)

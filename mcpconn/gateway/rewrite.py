@@ -16,6 +16,11 @@ PROTOCOLS = "io.modelcontextprotocol/"
 RELATED_TASK = f"{PROTOCOLS}related-task"
 """Names the task that a message belongs to (specification 2025-11-25, tasks)."""
 
+LONGEST_TEXT = 128 * 1024
+"""Characters of a notification's text. The SDK's client takes events up to 1 MiB, and JSON needs up to 6 bytes for a
+character; an event that is longer ends the stream, and the call that it belongs to is lost with it."""
+CUT = " [the rest was removed by the gateway: it was too long for a notification]"
+
 Json = dict[str, Any]
 
 
@@ -33,6 +38,19 @@ def to_server(params: Mapping[str, Any] | None) -> Json:
         kept.pop("progressToken", None)
         if kept:
             sent["_meta"] = kept
+    return sent
+
+
+def shortened(text: str) -> str:
+    """The text of a notification, cut if a client could not take it."""
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + CUT
+
+
+def notification(params: Mapping[str, Any]) -> Json:
+    """The parameters of a log message or of another notification, with its text cut if it is too long."""
+    sent = dict(params)
+    if "data" in sent and len(said := str(sent["data"])) > LONGEST_TEXT:
+        sent["data"] = shortened(said)
     return sent
 
 

@@ -19,6 +19,7 @@ from mcpconn.gateway.clients.parked import Parked
 from mcpconn.gateway.clients.session_ids import Session
 from mcpconn.gateway.clients.sessions import SCOPE_KEY
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
+from mcpconn.gateway.rewrite import notification, shortened
 
 Context = ServerRequestContext[Any, Any]
 
@@ -85,6 +86,8 @@ class Call:
     """Asks a modern client during the call; None if that is not possible."""
     task: str | None = None
     """The task whose result is waited for, as its client knows it."""
+    quiet: bool = False
+    """Nothing may go out before the answer, which would have to be an event of a stream then (see `large`)."""
     waiting: int = 0
     """Notifications that wait until the client takes them."""
     waiting_size: int = 0
@@ -93,10 +96,11 @@ class Call:
     @property
     def progress(self) -> Any:
         """Passes progress on to the client; None if it did not ask for any."""
-        if (self.ctx.meta or {}).get("progress_token") is None:
+        if self.quiet or (self.ctx.meta or {}).get("progress_token") is None:
             return None
 
         async def report(progress: float, total: float | None, message: str | None) -> None:
+            message = shortened(message) if message is not None else None
             with self._room(message) as fits:
                 if fits:
                     await self.ctx.session.report_progress(progress, total, message)
@@ -126,10 +130,13 @@ class Call:
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification on the stream of this request."""
-        with self._room(params) as fits:
+        if self.quiet:
+            return
+        sent = notification(params)
+        with self._room(sent) as fits:
             if fits:
                 await self.ctx.session.send_notification(
-                    RawNotification(method=method, params=dict(params)),  # type: ignore[arg-type]
+                    RawNotification(method=method, params=sent),  # type: ignore[arg-type]
                     related_request_id=self.ctx.request_id,
                 )
 

@@ -193,7 +193,7 @@ class Forwarder:
             return await self._logins.tool(call, await self._connection(call, server), Rounds.opened(params))
         if call.ctx.request is not None:
             safe = bool(self._idempotent(call, server, "tools/call", {"name": own}))
-            await large.decide(call.ctx.request.scope, (server, own), safe=safe)
+            call.quiet = await large.decide(call.ctx.request.scope, (server, own), safe=safe)
         meta = params.get("_meta") or {}
         rounds = Rounds.opened(params)
         own_key = meta.get(IDEMPOTENCY_KEY)

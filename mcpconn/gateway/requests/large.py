@@ -2,24 +2,27 @@
 
 The SDK's client refuses an event above 1 MiB and the call fails, although the tool ran. A JSON response has no such
 limit, but the kind of a response is fixed by its head, and a client whose stream is cut before it has seen an event id
-cannot take it up again. So the head of a stream is held back only for tools that are safe to repeat, and for those that
-are known to return large answers.
+cannot take it up again. So the head of a stream is held back only for tools that are safe to repeat, for those that are
+known to return large answers, and for those whose name says that they return much.
+
+In the modern era the SDK's server answers with JSON unless something else goes out first. So a tool that is known for
+large answers sends no progress and no log messages there.
 """
 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpconn.gateway.clients.sessions import REQUEST_KEY
+from mcpconn.gateway.requests.large_tools import Tool, is_known, remember, returns_much
 from mcpconn.observe import log
 
 LARGE = 1024 * 1024
@@ -33,10 +36,10 @@ LARGE_HOLD = 30.0
 """Seconds for a tool that gave a large answer before."""
 BEGINS_WITHIN = 0.5
 """Seconds that an unsafe tool waits for the first event of its stream. A client of an old version gets none."""
-KNOWN = 1000
-"""Tools that are remembered for their large answers."""
 HOLD_KEY = "mcpconn.hold"
 """Where a request's `Hold` is left in its ASGI scope."""
+KEPT = 100
+"""Notifications that are kept while the head of a tool with large answers is held back; later ones are dropped."""
 TURN = 0.25
 """Seconds between two looks at what is held back. Heads are held so much longer at most."""
 HEAD = 1024
@@ -45,9 +48,6 @@ HEAD = 1024
 
 class Hold:
     """For how long the head of one response is held back."""
-
-    # By server and tool, those that gave a large answer: of this process, because it saves one failure at most.
-    _large: ClassVar[OrderedDict[tuple[str, str], None]] = OrderedDict()
 
     def __init__(self, releases: Releases, release: Callable[[], Awaitable[None]]) -> None:
         """
@@ -60,10 +60,12 @@ class Hold:
         """Set when the first event has gone out."""
         self.due = anyio.current_time() + DECISION
         """When the head goes out at the latest, on the loop's clock."""
+        self.keeps = False
+        """Notifications do not release the head."""
         releases.add(self)
-        self._tool: tuple[str, str] | None = None
+        self._tool: Tool | None = None
 
-    async def decide(self, tool: tuple[str, str] | None, *, safe: bool) -> None:
+    async def decide(self, tool: Tool | None, *, safe: bool) -> None:
         """The request is known now. Returns when its stream has begun, unless that is held back.
 
         Args:
@@ -71,9 +73,10 @@ class Hold:
             safe: Running the tool twice is harmless.
         """
         self._tool = tool
-        if tool in self._large:
+        if is_known(tool):
+            self.keeps = True
             self.due = anyio.current_time() + LARGE_HOLD
-        elif safe or tool is None:
+        elif safe or tool is None or returns_much(tool[1]):
             self.due = anyio.current_time() + SAFE_HOLD
         else:
             await self.release()
@@ -107,10 +110,7 @@ class Hold:
 
     def was_large(self) -> None:
         """The answer was large, whichever way it went."""
-        if self._tool is not None:
-            self._large[self._tool] = None
-            if len(self._large) > KNOWN:
-                self._large.popitem(last=False)
+        remember(self._tool)
 
 
 class Releases:
@@ -161,11 +161,15 @@ class Releases:
                     group.start_soon(hold.release_late)
 
 
-async def decide(scope: Scope, tool: tuple[str, str] | None, *, safe: bool) -> None:
-    """Say what a request is, as `Hold.decide`. For requests that nothing is held back of, this does nothing."""
-    hold = scope.get(HOLD_KEY)
-    if hold is not None:
+async def decide(scope: Scope, tool: Tool | None, *, safe: bool) -> bool:
+    """Say what a request is, as `Hold.decide`. Returns whether nothing may go out before its answer (modern era)."""
+    hold: Hold | Noticed | None = scope.get(HOLD_KEY)
+    if isinstance(hold, Hold):
         await hold.decide(tool, safe=safe)
+    elif hold is not None:
+        hold.tool = tool
+        return is_known(tool)
+    return False
 
 
 async def whole_if_large(releases: Releases, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -215,8 +219,12 @@ class _Response:
                     await self._flush()
                 return
             answer = _data(message.get("body", b""))
-            if len(answer) > LARGE and (b'"result"' in answer[:200] or b'"result":' in answer[-200:]):
+            if len(answer) > LARGE and not _asks(answer):
                 await self._replace(answer)
+                return
+            if self.hold.keeps and answer.startswith(_NOTIFICATION):
+                if len(self._held) < KEPT:
+                    self._held.append(message)
                 return
             self._held.append(message)
             if answer or not message.get("more_body"):
@@ -260,6 +268,36 @@ class _Response:
         self._over, self._held = True, None
         await self._send({**start, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer})
+
+
+async def noticing(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run a request of a modern client, and remember its tool if the answer is large and an event of a stream."""
+    noticed = Noticed()
+
+    async def notice(message: Message) -> None:
+        if len(message.get("body", b"")) > LARGE:
+            remember(noticed.tool)
+        await send(message)
+
+    await app({**scope, HOLD_KEY: noticed}, receive, notice)
+
+
+class Noticed:
+    """The tool that a modern client's request calls, once it is known."""
+
+    __slots__ = ("tool",)
+
+    def __init__(self) -> None:
+        self.tool: Tool | None = None
+
+
+_NOTIFICATION = b'{"jsonrpc":"2.0","method":"notifications/'
+"""The beginning of a notification, as pydantic writes the SDK's model. A question has an id before its method."""
+
+
+def _asks(message: bytes) -> bool:
+    """Whether a message is a question of the server's, and no answer."""
+    return b'"method":' in message[:200]
 
 
 def _beginnings(request_id: Any) -> tuple[bytes, bytes] | None:

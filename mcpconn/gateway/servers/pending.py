@@ -26,7 +26,7 @@ class Pending:
     def put(self, method: str, params: Mapping[str, Any]) -> None:
         """Keep a notification. Of log messages each one is kept; of everything else the latest says it all."""
         self._count += 1
-        which = str(self._count) if "level" in params else str(params.get("uri", ""))
+        which = str(self._count) if "level" in params else str(params.get("uri") or params.get("elicitationId") or "")
         _, before = self._entries.get((method, which), (None, 0))
         size = len(str(params))
         self._entries[method, which] = ({**params}, size)

@@ -41,6 +41,7 @@ from mcpconn.gateway.background import Background
 from mcpconn.gateway.clients.downstream import CALL, EVERYBODY, Call, Downstream, RawNotification, is_modern
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.rewrite import OURS, PROTOCOLS, RELATED_TASK, without
+from mcpconn.gateway.rewrite import notification as rewritten
 from mcpconn.gateway.servers.log_levels import LEVELS
 from mcpconn.gateway.servers.pending import Pending
 from mcpconn.gateway.servers.sole_user import SoleUsers, identity
@@ -281,7 +282,7 @@ class Relay:
         channel = self.channels.get(sid)
         if channel is None:
             return
-        channel.pending.put(method, params)
+        channel.pending.put(method, rewritten(params))
         if self._listens(sid) and not channel.sending:
             channel.sending = True
             self._group.start_soon(self._send_pending, sid, channel)

@@ -9,15 +9,17 @@ import anyio
 import pytest
 
 from mcpconn.gateway.clients.sessions import REQUEST_KEY
+from mcpconn.gateway.requests import large_tools
 from mcpconn.gateway.requests.large import (
     DECISION,
+    KEPT,
     LARGE,
     LARGE_HOLD,
     SAFE_HOLD,
     TURN,
-    Hold,
     Releases,
     decide,
+    noticing,
     whole_if_large,
 )
 from mcpconn.testing.clock import virtual_backend
@@ -37,7 +39,7 @@ def anyio_backend(request):
 @pytest.fixture(autouse=True)
 def forget(monkeypatch):
     """No tool is known for its large answers."""
-    monkeypatch.setattr(Hold, "_large", type(Hold._large)())
+    monkeypatch.setattr(large_tools, "_known", type(large_tools._known)())
 
 
 def event(data: str) -> dict[str, Any]:
@@ -155,7 +157,7 @@ async def test_an_unsafe_tools_stream_begins_before_its_call():
 
 @pytest.mark.parametrize(("tool", "held"), [(None, DECISION), (("a", "look"), SAFE_HOLD), (("a", "dump"), LARGE_HOLD)])
 async def test_a_head_goes_when_it_was_held_long_enough(tool, held):
-    Hold._large[("a", "dump")] = None
+    large_tools.remember(("a", "dump"))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(START)
@@ -171,7 +173,7 @@ async def test_a_head_goes_when_it_was_held_long_enough(tool, held):
 
 
 async def test_a_long_hold_delays_no_other_response():
-    Hold._large[("a", "dump")] = None
+    large_tools.remember(("a", "dump"))
 
     async def long(scope: Any, receive: Any, send: Any) -> None:
         await send(START)
@@ -223,3 +225,93 @@ async def test_a_head_that_cannot_be_sent_ends_no_other():
         served = Served(releases)
         await served(app)
     assert served.got == [START]
+
+
+RESULT = '{"jsonrpc":"2.0","id":7,"result":{"x":"%s"}}' % ("y" * LARGE)
+ERROR = '{"jsonrpc":"2.0","id":7,"error":{"code":-1,"message":"%s"}}' % ("y" * LARGE)
+PROGRESS = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":1}}'
+
+
+@pytest.mark.parametrize("answer", [RESULT, ERROR], ids=["a result", "an error"])
+async def test_progress_does_not_release_the_head_of_a_tool_known_for_large_answers(answer):
+    large_tools.remember(("a", "pay"))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(first())
+        await decide(scope, ("a", "pay"), safe=False)
+        for _ in range(2 * KEPT):
+            await send(event(PROGRESS))
+        await send(event(answer))
+        await send(END)
+
+    async with Releases().running() as releases:
+        served = Served(releases)
+        await served(app)
+    start, body = served.got
+    assert (b"content-type", b"application/json") in start["headers"]
+    assert body["body"] == answer.encode()
+
+
+async def test_kept_progress_goes_out_before_an_answer_that_is_small():
+    large_tools.remember(("a", "dump"))
+    small = event(ANSWERS["a result"][1])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await decide(scope, ("a", "dump"), safe=False)
+        await send(event(PROGRESS))
+        await send(small)
+
+    async with Releases().running() as releases:
+        served = Served(releases)
+        await served(app)
+    assert [each.get("body") for each in served.got] == [None, event(PROGRESS)["body"], small["body"]]
+
+
+async def test_a_question_releases_the_head_of_any_tool():
+    large_tools.remember(("a", "dump"))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await decide(scope, ("a", "dump"), safe=False)
+        await send(event(OTHERS["a question"]))
+        assert len(served.got) == 2
+
+    async with Releases().running() as releases:
+        served = Served(releases)
+        await served(app)
+
+
+async def test_a_modern_tool_with_a_large_event_is_quiet_from_then_on():
+    told: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        told.append(await decide(scope, ("a", "walk"), safe=False))
+        await send(START)
+        await send(event(RESULT))
+
+    async def drop(message: Any) -> None:
+        pass
+
+    for _ in range(2):
+        await noticing(app, {"type": "http"}, None, drop)  # type: ignore[arg-type]
+    assert told == [False, True]
+
+
+NAMES = {
+    "get_image": True,
+    "browser_take_screenshot": True,
+    "readFile": True,
+    "HTMLDump": True,
+    "charge": False,
+    "getAndDelete": False,
+    "run_query": False,
+    "write_file": False,
+    "getaway": False,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_says_that_a_tool_returns_much(name):
+    assert large_tools.returns_much(name) is NAMES[name]
