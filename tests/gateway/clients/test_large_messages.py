@@ -12,6 +12,7 @@ from mcpconn.gateway.requests import large_tools
 from mcpconn.gateway.requests.large import LARGE
 from mcpconn.gateway.rewrite import CUT, LONGEST_TEXT, notification
 from mcpconn.testing import Script, ScriptedTool
+from mcpconn.testing.scripted.steps import Sleep
 from mcpconn.testing.scripted.tools import Progress
 from tests.gateway.conftest import gateway
 from tests.support import text_of
@@ -29,28 +30,35 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_tools, "_known", type(large_tools._known)())
 
 
-def talks(message: str, answer: str) -> Any:
-    """A tool that reports progress before it answers."""
+class Talk:
+    """A tool that reports progress, and answers when its client has heard it."""
 
-    def run(arguments: Mapping[str, Any]) -> Generator[Progress, None, object]:
-        yield Progress(1, message=message)
-        return answer
+    def __init__(self, message: str, answer: str, *, waits: bool = True) -> None:
+        self.heard: list[str | None] = []
+        self._message, self._answer, self._waits = message, answer, waits
 
-    return run
+    def script(self, era: Any) -> Script:
+        return Script(tools=[ScriptedTool("talk", self._run)], era=era, answer="sse")
+
+    def _run(self, arguments: Mapping[str, Any]) -> Generator[Any, None, object]:
+        yield Progress(1, message=self._message)
+        while self._waits and not self.heard:
+            yield Sleep(0.01)
+        if not self._waits:
+            yield Sleep(0.1)  # time for a notification that should not go out
+        return self._answer
+
+    async def note(self, progress: float, total: float | None, message: str | None) -> None:
+        self.heard.append(message)
 
 
 @ERAS
 @MODES
 async def test_a_long_progress_message_is_cut_and_its_call_answered(mode: Any, era: Any) -> None:
-    script = Script(tools=[ScriptedTool("talk", talks(BODY, "done"))], era=era)
-    heard: list[str | None] = []
-
-    async def note(progress: float, total: float | None, message: str | None) -> None:
-        heard.append(message)
-
-    async with gateway(script) as made, Client(made.url, mode=mode) as client:
-        assert text_of(await client.call_tool("a__talk", {}, progress_callback=note)) == "done"
-    assert heard == [BODY[:LONGEST_TEXT] + CUT]
+    talk = Talk(BODY, "done")
+    async with gateway(talk.script(era)) as made, Client(made.url, mode=mode) as client:
+        assert text_of(await client.call_tool("a__talk", {}, progress_callback=talk.note)) == "done"
+    assert talk.heard == [BODY[:LONGEST_TEXT] + CUT]
 
 
 def test_a_long_log_message_is_cut_whatever_its_type() -> None:
@@ -74,11 +82,8 @@ async def test_a_first_large_answer_arrives_if_the_name_says_so(mode: Any, era: 
 @ERAS
 @MODES
 async def test_progress_costs_no_large_answer_of_a_known_tool(mode: Any, era: Any) -> None:
-    script = Script(tools=[ScriptedTool("walk", talks("on the way", BODY))], era=era)
-    large_tools.remember(("a", "walk"))
-
-    async def note(progress: float, total: float | None, message: str | None) -> None:
-        pass
-
-    async with gateway(script) as made, Client(made.url, mode=mode) as client:
-        assert text_of(await client.call_tool("a__walk", {}, progress_callback=note)) == BODY
+    talk = Talk("on the way", BODY, waits=False)
+    large_tools.remember(("a", "talk"))
+    async with gateway(talk.script(era)) as made, Client(made.url, mode=mode) as client:
+        assert text_of(await client.call_tool("a__talk", {}, progress_callback=talk.note)) == BODY
+    assert talk.heard == []
