@@ -11,7 +11,8 @@ from typing_extensions import assert_type
 import mcpconn
 from mcpconn import Connection, ConnectionContext, Manager, Outcome, Policy, SyncManager
 from mcpconn.integrations import Session
-from mcpconn.integrations.agno import toolkit
+from mcpconn.integrations.agent_framework import function_tools  # pyright: ignore[reportUnknownVariableType]
+from mcpconn.integrations.agno import toolkit  # pyright: ignore[reportUnknownVariableType]
 from mcpconn.integrations.fastmcp import ManagedTransport
 from mcpconn.integrations.google_adk import ManagedToolset
 from mcpconn.integrations.openai_agents import ConnectedServer
@@ -97,10 +98,12 @@ def outcomes(error: mcpconn.CallFailed) -> bool:
     return error.outcome is Outcome.NOT_RUN or error.outcome == "unknown"
 
 
-def integrations(manager: Manager) -> None:
+async def integrations(manager: Manager) -> None:
     toolkit(manager["fs"], include_tools=["read"], cache_ttl=60, timeout=3)
     toolkit(manager["fs"], include_tols=["read"])  # type: ignore[call-arg]
     toolkit(manager["fs"], cache_ttl="60")  # type: ignore[arg-type]
+    await function_tools(manager, approval_mode="always_require")
+    await function_tools(manager, approval_mode="sometimes")  # type: ignore[arg-type]
     ConnectedServer(manager["fs"], use_structured_content=True)
     ConnectedServer(manager["fs"], use_structured="yes")  # type: ignore[call-arg]
     ManagedToolset(manager, tool_name_prefix="x")
