@@ -34,10 +34,12 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/test_untrusted_answers.py",
         "tests/test_concurrency.py::test_five_hundred_calls_on_a_forgotten_session_cost_one_initialize",
         "tests/test_convergence.py::test_a_refusal_in_other_words_is_met_by_handlers_of_all_kinds",
+        "tests/test_streams.py::test_an_event_stream_in_crumbs_is_refused_and_not_resumed",
         "tests/test_streams.py::test_a_stream_that_was_cut_holds_one_socket_and_leaves_none",
     ),
     # Bad networks, cancellation at every point, simulated days, random histories and the search through the model.
     "chaos": (
+        "tests/auth/test_lifetimes.py::test_refresh_tokens_that_rotate_or_not_are_good_for_years",
         "tests/cancellation",
         "tests/core/test_model.py::test_the_model_keeps_every_invariant",
         "tests/fire",

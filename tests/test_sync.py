@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -259,6 +260,46 @@ def test_a_signal_handlers_error_ends_the_call(backend: str) -> None:
             assert manager["srv"].epoch == 1
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_handlers_error_is_raised_wherever_it_comes(backend: str) -> None:
+    """Python runs a handler between any two lines of the main thread; asyncio ignores an OSError at some of them."""
+    before = sys.gettrace()
+
+    async def call() -> str:
+        return "answered"
+
+    def interrupted_at(line: int) -> bool:
+        """Whether the call got as far as this line, counted from its beginning."""
+        passed = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal passed
+            # In frames that hold a lock, a trace is stricter than a signal: it may raise before the lock is released.
+            if frame.f_globals["__name__"].partition(".")[0] not in ("mcpconn", "asyncio"):
+                return None
+            passed += event == "line"
+            if passed == line:
+                raise InterruptedError(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+            return trace
+
+        sys.settrace(trace)
+        try:
+            answer = background.run(call)
+        except InterruptedError:
+            return True
+        finally:
+            sys.settrace(before)
+        assert answer == "answered"
+        assert passed < line, "the error was raised and ignored"
+        return False
+
+    with SyncManager({}, backend=backend) as manager:
+        background = manager._background
+        lines = 1
+        while interrupted_at(lines):
+            lines += 1
+        assert lines > 15
 
 
 def test_a_call_cancelled_before_the_loop_came_to_it_is_not_made(backend: str) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -120,14 +123,75 @@ async def awaited(callback: Callable[..., Awaitable[T]], *args: Any) -> T:
         raise RuntimeError("the callback raised a cancellation although it was not cancelled") from error
 
 
-def poster() -> Callable[..., object]:
-    """The running loop's function for calling a function from another thread, without waiting for it.
+Post = Callable[[Callable[[], object]], None]
+"""Has the loop call a function, from any thread, without waiting for it. RuntimeError: the loop takes no more calls."""
 
-    It raises RuntimeError once the loop has ended.
-    """
+
+@contextmanager
+def poster() -> Iterator[Post]:
+    """The running loop's `Post`, for the block."""
     loop = asyncio_loop()
-    if loop is not None:
-        return loop.call_soon_threadsafe
-    import trio
+    if loop is None:
+        import trio
 
-    return trio.lowlevel.current_trio_token().run_sync_soon
+        yield trio.lowlevel.current_trio_token().run_sync_soon
+        return
+    with closing(_Doorbell(loop)) as bell:
+        yield bell
+
+
+class _Doorbell:
+    """The `Post` of asyncio.
+
+    `call_soon_threadsafe` ignores an OSError while it wakes the loop (CPython 3.11, selector_events.py,
+    `_write_to_self`). Python runs signal handlers between two lines of the main thread, and an InterruptedError that a
+    handler raises there is an OSError: it would be lost, and the wake-up with it, and the caller would wait forever.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: deque[Callable[[], object]] = deque()
+        self._closed = False
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._watched = True
+        try:
+            loop.add_reader(self._read, self._ring)
+        except NotImplementedError:
+            # The proactor loop of Windows watches no sockets. The loss above remains possible there.
+            self._watched = False
+
+    def __call__(self, func: Callable[[], object]) -> None:
+        if self._closed:
+            raise RuntimeError("the loop takes no more calls")
+        if not self._watched:
+            self._loop.call_soon_threadsafe(func)
+            return
+        self._calls.append(func)
+        try:
+            self._write.send(b"\0")
+        except BlockingIOError:
+            # So many bytes are unread that the loop is awake, or will be.
+            pass
+        except OSError:
+            if not self._closed:
+                raise
+            raise RuntimeError("the loop takes no more calls") from None
+
+    def _ring(self) -> None:
+        try:
+            self._read.recv(4096)
+        except BlockingIOError:
+            return
+        while self._calls:
+            # Each on its own, so that an error of one does not keep the next from being called.
+            self._loop.call_soon(self._calls.popleft())
+
+    def close(self) -> None:
+        """Take no more calls. Must be called in the loop."""
+        self._closed = True
+        if self._watched:
+            self._loop.remove_reader(self._read)
+        self._read.close()
+        self._write.close()

@@ -25,7 +25,7 @@ from anyio.abc import TaskGroup
 
 from mcpconn.core.outcome import Outcome
 from mcpconn.errors import NotRunning
-from mcpconn.runtime.native import poster
+from mcpconn.runtime.native import Post, poster
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Background:
         self._process: int | None = None
         self._thread = threading.Thread(target=self._live, name="mcpconn", daemon=True)
         self._resource: AbstractAsyncContextManager[Any]
-        self._post: Callable[..., object] | None = None
+        self._post: Post | None = None
         """The loop's function for calls from other threads; None before there is a loop."""
         self._queue: deque[tuple[Context, _Call[Any]]] = deque()
         self._news: anyio.Event
@@ -279,8 +279,11 @@ class Background:
 
     async def _main(self) -> None:
         self._news = anyio.Event()
-        # From here on other threads can reach the loop; before that, they have to set a flag to end it.
-        self._post = poster()
+        with poster() as self._post:
+            # From here on other threads can reach the loop; before that, they have to set a flag to end it.
+            await self._open()
+
+    async def _open(self) -> None:
         async with anyio.create_task_group() as group:
             if self._closing:
                 return
