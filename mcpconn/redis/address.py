@@ -1,10 +1,10 @@
-"""Where a store is: one Redis server, a primary that Sentinels know, or a Cluster, from a URL.
+"""The address of a store, from a URL: one Redis server, the primary of a Sentinel service, or a Cluster.
 
     redis://USER:PASSWORD@HOST:PORT/DB             one server; rediss:// with TLS
     redis+sentinel://HOST:PORT,HOST:PORT/SERVICE   the primary of a service; rediss+sentinel:// with TLS
     redis+cluster://HOST:PORT,HOST:PORT            any nodes of a cluster; rediss+cluster:// with TLS
 
-After a question mark: `prefix` of all keys and channels, `password_file` in the place of a password in the URL, `ca`,
+After a question mark: `prefix` of all keys and channels, `password_file` instead of a password in the URL, `ca`,
 `cert` and `key` (files) for TLS, `sentinel_user` and `sentinel_password_file` if the Sentinels ask for them.
 """
 
@@ -25,7 +25,7 @@ OPTIONS = ("prefix", "password_file", "ca", "cert", "key", "sentinel_user", "sen
 
 @dataclass(frozen=True)
 class Address:
-    """Where a store is. `str` and `repr` show no password."""
+    """The address of a store. `str` and `repr` show no password."""
 
     kind: str
     """`single`, `sentinel` or `cluster`."""
@@ -35,9 +35,9 @@ class Address:
     password: str | None = field(default=None, repr=False)
     database: int = 0
     service: str = ""
-    """The name that Sentinels know the primary by."""
+    """The name of the primary's service at the Sentinels."""
     prefix: str = PREFIX
-    """Keys and channels begin with it, so that several gateways can share a server, and an ACL can name them."""
+    """The prefix of all keys and channels, so that several gateways can share a server, and an ACL can name them."""
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
@@ -46,10 +46,11 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """The address in a URL.
+        """Parse a URL.
 
         Raises:
-            ConfigError: it is none, names an unknown option, or a file in it cannot be read. No password is quoted.
+            ConfigError: it is not such a URL, has an unknown option, or names a file that cannot be read. No password
+            is quoted.
         """
         try:
             parts = urlsplit(url)
@@ -85,7 +86,7 @@ class Address:
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """How to check the server, and what to show it; None without TLS.
+        """The TLS context, with the CA and client certificate of the URL; None without TLS.
 
         Raises:
             ConfigError: a certificate or key cannot be read.

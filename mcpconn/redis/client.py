@@ -1,10 +1,10 @@
 """The one module that knows `coredis`: its clients, their commands and their errors.
 
-What is relied on (coredis 6.9): a client is an asynchronous context manager that lives in the task which entered it,
-and is used by any task meanwhile; a request that is cancelled leaves its connection usable; `ensure_replication` sends
-WAIT on the connection of the write. Two things are guarded against: a retry policy would run a script a second time
-after a lost answer, so there is none; and an attempt to connect that is cancelled, or fails at the Sentinels, takes a
-place of the pool with it, so a client that has failed is replaced as a whole (see `link`).
+It relies on this behaviour of coredis 6.9: a client is an asynchronous context manager that lives in the task that
+entered it, and can be used by any task meanwhile; a request that is cancelled leaves its connection usable;
+`ensure_replication` sends WAIT on the connection of the write. Two things are guarded against: a retry policy would run
+a script a second time after a lost answer, so there is none; and an attempt to connect that is cancelled, or fails at
+the Sentinels, permanently uses up a place in the pool, so a client that has failed is replaced as a whole (see `link`).
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ Client: TypeAlias = "coredis.Redis[bytes] | coredis.RedisCluster[bytes]"
 CONNECT_TIMEOUT = 5.0
 """Seconds for a TCP and TLS handshake."""
 CONNECTIONS = 32
-"""Connections at most, in a Cluster to each node. Requests share them, so a few carry thousands a second."""
+"""Maximum number of connections (in a Cluster, to each node). Requests share them, so a few carry thousands a
+second."""
 
-# coredis logs each failed attempt to connect with its traceback. Here it becomes one line that says what it means;
-# without a handler of its own, Python would print the library's as well.
+# coredis logs each failed attempt to connect with its traceback. mcpconn logs one line instead. Without this handler,
+# Python would print the library's records as well.
 logging.getLogger("coredis").addHandler(logging.NullHandler())
 
 GONE = (LostConnection, SentinelError, RedisClusterError, ReadOnlyError, TimeoutError, OSError, RuntimeError)
-"""Errors after which a client is replaced: its connections, or what it knows of the servers, are out of date."""
+"""Errors after which a client is replaced, because its connections or its knowledge of the servers are out of date."""
 REFUSED = (RedisError,)
-"""What a server says of one command."""
+"""Errors that concern one command only."""
 NOT_REPLICATED = ReplicationError
 
 
 def client_of(address: Address) -> AbstractAsyncContextManager[Client]:
-    """A client for an address, to be entered by the task that keeps it.
+    """A client for an address, to be entered by the task that owns it.
 
     Raises:
         ConfigError: the certificates of the address cannot be used.
@@ -92,7 +93,7 @@ async def _by_sentinels(address: Address, nodes: list[TCPLocation], settings: di
 async def run(
     client: Client, script: Script, keys: list[str], arguments: Iterable[Any], *, copies: int, wait: int
 ) -> Any:
-    """Run a script, and wait until so many replicas have what it wrote.
+    """Run a script, and wait until `copies` replicas have acknowledged its writes.
 
     Args:
         client: An entered client.
@@ -107,12 +108,12 @@ async def run(
         try:
             return await client.evalsha(script.sha, keys, arguments)
         except NoScriptError:
-            # A server that was restarted, or a primary that never ran it. Nothing has happened.
+            # The server was restarted, or is a primary that has never run the script. Nothing was executed.
             return await client.eval(script.text, keys, arguments)
 
 
 async def load(client: Client, scripts: Iterable[Script]) -> None:
-    """Have a server know scripts by their names, so that no request has to be sent twice."""
+    """Load scripts into the server, so that none has to be sent a second time with its text."""
     async with anyio.create_task_group() as group:
         for script in scripts:
             group.start_soon(_load, client, script)
@@ -123,7 +124,7 @@ async def _load(client: Client, script: Script) -> None:
 
 
 async def facts(client: Client) -> list[dict[str, str]]:
-    """What each primary says of itself in INFO, and of its settings as far as it tells them."""
+    """The INFO of each primary, and its settings if it reveals them."""
     if isinstance(client, coredis.RedisCluster):
         found = []
         for node in client.primaries:
@@ -138,16 +139,16 @@ async def _facts(client: coredis.Redis[bytes]) -> dict[str, str]:
     try:
         settings = await client.config_get(["appendonly", "appendfsync", "maxmemory-policy"])
     except RedisError:
-        # Managed services and tight ACLs forbid CONFIG. INFO says all but appendfsync.
+        # Managed services and tight ACLs forbid CONFIG. INFO has everything except appendfsync.
         return said
     return said | {_text(name): _text(value) for name, value in settings.items()}
 
 
 async def listen(client: Client, channel: str, heard: Callable[[], None]) -> None:
-    """Call `heard` when the subscription to a channel is asked for, and for each message of it, until it is lost.
+    """Call `heard` when the subscription to a channel has been requested, and for each message, until it is lost.
 
-    It has a connection of its own, which is given up afterwards. (coredis's own class for it does not end cleanly when
-    it is cancelled on trio, and reconnects behind our back.)
+    It uses a connection of its own, which is closed afterwards. (coredis's own class for this does not end cleanly when
+    cancelled on trio, and reconnects without notice.)
     """
     async with client.connection_pool.acquire() as connection:
         try:

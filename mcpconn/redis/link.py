@@ -1,9 +1,9 @@
-"""A link to Redis that is kept: it reconnects by itself, and whoever asks meanwhile is refused at once.
+"""A link to Redis that reconnects automatically and refuses requests while it is down.
 
-One task holds the client. An error of the connection, or an answer that does not come, ends the client as a whole and
-the task makes another, so that nothing of the old one (a pool's lost places, an outdated map of a Cluster, a demoted
-primary) is used again. While there is none, a request waits for `GRACE` after the loss, which is time for a restart or
-a new connection; after that it fails at once, so that an outage costs nobody more.
+One task owns the client. After a connection error or a missing answer, the task replaces the whole client, so that no
+state of the old one (a pool's lost places, an outdated map of a Cluster, a demoted primary) is reused. While there is
+no client, requests wait until `GRACE` after the loss, which allows for a restart or a new connection. After that they
+fail at once, so that an outage delays no caller further.
 """
 
 from __future__ import annotations
@@ -23,30 +23,31 @@ from mcpconn.redis.scripts import ALL, EPOCH, Script
 from mcpconn.redis.standing import Facts, Standing
 
 TIMEOUT = 10.0
-"""Seconds for one request, and for the connection that it may need. On a local one it takes less than a millisecond;
-over a bad link each of two to four exchanges may take seconds."""
+"""Seconds for one request, including the connection that it may need. Locally it takes less than a millisecond; over a
+bad link each of two to four round trips may take seconds."""
 GRACE = 2.0
 """Seconds after a loss for which requests wait for the next client."""
 START = 30.0
-"""Seconds for a new client to connect and to ask the server what it is: half a dozen requests, one after another."""
+"""Seconds for a new client to connect and to examine the server: half a dozen requests, one after another."""
 FIRST = 2.0
-"""Seconds that entering the link waits for its first client. Without one it goes on, and says that it is degraded."""
+"""Seconds that entering the link waits for its first client. Without one it continues, and reports that it is
+degraded."""
 PAUSES = 0.05, 1.0
 """Seconds between two attempts: the first, and the longest."""
 SLOW = 1.0
-"""Seconds for one request from which on a store counts as slow. Streams are given 0.1 s, leases last 3 s."""
+"""A store counts as slow if a request takes this many seconds or more. Streams are given 0.1 s, leases last 3 s."""
 ASK = 5.0
-"""Seconds between questions what the server is: somebody may have changed its settings or added a replica."""
+"""Seconds between examinations of the server, because its settings or its replicas may have changed."""
 WAIT = 1000
 """Milliseconds for replicas to acknowledge a write."""
 
 
 class RedisUnavailable(Exception):
-    """Redis cannot be reached, did not answer, or refused. A write that raised it may have happened or not."""
+    """Redis cannot be reached, did not answer, or refused. A write that raised this may or may not have happened."""
 
 
 class Link:
-    """Runs scripts on a store. Enter it before its first use; it lives in the task that entered it."""
+    """Runs scripts on a store. It must be entered before its first use, and exited in the same task."""
 
     def __init__(
         self,
@@ -61,7 +62,8 @@ class Link:
         Args:
             address: Where the store is.
             may_lose: Use it even if it evicts or does not persist.
-            meanwhile: Run while the store is reached, each in a task of its own; started again with each client.
+            meanwhile: Functions that run while the store is connected, each in its own task; restarted with each
+            client.
             timeout: Seconds for one request.
             ahead: Seconds to add to the server's clock, for tests of what expires.
 
@@ -84,7 +86,7 @@ class Link:
         self._tried = anyio.Event()
         self._facts: Facts | None = None
         self._took = 0.0
-        """Seconds that the last answer took."""
+        """Seconds that the last request took."""
         self._known: set[str] = set()
         """Replication ids of the current epoch."""
         self.standing = Standing(away=f"{address} has not been reached yet")
@@ -103,16 +105,16 @@ class Link:
         await self._stack.aclose()
 
     def key(self, group: str, *parts: str) -> str:
-        """A key of a group: all of a group are in one slot of a Cluster."""
+        """A key in a group: all keys of a group are in one slot of a Cluster."""
         return ":".join((f"{self.address.prefix}:{{{group}}}", *parts))
 
     async def run(self, script: Script, keys: list[str], *arguments: Any, durable: bool = False) -> list[Any]:
-        """What a script answers, without the replication id.
+        """Run a script. Returns its answer without the replication id.
 
         Args:
             script: Of `scripts`; not `EPOCH`.
             keys: The keys it uses.
-            arguments: What it is given.
+            arguments: Its arguments.
             durable: Return only when a majority of the server and its replicas have the write.
 
         Raises:
@@ -122,8 +124,8 @@ class Link:
         copies = self._facts.copies if durable and self._facts is not None else 0
         replid, *answer = await self._run(client, script, keys, *arguments, copies=copies)
         if replid.decode() not in self._known:
-            # Another primary than before has answered. What it lacks may have been lost, which has to be known
-            # before anything is made of the answer.
+            # A different primary has answered, which may have lost records. This must be known before the answer is
+            # used.
             await self._settle(client, [replid.decode()], safe=False)
         return answer
 
@@ -143,7 +145,7 @@ class Link:
             self._lose(client)
             raise RedisUnavailable(self._words(error)) from None
         except redis.REFUSED as error:
-            # It may be full by now, which people are to be told.
+            # Its memory may be full, which the status should report.
             self._ask.set()
             raise RedisUnavailable(f"{self.address} refused: {error}") from None
 
@@ -196,7 +198,7 @@ class Link:
             await anyio.sleep(pause)
 
     async def _use(self, client: Any) -> None:
-        """Let others use a client, until it is lost."""
+        """Make a client available to requests until it is lost."""
         self._client = client
         self._stand()
         self._tried.set()
@@ -233,7 +235,8 @@ class Link:
         await self._settle(client, list(facts.ids), safe=facts.safe)
 
     async def _settle(self, client: Any, ids: list[str], *, safe: bool) -> None:
-        """Find out, for all processes alike, whether these primaries may lack what others have written."""
+        """Determine, with the same result in all processes, whether these primaries may lack records that others
+        wrote."""
         seen = self.standing.epoch
         keys = [self.key("epoch")]
         epoch, began, now, _ = await self._run(client, EPOCH, keys, int(safe), int(bool(seen)), *ids)
@@ -241,7 +244,7 @@ class Link:
         if epoch != seen:
             self._known.clear()
         self._known.update(ids)
-        # The server's clock and ours are compared once, by how long ago it was.
+        # The server's clock is converted to this process's once, by the age of the event.
         ago = (int(now) - int(began)) / 1000
         self._stand(epoch=epoch, began=time.monotonic() - ago if int(began) else float("-inf"))
 
@@ -271,10 +274,10 @@ class Link:
 
 
 def _fault(error: BaseException) -> Exception | None:
-    """What went wrong; None if somebody ends this task.
+    """The cause of the failure; None if this task was cancelled.
 
-    A group of trio's has the cancellations of coredis's own tasks beside the error that they were cancelled for. If
-    this task is cancelled as well, its next pause says so.
+    An exception group from trio also contains the cancellations of coredis's own tasks. If this task was cancelled as
+    well, its next checkpoint raises it.
     """
     inside: Sequence[BaseException] = getattr(error, "exceptions", ())
     if not inside:

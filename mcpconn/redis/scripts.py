@@ -1,18 +1,18 @@
 """The scripts that change a store's records and logs. Each runs as one step on the server, and so is atomic.
 
 A record is a hash: `v` its value, `n` its version, `x` when it expires, in milliseconds since 1970 by the server's
-clock. A group has two more keys beside its records: `index`, a sorted set of the records' names by expiry, which `add`
+clock. A group has two more keys: `index`, a sorted set of the records' names by expiry, which `add`
 counts; and `clock`, the last version. All of them share one hash tag, so that a Cluster keeps them in one slot.
 
-A version is the server's time in microseconds, or one more than the last version if that is later. So versions grow
-even if a failover has lost the last of them, which a counter would give out a second time; a holder of such a fencing
-number could not be distinguished from its successor.
+A version is the server's time in microseconds, or one more than the last version if that is later. So versions increase
+even if a failover has lost the last one. A counter would issue it a second time, and two holders would have the same
+fencing number.
 
-A server whose memory is full refuses a script at its first write that needs memory, but none after a write that needs
-none. So each begins with one that does, and either all of it is done or nothing.
+A server whose memory is full refuses a script at its first write, if that write needs memory, and does not refuse it
+later. So every script begins with a write that needs memory: it is executed completely or not at all.
 
-Every script reports the server's replication id and refuses to run on a replica: a demoted primary would answer from
-an old copy. What is written is replicated by its effects, so reading the time is allowed (Redis 5 and later).
+Every script reports the server's replication id and refuses to run on a replica: a demoted primary would answer from an
+old copy. Redis replicates the effects of a script, so a script may read the time (Redis 5 and later).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 CLOCK_KEPT = 7 * 24 * 3600 * 1000
-"""Milliseconds for which a group's last version is kept. A server's clock does not go back by a week."""
+"""Milliseconds for which a group's last version is kept. A server's clock is assumed never to go back by a week."""
 
 _COMMON = """
 local info = redis.call('INFO', 'replication')
@@ -54,7 +54,7 @@ end
 
 @dataclass(frozen=True)
 class Script:
-    """A script, and the name by which a server that has run it before knows it."""
+    """A script and its SHA-1, by which a server that has loaded it can run it."""
 
     text: str
     sha: str = field(init=False)
@@ -64,7 +64,7 @@ class Script:
 
 
 # KEYS of a record: the record, the group's index, the group's clock. ARGV: milliseconds to add to the server's time
-# (for tests), the record's name, and what each script says.
+# (for tests), the record's name, and the arguments named at each script.
 
 GET = Script(f"""{_COMMON}{_RECORD}
 if not live then return {{replid}} end

@@ -1,9 +1,9 @@
-"""What a store can be trusted with: whether it keeps what it was given, and whether it may have lost some of it.
+"""Which data a store may be trusted with: whether it keeps its records, and whether it may have lost some.
 
-Redis is asked at the start and every few seconds. A store that evicts records, or that keeps them in memory alone, gets
-no mark of a refresh and no ledger: both promise that something is still known later. A primary that took over from
-another may lack what that one wrote last. Its replication id is another one then, and a new *epoch* begins: for a while
-what is missing may have been lost, and is not taken for what never was.
+The server is examined at the start and every few seconds. If it evicts records, or keeps them only in memory, refresh
+marks and the ledger are not stored in it, because both depend on records that are still there later. After a failover,
+the new primary may lack the last writes of the old one. Its replication id differs, so a new *epoch* begins: for a
+while a missing record may be a lost one, and must not be treated as never written.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Facts:
-    """What the primaries of a store say of themselves."""
+    """What the primaries of a store report."""
 
     persists: bool
-    """Each writes everything to an append-only file."""
+    """Every primary writes everything to an append-only file."""
     each_write: bool
-    """And has it on the disk before it answers (`appendfsync always`)."""
+    """Every primary syncs each write to disk before it answers (`appendfsync always`)."""
     evicts: bool
-    """One drops keys when its memory is full."""
+    """At least one primary evicts keys when its memory is full."""
     replicas: int
-    """Connected replicas, of the primary with the fewest."""
+    """Number of connected replicas of the primary that has the fewest."""
     ids: tuple[str, ...]
     """Their replication ids."""
     full: bool = False
-    """One has used all the memory that it may, and evicts nothing: it takes no writes."""
+    """At least one primary has reached its memory limit and evicts nothing, so it refuses writes."""
 
     @classmethod
     def of(cls, primaries: Sequence[dict[str, str]]) -> Facts:
@@ -45,7 +45,7 @@ class Facts:
 
     @property
     def unfit(self) -> str | None:
-        """Why the store gets no mark and no ledger; None if it may have them."""
+        """Why refresh marks and the ledger are not stored here; None if they are."""
         if self.evicts:
             return "it evicts keys when its memory is full (set maxmemory-policy noeviction)"
         if not self.persists:
@@ -54,12 +54,12 @@ class Facts:
 
     @property
     def safe(self) -> bool:
-        """Whether a restart loses nothing, and nobody else can take over with less."""
+        """Whether a restart loses nothing, and no replica with fewer records can take over."""
         return self.persists and self.each_write and not self.evicts and self.replicas == 0 and len(self.ids) == 1
 
     @property
     def copies(self) -> int:
-        """Replicas that must have a durable write: with the primary, a majority."""
+        """Number of replicas that must acknowledge a durable write: with the primary, a majority."""
         return (self.replicas + 1) // 2
 
 
@@ -76,30 +76,30 @@ def _evicts(said: dict[str, str]) -> bool:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a store is now."""
+    """The current condition of a store."""
 
     away: str | None = None
-    """Why it cannot be reached; None while it can."""
+    """Why it cannot be reached; None if it can."""
     unfit: str | None = None
-    """Why it gets no mark and no ledger."""
+    """Why refresh marks and the ledger are not stored in it."""
     epoch: str = ""
-    """Changes when something may have been lost; "" for a store of which that cannot be."""
+    """Changes when records may have been lost; "" for a store that loses none."""
     began: float = -math.inf
-    """When the epoch began, by this process's monotonic clock, if something may have been lost then."""
+    """When the epoch began, by this process's monotonic clock, if records may have been lost then."""
     note: str | None = None
-    """What else a person should know of it."""
+    """Further warnings for an operator."""
 
     def doubtful(self, ttl: float) -> bool:
-        """Whether what is missing now may be something lost, which would not have expired yet.
+        """Whether a missing record may have been lost, instead of expired or never written.
 
         Args:
-            ttl: Seconds for which such a record is kept.
+            ttl: Seconds for which such records are kept.
         """
         return time.monotonic() < self.began + ttl
 
     @property
     def degraded(self) -> str | None:
-        """What is wrong, for people; None if nothing is."""
+        """What is wrong, for an operator; None if nothing is."""
         if self.away is not None:
             return self.away
         if self.unfit is not None:
@@ -108,4 +108,4 @@ class Standing:
 
 
 FINE = Standing()
-"""Of a store that cannot be away and loses nothing."""
+"""The condition of a store that is always reachable and loses nothing."""

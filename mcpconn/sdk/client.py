@@ -1,4 +1,4 @@
-"""What is private in the SDK's client and sessions, and methods of theirs that are replaced."""
+"""Private parts of the SDK's client and sessions, and replacements for some of their methods."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from mcp_types import (
 from mcpconn.core.attempt import ATTEMPT, Attempt
 
 RELIST_TIMEOUT = 10.0
-"""Seconds for the listing after a HEADER_MISMATCH. The refusal is there already, and must not wait for longer."""
+"""Seconds for the listing after a HEADER_MISMATCH. The caller already has a refusal, which must not be delayed
+longer."""
 
 DISPATCHER = "mcp.shared.direct_dispatcher"
-"""Where the SDK calls a server in process without streams."""
+"""The SDK's module that calls an in-process server without streams."""
 
 
 class Client(mcp.Client):
@@ -61,7 +62,8 @@ class Clients:
         """
         Args:
             options: Arguments of `mcp.Client`, without the server and the mode.
-            url: Of the server; None if it has none. What its responses are cached under in a store of the user's.
+            url: Of the server; None if it has none. A response cache supplied by the user stores its responses under
+            it.
             mode: As for `mcp.Client`.
 
         Raises:
@@ -69,7 +71,7 @@ class Clients:
         """
         cache = options["cache"] if "cache" in options else CacheConfig()
         if cache is not None and cache.target_id is None and url is not None:
-            # The client is given a transport, from which it cannot know the URL. What it would make of one:
+            # The client gets a transport, which does not reveal the URL. This is the key that it would derive from one:
             options = {**options, "cache": replace(cache, target_id=_without_userinfo(url))}
         self._options = {**options, "extensions": None}
         model = Client(_NOWHERE, mode=mode, **options)
@@ -99,11 +101,11 @@ class Clients:
     def _new(self, server: Any, mode: str) -> Client:
         client = Client(server, mode=mode, **self._options)
         if hasattr(client, "_response_cache"):
-            # One cache for all sessions, as `mcp.Client` has one for its life: how long a response may be used is
-            # for its server to say, and not for the network.
+            # One cache for all sessions, as `mcp.Client` has one for its lifetime: the server decides how long a
+            # response may be used, and a reconnect does not change that.
             client._response_cache = self.defaults._response_cache
         if self._extensions is not None:
-            # Each extension says once what it declares: it may count, or be a one-off.
+            # Each extension is asked once what it declares, because asking may have side effects.
             client._folded_extensions = self._extensions
         return client
 
@@ -137,8 +139,8 @@ async def send_unchecked(
 ) -> dict[str, Any]:
     """Send a request, and return its result whatever its shape.
 
-    `ClientSession.send_request` checks the results of the methods that it knows, and for `tools/call` it knows only
-    the result of a tool: not the receipt that a server of 2025-11-25 gives for a task.
+    `ClientSession.send_request` checks the results of the methods that it knows, and for `tools/call` it accepts only a
+    tool's result, and not the task that a server of 2025-11-25 may return instead.
     """
     data: dict[str, Any] = {"method": method, "params": dict(params)}
     options: Any = {} if progress_callback is None else {"on_progress": progress_callback}
@@ -147,20 +149,20 @@ async def send_unchecked(
 
 
 def declares(session: ClientSession, extension: str) -> bool:
-    """Whether a session tells its server that it speaks an extension. False if the SDK does not say."""
+    """Whether a session announces an extension to its server. False if the SDK does not reveal it."""
     return extension in (getattr(session, "_extensions", None) or {})
 
 
 def validate_known(session: ClientSession, *, listing: bool = False) -> None:
-    """Have `session` check results against the schemas it has listed, and send nothing to get others.
+    """Have `session` validate results against the schemas it knows, without a request for others.
 
-    The SDK lists the tools inside a call whose tool it does not know. If that listing fails, the answer, which is
-    there, is lost; and with `idempotent=True` the tool would run twice. Here a result whose schema is not known is
-    returned as it is. One that does not fit its schema raises RuntimeError, as in `mcp.Client`.
+    The SDK lists the tools inside a call whose tool it does not know. If that listing fails, the answer, which has
+    already arrived, is lost; and with `idempotent=True` the tool would run twice. Here a result whose schema is unknown
+    is returned unchanged. A result that violates its schema raises RuntimeError, as in `mcp.Client`.
 
     Args:
         session: The session.
-        listing: List the tools all the same: the server is in this process, where that costs no request. If the
+        listing: List the tools nevertheless, because the server is in this process and this costs no request. If the
             listing fails, the result is returned as it is.
     """
     validate = session.validate_tool_result
@@ -173,7 +175,7 @@ def validate_known(session: ClientSession, *, listing: bool = False) -> None:
         if name in getattr(session, "_tool_output_schemas", ()):
             await validate(name, result)
         elif listing:
-            # A record of its own: nothing that happens to the listing is about the call.
+            # The listing gets a record of its own, so that its failure is not attributed to the call.
             token = ATTEMPT.set(Attempt("call", written=False))
             try:
                 await validate(name, result)
@@ -188,8 +190,8 @@ def validate_known(session: ClientSession, *, listing: bool = False) -> None:
 def restore_tools(session: ClientSession, tools: Sequence[Tool]) -> None:
     """Tell `session` of tools that an earlier session listed, or that may have changed since.
 
-    In the modern era it sends some arguments as HTTP headers, too, and only a listing says which. Output schemas
-    are left out: an answer is not to be refused for a schema that may no longer hold.
+    In the modern era it sends some arguments as HTTP headers, too, and only a listing says which. Output schemas are
+    left out, so that no answer is refused because of an outdated schema.
     """
     absorb = getattr(session, "_absorb_tool_listing", None)
     if callable(absorb):
@@ -208,11 +210,11 @@ def in_process(server: Any, *, raise_exceptions: bool) -> AbstractAsyncContextMa
 
 
 def made_by_dispatcher(error: MCPError) -> bool:
-    """Whether the SDK's dispatcher for servers in process made `error` up, for lack of an answer.
+    """Whether the SDK's dispatcher for in-process servers raised `error` itself, because there was no answer.
 
-    Server and client share one stack there, and a server may raise an error of the same code and text. The place
-    where it was raised tells them apart: the dispatcher's own is raised in its module, a server's deeper down.
-    Without a traceback it is taken for the server's, and believed.
+    Server and client share one stack there, and a server may raise an error of the same code and text. The traceback
+    distinguishes them: the dispatcher raises its own error in its module, a server raises deeper. Without a traceback
+    the error is taken for the server's.
     """
     if error.code not in (CONNECTION_CLOSED, REQUEST_TIMEOUT):
         return False

@@ -1,4 +1,4 @@
-"""What is private in the HTTP libraries that the SDK brings (httpx2, httpcore2)."""
+"""Private parts of the SDK's HTTP libraries (httpx2, httpcore2)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NOT_WRITTEN = (
 def pool_of(transport: httpx2.AsyncHTTPTransport) -> Any | None:
     """The connection pool (`httpcore2.AsyncConnectionPool`) under a transport of httpx2.
 
-    Its idle connections have to be closed when the server has closed them, and httpcore2 looks at them only when
-    another request is made.
+    Its idle connections have to be closed when the server has closed them, and httpcore2 checks them only when another
+    request is made.
     """
     return getattr(transport, "_pool", None)
 
@@ -32,7 +32,7 @@ def pool_of(transport: httpx2.AsyncHTTPTransport) -> Any | None:
 def use_backend(transport: httpx2.AsyncHTTPTransport, backend: Any) -> None:
     """Have a transport of httpx2 open its sockets with `backend` (`httpcore2.AsyncNetworkBackend`).
 
-    httpcore2's pool takes one as an argument, httpx2 has no argument to pass it on.
+    httpcore2's pool accepts one as an argument, but httpx2 does not pass one on.
     """
     pool: Any = pool_of(transport)
     if hasattr(pool, "_network_backend"):
@@ -40,7 +40,7 @@ def use_backend(transport: httpx2.AsyncHTTPTransport, backend: Any) -> None:
 
 
 class ProxyMap:
-    """The environment's proxies and exceptions, by httpx2's rules: those of its own client, which cannot be asked."""
+    """The environment's proxies and exceptions, by the rules of httpx2's client, which does not expose them."""
 
     def __init__(self) -> None:
         read = getattr(httpx2._utils, "get_environment_proxies", None)

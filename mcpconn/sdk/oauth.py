@@ -1,7 +1,7 @@
-"""What is private in the SDK's OAuth providers, and the beginnings of its errors' texts.
+"""Private parts of the SDK's OAuth providers, and how its error texts begin.
 
-`missing` is asked once, when a provider is given. A provider that lacks a name runs as the plain `httpx2.Auth` that it
-is: a renamed method is a warning at the start, never an AttributeError in the middle of a 401.
+`missing` is called once for each provider. A provider that lacks a name is used as a plain `httpx2.Auth`, so a renamed
+method causes a warning at the start, and not an AttributeError while a 401 is handled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mcp.client.auth import OAuthClientProvider, OAuthFlowError, OAuthRegistrati
 from mcp.shared.auth import ProtectedResourceMetadata
 
 REVIEWED = "2.3.0"
-"""The release of `mcp` whose flow `login` and `discovery` were written after."""
+"""The release of `mcp` whose flow `login` and `discovery` follow."""
 
 NEEDED = (
     "_initialize",
@@ -21,7 +21,7 @@ NEEDED = (
     "_validate_resource_match",
     "_select_authorization_server",
 )
-"""Methods of a provider that are called."""
+"""Methods of a provider that mcpconn calls."""
 REPLACED = (
     "async_auth_flow",
     "_auth_flow",
@@ -33,7 +33,7 @@ REPLACED = (
     "_add_auth_header",
     "_get_token_endpoint",
 )
-"""Methods whose work is done here instead. A subclass that overrides one means its own flow to run."""
+"""Methods that mcpconn replaces. If a subclass overrides one, its own flow is used instead."""
 
 SAID: tuple[tuple[str, str], ...] = (
     ("No redirect URIs", "nobody can log in: the provider has no redirect URI"),
@@ -50,11 +50,12 @@ SAID: tuple[tuple[str, str], ...] = (
     ("Authorization server registered the client", "the authorization server registered a client that cannot be used"),
     ("Missing OAuth metadata", "nothing is published about the authorization server"),
 )
-"""How the SDK's texts begin, and what is said instead: most of them go on with what a server or a browser sent."""
+"""How the SDK's texts begin, and the texts used instead, because most of the SDK's quote what a server or a browser
+sent."""
 
 
 def missing(provider: OAuthClientProvider) -> list[str]:
-    """Names that `provider` should have and has not, in an `mcp` newer than this module."""
+    """Required names that `provider` lacks, in an `mcp` newer than this module."""
     return [name for name in NEEDED if not callable(getattr(provider, name, None))]
 
 
@@ -69,7 +70,7 @@ def installed() -> str:
 
 
 def brings_client(provider: OAuthClientProvider) -> bool:
-    """Whether a provider has a client of its own (client credentials), in place of one that is stored."""
+    """Whether a provider has a fixed client (client credentials) instead of a stored one."""
     return type(provider)._initialize is not OAuthClientProvider._initialize
 
 
@@ -79,7 +80,7 @@ async def initialize(provider: OAuthClientProvider) -> None:
 
 
 async def authorize(provider: OAuthClientProvider) -> httpx2.Request:
-    """Get a grant, which may take a person's login. Returns the request that turns it into tokens.
+    """Obtain a grant, which may require a person to log in. Returns the request that turns it into tokens.
 
     Raises:
         OAuthFlowError: it cannot be obtained; `explained` says why.
@@ -98,7 +99,7 @@ async def check_resource(provider: OAuthClientProvider, found: ProtectedResource
 
 
 def select(provider: OAuthClientProvider, servers: list[str]) -> str:
-    """The one of the advertised authorization servers that the provider wants."""
+    """The advertised authorization server that the provider selects."""
     return provider._select_authorization_server(servers)
 
 
@@ -109,12 +110,12 @@ def fixed_issuer(provider: OAuthClientProvider) -> str | None:
 
 
 def needs_person(provider: OAuthClientProvider) -> bool:
-    """Whether a grant takes a person with a browser: it does unless a subclass has another way to get one."""
+    """Whether obtaining a grant requires a person with a browser: true unless a subclass does it in another way."""
     return type(provider)._perform_authorization is OAuthClientProvider._perform_authorization
 
 
 def explained(error: OAuthFlowError) -> str:
-    """What an error of the SDK's flow means, without its text: that may hold what a server sent."""
+    """What an error of the SDK's flow means, without its text, which may quote what a server sent."""
     text = str(error)
     for beginning, words in SAID:
         if text.startswith(beginning):
@@ -123,7 +124,7 @@ def explained(error: OAuthFlowError) -> str:
 
 
 def same_kind(error: BaseException | None, text: str) -> OAuthFlowError:
-    """An error of the SDK's with `text`, for callers who look for its type in `__cause__`."""
+    """An SDK error with `text`, for callers that look for its type in `__cause__`."""
     for kind in (OAuthTokenError, OAuthRegistrationError):
         if isinstance(error, kind):
             return kind(text)

@@ -1,7 +1,8 @@
-"""Where a gateway keeps what must outlive a request: the ledger, deleted ids, sessions' extras, events, tokens.
+"""Stores for the state that outlives a request: the ledger, deleted ids, sessions' extras, events, tokens.
 
-One protocol, several places: `MemoryStore` ends with the process (embedding, tests), `FileStore` is a SQLite file that
-several processes of one host share (the default of `mcpconn serve`), and `RedisStore` serves replicas on any hosts.
+There is one protocol and there are three implementations: `MemoryStore` ends with the process (embedding, tests),
+`FileStore` is a SQLite file that several processes of one host share (the default of `mcpconn serve`), and `RedisStore`
+serves replicas on any hosts.
 """
 
 from mcpconn.gateway.store.base import Key, Record, Store, StoreFull, StoreUnavailable

@@ -1,12 +1,13 @@
-"""A store in a SQLite file, shared by the processes of one host. It survives them all, SIGKILL included.
+"""A store in a SQLite file, shared by the processes of one host. It survives the end of all of them, including by
+SIGKILL.
 
 Write-ahead logging lets readers and one writer work at once; `synchronous=FULL` makes a write durable before it is
-answered, because the ledger is worth nothing without that (https://www.sqlite.org/pragma.html#pragma_synchronous).
-Logs and hints have a connection of their own with `synchronous=NORMAL`: they outlive a SIGKILL, because the pages are
-the kernel's by then, and only a power failure may take the last of them; they are written many times a second.
-SQLite blocks, so each operation runs in a worker thread; one lock for each connection keeps them in order.
+answered, because the ledger depends on it (https://www.sqlite.org/pragma.html#pragma_synchronous).
+Logs and hints are written many times a second, so they use a second connection with `synchronous=NORMAL`: they survive
+a SIGKILL, because the kernel already has the pages; a power failure may lose the last ones. SQLite blocks, so each
+operation runs in a worker thread; a lock for each connection keeps them in order.
 
-SQLite tells other processes nothing, so a subscriber reads the channel's log every `LOOK` seconds.
+SQLite does not notify other processes, so a subscriber reads the channel's log every `LOOK` seconds.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ T = TypeVar("T")
 BUSY = 5.0
 """Seconds to wait while another process writes. A write takes milliseconds; longer means that the disk is stuck."""
 LOOK = 0.25
-"""Seconds between looks for another process's hints."""
+"""Seconds between checks for hints of other processes."""
 HINT_TTL = 60.0
-"""Seconds for which a hint can be read; a subscriber looks far more often."""
+"""Seconds for which a hint can be read; a subscriber checks far more often."""
 HINTS = 256
-"""Hints of one channel that are kept."""
+"""Maximum number of hints kept for one channel."""
 SWEEP_EVERY = 60.0
-"""Seconds between deletions of what has expired."""
+"""Seconds between deletions of expired rows."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -67,7 +68,7 @@ class FileStore:
     def __init__(self, path: str | os.PathLike[str], *, wall: Callable[[], float] = time.time) -> None:
         """
         Args:
-            path: The file; made if it is missing, in a directory that only its owner can enter.
+            path: The file; created if it is missing, in a directory that only its owner can enter.
             wall: Seconds since 1970, the same for all processes that share the file.
 
         Raises:
@@ -80,13 +81,13 @@ class FileStore:
         self._opened: list[sqlite3.Connection] = []
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Made here with its mode: SQLite would make it readable for all, and its journals take the mode over.
+            # Created here with its mode, because SQLite would make it world-readable. Its journals inherit the mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._database = self._connect("FULL")
             self._database.executescript(_SCHEMA)
             self._logs = self._connect("NORMAL")
         except (OSError, sqlite3.Error) as error:
-            # A file that is no database can be opened, and is refused only when it is read.
+            # SQLite opens a file that is not a database, and reports an error only when it reads it.
             self._close()
             raise ConfigError(f"{self.path}: the store cannot be opened: {error}", key="store") from None
 
@@ -146,7 +147,8 @@ class FileStore:
 
     async def append_all(self, logs: Mapping[Key, Sequence[bytes]], *, ttl: float, keep: int) -> None:
         def write(database: sqlite3.Connection) -> None:
-            # One transaction for all: the turn of a worker thread and the commit cost more than the rows.
+            # One transaction for all logs, because the switch to a worker thread and the commit cost more than the
+            # rows.
             for key, values in logs.items():
                 self._log(database, key, values, ttl, keep)
 
@@ -191,7 +193,8 @@ class FileStore:
             database.close()
 
     async def _run(self, operation: Callable[[sqlite3.Connection], T], *, writes: bool = True, logs: bool = False) -> T:
-        # Not abandoned on cancellation: the write happens or not, and the caller must not go on before it is known.
+        # Not abandoned on cancellation, because the caller must not continue before it is known whether the write
+        # happened.
         return await anyio.to_thread.run_sync(self._locked, operation, writes, logs)
 
     def _locked(self, operation: Callable[[sqlite3.Connection], T], writes: bool, logs: bool) -> T:
@@ -200,8 +203,8 @@ class FileStore:
             try:
                 if not writes:
                     return operation(database)
-                # IMMEDIATE takes the write lock at once: a transaction that reads first and then writes could find
-                # that another process wrote in between, and would have to be run again.
+                # IMMEDIATE takes the write lock at once: if a transaction read first and then wrote, another process
+                # could write in between, and it would have to be retried.
                 database.execute("BEGIN IMMEDIATE")
                 try:
                     if not logs:
@@ -209,8 +212,8 @@ class FileStore:
                     result = operation(database)
                     database.execute("COMMIT")
                 except BaseException:
-                    # Also if the commit itself failed (a full disk, a busy file): the connection must not stay in a
-                    # transaction, or every later operation on it would fail.
+                    # This is also needed if the commit itself failed (a full disk, a busy file): if the connection
+                    # stayed in a transaction, every later operation on it would fail.
                     if database.in_transaction:
                         database.execute("ROLLBACK")
                     raise
@@ -249,9 +252,9 @@ class FileStore:
             return
         self._swept = now
         self._database.execute("DELETE FROM records WHERE expires <= ?", (now,))
-        # A log's number must not begin again while a reader may still hold an old one, so the log goes as a whole.
+        # A log's numbers must not restart while a reader may still hold an old one, so a log is deleted as a whole.
         self._database.execute(
             'DELETE FROM entries WHERE ("group", name) IN (SELECT "group", name FROM logs WHERE expires <= ?)', (now,)
         )
-        # Of a channel the number stays: its readers remember how far they have read, for as long as they like.
+        # A channel keeps its last number, because subscribers remember how far they have read, without a time limit.
         self._database.execute("DELETE FROM logs WHERE expires <= ? AND \"group\" != 'hints'", (now,))

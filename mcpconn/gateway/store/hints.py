@@ -1,4 +1,4 @@
-"""Hints inside one process: what a store hands to the subscribers that this process has."""
+"""Hints inside one process: a store passes them to the subscribers in this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 KEPT = 256
-"""Hints kept for one slow subscriber; the oldest are dropped, because the next one says "look again" as well."""
+"""Maximum number of hints buffered for one subscriber; the oldest are dropped, because every hint says "look again"."""
 
 
 class Hints:
@@ -20,10 +20,10 @@ class Hints:
         self._readers: dict[str, dict[MemoryObjectSendStream[bytes], MemoryObjectReceiveStream[bytes]]] = {}
 
     def give(self, channel: str, hint: bytes) -> None:
-        """Hand a hint to each subscriber, without waiting for any."""
+        """Pass a hint to each subscriber without waiting."""
         for sender, reader in self._readers.get(channel, {}).items():
             if sender.statistics().current_buffer_used >= KEPT:
-                # A receiver that waits would have emptied the buffer, so this one never blocks.
+                # If a receiver were waiting, the buffer would be empty, so this never blocks.
                 reader.receive_nowait()
             sender.send_nowait(hint)
 

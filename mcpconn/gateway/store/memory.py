@@ -1,4 +1,4 @@
-"""A store that ends with the process."""
+"""A store in memory, which ends with the process."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class _Log:
 
 
 class MemoryStore:
-    """Records and logs in dictionaries. Every method runs to its end without waiting, and so is atomic."""
+    """Records and logs in dictionaries. No method awaits anything before it has finished, so each is atomic."""
 
     standing = FINE
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         """
         Args:
-            now: Monotonic seconds; tests give their own.
+            now: A monotonic clock in seconds; tests pass their own.
         """
         self._now = now
         self._records: dict[Key, tuple[Record, float]] = {}
@@ -37,7 +37,7 @@ class MemoryStore:
         self._logs: dict[Key, _Log] = {}
         self._version = 0
         self._hints = Hints()
-        # Every write leaves an entry; one whose record was written again since is skipped when it comes up.
+        # Every write adds an entry. When an entry comes up whose record has been rewritten since, it is skipped.
         self._expiries: list[tuple[float, Key]] = []
 
     async def get(self, key: Key) -> Record | None:

@@ -1,14 +1,14 @@
 """A store in Redis or Valkey, shared by the replicas of a fleet: one server, Sentinel or Cluster.
 
-What must be atomic is a script (see `mcpconn.redis.scripts`); all of a group's keys have one hash tag, so that a
-Cluster keeps them in one slot. Names of groups and records are hashed: they may be any text, and whoever reads the
-server's memory learns nothing from them.
+Every operation that must be atomic is a script (see `mcpconn.redis.scripts`); all of a group's keys have one hash tag,
+so that a Cluster keeps them in one slot. Names of groups and records are hashed: they may be any text, and someone who
+reads the server's memory learns nothing from them.
 
-A hint is written to one stream for all channels, which each process reads on in, and a message of pub/sub wakes the
-readers. What pub/sub loses comes with the next look, `LOOK` seconds later at most.
+A hint is appended to one stream for all channels, and a pub/sub message wakes the processes that read it. If pub/sub
+loses the message, a process sees the hint at its next check, at most `LOOK` seconds later.
 
-A record's write returns when a majority of the server and its replicas have it. It is as durable as the server's
-`appendfsync` makes it; what the server is, and whether it may have lost something, is in `standing`.
+Writing a record returns when a majority of the server and its replicas have it. It is as durable as the server's
+`appendfsync` makes it; `standing` describes the server, and whether it may have lost something.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ from mcpconn.redis.scripts import ADD, APPEND, DELETE, ENTRIES, GET, HINT, HINTS
 from mcpconn.redis.standing import Standing
 
 LOOK = 0.5
-"""Seconds between two looks for hints that no message announced: what was revoked has to be refused within a second."""
+"""Seconds between two checks for hints that no message announced. A revoked key must be refused within a second."""
 KEPT = 1024
-"""Hints kept, of all channels. A process that is cut off for longer than they last hears of it and looks again."""
+"""Hints kept, for all channels together. A process that missed some because it was disconnected is told, and looks
+again."""
 AT_ONCE = 16
-"""Logs that are appended to at the same time. Redis runs one script after another; more only wait in the pool."""
+"""Maximum number of logs appended to concurrently. Redis runs scripts one after another; more would only wait in the
+pool."""
 HINT_TTL = 60.0
-"""Seconds for which a hint can be read; a subscriber looks far more often."""
+"""Seconds for which a hint can be read; a subscriber checks far more often."""
 
 
 class RedisStore:
-    """Records, logs and hints in Redis. Enter it before its first use, in the task that leaves it."""
+    """Records, logs and hints in Redis. It must be entered before its first use, and exited in the same task."""
 
     def __init__(
         self,
@@ -50,8 +52,8 @@ class RedisStore:
     ) -> None:
         """
         Args:
-            address: Where it is, or a URL (see `mcpconn.redis.address`).
-            may_lose: Keep marks and the ledger in it even if it evicts or does not persist.
+            address: The server's address, or a URL (see `mcpconn.redis.address`).
+            may_lose: Use it for refresh marks and the ledger even if the server evicts or does not persist.
             ahead: Seconds to add to the server's clock, for tests of what expires.
 
         Raises:
@@ -72,11 +74,11 @@ class RedisStore:
         await self.link.__aexit__(*exc)
 
     async def aclose(self) -> None:
-        """The link ends with the block that entered the store."""
+        """The link is closed when the block that entered the store is exited."""
 
     @property
     def standing(self) -> Standing:
-        """How the store is now, and what it can be trusted with."""
+        """The store's current condition, and which data it may be trusted with."""
         return self.link.standing
 
     # -- records
@@ -119,7 +121,7 @@ class RedisStore:
         errors: list[StoreUnavailable] = []
 
         async def append(key: Key, values: Sequence[bytes]) -> None:
-            # A log's keys have a slot of their own in a Cluster, so there is one script for each log.
+            # In a Cluster each log's keys have a slot of their own, so each log needs its own script call.
             async with at_once:
                 try:
                     await self._run(APPEND, log_keys(self.link, *key), milliseconds(ttl), keep, *values)
@@ -145,7 +147,7 @@ class RedisStore:
     def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         @asynccontextmanager
         async def subscription() -> AsyncIterator[AsyncIterator[bytes]]:
-            # What was published before is read, and so passed on to others, before this subscriber is there.
+            # Hints published earlier are read, and passed to the existing subscribers, before this one is added.
             await self._read()
             async with self._hints.subscribe(channel) as hints:
                 yield hints
@@ -161,12 +163,12 @@ class RedisStore:
             with anyio.move_on_after(LOOK):
                 await self._wake.wait()
             self._wake = anyio.Event()
-            # The link knows by itself whether it is lost.
+            # The link itself detects a lost connection.
             with suppress(StoreUnavailable):
                 await self._read()
 
     async def _read(self) -> None:
-        """Pass on what was published since the last look."""
+        """Pass on the hints published since the last check."""
         async with self._reading:
             last, *found = await self._run(HINTS, [self._stream], self._last)
             self._last = last.decode()

@@ -1,7 +1,7 @@
-"""A store of other people's machines: what goes into it is sealed, and bound to the place where it is kept.
+"""Sealing for a store on machines that others administer: values are encrypted, and bound to their keys.
 
-Whoever can read or write the server's memory learns no answer of a tool, and a value that was moved to another key, or
-made up, is refused: it is as if the store could not be read, because what it really held is not known.
+Someone who can read or write the server's memory learns no tool's answer. A value that was moved to another key, or
+forged, raises `StoreUnavailable`, because the true value is unknown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SealedStore:
     def __init__(self, inner: Store, ring: KeyRing) -> None:
         """
         Args:
-            inner: Keeps what is sealed.
+            inner: The store for the sealed values.
             ring: The gateway's keys, the same for all processes that share the store.
         """
         self.inner = inner
@@ -75,7 +75,8 @@ class SealedStore:
             try:
                 opened = self._open(hint, place)
             except StoreUnavailable:
-                # Somebody else's: a hint says "look again", and a wrong one must not end the subscription.
+                # Not sealed by this gateway. A hint only says "look again", and a forged one must not end the
+                # subscription.
                 continue
             yield opened
 
@@ -96,23 +97,23 @@ class SealedStore:
 
 
 def prepared(store: Store | None, ring: KeyRing) -> Store:
-    """A store as a gateway uses it: in memory if none is given, sealed if it is another machine's."""
+    """The store that a gateway uses: in memory if none is given, sealed if it is on another machine."""
     if store is None:
         return MemoryStore()
     return SealedStore(store, ring) if isinstance(store, RedisStore) else store
 
 
 def on_other_machines(store: Store) -> bool:
-    """Whether a store, as a gateway uses it, may be shared by processes on several machines."""
+    """Whether this store can be shared by processes on several machines."""
     return isinstance(store, SealedStore)
 
 
 def running(store: Store) -> AbstractAsyncContextManager[object]:
-    """What a gateway enters so that the store works while it runs."""
+    """The context manager that keeps the store working while a gateway runs."""
     inner = store.inner if isinstance(store, SealedStore) else store
     return inner if isinstance(inner, RedisStore) else nullcontext()
 
 
 def _place(key: Key) -> str:
-    # The length keeps two keys apart that are one text.
+    # With the length, ("ab", "c") and ("a", "bc") are distinct.
     return f"{len(key.group)}:{key.group}\n{key.name}"

@@ -1,1 +1,1 @@
-"""A user's own credentials upstream: a login of the user's own, or an exchange of the user's token."""
+"""Users' own credentials for upstream servers: each user logs in there, or the user's token is exchanged."""

@@ -1,9 +1,9 @@
-"""Fetches what an upstream names, and nothing from a private network.
+"""Fetches the URLs that an upstream server names, and refuses those in private networks.
 
-An upstream says where its metadata are, who its authorization server is and where tokens are asked for. The gateway
-stands inside a network that the upstream's operator does not see, so these addresses are taken only if they are https
-and public, or named by the gateway's own operator. A host is resolved once, and the connection goes to an address that
-was looked at: a second answer of its DNS server changes nothing. Redirects are not followed.
+An upstream names the URLs of its metadata, its authorization server and the token endpoint. The gateway may be in a
+network that the upstream's operator cannot reach, so these URLs are used only if they are https and public, or if the
+gateway's operator names them. A host is resolved once, and the connection goes to an address that was checked, so a
+second, different DNS answer has no effect. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""IPv6 addresses that a gateway of the network turns into the IPv4 address in their last four bytes (RFC 6052)."""
+"""IPv6 addresses that a NAT64 gateway translates to the IPv4 address in their last four bytes (RFC 6052)."""
 SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 """The same for the four bytes after the first two (RFC 3056)."""
 
 
 class AllowedAddresses:
-    """Which addresses may be asked, besides public ones over https."""
+    """Which addresses are allowed, in addition to public ones over https."""
 
     def __init__(self, allowed: Iterable[str] = (), *, origins: Iterable[str] = ()) -> None:
         """
         Args:
-            allowed: Hosts, addresses and networks (`10.1.0.0/16`) of the operator's own, which may be private.
-            origins: URLs of the configuration: their scheme, host and port may be asked.
+            allowed: Hosts, addresses and networks (`10.1.0.0/16`) that the operator names; they may be private.
+            origins: URLs of the configuration; their scheme, host and port are allowed.
 
         Raises:
             ConfigError: an entry is none of these.
@@ -74,7 +74,7 @@ class AllowedAddresses:
 
 
 class Fetcher:
-    """Sends requests to addresses that are allowed; the `fetch` of an OAuth flow."""
+    """Sends requests to allowed addresses only; the `fetch` of an OAuth flow."""
 
     def __init__(
         self,
@@ -85,9 +85,9 @@ class Fetcher:
     ) -> None:
         """
         Args:
-            allowed: Which they are.
+            allowed: The allowed addresses.
             resolve: Finds the addresses of a host; for tests.
-            tls: The TLS context; None: one with httpx2's defaults, which all share.
+            tls: The TLS context; None: one with httpx2's defaults, shared by all requests.
         """
         self.allowed = allowed
         self._resolve = resolve or _resolve
@@ -97,15 +97,15 @@ class Fetcher:
         """Send a request and read its answer. No redirect is followed.
 
         Raises:
-            CredentialsRefused: its address is not allowed. Nothing was sent.
+            CredentialsRefused: the address is not allowed. Nothing was sent.
             httpx2.RequestError: there was no answer.
         """
         addresses = await self._addresses(request.url)
-        # Building a TLS context takes 60 ms of the processor: one is made, and none for http.
+        # Creating a TLS context takes 60 ms of processor time, so it is created once, and not for http.
         verify: Any = self._tls() if request.url.scheme == "https" else False
         failed: httpx2.ConnectError | None = None
         for address in addresses:
-            # No proxy of the environment: it would resolve the name itself.
+            # The environment's proxy is not used, because it would resolve the name itself.
             async with httpx2.AsyncClient(trust_env=False, timeout=TIMEOUT, verify=verify) as client:
                 try:
                     answer = await send(client, _pinned(request, address))
@@ -117,7 +117,7 @@ class Fetcher:
         raise failed or httpx2.ConnectError("the host has no address", request=request)
 
     async def _addresses(self, url: httpx2.URL) -> list[str]:
-        """The addresses of a URL's host that may be connected to, looked at now."""
+        """Resolve a URL's host, and return the allowed addresses."""
         named = self.allowed.named(url)
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
@@ -144,7 +144,7 @@ def _refused(url: httpx2.URL, why: str) -> CredentialsRefused:
 
 
 def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
-    """The same request to one address of its host; the certificate is still compared with the host's name."""
+    """The same request to one address of its host; the certificate is still checked against the host's name."""
     host = f"[{address}]" if ":" in address else address
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"host"]
     return httpx2.Request(
@@ -157,12 +157,12 @@ def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
 
 
 def _is_public(address: Address) -> bool:
-    """Whether an address is reached over the internet, and names no machine of the gateway's own surroundings."""
+    """Whether an address is globally routable, and not in the gateway's own networks."""
     return address.is_global and not (address.is_multicast or address.is_unspecified or address.is_reserved)
 
 
 def _parsed(text: str) -> Address:
-    """An address without its zone; the IPv4 address inside an IPv6 one, if that is where packets to it end."""
+    """An address without its zone; for an IPv6 address that is translated to IPv4, the IPv4 address."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:

@@ -1,4 +1,4 @@
-"""Calls that may have to wait for a login of their user: what is asked, of which client, and what is run after it."""
+"""Calls that may have to wait until their user logs in."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from mcpconn.gateway.rewrite import Json
 from mcpconn.gateway.upstream_auth.offering import LoginNeeded, Offers
 
 Attempt = Callable[[Parked | None], Awaitable[Json]]
-"""Makes a request to a server, in a task of the gateway's own if one is given."""
+"""Makes a request to a server, in the given task of the gateway if there is one."""
 
 
 class LoginsOfCalls:
-    """Runs calls, and has their users log in."""
+    """Runs calls, and asks their users to log in."""
 
     def __init__(self, offers: Offers, parking: ParkingLot) -> None:
         """
         Args:
             offers: Offers logins.
-            parking: Runs calls whose client is asked by their result.
+            parking: Runs calls whose client is asked through the call's result.
         """
         self._offers = offers
         self._parking = parking
 
     async def run(self, call: Call, connection: Connection, attempt: Attempt, parked: Parked | None) -> Json:
-        """Make a request, and once more after a login if it was refused for lack of one.
+        """Make a request. If it is refused for lack of a login, have the user log in and repeat it once.
 
         Args:
-            call: Whose request it is.
-            connection: Where it goes.
+            call: The client's call.
+            connection: The connection to the server.
             attempt: Makes it.
-            parked: The task it runs in, if it is one of the gateway's own.
+            parked: The gateway's task that it runs in, if any.
 
         Raises:
-            LoginNeeded: it was not made, because nobody has logged in.
+            LoginNeeded: it was not made, because the user has not logged in.
             Exception: what the request raised.
         """
         try:
@@ -57,19 +57,19 @@ class LoginsOfCalls:
         return await self._asking(call, after, parked)
 
     async def _asking(self, call: Call, run: Attempt, parked: Parked | None) -> Json:
-        """Run what may ask the client: in a task of its own, if a modern client is to be asked by its result."""
+        """Run a call that may ask the client: in a task of its own if a modern client is asked through the result."""
         if parked is None and is_modern(call.ctx) and self._offers.elicits(call):
             begun = self._parking.begin(call.client.principal, run, expires=call.client.expires)
             return await self._parking.outcome(begun)
         return await run(parked)
 
     async def tool(self, call: Call, connection: Connection, rounds: Rounds) -> Json:
-        """The tool by which a user logs in at a server.
+        """Run the tool `log_in`, by which a user logs in at a server.
 
         Args:
-            call: Whose request it is; its server is the one to log in at.
-            connection: The user's connection to that.
-            rounds: Which round of the call it is.
+            call: The client's call; the login is for its server.
+            connection: The user's connection to that server.
+            rounds: The number of the call's round.
         """
         if rounds.parked is not None:
             client, responses = call.client, rounds.responses or {}

@@ -1,4 +1,4 @@
-"""The `credentials` of a server in the `gateway` section: whose credentials its upstream sees."""
+"""The `credentials` of a server in the `gateway` section: which credentials the server receives."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ EXCHANGE_KEYS = (
 
 @dataclass(frozen=True)
 class UserLogin:
-    """Each user logs in at the server, by OAuth; the entry's `auth` has the client, if one is registered already."""
+    """Each user logs in at the server, by OAuth. If a client is already registered, the entry's `auth` names it."""
 
 
 @dataclass(frozen=True)
 class TokenExchange:
-    """Each user's token is exchanged for one of the server's (RFC 8693)."""
+    """Each user's token is exchanged for one for the server (RFC 8693)."""
 
     token_endpoint: str
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)
     audience: str | None = None
-    """What the authorization server calls the upstream."""
+    """The upstream's name at the authorization server (`audience`)."""
     resource: str | None = None
     """The upstream's URI; None: its entry's URL."""
     scopes: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ UserCredentials = UserLogin | TokenExchange
 
 
 class UpstreamAuthSettings(Protocol):
-    """The part of the gateway's settings that says whose credentials its servers see."""
+    """The part of the gateway's settings that decides which credentials its servers receive."""
 
     @property
     def credentials(self) -> Mapping[str, UserCredentials]:
@@ -54,13 +54,13 @@ class UpstreamAuthSettings(Protocol):
 
 
 def parse_credentials(where: str, value: Any, *, server: str, folder: Path) -> UserCredentials | None:
-    """What a server's `credentials` say; None: its entry's own, for everybody.
+    """Parse a server's `credentials`. None: all users share the credentials of its entry.
 
     Args:
         where: The key, for errors.
         value: Its value.
         server: The server's name.
-        folder: Relative paths begin here.
+        folder: Base of relative paths.
 
     Raises:
         ConfigError: names the key and the fix.
@@ -98,7 +98,7 @@ def parse_credentials(where: str, value: Any, *, server: str, folder: Path) -> U
 
 
 def _secret(where: str, texts: Mapping[str, str], folder: Path) -> str | None:
-    """The client's secret. It is not in the configuration itself, which is shown and passed around."""
+    """The client's secret. It is in a separate file, because configuration files are shown and shared."""
     if (name := texts.get("client_secret_env")) is not None:
         if not os.environ.get(name):
             raise ConfigError(f"{where}.client_secret_env: the variable {name} is not set", key="client_secret_env")

@@ -1,4 +1,4 @@
-"""What the gateway changes in the entries of its servers, before a manager is made of them."""
+"""Prepares the entries of the gateway's servers, before a manager is made from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mcpconn.mcpjson import Servers
 
 
 def fetcher(config: ServerConfig, allowed: tuple[str, ...]) -> Fetcher:
-    """Sends requests to addresses that a server names, and to the server itself.
+    """The `fetch` for addresses that a server names, and for the server itself.
 
     Args:
         config: The server's entry.
@@ -25,12 +25,12 @@ def fetcher(config: ServerConfig, allowed: tuple[str, ...]) -> Fetcher:
 
 
 class Entries:
-    """Prepares entries. The same entry is prepared to an equal one, so that a reload finds it unchanged."""
+    """Prepares entries. Equal entries are prepared to equal ones, so a reload finds them unchanged."""
 
     def __init__(self, shared: SharedLogins) -> None:
         """
         Args:
-            shared: Where the logins for everybody are.
+            shared: The logins that all users share.
         """
         self._shared = shared
         self._logins: dict[tuple[Login, str, tuple[str, ...]], UserOAuth] = {}
@@ -47,9 +47,10 @@ class Entries:
 
         Args:
             servers: From the configuration.
-            credentials: How the users of some of them come by their own credentials.
+            credentials: How users obtain their own credentials, for the servers that need these.
             allowed: Hosts and networks that may be private, if a server names them.
-            alone: There is one user, who logs in with `mcpconn login`: the gateway has no page, as over stdio.
+            alone: There is only one user, who logs in with `mcpconn login`, because the gateway has no login page (over
+            stdio).
 
         Raises:
             ConfigError: an entry contradicts its `credentials`.
@@ -69,7 +70,7 @@ class Entries:
             if config.auth is not None and (isinstance(own, TokenExchange) or not isinstance(config.auth, Login)):
                 raise config.error("its entry has credentials for everybody; remove `auth` or `credentials`", "auth")
             if not alone or isinstance(own, TokenExchange):
-                # Its own connection is never used: what there is to see, each user sees.
+                # The entry's own connection is never used, because every user has one of their own.
                 return replace(config, lazy=True)
             config = replace(config, auth=config.auth or Login())
         if isinstance(config.auth, Login):
@@ -77,7 +78,7 @@ class Entries:
         return config
 
     def _login(self, config: ServerConfig, login: Login, allowed: tuple[str, ...]) -> UserOAuth:
-        """A login for everybody. Its requests, too, go to allowed addresses alone."""
+        """A login shared by all users. Its requests, too, go only to allowed addresses."""
         place = login, config.endpoint, allowed
         if place not in self._logins:
             made = UserOAuth(self._shared.provider(login, config.endpoint), fetch=fetcher(config, allowed))

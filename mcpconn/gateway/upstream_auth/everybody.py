@@ -1,10 +1,10 @@
 """Logins that all users of a gateway share, in the store that its processes on several machines share.
 
-An entry with `auth` and without `credentials` is one login for everybody. On one machine its tokens are in a file
-(see `mcpconn.login`), and a file lock has one process refresh them. Replicas on several machines have no file in
-common: two machines with copies of one file would both spend the same refresh token, and a server that rotates them
-then revokes the login. So a gateway whose store is in Redis keeps these logins there, sealed, and uses no file.
-`mcpconn login NAME --store URL` puts them there.
+An entry with `auth` and without `credentials` is one login shared by all users. On one machine its tokens are in a file
+(see `mcpconn.login`), and a file lock ensures that only one process refreshes them. Replicas on several machines share
+no file. Two machines with copies of one file would use the same refresh token twice, and a server that rotates refresh
+tokens then revokes the login. So a gateway whose store is in Redis keeps these logins there, sealed, and uses no file.
+`mcpconn login NAME --store URL` stores them there.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from mcpconn.login import Login
 from mcpconn.seal import KeyRing
 
 EVERYBODY = Principal("everybody")
-"""Whose tokens these are. No client can be this principal: those of keys begin with `key:`, those of tokens have an
-issuer."""
+"""The principal that owns these tokens. No client can have this name: principals of keys begin with `key:`, and
+principals of tokens contain an issuer."""
 LOOK = 2.0
-"""Seconds between looks for a login, while a connection has failed for lack of one. A person has just made it."""
+"""Seconds between checks for a new login while a connection has failed for lack of one. The person who logged in is
+waiting."""
 NOBODY = (
     "nobody has logged in at this server for the gateway's store; log in with `mcpconn login NAME --store URL "
     "--sealing-keys FILE`"
@@ -39,30 +40,30 @@ NOBODY = (
 
 
 class SharedLogins:
-    """Where the logins for everybody are."""
+    """Stores the logins that all users share."""
 
     def __init__(self, store: Store, ring: KeyRing, *, alone: bool = False) -> None:
         """
         Args:
-            store: The gateway's, as it uses it.
+            store: The gateway's store, as returned by `prepared`.
             ring: The gateway's keys.
-            alone: There is one user on this machine: the tokens are in a file, whatever the store.
+            alone: There is only one user, on this machine, so the tokens are in a file whatever the store is.
         """
         self._store = None if alone or not on_other_machines(store) else store
         self._sealer = ring.sealer(TOKENS)
 
     @property
     def in_store(self) -> bool:
-        """Whether they are in the store, and not in files of this machine."""
+        """Whether the logins are in the store, and not in files on this machine."""
         return self._store is not None
 
     def storage(self, login: Login, url: str, *, redirect_uri: str | None = None) -> StoredTokens:
-        """Where the tokens for one server are, in the store.
+        """The token storage for one server, in the store.
 
         Args:
-            login: What the entry says.
+            login: The entry's `auth`.
             url: The server's address.
-            redirect_uri: Where a browser comes back to; None if nobody logs in with this.
+            redirect_uri: The redirect URI of the login; None if the result is not used to log in.
         """
         assert self._store is not None
         return PrincipalTokens(
@@ -76,7 +77,7 @@ class SharedLogins:
         )
 
     def provider(self, login: Login, url: str) -> LoginProvider:
-        """The provider of one login.
+        """The credentials provider of one login.
 
         Args:
             login: What the entry says.
@@ -90,12 +91,13 @@ class SharedLogins:
 
 
 async def follow(connections: Callable[[], Iterable[Connection]]) -> None:
-    """Connect again what failed for lack of a login that there is by now, for as long as this runs.
+    """Keep reconnecting connections that failed for lack of a login once that login exists. Runs until cancelled.
 
-    A login is made by a command, of another machine's perhaps: nothing else tells a replica of it.
+    A login is made with a command, possibly on another machine, and replicas are not notified of it.
 
     Args:
-        connections: All of the gateway's. Those of users' own logins are connected again by the next call, too.
+        connections: All connections of the gateway. Those with users' own logins are also reconnected by their next
+        call.
     """
     while True:
         for connection in [each for each in connections() if lacks_credentials(each)]:
@@ -105,7 +107,7 @@ async def follow(connections: Callable[[], Iterable[Connection]]) -> None:
 
 
 async def _is_new(credentials: object) -> bool:
-    """Whether there are other tokens than those that were refused."""
+    """Whether the stored tokens differ from those that were refused."""
     if not isinstance(credentials, UserOAuth):
         return False
     storage = credentials.provider.context.storage

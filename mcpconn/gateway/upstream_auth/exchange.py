@@ -1,4 +1,5 @@
-"""Exchanges a user's token for one that its upstream takes (RFC 8693). The user's own token goes to nobody else."""
+"""Exchanges a user's token for one that the upstream server accepts (RFC 8693). The user's token is sent only to the
+authorization server."""
 
 from __future__ import annotations
 
@@ -23,9 +24,9 @@ from mcpconn.redact.places import redact_url
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 LEEWAY = 10.0
-"""Seconds before its end at which an exchanged token is not used any more."""
+"""Seconds before its expiry from which an exchanged token is no longer used."""
 KEPT = 8
-"""Exchanged tokens, and refusals, that one user's credentials remember: a user may have several tokens at once."""
+"""Maximum number of exchanged tokens and refusals kept for one user, who may have several tokens at once."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class _Exchanged:
 class ExchangedToken:
     """One principal's credentials for one server.
 
-    They are as good as the token that the client sent last: when it has expired, so have they, whatever the
-    authorization server said of the exchanged one.
+    They are valid only as long as the token that the client sent last: when that expires, so do they, whatever lifetime
+    the exchanged token has.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ExchangedToken:
     ) -> None:
         """
         Args:
-            settings: Where, and for what, tokens are exchanged.
+            settings: The authorization server, and the audience and scopes to ask for.
             server: The server's name.
             url: Its address.
             fetch: Sends the request.
@@ -71,7 +72,7 @@ class ExchangedToken:
         self._flights: OrderedDict[str, SingleFlight[_Exchanged]] = OrderedDict()
 
     def offer(self, inbound: Inbound) -> bool:
-        """A request has come with this token. Whether it is another one than before."""
+        """Note the token of a request. Returns whether it differs from the previous one."""
         present = self._inbound
         if present is not None and (present.digest == inbound.digest or present.expires > inbound.expires):
             return False
@@ -84,7 +85,7 @@ class ExchangedToken:
         return self._inbound is not None and self._inbound.digest != self._failed
 
     async def headers(self) -> Mapping[str, str]:
-        """The exchanged token.
+        """The headers with the exchanged token.
 
         Raises:
             CredentialsRefused: the client's own token has expired, or was refused.
@@ -97,7 +98,7 @@ class ExchangedToken:
         return known.headers
 
     async def refresh(self, challenge: str | None) -> bool:
-        """Exchange the client's token again: the server has refused the result.
+        """Exchange the client's token again, after the server has refused the previous result.
 
         Raises:
             CredentialsRefused, CredentialsUnavailable: as `headers`.
@@ -121,7 +122,7 @@ class ExchangedToken:
         return inbound
 
     async def _exchange(self, inbound: Inbound) -> _Exchanged:
-        """Exchange a token, once for all requests that need it now."""
+        """Exchange a token. Concurrent requests for the same token share one exchange."""
         flight = self._flights.setdefault(inbound.digest, SingleFlight())
         _trim(self._flights)
         return await flight.run(lambda: self._ask(inbound))
@@ -132,7 +133,8 @@ class ExchangedToken:
             name = redact_url(self._settings.token_endpoint)
             why = f"{name} does not exchange this client's token for one of {self._server!r}: {outcome.said}"
             if not outcome.registration:
-                # It would be refused again, at every request. What is wrong with the client can be set right.
+                # A refused token would be refused again, so the refusal is remembered. A fault of the client's
+                # registration can be corrected, so it is not.
                 self._refused[inbound.digest] = why
                 _trim(self._refused)
             self._failed = inbound.digest
@@ -153,7 +155,7 @@ class ExchangedToken:
             "subject_token_type": ACCESS_TOKEN,
             "requested_token_type": ACCESS_TOKEN,
             "audience": settings.audience,
-            # RFC 8707: where the token is to be used. An audience alone may be meant instead.
+            # RFC 8707: where the token will be used. Some authorization servers want only an audience instead.
             "resource": settings.resource or (self._url if settings.audience is None else None),
             "scope": " ".join(settings.scopes) or None,
         }

@@ -1,13 +1,13 @@
-"""Logins of users at the servers behind: from the link that a client is given to tokens in the store.
+"""Users' logins at upstream servers, from the link that a client receives to tokens in the store.
 
 1. A call fails because its user has not logged in. `invite` makes a link to a page of the gateway.
 2. The page makes the browser prove that it is the same user's (see `page`), and `begin` finds the authorization server,
    registers a client if there is none, and returns the address to log in at.
-3. The browser comes back with a code. `finish` trades it for tokens, which are stored for the user and the server.
+3. The browser returns with a code. `finish` exchanges it for tokens, which are stored for the user and the server.
 
-Everything in between is in the store, in the user's own part of it and sealed: another user's link or state is not
-found, whoever guesses it, and any process of the gateway can go on with what another one began. An invitation and a
-state are good for 10 minutes; a state is good for one answer.
+All intermediate state is in the store, sealed, and under the user's own keys: another user's link or state is not
+found, even if it is guessed, and any process of the gateway can continue a login that another one began. Invitations
+and states expire after 10 minutes; a state can be used once.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from mcpconn.redact.places import redact_url
 from mcpconn.seal import KeyRing, NotSealedHere
 
 GOOD_FOR = 600.0
-"""Seconds for which an invitation, or a login that has begun, is good. Authorization codes live as long at most
-(RFC 6749, 4.1.2)."""
+"""Seconds for which an invitation or a begun login is valid. It is the recommended maximum lifetime of authorization
+codes (RFC 6749, 4.1.2)."""
 TOKENS = "upstream tokens"
-"""What the key that seals tokens is derived for."""
+"""The purpose from which the sealing key for tokens is derived."""
 AT_ONCE = 64
-"""Invitations and begun logins of one principal that are kept; one more is refused."""
+"""Maximum number of invitations and begun logins of one principal; more are refused."""
 CALLBACK = "callback"
-"""Last part of the path that a browser comes back to. No invitation has this name."""
+"""Last part of the redirect path. No invitation has this name."""
 VERSION = "2025-11-25"
-"""The protocol version that decides what is asked for, while the server has not been spoken to: its `resource`
-parameter (RFC 8707) is sent."""
+"""The protocol version assumed before the server has been contacted. With it the `resource` parameter (RFC 8707) is
+sent."""
 
 
 class LoginFailed(Exception):
-    """A login came to nothing. The text is for the person at the browser, and holds no secret."""
+    """A login failed. The text is for the person at the browser, and contains no secret."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,20 @@ class Invitation:
     challenge: str | None
     """What the server said when it asked for credentials (WWW-Authenticate)."""
     forgotten: str | None = None
-    """Id of a client that the authorization server was found not to know any more."""
+    """Id of a client that the authorization server no longer knows."""
 
 
 class UserOAuth(OAuth):
-    """A user's own tokens, as credentials of a connection. They are renewed here, and a login is never begun here.
-
-    Its requests go through `Fetcher`: the addresses are those that the server names.
+    """A user's own tokens, as credentials of a connection. They are renewed here, but no login is begun here. Requests
+    go through `Fetcher`, because the server names the addresses.
     """
 
     def __init__(self, provider: LoginProvider, *, fetch: Fetch) -> None:
         super().__init__(provider, fetch=fetch)
         self.challenge: str | None = None
-        """The server's last challenge: it says where to log in, and for what."""
+        """The server's last challenge: it names the authorization server and the scopes."""
         self.refused: str | None = None
-        """The access token with which nothing can be done any more; None: there was none."""
+        """The access token that can no longer be used or renewed; None: there was none."""
 
     async def renew(
         self,
@@ -93,7 +92,7 @@ class UserOAuth(OAuth):
         fetch: Fetch | None = None,
         note: Note = unheard,
     ) -> bool:
-        """As `OAuth.renew`; if only a person can help, the refusal says so."""
+        """As `OAuth.renew`; if only a new login can help, the refusal says so."""
         self.challenge = challenge
         try:
             return await super().renew(challenge, version=version, fetch=fetch, note=note)
@@ -116,7 +115,7 @@ class UserOAuth(OAuth):
 
 
 class Logins:
-    """The logins of all users at all servers."""
+    """All users' logins at all servers."""
 
     def __init__(
         self, store: Store, ring: KeyRing, *, fetch: Callable[[str], Fetch], config: Callable[[str], ServerConfig]
@@ -125,7 +124,7 @@ class Logins:
         Args:
             store: Keeps invitations, logins that have begun, registered clients and tokens.
             ring: Seals all of it.
-            fetch: For a server, sends requests to addresses that it names.
+            fetch: Returns, for a server, the function that sends requests to addresses it names.
             config: The entry of a server, by name; raises `KeyError` if it is gone.
         """
         self._store = store
@@ -137,7 +136,7 @@ class Logins:
     # -- tokens
 
     def storage(self, principal: Principal, server: str) -> PrincipalTokens:
-        """Where a principal's tokens for a server are."""
+        """The token storage of a principal for a server."""
         return PrincipalTokens(
             self._store,
             self._tokens,
@@ -148,7 +147,7 @@ class Logins:
         )
 
     def credentials(self, principal: Principal, server: str) -> UserOAuth:
-        """A principal's credentials for a server, for all connections of this process."""
+        """A principal's credentials for a server, shared by all connections of this process."""
         provider = self._provider(principal, server, ANYWHERE)
         provider.nobody = "this user has not logged in at it through this gateway, or has to log in again"
         return UserOAuth(provider, fetch=self._fetch(server))
@@ -159,7 +158,7 @@ class Logins:
         return login_provider(self._login(server), url, storage, redirect_uri=redirect_uri, client_name=name)
 
     def _login(self, server: str) -> Login:
-        """What an entry says of its logins."""
+        """The login settings of an entry."""
         auth = self._config(server).auth
         return auth if isinstance(auth, Login) else Login()
 
@@ -171,35 +170,35 @@ class Logins:
         """Make a link for a principal.
 
         Args:
-            principal: Who may log in with it.
-            server: Where.
+            principal: The only one who may log in with it.
+            server: The server's name.
             challenge: What the server said when it asked for credentials.
-            forgotten: Id of a client that the authorization server does not know any more.
+            forgotten: Id of a client that the authorization server no longer knows.
 
         Raises:
-            LoginFailed: it has too many already.
-            StoreUnavailable: it cannot be kept.
+            LoginFailed: the principal has too many already.
+            StoreUnavailable: it cannot be stored.
         """
         invitation = Invitation(secrets.token_urlsafe(16), server, challenge, forgotten)
         await self._keep(self._invited(principal, invitation.id), asdict(invitation))
         return invitation
 
     async def invited(self, principal: Principal, name: str) -> Invitation | None:
-        """The invitation of this name, if it is this principal's and is still good."""
+        """The invitation with this name, if it belongs to this principal and has not expired."""
         found = await self._kept(self._invited(principal, name))
         return None if found is None else Invitation(**found[0])
 
     async def begin(self, principal: Principal, invitation: Invitation, redirect_uri: str) -> str:
-        """Begin a login. Returns the address that the browser has to open.
+        """Begin a login. Returns the URL that the browser must open.
 
         Args:
-            principal: Whom the browser has proved to belong to.
-            invitation: Of `invited`.
-            redirect_uri: Where the browser comes back to.
+            principal: The user that the browser has authenticated as.
+            invitation: As returned by `invited`.
+            redirect_uri: Where the authorization server sends the browser back.
 
         Raises:
-            LoginFailed: nobody can log in at this server now; the text says why.
-            StoreUnavailable: it cannot be kept.
+            LoginFailed: a login at this server is impossible now; the text says why.
+            StoreUnavailable: it cannot be stored.
         """
         server = self._known(invitation.server)
         provider = self._provider(principal, server, redirect_uri)
@@ -214,7 +213,7 @@ class Logins:
             provider.context.client_info = configured_client(self._login(server)) or shared
 
             async def keep(client: OAuthClientInformationFull) -> None:
-                # One registration for all users: each would otherwise make one of its own.
+                # All users share one registration; otherwise each would register a client.
                 value = self._sealed(place, client.model_dump(mode="json", exclude_none=True))
                 await self._store.put(place, value, ttl=LIFETIME)
 
@@ -232,22 +231,22 @@ class Logins:
     async def finish(
         self, principal: Principal, *, state: str, code: str | None, iss: str | None, said: str | None
     ) -> str:
-        """The browser has come back. Returns the name of the server that the user is logged in at now.
+        """Finish a login after the browser's return. Returns the name of the server that the user is now logged in at.
 
         Args:
-            principal: Whom the browser has proved to belong to.
-            state: What it brought.
+            principal: The user that the browser has authenticated as.
+            state: The `state` parameter.
             code: The authorization code, if there is one.
             iss: The issuer it names (RFC 9207).
             said: The error code, if the login was refused.
 
         Raises:
-            LoginFailed: no login of this principal waits for this answer, or it was refused.
-            StoreUnavailable: what was begun cannot be looked up.
+            LoginFailed: this principal has no pending login with this state, or the login was refused.
+            StoreUnavailable: the begun login cannot be read.
         """
         place = self._begun(principal, state)
         found = await self._kept(place)
-        # Deleted before anything else is done with it: of two answers with one state, one counts.
+        # Deleted first, so that only one of two answers with the same state is used.
         if found is None or not await self._store.delete(place, version=found[1]):
             raise LoginFailed(
                 "No login of yours waits for this answer. It was answered already, is older than 10 minutes, or was "
@@ -287,11 +286,11 @@ class Logins:
             "rotates": None,
             "mark": None,
         }
-        # A login counts for more than a renewal that was in progress: that one's tokens are of the login before.
+        # A login supersedes a renewal in progress, whose tokens belong to the previous login.
         await storage.change(lambda stored: stored.successor(**changes))
 
     async def _told(self, refused: Refused, server: str, begun: Authorization, provider: LoginProvider) -> str:
-        """How a code was refused. A client that the authorization server has forgotten is registered again next
+        """The error for a refused code. A client that the authorization server has forgotten is registered again next
         time."""
         if refused.registration and is_dynamic(begun.client, provider):
             place = self._client(server, begun.redirect_uri)
@@ -311,11 +310,11 @@ class Logins:
         return server
 
     def _request(self, provider: LoginProvider, server: str, challenge: str | None) -> Request:
-        # Nothing is shown of what is learned here but what this module composes itself, so there is nobody to tell.
+        # Nothing learned here is shown, except texts that this module composes, so no redactor has to know the secrets.
         return Request(provider, refusal(401, challenge), VERSION, self._fetch(server), unheard)
 
     def _client(self, server: str, redirect_uri: str) -> Key:
-        """Where the client is that was registered for all users of a server."""
+        """The key of the client that was registered for all users of a server."""
         return Key("clients", f"{server} {address_hash(f'{self._config(server).endpoint} {redirect_uri}')}")
 
     @staticmethod
@@ -356,5 +355,6 @@ def _hash(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """An error code of an authorization server: it has letters and underscores, and whatever else is not shown."""
+    """An error code of an authorization server, if it consists of letters and underscores; anything else is not
+    shown."""
     return text if text.isascii() and text.replace("_", "").isalnum() and len(text) <= 40 else "an unknown error"

@@ -1,4 +1,4 @@
-"""What a client is told when its user has to log in at a server: a URL elicitation, or a link in words."""
+"""How a client is told that its user must log in at a server: by a URL elicitation, or by a link in a text."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from mcpconn.gateway.upstream_auth.page import LOGIN
 from mcpconn.gateway.upstream_auth.users import UserAuth, lacks_credentials
 
 LOGIN_META = "mcpconn/login"
-"""Key in the `_meta` of a failed result, and in an error's data: the link by which the user logs in."""
+"""Key in the `_meta` of a failed result, and in an error's data: the link with which the user logs in."""
 LOGIN_TOOL = "log_in"
-"""The tool that a server lists while nobody of this user's has logged in, so that its own are not known."""
+"""The tool that a server lists until the user has logged in, because the server's own tools are unknown until then."""
 LOOK = 1.0
-"""Seconds between two looks for a login that was made through another process of the gateway."""
+"""Seconds between two checks for a login that was made through another process of the gateway."""
 OFFERED_AGAIN = 300.0
-"""Seconds for which a link is given out again; then it has at least as long left."""
+"""Seconds for which the same link is offered again; after that it is still valid for at least as long."""
 
 
 class LoginNeeded(MCPError):
@@ -48,13 +48,13 @@ class LoginNeeded(MCPError):
 
 @dataclass(frozen=True)
 class Offer:
-    """A login that a call needs, or nothing if the call has only to be made once more."""
+    """A login that a call needs; nothing if it is enough to retry the call."""
 
     server: str
     connection: Connection
     url: str | None
     elicitation: str = ""
-    """The elicitation's id: any text of its own."""
+    """The elicitation's id."""
 
 
 class Offers:
@@ -64,7 +64,7 @@ class Offers:
         """
         Args:
             users: The users' credentials.
-            page: The gateway's own address, as a client knows it; None if it has none, as over stdio.
+            page: The gateway's own address, as a client knows it; None if it has none (over stdio).
         """
         self._users = users
         self._page = page
@@ -82,10 +82,10 @@ class Offers:
         return said is not None and said.elicitation is not None and said.elicitation.url is not None
 
     async def offer(self, call: Call, connection: Connection, error: CallFailed) -> Offer:
-        """What a call needs that failed with `error`.
+        """What a call that failed with `error` needs.
 
         Raises:
-            CallFailed: `error`, because no login of the user's helps.
+            CallFailed: `error`, because a login of the user would not help.
             LoginNeeded: no link can be made; the text says why.
         """
         server = call.server
@@ -118,10 +118,10 @@ class Offers:
         return made
 
     async def ask(self, call: Call, offer: Offer) -> None:
-        """Have the user log in, and wait for that.
+        """Ask the user to log in, and wait until that has happened.
 
         Raises:
-            LoginNeeded: the client opens no links, or its user did not log in.
+            LoginNeeded: the client cannot open links, or its user did not log in.
         """
         if offer.url is None:
             return
@@ -165,7 +165,7 @@ class Offers:
                 await event.wait()
 
     def done(self, principal: Principal, server: str) -> None:
-        """A user has logged in: calls that wait for it go on."""
+        """A user has logged in: resume the calls that wait for it."""
         self._made.pop((principal, server), None)
         if (event := self._waiting.pop((principal, server), None)) is not None:
             event.set()
@@ -173,7 +173,7 @@ class Offers:
     # -- the tool
 
     async def tool(self, call: Call, connection: Connection) -> Json:
-        """`log_in`: the tool of a server whose own are not known before its user has logged in."""
+        """`log_in`: the only tool of a server until its user has logged in."""
         server = call.server
         try:
             await connection.wait_ready(connection.policy.call_timeout)

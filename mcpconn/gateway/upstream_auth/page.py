@@ -1,9 +1,9 @@
-"""The gateway's page at `/login/...`: a browser proves whose it is, is sent to log in at a server, and comes back.
+"""The gateway's page at `/login/...`: the browser authenticates as a user, is sent to log in at a server, and returns.
 
-Without the proof, an attacker could send a link of its own to somebody else, whose consent at the server would then
-give the attacker a login of that person's. So the link opens nothing until the browser has shown the key or token of
-the very user that the link was made for, typed by a person into a form of this page, and the answer of the server is
-taken only from the browser that asked. What is remembered of the browser is in one sealed cookie, for 10 minutes.
+Without authentication, an attacker could send their own link to another person, whose consent at the server would then
+give the attacker access as that person. So the link has no effect until a person has typed into a form of this page the
+key or token of the user for whom the link was made, and the server's answer is accepted only from the browser that
+started the login. A sealed cookie, valid for 10 minutes, identifies the browser.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ LOGIN = "/login/"
 COOKIE = "__Host-mcpconn-login"
 """The prefix makes browsers insist on `Secure`, on `Path=/` and on no `Domain` (RFC 6265bis, 4.1.3.2)."""
 LONGEST_FORM = 32 * 1024
-"""Bytes of a form: a token has 16 KiB at most."""
+"""Maximum size of a form in bytes; a token has at most 16 KiB."""
 STYLE = "body{font:1.1em system-ui,sans-serif;max-width:34em;margin:3em auto;padding:0 1em;color-scheme:light dark}"
 FIELD = "input{font:inherit;width:100%;box-sizing:border-box;margin:.5em 0}button{font:inherit;padding:.4em 1em}"
 HEADERS = {
-    # No script runs and nothing is loaded: whatever text a server or a browser sends stays text.
+    # No script runs and nothing is loaded: texts from a server or a browser cannot become markup.
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'",
     "x-content-type-options": "nosniff",
@@ -60,11 +60,11 @@ class LoginPage:
     ) -> None:
         """
         Args:
-            logins: Makes the logins.
+            logins: The logins that the page begins and finishes.
             ring: Seals the cookie.
-            gate: Who is let in.
-            security: Hosts and origins that are let in.
-            done: Called with a user who is logged in now, and at which server.
+            gate: Authenticates clients.
+            security: The allowed hosts and origins.
+            done: Called with a user who has logged in, and the server's name.
             wall: Seconds since 1970.
         """
         self._logins = logins
@@ -76,7 +76,7 @@ class LoginPage:
 
     async def __call__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        # A name that a foreign site made point to this machine is none of ours (DNS rebinding).
+        # Protects against DNS rebinding: a foreign site's host name that resolves to this machine is refused.
         refusal = await self._security.validate_request(request, is_post=False)
         if refusal is not None:
             await refusal(scope, receive, send)
@@ -100,7 +100,7 @@ class LoginPage:
     # -- the link
 
     def _form(self, request: Request, name: str) -> Response:
-        """What a link shows, to whomever opens it: nothing of whose it is, or for which server."""
+        """The page behind a link. It reveals neither the user nor the server, because anyone may open the link."""
         browser = self._browser(request)
         if browser is not None:
             who = "this machine's user" if browser.principal == ANONYMOUS else str(browser.principal)
@@ -117,7 +117,7 @@ class LoginPage:
 
     async def _posted(self, request: Request, name: str) -> Response:
         if not self._own_page(request):
-            # A foreign page must not log this browser in as somebody else, nor begin a login in its name.
+            # A foreign page must not authenticate this browser as another user, or begin a login on its behalf.
             return _page(403, "This form is only for the gateway's own page.")
         form = parse_qs(await _body(request), keep_blank_values=True, max_num_fields=10)
         try:
@@ -144,7 +144,7 @@ class LoginPage:
     def _onward(self, invitation: Invitation, identity: Identity, address: str) -> Response:
         place = urlsplit(address)
         where = html.escape(f"{place.scheme}://{place.netloc}")
-        # No redirect: `form-action` would have to name the server's address, which is not known before.
+        # Not a redirect, because `form-action` would have to name the server's address in advance.
         body = (
             f'<meta http-equiv="refresh" content="0;url={html.escape(address, quote=True)}">'
             f'<p><a rel="noreferrer" href="{html.escape(address, quote=True)}">Go on to {where}</a></p>'
@@ -159,7 +159,8 @@ class LoginPage:
             "until": until,
             "nonce": secrets.token_hex(8),
         }
-        # Lax: the server's redirect brings it along, which `Strict` would not; no form of a foreign page does.
+        # With `Lax` the browser sends it with the server's redirect (with `Strict` it would not), and not with forms of
+        # foreign pages.
         response.set_cookie(
             COOKIE,
             self._sealer.seal(json.dumps(cookie).encode()),
@@ -194,7 +195,7 @@ class LoginPage:
 
     @property
     def _asks(self) -> bool:
-        """Whether clients have to show a credential. If not, everybody here is one person."""
+        """Whether clients must authenticate. If not, all users are one person."""
         return self._gate.settings.asks
 
     async def _proof(self, request: Request, key: str) -> Identity | None:
@@ -205,7 +206,7 @@ class LoginPage:
         return self._browser(request)
 
     def _browser(self, request: Request) -> Identity | None:
-        """Whose a browser has proved to be, by its cookie."""
+        """The user that a browser has authenticated as, by its cookie."""
         sealed = request.cookies.get(COOKIE)
         if sealed is None:
             return None
@@ -220,7 +221,7 @@ class LoginPage:
         return Identity(principal, expires=until)
 
     def _own_page(self, request: Request) -> bool:
-        """Whether a form was sent by a page of this gateway: browsers say so with every POST."""
+        """Whether a form was sent by a page of this gateway, by the headers that browsers add to every POST."""
         sent = urlsplit(request.headers.get("origin", "")).netloc.lower()
         return sent != "" and sent == urlsplit(self._gate.origin(request.scope)).netloc.lower()
 

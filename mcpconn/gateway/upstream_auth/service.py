@@ -1,4 +1,4 @@
-"""Users' own credentials, put together for one gateway: logins, exchanges, the page, and what calls are offered."""
+"""Combines the parts for users' own credentials in one gateway: logins, exchanges, the page, and offers to calls."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from mcpconn.seal import KeyRing
 
 
 class UpstreamAuth:
-    """What a gateway has for its users' own credentials."""
+    """All parts of a gateway that handle its users' own credentials."""
 
     def __init__(self, settings: UpstreamAuthSettings, *, store: Store, ring: KeyRing, alone: bool) -> None:
         """
         Args:
-            settings: How the gateway's servers are shown.
-            store: The gateway's, as it uses it.
+            settings: The gateway's settings.
+            store: The gateway's store, as returned by `prepared`.
             ring: Its keys.
-            alone: There is one user, who logs in with `mcpconn login`, as over stdio.
+            alone: There is only one user, who logs in with `mcpconn login` (over stdio).
         """
         self._alone = alone
         self._store = store
@@ -63,14 +63,14 @@ class UpstreamAuth:
         one_person: bool,
         done: Callable[[Principal, str], None],
     ) -> None:
-        """Put the parts together.
+        """Create the parts.
 
         Args:
-            gate: Who is let in.
-            security: Hosts and origins that are let in.
+            gate: Authenticates clients.
+            security: The allowed hosts and origins.
             entry: A server's entry, by name; raises `KeyError` if it is gone.
-            one_person: Everybody who is anonymous is the same person.
-            done: Called with a user whose lists at a server are others now.
+            one_person: All anonymous users are the same person.
+            done: Called with a user whose lists at a server have changed.
         """
         self._gate = gate
         self._entry = entry
@@ -87,7 +87,8 @@ class UpstreamAuth:
         self.users.settings = {} if self._alone else settings.credentials
 
     async def follow(self, manager: Manager) -> None:
-        """Connect again what failed for lack of a login for everybody, once there is one. For ever."""
+        """Keep reconnecting connections that failed for lack of a shared login, once there is one. Runs until
+        cancelled."""
         await follow(lambda: [manager[name] for name in manager])
 
     def _fetcher(self, server: str) -> Fetcher:

@@ -17,7 +17,7 @@ from mcpconn.seal import NotSealedHere, Sealer
 
 
 def address_hash(url: str) -> str:
-    """A server's address in keys: tokens for one address are no tokens for another that the name gets later."""
+    """A server's address in keys: if a server's name gets another address later, the tokens are not sent there."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
@@ -38,17 +38,17 @@ class PrincipalTokens(SharedTokens):
         Args:
             store: The gateway's.
             sealer: Seals what is stored.
-            principal: Whose tokens they are.
+            principal: The owner of the tokens.
             server: The server's name.
             url: Its address.
-            client: The client that is configured; its secret stays in the configuration.
+            client: The configured client; its secret is not stored.
         """
         self._store = store
         self._sealer = sealer
         self._client = client
         self._server = server
         self._place = Key(f"tokens/{principal.digest}", f"{server} {address_hash(url)}")
-        # What is sealed for one user and server cannot be opened as another's, whoever can write to the store.
+        # Someone who can write to the store cannot pass off one user's sealed tokens as another's.
         self._context = "\n".join(self._place)
 
     @property

@@ -1,4 +1,4 @@
-"""Which credentials a user's connection to a server has, for servers that see their users' own."""
+"""The credentials of users' connections, for servers that receive their users' own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mcpconn.gateway.upstream_auth.logins import Logins, UserOAuth
 from mcpconn.observe import log
 
 REVIVED = 10.0
-"""Seconds that a call waits for a connection whose credentials are good again."""
+"""Seconds that a call waits for a connection whose credentials are valid again."""
 
 
 class NoCredentials(McpConnError):
@@ -43,22 +43,22 @@ class UserAuth:
     ) -> None:
         """
         Args:
-            settings: Of the servers that see their users' own credentials, by name.
+            settings: By name, for the servers that receive their users' own credentials.
             logins: The users' logins.
             config: The entry of a server, by name.
-            one_person: Everybody who is anonymous is the same person.
+            one_person: All anonymous users are the same person.
         """
         self.settings = settings
         """May be replaced while the gateway runs."""
         self.logins = logins
         self._config = config
         self._one_person = one_person
-        # As long as a connection uses them. One object for all connections of a user to a server: what is renewed is
-        # renewed once.
+        # Kept as long as a connection uses them. All connections of a user to a server share one object, so that a
+        # token is renewed once.
         self._known: WeakValueDictionary[tuple[Principal, str, str], UserOAuth | ExchangedToken] = WeakValueDictionary()
 
     def own(self, server: str) -> bool:
-        """Whether a server sees its users' own credentials."""
+        """Whether a server receives its users' own credentials."""
         return server in self.settings
 
     def logs_in(self, server: str) -> bool:
@@ -66,10 +66,10 @@ class UserAuth:
         return isinstance(self.settings.get(server), UserLogin)
 
     def credentials(self, server: str, client: Downstream) -> tuple[UserOAuth | ExchangedToken, str]:
-        """A client's credentials for a server, and what tells them from others of the same principal's.
+        """A client's credentials for a server, and a key that distinguishes them from others of the same principal.
 
         Raises:
-            NoCredentials: it can have none.
+            NoCredentials: the client cannot have any.
         """
         settings, principal = self.settings[server], client.principal
         url = self._config(server).endpoint
@@ -86,7 +86,7 @@ class UserAuth:
                 f"server {server!r} needs a token of the user's own, and a key cannot be exchanged for one: use a "
                 "token of an issuer that this gateway knows"
             )
-        # A token with other scopes is one with other rights: it must not use a session that was opened with more.
+        # A token with fewer scopes must not use a session that was opened with more.
         rights = hashlib.sha256(" ".join(sorted(inbound.scopes)).encode()).hexdigest()[:16]
         found = self._of(principal, server, f"{url} {rights}", lambda: self._exchange(settings, server, url))
         assert isinstance(found, ExchangedToken)
@@ -111,9 +111,9 @@ class UserAuth:
         return replace(self._config(server), auth=auth)
 
     async def revive(self, connection: Connection, server: str, client: Downstream) -> bool:
-        """Connect again what failed for lack of credentials, if there are others by now. Whether there are.
+        """Reconnect a connection that failed for lack of credentials if there are new ones. Returns whether there are.
 
-        The user may have logged in through another process of the gateway, or come with another token.
+        The user may have logged in through another process of the gateway, or sent another token.
         """
         if not lacks_credentials(connection):
             return False
@@ -131,18 +131,19 @@ class UserAuth:
         return True
 
     async def logged_in(self, connections: list[Connection]) -> None:
-        """A user has logged in: the connections that failed for lack of it are connected again."""
+        """A user has logged in: reconnect the connections that failed for lack of it."""
         for connection in connections:
             if connection.state is not State.CLOSED:
                 await reconnected(connection, timeout=0)
 
     def revoke(self, principal: Principal) -> None:
-        """A principal was revoked: what is held of its credentials is not used again."""
+        """A principal was revoked: forget its credentials in this process."""
         for place in [place for place in self._known if place[0] == principal]:
             self._known.pop(place, None)
 
     async def forget(self, principal: Principal) -> None:
-        """A principal was revoked: whoever gets its name later must not find its logins."""
+        """A principal was revoked: delete its logins, so that a later principal with the same name does not get
+        them."""
         for server in [name for name in self.settings if self.logs_in(name)]:
             try:
                 await self.logins.storage(principal, server).delete()
@@ -157,7 +158,7 @@ def lacks_credentials(connection: Connection) -> bool:
 
 
 async def reconnected(connection: Connection, *, timeout: float = REVIVED) -> None:
-    """Have a connection read its credentials again. What comes of that is told to the next call."""
+    """Have a connection read its credentials again. A failure is reported to the next call."""
     try:
         await connection.update_credentials(timeout=timeout)
     except CallFailed:
