@@ -230,8 +230,7 @@ class Endpoint:
             await refuse(send, 503, "The gateway is being stopped; nothing was run", headers=again)
             return
         # Before anything else: what another site's page sends is neither read nor acted upon, a DELETE neither.
-        request = Request(scope)
-        refusal = await self._security.validate_request(request, is_post=request.method == "POST")
+        refusal = await self._security.validate_request(Request(scope), is_post=scope["method"] == "POST")
         if refusal is not None:
             await refusal(scope, receive, send)
         else:
@@ -245,7 +244,10 @@ class Endpoint:
         origin = Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None)))
         token = ORIGIN.set(origin)
         try:
-            if SCOPE_KEY in scope and scope["method"] == "POST":
+            # A notification has no answer to hold back. The SDK's server keeps the last request of each idle session,
+            # which is often one, and all that was made for it.
+            told = origin.method is not None and origin.request_id is None
+            if SCOPE_KEY in scope and scope["method"] == "POST" and not told:
                 await whole_if_large(self._releases, self.server.session_manager.handle_request, scope, receive, send)
             else:
                 await noticing(self.server.session_manager.handle_request, scope, receive, send)

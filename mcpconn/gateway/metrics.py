@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.types import Message, Send
+from typing_extensions import Self
 
 from mcpconn.asgi.metrics import ConnectionFamilies, exposition
 from mcpconn.connection import Connection
@@ -49,26 +49,41 @@ class Requests:
         """All their time."""
         self.in_flight = 0
 
-    @contextmanager
-    def counted(self, method: str, send: Send) -> Iterator[Send]:
-        """A `send` for the request that is answered in the block; it counts what passes through it."""
-        method = method if method in METHODS else "other"
-        began = self._now()
+    def counted(self, method: str, send: Send) -> Counted:
+        """A request that is answered in the block; `send` is counted."""
+        return Counted(self, method if method in METHODS else "other", send, self._now)
 
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self.statuses[method, message["status"]] += 1
-            elif method == "POST" and not message.get("more_body"):
-                took = self._now() - began
-                self.buckets[bisect_left(BUCKETS, took)] += 1
-                self.seconds += took
-            await send(message)
 
-        self.in_flight += 1
-        try:
-            yield counting
-        finally:
-            self.in_flight -= 1
+class Counted:
+    """A request while it is answered: a context manager, whose value is the `send` that counts what passes through it.
+
+    Not a function with a closure in a generator: the request of each open event stream has one of these.
+    """
+
+    __slots__ = ("_began", "_method", "_now", "_send", "_told")
+
+    def __init__(self, told: Requests, method: str, send: Send, now: Callable[[], float]) -> None:
+        self._told = told
+        self._method = method
+        self._send = send
+        self._now = now
+        self._began = now()
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._told.statuses[self._method, message["status"]] += 1
+        elif self._method == "POST" and not message.get("more_body"):
+            took = self._now() - self._began
+            self._told.buckets[bisect_left(BUCKETS, took)] += 1
+            self._told.seconds += took
+        await self._send(message)
+
+    def __enter__(self) -> Self:
+        self._told.in_flight += 1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._told.in_flight -= 1
 
 
 class Metrics:

@@ -11,7 +11,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcpconn.gateway.principals import Principal
@@ -50,8 +50,20 @@ class Opened:
     session: Session
     issued: float
     """When, in seconds since 1970."""
-    params: dict[str, Any] | None
-    """Of `initialize`; None if they are in the store."""
+    content: bytes = field(repr=False)
+    """As it is sealed. Not the parsed parameters: each open event stream holds on to what its request's id held, and
+    they are looked at only when a session is opened again."""
+
+    @classmethod
+    def of(cls, session: Session, issued: float, params: dict[str, Any] | None) -> Opened:
+        """What an id of a session is to hold."""
+        return cls(session, issued, pack({"v": 1, "sid": session.sid, "at": issued, "params": params}))
+
+    @property
+    def params(self) -> dict[str, Any] | None:
+        """Of `initialize`; None if they are in the store."""
+        found: dict[str, Any] | None = json.loads(self.content)["params"]
+        return found
 
 
 class SessionIds:
@@ -81,23 +93,23 @@ class SessionIds:
         Raises:
             StoreUnavailable: the parameters are too long for the id, and the store does not take them.
         """
-        content = {"v": 1, "sid": opened.session.sid, "at": opened.issued, "params": opened.params}
-        if len(packed := pack(content)) > LONGEST_CONTENT:
+        if len(opened.content) > LONGEST_CONTENT:
             await self._store.put(self._key("params", opened.session.sid), pack(opened.params), ttl=LIFETIME)
-            packed = pack({**content, "params": None})
-        return self._sealer.seal(packed, self._context(opened.session.principal))
+            opened = Opened.of(opened.session, opened.issued, None)
+        return self._sealer.seal(opened.content, self._context(opened.session.principal))
 
     def open(self, sealed: str, principal: Principal) -> Opened | None:
         """What an id holds; None if it is not this principal's, is too long, or has expired."""
         if len(sealed) > LONGEST_ID:
             return None
         try:
-            content: dict[str, Any] = json.loads(self._sealer.open(sealed, self._context(principal)))
+            content = self._sealer.open(sealed, self._context(principal))
         except NotSealedHere:
             return None
-        if self._wall() >= content["at"] + LIFETIME:
+        read: dict[str, Any] = json.loads(content)
+        if self._wall() >= read["at"] + LIFETIME:
             return None
-        return Opened(Session(content["sid"], principal, self._view), content["at"], content["params"])
+        return Opened(Session(read["sid"], principal, self._view), read["at"], content)
 
     async def params(self, opened: Opened) -> dict[str, Any] | None:
         """The parameters of `initialize`; None if the session was deleted.
@@ -107,8 +119,8 @@ class SessionIds:
         """
         if await self.deleted(opened):
             return None
-        if opened.params is not None:
-            return opened.params
+        if (params := opened.params) is not None:
+            return params
         record = await self._store.get(self._key("params", opened.session.sid))
         return None if record is None else json.loads(record.value)
 

@@ -26,7 +26,7 @@ from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.clients.replicas import Replicas
 from mcpconn.gateway.clients.session_ids import Failures, Opened, Session, SessionIds, pack
 from mcpconn.gateway.clients.session_requests import BARE, BadId, NoRoom, initialize_params, named, not_found, serve
-from mcpconn.gateway.http.asgi import header, on_start, refuse, replay, request, until, with_header
+from mcpconn.gateway.http.asgi import Streams, header, on_start, refuse, replay, request, with_header
 from mcpconn.gateway.http.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.store import Store, StoreUnavailable
@@ -103,7 +103,7 @@ class Sessions:
         self._live: OrderedDict[str, _Live] = OrderedDict()
         self._counts: dict[Principal, int] = {}
         self._opening: dict[str, anyio.Event] = {}
-        self._draining = anyio.Event()
+        self._streams = Streams()
 
     def __len__(self) -> int:
         """Sessions held open by this process."""
@@ -143,7 +143,8 @@ class Sessions:
             await serve(send, self._open(scope, receive, send, body))
             return
         try:
-            scope = {**scope, REQUEST_KEY: named(body)}
+            # A stream has no body, and holds on to its scope for as long as it is open.
+            scope = {**scope, REQUEST_KEY: named(body)} if body else scope
         except BadId:
             await refuse(send, 400, "The id of a request has to be a string or an integer; nothing was run")
             return
@@ -181,7 +182,7 @@ class Sessions:
         live = _Live(session, "")
         if self._replicas is not None:
             await self._replicas.begin(session)
-        text = await self._ids.make(Opened(session, self._ids.now(), params))
+        text = await self._ids.make(Opened.of(session, self._ids.now(), params))
         await self._make_room(principal, scope)
 
         def change(message: Message) -> Message:
@@ -254,9 +255,9 @@ class Sessions:
         except StoreUnavailable:
             # Without its store a gateway goes on with what the id says: that the session was deleted is known for now
             # to the process alone that deleted it.
-            if opened.params is None:
+            if (params := opened.params) is None:
                 raise
-            return opened.params
+            return params
 
     async def _handshake(self, scope: Scope, session: Session, params: Any) -> _Live:
         """Initialize a session with the SDK's server, in the place of the client that did it once."""
@@ -296,10 +297,11 @@ class Sessions:
         live.streams += stream
         live.used = self._now()
         self._live.move_to_end(live.session.sid)
-        inside = {**with_header(scope, SESSION_HEADER, live.inner), SCOPE_KEY: live.session}
+        inside = with_header(scope, SESSION_HEADER, live.inner)
+        inside[SCOPE_KEY] = live.session
         try:
             if stream:
-                await until(self._draining, self._app, inside, receive, on_start(send, change))
+                await self._streams.run(self._app, inside, receive, on_start(send, change))
             else:
                 await self._app(inside, receive, on_start(send, change))
         finally:
@@ -312,7 +314,7 @@ class Sessions:
 
     def end_streams(self) -> None:
         """End every event stream cleanly, now and from now on. The sessions go on."""
-        self._draining.set()
+        self._streams.end()
 
     async def _delete(self, scope: Scope, send: Send, opened: Opened) -> None:
         if await self._ids.deleted(opened):

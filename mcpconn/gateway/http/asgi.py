@@ -109,30 +109,57 @@ async def request(
     return answered
 
 
+class Streams:
+    """Streaming responses that are open now, so that all of them can be ended at once."""
+
+    def __init__(self) -> None:
+        self._open: set[anyio.CancelScope] = set()
+        self._over = False
+
+    def end(self) -> None:
+        """End each response with a clean last chunk, and from now on every new one at once.
+
+        A response that is cut off counts as an error for its client, and some clients abandon a stream after two.
+        """
+        self._over = True
+        for scope in tuple(self._open):
+            scope.cancel()
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run a streaming request, until it ends or all are ended."""
+        begun = ended = False
+
+        async def watching(message: Message) -> None:
+            nonlocal begun, ended
+            begun = True
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
+        # Not a task that waits for the end: each idle client has a stream, and a task for each would be memory.
+        with anyio.CancelScope() as ending:
+            self._open.add(ending)
+            try:
+                if self._over:
+                    ending.cancel()
+                await app(scope, receive, watching)
+            finally:
+                self._open.discard(ending)
+        if begun and not ended and self._over:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 async def until(event: anyio.Event, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run a streaming request; when `event` is set, end its response with a clean last chunk.
-
-    A response that is cut off counts as an error for its client, and some clients abandon a stream after two.
-    """
-    begun = ended = False
-
-    async def watching(message: Message) -> None:
-        nonlocal begun, ended
-        begun = True
-        ended = message["type"] == "http.response.body" and not message.get("more_body")
-        await send(message)
-
+    """Run a streaming request; when `event` is set, end its response as `Streams` does."""
+    streams = Streams()
     async with anyio.create_task_group() as group:
 
         async def end() -> None:
             await event.wait()
-            group.cancel_scope.cancel()
+            streams.end()
 
         group.start_soon(end)
-        await app(scope, receive, watching)
+        await streams.run(app, scope, receive, send)
         group.cancel_scope.cancel()
-    if begun and not ended and event.is_set():
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def within_lifespan(app: AbstractAsyncContextManager[Any], receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ both are written again, for the span of the request to it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import context, trace
 from opentelemetry.propagate import extract
@@ -17,13 +17,16 @@ from starlette.types import Scope
 from mcpconn.gateway.http.asgi import header
 
 
-@contextmanager
-def continued(scope: Scope) -> Iterator[None]:
+def continued(scope: Scope) -> AbstractContextManager[None]:
     """Run a block within the trace that the headers of a request name."""
+    if header(scope, b"traceparent") is None:
+        return _NONE
+    return _continued(scope)
+
+
+@contextmanager
+def _continued(scope: Scope) -> Iterator[None]:
     carrier = {name: value for name in ("traceparent", "tracestate") if (value := header(scope, name.encode()))}
-    if "traceparent" not in carrier:
-        yield
-        return
     found = extract(carrier)
     if not trace.get_current_span(found).get_span_context().is_valid:
         yield
@@ -33,3 +36,7 @@ def continued(scope: Scope) -> Iterator[None]:
         yield
     finally:
         context.detach(token)
+
+
+_NONE: AbstractContextManager[None] = nullcontext()
+"""For requests without a trace, which most are; it has no state."""

@@ -56,8 +56,8 @@ class Hold:
             release: Sends it.
         """
         self._release: Callable[[], Awaitable[None]] | None = release
-        self.begun = anyio.Event()
-        """Set when the first event has gone out."""
+        self._begun = False
+        self._waiting: anyio.Event | None = None
         self.due = anyio.current_time() + DECISION
         """When the head goes out at the latest, on the loop's clock."""
         self.keeps = False
@@ -80,10 +80,17 @@ class Hold:
             self.due = anyio.current_time() + SAFE_HOLD
         else:
             await self.release()
-            if not self.begun.is_set():
+            if not self._begun:
+                self._waiting = anyio.Event()
                 # A tool that may run once only is not called before its client could take up the stream again.
                 with anyio.move_on_after(BEGINS_WITHIN):
-                    await self.begun.wait()
+                    await self._waiting.wait()
+
+    def begin(self) -> None:
+        """The first event has gone out."""
+        self._begun = True
+        if self._waiting is not None:
+            self._waiting.set()
 
     async def release(self) -> None:
         """Send the head, unless it has gone."""
@@ -184,11 +191,14 @@ async def whole_if_large(releases: Releases, app: ASGIApp, scope: Scope, receive
     """
     request_id, _ = scope.get(REQUEST_KEY, (None, None))
     response = _Response(send, releases, request_id)
+    inside = {**scope, HOLD_KEY: response.hold}
     try:
-        await app({**scope, HOLD_KEY: response.hold}, receive, response.send)
+        await app(inside, receive, response.send)
         await response.release()
     finally:
         response.hold.end()
+        # The SDK's server keeps the last request of each session until the next one comes.
+        del inside[HOLD_KEY]
 
 
 class _Response:
@@ -253,7 +263,7 @@ class _Response:
             message = {**message, "more_body": False}
         self._over = not message.get("more_body")
         await self._send(message)
-        self.hold.begun.set()
+        self.hold.begin()
 
     def _is_answer(self, event: bytes) -> bool:
         return self._answer is not None and event.startswith(self._answer, event.find(b"\ndata: ", 0, HEAD) + 1)

@@ -38,7 +38,7 @@ def ids(store, wall, *secrets: bytes, view: str = "") -> SessionIds:
 
 
 def alices(wall: Wall, params=PARAMS) -> Opened:
-    return Opened(Session("sid", ALICE, ""), wall(), params)
+    return Opened.of(Session("sid", ALICE, ""), wall(), params)
 
 
 async def test_an_id_is_opened_in_another_process(store, wall):
