@@ -242,15 +242,17 @@ class Endpoint:
             # A session begins, and its answer has the servers' instructions in it.
             await self.settled()
         origin = Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None)))
+        app = self.server.session_manager.handle_request
         token = ORIGIN.set(origin)
         try:
-            # A notification has no answer to hold back. The SDK's server keeps the last request of each idle session,
-            # which is often one, and all that was made for it.
-            told = origin.method is not None and origin.request_id is None
-            if SCOPE_KEY in scope and scope["method"] == "POST" and not told:
-                await whole_if_large(self._releases, self.server.session_manager.handle_request, scope, receive, send)
+            if origin.session is None:
+                await noticing(app, scope, receive, send)
+            elif scope["method"] != "POST" or (origin.method is not None and origin.request_id is None):
+                # A stream, or a notification, which has no answer. The SDK's server keeps the last request of each idle
+                # session, which is often one of these, and all that was made for it.
+                await app(scope, receive, send)
             else:
-                await noticing(self.server.session_manager.handle_request, scope, receive, send)
+                await whole_if_large(self._releases, app, scope, receive, send)
         finally:
             ORIGIN.reset(token)
             self._events.over(origin)
