@@ -155,7 +155,10 @@ async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRP
     # Parsed only after the limits were checked, which prevent a small message from filling the memory.
     message = read(data, refusal=refusal)
     if bound > few and not _modelled(message, few):
-        raise MessageTooLarge(f"the answer holds more than {few} items")
+        # Where all answers come on one stream, the caller of a request that is not named would wait until its deadline.
+        answers = message.id if isinstance(message, (JSONRPCResponse, JSONRPCError)) else None
+        asks = isinstance(message, (JSONRPCRequest, JSONRPCNotification))
+        raise MessageTooLarge(f"the answer holds more than {few} items", answers=answers, asks=asks)
     return message
 
 
@@ -192,13 +195,13 @@ async def _checked(data: bytes, limits: Limits) -> tuple[int, int]:
     """
     # Checked first, because it costs nothing and the checks below read all data.
     if len(data) > limits.size:
-        raise MessageTooLarge(f"the answer is larger than {limits.size} bytes")
+        raise unreadable(f"the answer is larger than {limits.size} bytes", data, MessageTooLarge)
     few = max(1, limits.values // MODELLED_SHARE)
     # Every value except one is preceded by a comma or a bracket. Strings contain them as well, so this is only an upper
     # bound.
     bound = 0 if len(data) <= few else sum(data.count(each) for each in (b",", b"{", b"["))
     if bound > limits.values and await _count(data, limits.values) > limits.values:
-        raise MessageTooLarge(f"the answer holds more than {limits.values} values")
+        raise unreadable(f"the answer holds more than {limits.values} values", data, MessageTooLarge)
     return few, bound
 
 

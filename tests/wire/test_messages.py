@@ -26,6 +26,7 @@ from mcpconn.wire.messages import (
     Unreadable,
     encode,
     parse,
+    parse_batch,
     read,
     same_id,
     unreadable,
@@ -242,6 +243,28 @@ async def test_brackets_in_texts_are_no_values(text: bytes, shift: int) -> None:
 async def test_items_that_models_describe_cost_more_and_are_fewer(inner: bytes) -> None:
     with pytest.raises(MessageTooLarge, match="more than 1000 items"):
         await parse(result(inner), LIMITS)
+
+
+TOO_MUCH = {
+    "bytes": b'{"content":[{"type":"text","text":"' + b"x" * 1_000_001 + b'"}]}',
+    "values": b'{"structuredContent":{"a":[' + b"{}," * 25_000 + b"0]}}",
+    "items": b'{"content":[' + b"1," * 1200 + b"1]}",
+}
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+async def test_what_is_too_large_says_which_request_it_answers(what: str) -> None:
+    """On a pipe all answers come on one stream: a caller that is not named waits until its deadline."""
+    (error,) = await parse_batch(result(TOO_MUCH[what]), LIMITS)
+    assert isinstance(error, MessageTooLarge)
+    assert (error.answers, error.asks) == (1, False)
+
+
+async def test_a_question_that_is_too_large_answers_nothing() -> None:
+    question = b'{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{"messages":[%b1]}}'
+    (error,) = await parse_batch(question % (b"1," * 1200), LIMITS)
+    assert isinstance(error, MessageTooLarge)
+    assert (error.answers, error.asks) == (None, True)
 
 
 @pytest.mark.parametrize("name", [b"structuredContent", b"inputSchema", b"outputSchema", b"_meta", b"data"])
