@@ -1,4 +1,4 @@
-"""What the demo does to its servers, and when."""
+"""The faults of the demo, and when they come."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from mcpconn.demo.processes import HttpServer, kill_child
 HTTP, STDIO = "http", "stdio"
 DEFAULT_SECONDS = 15.0
 WINDOW = 1.0
-"""Seconds a server stays down or refuses, in a demo of the default length. A shorter one has shorter ones, and
-each fault once."""
+"""Seconds a server stays down or refuses, in a demo of the default length. A shorter demo has shorter outages, and each
+fault only once."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Breakage:
-    """One thing that goes wrong."""
+    """One fault."""
 
     server: str
     cause: str
-    """What the summary calls it."""
+    """Its name in the summary."""
     at: float
-    """When, as a share of the demo's length; later where the one before it is not over by then."""
+    """When it comes, as a share of the demo's length; later if the previous fault is not over by then."""
     inflict: Callable[[Say], Awaitable[float | None]]
-    """Does it, saying so first. Returns the seconds for which the server could not have answered; None if
-    nobody but mcpconn brings it back."""
+    """Announces the fault and causes it. Returns the seconds for which the server cannot answer; None if the server is
+    back only when mcpconn restarts it."""
 
 
 def schedule(http: HttpServer, pid_file: Path, seconds: float) -> list[Breakage]:
-    """The faults of a demo of so many seconds."""
+    """The faults of a demo with this length in seconds."""
     window = WINDOW * min(1.0, max(0.2, seconds / DEFAULT_SECONDS))
 
     async def forget(say: Say) -> float:

@@ -1,4 +1,4 @@
-"""The demo's command: arguments, the servers' beginning and end, the summary, the exit status."""
+"""The demo's command: arguments, starting and stopping the servers, the summary, the exit status."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mcpconn.demo.timeline import Timeline
 from mcpconn.manager import Manager
 
 BROKEN, UNABLE, INTERRUPTED = 1, 2, 130
-"""Exit status where the promise was broken, the demo could not run, Ctrl-C ended it (128 + SIGINT)."""
+"""Exit statuses: the promise was broken; the demo could not run; Ctrl-C ended it (128 + SIGINT)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; returns its exit status: 0 where the promise held."""
+    """Run the demo; returns its exit status: 0 if the promise was kept."""
     parser = argparse.ArgumentParser(
         prog="python -m mcpconn.demo",
         description="Calls two MCP servers while their sessions expire and their processes are killed. "
@@ -38,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the library's log lines to a file")
     options = parser.parse_args(argv)
     _set_up_logging(options.log)
-    # SIGTERM ends it as tidily as Ctrl-C does, even where SIGINT came ignored, as to a shell's background jobs.
+    # SIGTERM ends it as cleanly as Ctrl-C does, even if SIGINT is ignored, as in a shell's background jobs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     timeline = Timeline(sys.stdout)
     try:
         return anyio.run(_perform, timeline, options.seconds)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        # On Python 3.10, what ends an interrupted loop is the cancellation itself.
+        # On Python 3.10, an interrupted loop ends with the cancellation itself.
         timeline.plain("\nInterrupted. Both servers have been ended.")
         return INTERRUPTED
     except DemoError as error:
@@ -62,7 +62,7 @@ def _seconds(text: str) -> float:
 
 
 def _set_up_logging(file: Path | None) -> None:
-    """The timeline tells what the logs would: they go to a file, or nowhere."""
+    """Send the logs to a file or nowhere, because the timeline shows the same."""
     if file is None:
         logging.getLogger().addHandler(logging.NullHandler())
         return
@@ -90,7 +90,7 @@ async def _connected(
     timeline: Timeline, http: HttpServer, pid_file: Path, seconds: float
 ) -> tuple[Show, dict[str, str]]:
     child = [str(SERVER), "--ledger", str(http.ledger), "--pid-file", str(pid_file)]
-    # The protocol of 2026-07-28 has no sessions that could expire; the one before it has.
+    # The protocol of 2026-07-28 has no sessions that could expire; the previous one has.
     servers = {
         HTTP: {"url": http.url, "mode": "legacy"},
         STDIO: {"command": sys.executable, "args": child},

@@ -1,4 +1,5 @@
-"""The processes of the demo: the HTTP server, started, told and killed; the stdio child, killed."""
+"""The processes of the demo: the HTTP server, which it starts, controls and kills, and the stdio child, which it
+kills."""
 
 from __future__ import annotations
 
@@ -15,24 +16,24 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 SERVER = Path(__file__).with_name("server.py")
 START_TIMEOUT = 60.0
-"""Seconds for a server to start. It takes about one; a busy machine takes its time."""
+"""Seconds for a server to start. It takes about one; a busy machine takes longer."""
 ANSWER_TIMEOUT = 20.0
-"""Seconds for it to obey."""
+"""Seconds for it to carry out a command."""
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
-"""Windows has no SIGKILL; there `os.kill` ends a process without asking it anyway."""
+"""Windows has no SIGKILL; there `os.kill` always ends a process at once."""
 
 
 class DemoError(Exception):
-    """The demo itself cannot go on; the text says why, and what to do."""
+    """The demo cannot continue; the text says why, and what to do."""
 
 
 class HttpServer:
-    """The HTTP server's process: one after another, always at the same address."""
+    """The HTTP server's process, and its successors at the same address."""
 
     def __init__(self, folder: Path) -> None:
         """
         Args:
-            folder: Where the ledger and the process's stderr go.
+            folder: The folder for the ledger and the process's stderr.
         """
         self.ledger = folder / "ledger"
         self._log = folder / "http.log"
@@ -42,7 +43,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Address of its MCP endpoint, once it was started."""
+        """The URL of its MCP endpoint, after it has been started."""
         return f"http://127.0.0.1:{self._port}/mcp"
 
     @property
@@ -59,7 +60,7 @@ class HttpServer:
         """
         command = [sys.executable, str(SERVER), "--http", str(self._port), "--ledger", str(self.ledger)]
         with self._log.open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal is for the demo, which then ends its server.
+            # In a session of its own, so that Ctrl-C in the terminal reaches only the demo, which then ends the server.
             self._process = await anyio.open_process(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
             )
@@ -68,7 +69,7 @@ class HttpServer:
         self._port = int(await self._hear(START_TIMEOUT))
 
     async def tell(self, order: str) -> None:
-        """Send a line to its remote control (`server.Door`); return when it has obeyed."""
+        """Send a line to its remote control (`server.Door`); return when it has acknowledged it."""
         assert self._process is not None
         assert self._process.stdin is not None
         await self._process.stdin.send(f"{order}\n".encode())
@@ -85,7 +86,7 @@ class HttpServer:
             raise DemoError(f"the demo's HTTP server does not run: {why}") from error
 
     async def kill(self) -> None:
-        """End it without a word, and without giving it one."""
+        """Kill it without a warning."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -3,13 +3,13 @@
     python server.py                        over stdio
     python server.py --http 0               over Streamable HTTP, at a free port; prints the port
 
-Run it by path: it needs nothing of mcpconn, and starts faster without it.
+Run it by path, because it does not import mcpconn and starts faster without it.
 
 Each execution of `charge` is one line in the ledger, written before the answer is sent. A file survives
-SIGKILL of its writer, so the ledger tells what ran even if nobody got an answer.
+SIGKILL of its writer, so the ledger shows what ran even if no caller got an answer.
 
-Over HTTP, standard input is a remote control (`Door`), and its end is the end of the process: the server does not
-outlive the demo, however the demo ends.
+Over HTTP, standard input is a remote control (`Door`), and the process ends at its end of file, so the server does not
+outlive the demo.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 WORK = 0.1
-"""Seconds `charge` takes before it is entered in the ledger, and again before it answers."""
+"""Seconds that `charge` waits before it writes to the ledger, and again before it answers."""
 SESSION = b"mcp-session-id"
 BODIES = {
     429: (b"text/plain", b"Too many requests\n"),
     503: (b"text/html", b"<html><body><h1>503 Service Unavailable</h1></body></html>\n"),
 }
-"""What a proxy would say: no JSON-RPC anywhere in it."""
+"""An answer like a proxy's, without JSON-RPC."""
 
 
 class Ledger:
-    """What was executed, in a file that survives the process."""
+    """A record of executions, in a file that survives the process."""
 
     def __init__(self, path: Path | None) -> None:
         """
@@ -55,7 +55,7 @@ class Ledger:
         """Add a line."""
         if self._path is None:
             return
-        # One write of one short line, appended: lines of two processes cannot mix.
+        # One appending write of one short line, so lines of two processes cannot mix.
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.write(file, f"{line}\n".encode())
@@ -74,7 +74,7 @@ def build(ledger: Ledger) -> MCPServer[None]:
 
     @server.tool()
     async def charge(order: str) -> str:
-        """Charge for an order: not to be done twice. Answers with the order."""
+        """Charge for an order; it must not run twice. Answers with the order."""
         await anyio.sleep(WORK)
         ledger.enter(order)
         await anyio.sleep(WORK)
@@ -84,7 +84,7 @@ def build(ledger: Ledger) -> MCPServer[None]:
 
 
 class Door:
-    """What stands before the HTTP server and makes trouble when told to: an ASGI middleware."""
+    """An ASGI middleware before the HTTP server that causes faults on command."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -94,7 +94,7 @@ class Door:
         self._until = 0.0
 
     def obey(self, line: str) -> None:
-        """`forget`: every session there is. `refuse STATUS SECONDS`: all requests, for so long."""
+        """`forget`: forget every session. `refuse STATUS SECONDS`: refuse all requests for that time."""
         match line.split():
             case ["forget"]:
                 self._forgotten = self._known
@@ -111,7 +111,7 @@ class Door:
         if left > 0:
             await self._refuse(left, send)
             return
-        # A forgotten session gets a name that the server cannot know, so that the refusal is the server's own.
+        # A forgotten session's id is replaced with an unknown one, so that the refusal is the server's own.
         headers = [(k, b"forgotten" if k == SESSION and v in self._forgotten else v) for k, v in scope["headers"]]
 
         async def note(message: Message) -> None:
@@ -140,11 +140,11 @@ def serve_http(server: MCPServer[None], port: int) -> None:
 
 
 def remote_control(door: Door) -> None:
-    """Obey standard input, line by line, acknowledging each; end with it."""
+    """Carry out commands from standard input, line by line, acknowledging each; end the process at its end of file."""
     for line in sys.stdin:
         door.obey(line)
         print("ok", flush=True)
-    # From a thread, and with streams open that would never end by themselves.
+    # Called from a thread, while streams are open that would never end on their own.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""The demo itself: callers that never stop, faults that come one after another, and what was seen of both."""
+"""The demo itself: continuous callers, one fault after another, and a record of both."""
 
 from __future__ import annotations
 
@@ -24,38 +24,40 @@ from mcpconn.runtime.journal import Change, Notice, Replay
 CALLERS = 2
 """Callers of each tool on each server."""
 PAUSE = 0.1
-"""Seconds a caller rests between two calls, give or take half: callers in step would all be resting together."""
+"""Seconds that a caller waits between two calls, plus or minus half, so that callers do not all wait at the same
+time."""
 PATIENCE = 90.0
-"""Seconds for a connection to recover before the demo calls it broken. Six times what a slow machine takes."""
+"""Seconds after which the demo considers a connection broken that has not recovered: six times what a slow machine
+takes."""
 HARMLESS = {
     Delivery.NOT_SENT: "it had not left",
     Delivery.REJECTED: "it was refused before it ran",
     Delivery.UNKNOWN: "its tool only reads",
 }
-"""Why it is right to make a call again."""
+"""The reason for which a call may be retried."""
 GLANCE = 0.2
-"""Seconds between two versions of the live line."""
+"""Seconds between two updates of the live line."""
 
 
 class Show:
-    """One performance."""
+    """One run of the demo."""
 
     def __init__(self, manager: Manager, timeline: Timeline) -> None:
         self.calls: list[CallRecord] = []
         self.recoveries: list[Recovery] = []
         self.replayed: Counter[str] = Counter()
         self.trouble: DemoError | None = None
-        """Why the show had to be broken off."""
+        """Why the demo had to be aborted."""
         self._manager = manager
         self._timeline = timeline
         self._orders = itertools.count(1)
         self._over = False
         self._ready_at = dict.fromkeys(manager, 0.0)
-        """When each connection became ready last."""
+        """When each connection last became ready."""
         self._answered = dict.fromkeys(manager, 0.0)
-        """When the latest call that was answered began."""
+        """The start of the latest answered call."""
         self._under_way: dict[str, list[float]] = {server: [] for server in manager}
-        """When the calls began that have not ended."""
+        """The start of each call in progress."""
         self._news = anyio.Event()
         manager.observe(self._noticed)
 
@@ -114,7 +116,7 @@ class Show:
     # -- faults
 
     async def _suffer(self, faults: list[Breakage], seconds: float, began: float) -> None:
-        """One server's faults, each when the one before it is over."""
+        """Cause one server's faults, each after the previous one is over."""
         for fault in faults:
             await anyio.sleep(max(0.0, began + fault.at * seconds - self._timeline.now()))
             recovery = await self._recover(fault)
@@ -129,10 +131,12 @@ class Show:
         inflicted = self._timeline.now()
         over = None
         with anyio.move_on_after(PATIENCE):
-            # A call begun after the fault and answered: no old session, and no killed process, can have done that.
+            # A call that began after the fault has been answered, which an old session or a killed process cannot have
+            # done.
             while self._answered[server] < inflicted and self._manager[server].state is not State.CLOSED:
                 await self._news.wait()
-            # Nor does the next fault meet a call that is being replayed because of this one: it is replayed once.
+            # The next fault must not hit a call that is being retried because of this one, because a call is retried
+            # only once.
             while any(call < inflicted for call in self._under_way[server]):
                 await self._news.wait()
         if self._answered[server] >= inflicted:
@@ -143,7 +147,7 @@ class Show:
     # -- all of it
 
     async def run(self, faults: list[Breakage], seconds: float) -> None:
-        """Have callers call while faults come; return when the faults and the time are over."""
+        """Run callers and faults; return when the faults and the time are over."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._glances)
             try:
@@ -166,7 +170,7 @@ class Show:
             self._over = True
 
     async def _guarded(self, work: Callable[[], Any], group: Any) -> None:
-        """A demo that cannot go on ends, with one reason rather than a group of them."""
+        """End a demo that cannot continue with one error instead of a group."""
         try:
             await work()
         except DemoError as error:

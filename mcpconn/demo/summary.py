@@ -1,4 +1,4 @@
-"""The demo's last words: what the callers got, how long it took to recover, whether the promise held."""
+"""The demo's summary: the callers' outcomes, the recovery times, and whether the promise was kept."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LABEL = 18
 CAUSE = 24
 NUMBER = 8
 SHOWN = 10
-"""Breaches that are written out."""
+"""Maximum number of breaches that are listed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that was seen."""
+    """Everything that was recorded."""
 
     calls: Sequence[CallRecord]
     recoveries: Sequence[Recovery]
@@ -31,7 +31,7 @@ class Outcome:
 
 
 def write(outcome: Outcome, timeline: Timeline) -> bool:
-    """Write the summary. Returns whether the promise held."""
+    """Write the summary. Returns whether the promise was kept."""
     timeline.plain()
     _write_calls(outcome, timeline)
     timeline.plain()

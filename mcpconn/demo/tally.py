@@ -1,4 +1,4 @@
-"""Whether the promise held: what the callers were told, against what the server's ledger says. Pure."""
+"""Whether the promise was kept: the callers' outcomes, compared with the server's ledger. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ ANSWERED, UNKNOWN, NOT_RUN, WRONG = "answered", "unknown", "not_run", "wrong"
 
 @dataclass(frozen=True)
 class CallRecord:
-    """One call that is over."""
+    """One finished call."""
 
     server: str
     tool: str
     outcome: str
-    """`answered`; `unknown` or `not_run` where mcpconn said so; `wrong` for any other end."""
+    """`answered`; `unknown` or `not_run` if mcpconn reported that; `wrong` for any other end."""
     began: float
     ended: float
     """Seconds since the start."""
@@ -34,11 +34,11 @@ class Recovery:
     began: float
     """Seconds since the start."""
     away: float | None
-    """Seconds for which the server could not have answered; None if it is mcpconn that brings it back."""
+    """Seconds for which the server could not have answered; None if mcpconn itself restarts it."""
     ready: float | None
     """Seconds until the connection was ready again; None: it stayed ready."""
     over: float | None
-    """When calls were answered again, in seconds since the start; None: not while anybody waited for it."""
+    """When calls were answered again, in seconds since the start; None: not while a caller waited for it."""
 
 
 def executed_twice(ledger: Mapping[str, int]) -> list[str]:
@@ -49,7 +49,7 @@ def executed_twice(ledger: Mapping[str, int]) -> list[str]:
 def breaches(
     calls: Iterable[CallRecord], ledger: Mapping[str, int], recoveries: Iterable[Recovery], states: Mapping[str, str]
 ) -> list[str]:
-    """What broke the promise, in words; nothing if it held.
+    """Descriptions of what broke the promise; empty if it was kept.
 
     Args:
         calls: All calls.
@@ -77,7 +77,7 @@ def breaches(
 
 
 def count(calls: Iterable[CallRecord], *outcomes: str) -> Counter[str]:
-    """Calls by server; only those that ended so, where outcomes are given."""
+    """Calls by server; if outcomes are given, only calls with these."""
     return Counter(call.server for call in calls if not outcomes or call.outcome in outcomes)
 
 
@@ -93,7 +93,7 @@ def longest(calls: Iterable[CallRecord], recovery: Recovery) -> float:
 
 
 def by_cause(recoveries: Sequence[Recovery]) -> dict[str, list[Recovery]]:
-    """Recoveries by cause, in the order in which the causes first came up."""
+    """Recoveries by cause, in the order in which the causes first occurred."""
     found: dict[str, list[Recovery]] = {}
     for recovery in recoveries:
         found.setdefault(recovery.cause, []).append(recovery)

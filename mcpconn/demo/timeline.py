@@ -1,4 +1,4 @@
-"""What the demo prints while it runs: one line an event, in columns, and on a terminal a line that lives."""
+"""What the demo prints while it runs: one line per event, in columns, and on a terminal a line that is updated."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def describe(change: Change) -> tuple[str, str]:
 
 
 def colour_of(change: Change) -> str:
-    """Green where calls go through, red where they cannot, yellow between."""
+    """Green if calls succeed, red if they cannot, yellow in between."""
     if change.target is State.READY:
         return YELLOW if change.event is Event.SUSPECTED else GREEN
     return RED if change.target in (State.RECONNECTING, State.FAILED) else DIM
 
 
 class Timeline:
-    """Writes events with the time since the start. What comes in numbers is gathered into one line."""
+    """Writes events with the time since the start. Events of many calls are combined into one line."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -60,20 +60,20 @@ class Timeline:
         return time.monotonic() - self._began
 
     def paint(self, text: str, colour: str) -> str:
-        """`text` in a colour, where the terminal has any."""
+        """`text` in a colour, if the terminal supports it."""
         return f"\x1b[{colour}m{text}\x1b[0m" if self._coloured and text else text
 
     def plain(self, text: str = "") -> None:
-        """Write a line as it is."""
+        """Write a line unchanged."""
         self.flush()
         self._write(text)
 
     def heading(self) -> None:
-        """Write what the columns are."""
+        """Write the columns' headings."""
         self._write(self.paint(f"{'time':>6}  {'server':<8}{'transition':<{WHAT}}cause", DIM))
 
     def event(self, server: str, what: str, why: str = "", colour: str = "") -> None:
-        """Write a line with the time, and whatever was gathered before it."""
+        """Write a line with the time, after the combined events that came before it."""
         self.flush()
         self._event(self.now(), server, what, why, colour)
 
@@ -82,11 +82,11 @@ class Timeline:
         self.event(change.server, *describe(change), colour_of(change))
 
     def gather(self, server: str, what: str, why: str) -> None:
-        """Count something that happens to many calls together, for one line about all of them."""
+        """Count an event of many calls, for one line about all of them."""
         self._gathered.setdefault((server, what, why), []).append(self.now())
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write the combined events."""
         gathered, self._gathered = self._gathered, {}
         for (server, what, why), times in gathered.items():
             self._event(times[0], server, f"  {len(times)} x {what}", why, DIM)

@@ -2,8 +2,7 @@
 
 `Script` decides what a server answers. `HttpServer` serves it on a real socket,
 `ScriptTransport` inside the process (virtual clocks work), and `STDIO_SERVER` is a program
-to run with `sys.executable` for the stdio transport. `faults` and `hostile` hold what can go
-wrong.
+to run with `sys.executable` for the stdio transport. `faults` and `hostile` contain the faults.
 """
 
 from mcpconn.testing.memory import MemoryTransport

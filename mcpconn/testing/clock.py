@@ -1,9 +1,9 @@
-"""Virtual time and seeded chance: waiting costs nothing, and a run can be repeated from its seed.
+"""Virtual time and seeded chance: waiting takes no real time, and a run can be repeated from its seed.
 
-trio brings a virtual clock (`trio.testing.MockClock`); `VirtualLoop` is the same for asyncio. Both move the
-clock to the next timer whenever nobody has anything else to do, so an hour in which one call is made takes as
-long as the call. They know nothing of the world outside: with sockets, children or threads, time would run
-ahead of them. Servers have to be in the process, behind a `ScriptTransport`.
+trio has a virtual clock (`trio.testing.MockClock`); `VirtualLoop` is the same for asyncio. Both move the clock to the
+next timer whenever no task can run, so an hour in which one call is made takes as long as the call. They do not wait
+for anything outside the loop: virtual time would run ahead of sockets, child processes and threads. So servers must be
+in the process, behind a `ScriptTransport`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ from mcpconn.runtime.clock import Clock
 T = TypeVar("T")
 
 ROUNDS = 10_000
-"""Rounds of the event loop in which no time passes, before somebody is said to spin."""
+"""Rounds of the event loop without passing time after which `Spinning` is raised."""
 MIDNIGHT = 1_767_225_600.0
-"""2026-01-01 00:00 UTC: what the wall clock of `virtual_clock` says at the beginning."""
+"""2026-01-01 00:00 UTC: the initial wall-clock time of `virtual_clock`."""
 
 
 class Spinning(AssertionError):
-    """Something is done repeatedly without any wait, so that no time can ever pass.
-
-    In real time it would occupy the processor and flood the server.
+    """A task repeats something without waiting, so virtual time never advances. In real time it would occupy the
+    processor and flood the server.
     """
 
 
 class _VirtualSelector(selectors.DefaultSelector):
-    """Never waits where a timer is next: it moves the clock there instead."""
+    """A selector that does not wait for the next timer, and moves the clock to it instead."""
 
     def __init__(self, rounds: int) -> None:
         super().__init__()
@@ -54,7 +53,7 @@ class _VirtualSelector(selectors.DefaultSelector):
                 raise Spinning(f"{self._limit:,} rounds of the event loop, and no time passes: something never waits")
             return events
         self._rounds = 0
-        # Nobody can run: everything waits for a timer, or for something outside.
+        # No task can run: all wait for a timer, or for something outside the loop.
         settling, self.settling = self.settling, []
         if settling:
             for future in settling:
@@ -73,13 +72,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, rounds: int = ROUNDS) -> None:
         """
         Args:
-            rounds: After so many rounds of the loop in which no time passes, `Spinning` is raised.
+            rounds: Number of rounds of the loop without passing time after which `Spinning` is raised.
         """
         self._virtual = _VirtualSelector(rounds)
         super().__init__(self._virtual)
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Virtual seconds since the loop was created."""
         return self._virtual.now
 
     async def settle(self) -> None:
@@ -90,10 +89,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 async def settle() -> None:
-    """Return when every other task waits: for time to pass, or for somebody else. No time passes meanwhile.
+    """Return when every other task waits, for a timer or for another task. No virtual time passes meanwhile.
 
     Raises:
-        RuntimeError: this is asyncio, and the loop is no `VirtualLoop`.
+        RuntimeError: the loop is an asyncio loop other than `VirtualLoop`.
     """
     if _library() == "trio":
         from trio.testing import wait_all_tasks_blocked
@@ -120,22 +119,22 @@ def virtual_backend(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def virtual_clock(seed: int | None = None) -> Clock:
-    """A `Clock` for a manager in virtual time, whose jitter and wall clock are the same in every run.
+    """A `Clock` for a manager in virtual time, with the same jitter and wall clock in every run.
 
     Args:
-        seed: What the jitter comes from.
+        seed: Seed of the jitter.
     """
     return Clock(wall=lambda: MIDNIGHT + anyio.current_time(), rng=random.Random(seed))
 
 
 def run(main: Callable[..., Awaitable[T]], *args: Any, backend: str = "asyncio", seed: int = 0) -> T:
-    """Run an async function in virtual time, and so that it can be repeated.
+    """Run an async function in virtual time, reproducibly.
 
     Args:
         main: The function.
         args: Its arguments.
         backend: `asyncio`, where tasks run in the order in which they were woken; or `trio`, which shuffles them.
-        seed: What trio shuffles them by.
+        seed: Seed of trio's shuffling.
     """
     name, options = virtual_backend(backend)
     with _repeatable(seed) if name == "trio" else _nothing():
@@ -144,7 +143,7 @@ def run(main: Callable[..., Awaitable[T]], *args: Any, backend: str = "asyncio",
 
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
-    """Have trio's scheduler take its chances from `seed`. There is no public way; pytest-trio does the same."""
+    """Seed the random order of trio's scheduler. There is no public function for this; pytest-trio does the same."""
     from trio._core import _run
 
     names = [name for name in ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r") if hasattr(_run, name)]
@@ -165,7 +164,7 @@ def _nothing() -> Iterator[None]:
 
 
 def _library() -> str:
-    """Which event loop runs. trio is not imported for the answer."""
+    """The name of the running event loop. Does not import trio."""
     trio = sys.modules.get("trio")
     if trio is not None:
         try:

@@ -1,7 +1,7 @@
-"""Does a connection whose server has forgotten its session find out in time?
+"""Checks that a connection detects in time that its server has forgotten the session.
 
-The model of a connection has no clock, so this promise of docs/invariants.md is checked if time passes: by the
-sandbox, in virtual time, against what it did to the servers.
+The model of a connection has no clock. So the sandbox checks this promise of docs/invariants.md, in virtual time, from
+what it did to the servers.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ FAILING_LIMIT = 10.0
 
 
 class Standing(NamedTuple):
-    """What a call finds when it begins, or leaves when it ends, if nothing else is wrong with its server."""
+    """The state of a connection when a call begins or ends, if nothing else is wrong with its server."""
 
     epoch: int
     troubles: int
-    """Times that the server was tampered with."""
+    """Number of times that the server was tampered with."""
 
 
 class Convergence:
-    """The calls of one server that failed on a forgotten session."""
+    """The calls to one server that failed on a forgotten session."""
 
     def __init__(self) -> None:
         self.troubles = 0
-        """Times that the server was tampered with. A call that was met by that counts for nothing."""
+        """Number of times that the server was tampered with. Calls during which that happened are not counted."""
         self._forgotten = 0
         self._failing_since: float | None = None
 
@@ -39,7 +39,8 @@ class Convergence:
         """A call has failed. Returns the complaint, if the connection should have had another session by now.
 
         Args:
-            before: The connection when the call was made; None if it was not ready, or something else was wrong.
+            before: The connection's standing when the call was made; None if it was not ready, or something else was
+            wrong.
             after: The same when it ended.
             began: When it was made, in seconds.
             now: When it ended.

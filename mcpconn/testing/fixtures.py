@@ -7,9 +7,9 @@
         mcp_script.forget_sessions()
         await my_host(mcp_manager)
 
-Nothing is registered without that first line, or `-p mcpconn.testing.fixtures`. All fixtures of one test share one
-script. The asynchronous ones run in anyio's pytest plugin, which comes with anyio: on both of its event loops
-unless an `anyio_backend` fixture says otherwise, and in virtual time where that returns `mcp_virtual_backend`.
+The fixtures are registered only by that first line, or by `-p mcpconn.testing.fixtures`. All fixtures of one test share
+one script. The asynchronous ones run in anyio's pytest plugin, which comes with anyio: on both of its event loops
+unless an `anyio_backend` fixture says otherwise, and in virtual time if that returns `mcp_virtual_backend`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BACKENDS = ["asyncio", *(["trio"] if HAS_TRIO else [])]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say that half of the event loops was not tried, at the end, where it is read."""
+    """Report in the summary that trio is not installed, so that only asyncio was tested."""
     if not HAS_TRIO:
         terminalreporter.write_line("mcpconn: trio is not installed, so only asyncio was tried (pip install trio)")
 
@@ -47,7 +47,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def mcp_script() -> Script:
     """A `Script`: a correct server with the tools `add`, `charge` and others, until it is told to misbehave.
 
-    Override it where your server has other tools.
+    Override it if your server has other tools.
     """
     return Script()
 
@@ -60,10 +60,10 @@ def mcp_transport(mcp_script: Script) -> ScriptTransport:
 
 @pytest.fixture
 async def mcp_server(mcp_script: Script) -> AsyncIterator[HttpServer]:
-    """The server on a real socket, started: connect to `mcp_server.url`.
+    """The server, running on a real socket: connect to `mcp_server.url`.
 
     Raises:
-        RuntimeError: the test runs in virtual time, which would run ahead of the socket.
+        RuntimeError: the test runs in virtual time, which does not wait for sockets.
     """
     if _time_is_virtual():
         raise RuntimeError("mcp_server is a real socket, and time is virtual here: take mcp_manager or mcp_transport")
@@ -73,7 +73,7 @@ async def mcp_server(mcp_script: Script) -> AsyncIterator[HttpServer]:
 
 @pytest.fixture
 async def mcp_manager(mcp_transport: ScriptTransport) -> AsyncIterator[Manager]:
-    """A `Manager` of one server, named `server`, inside the process, which is connected.
+    """A `Manager` that is connected to one in-process server, named `server`.
 
     In virtual time its jitter is the same in every run.
     """
@@ -86,7 +86,7 @@ async def mcp_manager(mcp_transport: ScriptTransport) -> AsyncIterator[Manager]:
 
 @pytest.fixture
 def mcp_history(mcp_script: Script) -> Iterator[History]:
-    """A `History` that is compared with what the server ran, when the test is over."""
+    """A `History` that is compared with what the server ran at the end of the test."""
     history = History()
     yield history
     history.check(mcp_script)
@@ -94,7 +94,7 @@ def mcp_history(mcp_script: Script) -> Iterator[History]:
 
 @pytest.fixture(params=BACKENDS)
 def mcp_virtual_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """asyncio, and trio where it is installed, in virtual time: return it from an `anyio_backend` fixture of yours."""
+    """asyncio, and trio if it is installed, in virtual time: return it from your `anyio_backend` fixture."""
     return virtual_backend(request.param)
 
 
@@ -102,7 +102,7 @@ def _time_is_virtual() -> bool:
     try:
         return isinstance(asyncio.get_running_loop(), VirtualLoop)
     except RuntimeError:
-        # trio: nobody else could be running here.
+        # No other library can be running here but trio.
         trio = sys.modules["trio"]
         testing = sys.modules.get("trio.testing")
         return testing is not None and isinstance(trio.lowlevel.current_clock(), testing.MockClock)

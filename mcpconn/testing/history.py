@@ -1,23 +1,22 @@
-"""Was every call run as often as its caller was told? A record of calls, compared with what the servers ran.
+"""A record of calls and their outcomes, compared with what the servers ran.
 
     history = History()
     with history.call("charge", {"amount": 5}) as call:
         call.answer = await manager.call_tool("shop", call.tool, call.arguments)
     history.check(script)
 
-Each call carries an id of its own in its arguments, and the server notes with what arguments it ran a tool.
+Each call has a unique id in its arguments, and the server records the arguments of each run of a tool.
 The rules that `check` applies, by name:
 
     ran at most once      a call that is not safe to repeat ran at most once
     not run               a call that failed as NOT_SENT or REJECTED ran zero times
     no answer invented    a call that was answered ran
-    no answer mixed up    the answer is that of this very call, where the tool repeats the id
-    no answer lost        a call that the server answered to the end did not fail, unless its time was up
-    unknown, at once      a call whose answer was none (unreadable, another's) has an unknown outcome, and did not
-                          wait for its deadline
-    no call forgotten     every call has ended
-    no run invented       a call of which its handler said that it ran did run
-    no bug in the handler a handler raised nothing but an `MCPError` or `Said`
+    no answer mixed up    the answer has this call's id, if the tool repeats the id
+    no answer lost        a call that the server answered completely did not fail, unless its deadline passed
+    unknown, at once      a call whose answer was unusable (unreadable, another call's) has an unknown outcome, and did
+    not wait for its deadline no call forgotten     every call has ended
+    no run invented       a call that its handler reported as run did run
+    no bug in the handler a handler raised only `MCPError` or `Said`
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ PENDING = object()
 
 
 class Server(Protocol):
-    """What a history is compared with. A `Script` is one."""
+    """A server that a history is compared with, such as a `Script`."""
 
     @property
     def calls(self) -> list[Execution]:
@@ -49,14 +48,14 @@ class Server(Protocol):
 
     @property
     def answered(self) -> list[Execution]:
-        """The runs whose answer was taken to its end by the other side."""
+        """The runs whose answer the client received completely."""
 
-    # It may have `spoiled`, too: the runs in whose place something was sent that is no answer.
+    # It may also have `spoiled`: the runs for which something was sent that is not an answer.
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A call that was not told the truth."""
+    """A call whose reported outcome is wrong."""
 
     rule: str
     """The rule that was broken; see the module."""
@@ -77,7 +76,7 @@ class HistoryError(AssertionError):
 
 
 class Said(Exception):
-    """What a handler said of a failed call, in its own words: raise it in `HandlerMachine.handle`.
+    """How a handler described a failed call: raise it in `HandlerMachine.handle`.
 
     answer = json.loads(await my_handler(arguments))
     if "error" in answer:
@@ -88,10 +87,10 @@ class Said(Exception):
         """
         Args:
             outcome: `not_run`, `unknown`, or `ran` for a tool that ran and failed.
-            text: What it said, for whoever reads the report.
+            text: The handler's text, for the report.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: `outcome` is none of these.
         """
         if outcome not in ("not_run", "unknown", "ran"):
             raise ValueError(f"a handler says not_run, unknown or ran of a failed call, not {outcome!r}")
@@ -106,16 +105,16 @@ class Call:
     id: str
     tool: str
     arguments: dict[str, Any]
-    """What to call the tool with. The id is among them."""
+    """The tool's arguments, including the call's id."""
     safe: bool
     """Running it twice is harmless."""
     answer: Any = field(default=PENDING, repr=False)
-    """What came back; set it inside the `with` block."""
+    """The answer; set it inside the `with` block."""
     error: BaseException | None = None
-    """What was raised instead."""
+    """The exception raised instead."""
     ended: bool = False
     bug: bool = False
-    """Its handler raised what is neither an `MCPError` nor `Said`: a fault of its own."""
+    """Its handler raised neither `MCPError` nor `Said`, which is a bug in the handler."""
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +140,7 @@ class Call:
 
     @property
     def delivery(self) -> Delivery | None:
-        """What its failure says about the request, where it failed."""
+        """If it failed, what the failure says about the request."""
         return self.error.failure.delivery if isinstance(self.error, CallFailed) else None
 
     def __str__(self) -> str:
@@ -151,25 +150,25 @@ class Call:
 
 
 class History:
-    """Calls and what became of them."""
+    """Calls and their outcomes."""
 
     def __init__(self, *, key: str = "call_id", prefix: str = "call-") -> None:
         """
         Args:
             key: The argument that carries a call's id.
-            prefix: What ids begin with; several histories of one server need different ones.
+            prefix: Prefix of ids; several histories of one server need different prefixes.
         """
         self.key = key
         self.calls: list[Call] = []
         self._prefix = prefix
 
     def call(self, tool: str, arguments: Mapping[str, Any] | None = None, *, safe: bool = False) -> Call:
-        """A call to be made inside a `with` block. What the block raises is recorded, and raised.
+        """A call that is made inside a `with` block. An exception of the block is recorded, and propagates.
 
         Args:
-            tool: What is called.
+            tool: The tool's name.
             arguments: Its arguments; the call's id is added to them.
-            safe: Running it twice is harmless: it is annotated so, or `idempotent=True` is said with it.
+            safe: Running it twice is harmless: the tool is annotated so, or the call has `idempotent=True`.
         """
         name = f"{self._prefix}{len(self.calls) + 1}"
         call = Call(name, tool, {**(arguments or {}), self.key: name}, safe)
@@ -177,12 +176,12 @@ class History:
         return call
 
     def violations(self, *servers: Server, pending: bool = False, lossy: bool = False) -> list[Violation]:
-        """Every call that breaks a rule.
+        """The calls that break a rule.
 
         Args:
             servers: All servers that the calls could have reached.
             pending: Calls may still be in progress.
-            lossy: What a server sent may not have arrived: there is a network in between, and a bad one.
+            lossy: Data may be lost between server and client, as on a bad network.
         """
         ran = self._by_id(each for server in servers for each in server.calls)
         answered = self._by_id(each for server in servers for each in server.answered)
@@ -204,7 +203,7 @@ class History:
             raise HistoryError(found)
 
     def outcomes(self) -> Counter[str]:
-        """How many calls ended how."""
+        """Number of calls by outcome."""
         return Counter(call.outcome for call in self.calls)
 
     def _by_id(self, executions: Iterable[Execution]) -> Counter[str]:
@@ -227,7 +226,7 @@ def _broken(call: Call, ran: int, answered: int, spoiled: int, *, pending: bool,
         yield "no answer mixed up"
     if answered and isinstance(call.error, CallFailed) and not isinstance(call.error, CallTimeout):
         yield NO_ANSWER_LOST
-    # One that may be retried is, and then what became of that is what it is told.
+    # A call that may be retried is retried, and then the outcome of the retry is reported.
     given_up = outcome == "unknown" and not isinstance(call.error, CallTimeout)
     if spoiled and not call.safe and not given_up and outcome not in ("pending", "cancelled"):
         yield "unknown, at once"
@@ -236,6 +235,6 @@ def _broken(call: Call, ran: int, answered: int, spoiled: int, *, pending: bool,
 
 
 def _told(answer: Any, key: str) -> str | None:
-    """The id that an answer repeats in its structured content, where it does."""
+    """The id that an answer repeats in its structured content; None if it does not."""
     structured = getattr(answer, "structured_content", None)
     return str(structured[key]) if isinstance(structured, Mapping) and key in structured else None

@@ -1,4 +1,4 @@
-"""A hypothesis state machine that looks for the sequence of faults that your handler does not survive.
+"""A hypothesis state machine that searches for a sequence of faults that your handler does not survive.
 
     class MyHandler(HandlerMachine):
         async def handle(self, manager, server, tool, arguments):
@@ -6,9 +6,9 @@
 
     TestMyHandler = MyHandler.TestCase
 
-It runs a real `Manager` with your handler on scripted servers in virtual time, breaks them in every way that
-`FAULTS` knows, and holds what the handler said of each call against how often the server ran it. What it finds
-is shrunk to the shortest sequence that shows it. Docs: "Test your handlers".
+It runs a real `Manager` with your handler on scripted servers in virtual time, causes every fault in `FAULTS`, and
+compares what the handler reported for each call with how often the server ran it. A violation is shrunk to the shortest
+sequence that shows it. Docs: "Test your handlers".
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ SETTINGS = settings(
     stateful_step_count=20,
     deadline=None,
     report_multiple_bugs=False,
-    # Without the phase that explains: it traces every line, and these examples have many.
+    # Without hypothesis' explain phase, which traces every line; these examples run many.
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
 )
-"""Settings of such a machine's `TestCase`: five to ten seconds if nothing is found, a minute where something is."""
+"""Settings of such a machine's `TestCase`: five to ten seconds if nothing is found, a minute if something is."""
 
 SERVERS = st.integers(0, 7)
-"""A server, by its number counted round and round."""
+"""A server, by a number that is taken modulo the number of servers."""
 TIMES = st.sampled_from([1, 2, 5])
 
 
 ROUNDS = 1000
-"""Rounds of the event loop in which no time passes, before a handler is said to spin. Between two actions an honest one
-takes 51 at most (60 examples of 30 steps)."""
+"""Rounds of the event loop without passing time after which a handler is reported as spinning. Between two actions a
+correct handler takes at most 51 (60 examples of 30 steps)."""
 ROUNDS_AGAIN = 200
-"""The same once it was found to. hypothesis repeats a failure some hundred times to make its story shorter, and every
-time the loop runs idle for so many rounds: with 10,000, a spinning handler took minutes after it was found."""
+"""The same after a handler was found spinning. hypothesis repeats a failure about a hundred times to shrink it, and the
+loop runs this many rounds each time: with 10,000, shrinking took minutes."""
 
 
 def told_alone(run: Callable[[Any], None]) -> Callable[[Any], None]:
     """A test whose failure is described in a few lines: what was broken, and the shortest sequence that shows it.
 
-    The frames of the traceback are those of hypothesis and of the sandbox, and the log has a line for every fault that
-    was put in: neither says anything about the handler. Under pytest both are left out. `--full-trace` has them.
+    Under pytest the traceback and the log are left out, because the frames belong to hypothesis and the sandbox, and
+    the log has a line for every injected fault. `--full-trace` shows them.
     """
 
     @wraps(run)
@@ -82,7 +82,7 @@ def told_alone(run: Callable[[Any], None]) -> Callable[[Any], None]:
             found = [str(error), *getattr(error, "__notes__", ())]
         finally:
             log.disabled = quiet
-        # Outside of the handler of the first exception, which would be shown as well.
+        # Raised outside the `except` block, because the first exception would be shown as its context.
         pytest.fail("\n".join(found), pytrace=False)
 
     return run_test
@@ -91,8 +91,8 @@ def told_alone(run: Callable[[Any], None]) -> Callable[[Any], None]:
 class SandboxMachine(RuleBasedStateMachine):
     """A state machine around a `Sandbox`, without any rules yet.
 
-    An asyncio event loop with virtual time runs from one rule to the next: calls stay in progress while other
-    things happen to them. `act` has the sandbox do something, and `wait` runs a coroutine to its end.
+    An asyncio event loop with virtual time runs from one rule to the next: calls stay in progress while other things
+    happen. `act` has the sandbox do something, and `wait` runs a coroutine to completion.
     """
 
     servers: ClassVar[tuple[str, ...]] = ("server",)
@@ -132,15 +132,15 @@ class SandboxMachine(RuleBasedStateMachine):
         return Script()
 
     def handler(self) -> Handler | None:
-        """What makes the calls; None: `manager.call_tool`."""
+        """The function that makes the calls; None: `manager.call_tool`."""
         return None
 
     # -- how it runs
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end, and everything else meanwhile."""
+        """Run a coroutine to completion, and all other tasks meanwhile."""
         if self._home.done() and not self._over.is_set():
-            # What ended it is what went wrong.
+            # The exception that ended it is the cause.
             coroutine.close()
             self._home.result()
         try:
@@ -158,13 +158,13 @@ class SandboxMachine(RuleBasedStateMachine):
         return self.servers[number % len(self.servers)]
 
     def act(self, verb: str, *args: Any, **options: Any) -> None:
-        """Have the sandbox do something, and check what follows at once."""
+        """Have the sandbox do something, and check its immediate consequences."""
         self.wait(self.sandbox.perform(verb, *args, **options))
 
     def teardown(self) -> None:
-        """End the trouble, and see that every connection recovers, leaves nothing behind, and told the truth."""
+        """End all faults, and check that every connection recovers, leaves nothing behind, and reported the truth."""
         try:
-            # Not where something was found already, or hypothesis has seen enough.
+            # Not if a violation was already found, or hypothesis has stopped the example.
             if sys.exc_info()[0] is None:
                 self.wait(self.sandbox.recover())
                 self._over.set()
@@ -173,10 +173,10 @@ class SandboxMachine(RuleBasedStateMachine):
             self.abandon()
 
     def abandon(self) -> None:
-        """End everything as it is, unchecked."""
+        """End everything without checks."""
         # A task that is cancelled may start others.
         while tasks := asyncio.all_tasks(self._loop):
-            # Each runs once before: one that never ran has a coroutine that was never awaited, which is a warning.
+            # Each task runs once first, because Python warns about a coroutine that was never awaited.
             self._loop.run_until_complete(asyncio.sleep(0))
             for task in tasks:
                 task.cancel()
@@ -200,10 +200,10 @@ class HandlerMachine(SandboxMachine):
     async def handle(self, manager: Any, server: str, tool: str, arguments: dict[str, Any]) -> Any:
         """Make one call, as your program does.
 
-        Return the result. Raise a `CallFailed` (or let it pass) when the call failed: what it says about
-        whether the tool ran is compared with the truth. If your handler reports failures in what it returns, raise
-        `Said` with what it says, so that it can be checked. Any other exception than an `MCPError` is a bug of the
-        handler, and fails the test.
+        Return the result. When the call failed, raise `CallFailed` (or let it propagate): what it says about whether
+        the tool ran is compared with the truth. If your handler reports failures in its return value, raise `Said` with
+        that, so that it can be checked. Any other exception than an `MCPError` is a bug of the handler, and fails the
+        test.
         """
         return await manager.call_tool(server, tool, arguments)
 
@@ -237,7 +237,7 @@ class HandlerMachine(SandboxMachine):
 
     @rule(number=st.integers(0, 7))
     def cancel(self, number: int) -> None:
-        """A caller loses its patience."""
+        """A caller cancels its call."""
         self.act("cancel", number)
 
     @rule(server=SERVERS, fault=st.sampled_from(list(FAULTS)), times=TIMES)
@@ -262,7 +262,7 @@ class HandlerMachine(SandboxMachine):
 
     @rule(server=SERVERS)
     def restart(self, server: int) -> None:
-        """The server drops whatever it is doing, and forgets its sessions."""
+        """The server drops all requests in progress, and forgets its sessions."""
         self.act("restart", self._name(server))
 
     @rule(server=SERVERS)
@@ -277,12 +277,12 @@ class HandlerMachine(SandboxMachine):
 
     @rule(server=SERVERS)
     def reconnect(self, server: int) -> None:
-        """Somebody asks for a new session."""
+        """A new session is requested."""
         self.act("reconnect", self._name(server))
 
     @rule(server=SERVERS)
     def replace(self, server: int) -> None:
-        """The connection is closed, and another takes its place in the manager."""
+        """The connection is closed, and a new one replaces it in the manager."""
         self.act("replace", self._name(server))
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 6.0]))

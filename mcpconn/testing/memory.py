@@ -1,7 +1,7 @@
-"""A scripted MCP server inside the process, behind the project's own HTTP engine and connections in memory.
+"""A scripted MCP server in the process, behind mcpconn's HTTP engine and connections in memory.
 
-`ScriptTransport` answers requests; here they are bytes on connections that are kept and used again, so a server can
-leave something on one of them (`scripted.poison`). Time passes only in `anyio.sleep`, so virtual clocks work.
+`ScriptTransport` answers requests; here they are bytes on connections that are reused, so a server can leave stray
+bytes on one (`scripted.poison`). Time passes only in `anyio.sleep`, so virtual clocks work.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class MemoryTransport(httpx2.AsyncBaseTransport):
             script: The server.
             keepalive_expiry: Seconds an unused connection is kept.
         """
-        # Late: `mcpconn` brings this module along, and few of its users serve anything.
+        # Imported late, because `mcpconn.testing` imports this module, and few users serve anything.
         from mcpconn.wire.engine.pool import Engine
 
         self.script = script
         self.down = False
-        """While true, no connection can be made. Those there are go on; see `drop`."""
+        """While true, no connection can be made. Existing ones continue; see `drop`."""
         self.refusing = 0
-        """So many of the next requests find no connection: they fail before they are written."""
+        """Number of upcoming requests that find no connection: they fail before they are written."""
         self.refused = 0
         """How many requests have found no connection."""
         self._engine = Engine(keepalive_expiry=keepalive_expiry, connect=self._connect)
@@ -54,7 +54,7 @@ class MemoryTransport(httpx2.AsyncBaseTransport):
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Self]:
-        """Run the server's side for as long as the block lasts. (Entering the transport itself is its client's.)"""
+        """Run the server's side while the block runs. (The client enters the transport itself.)"""
         try:
             async with anyio.create_task_group() as self._tasks:
                 yield self
@@ -77,11 +77,12 @@ class MemoryTransport(httpx2.AsyncBaseTransport):
         return await self._engine.handle_async_request(request)
 
     async def tend(self) -> None:
-        """Sweep idle connections, as `Engine.tend`."""
+        """Check idle connections, as `Engine.tend` does."""
         await self._engine.tend()
 
     async def aclose(self) -> None:
-        """Nothing: the connections end with `serving`. Until then another client may be given this transport."""
+        """Does nothing, because the connections end with `serving`, and until then another client may use this
+        transport."""
 
     async def _connect(self, origin: Origin, sni: str | None) -> MemoryChannel:
         if self.down or self._tasks is None:
@@ -100,16 +101,16 @@ class MemoryTransport(httpx2.AsyncBaseTransport):
 
 
 class _Pipe:
-    """Bytes on their way in one direction."""
+    """Bytes in transit in one direction."""
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.taken = 0
-        """Bytes that have arrived on the other side."""
+        """Bytes that can be read on the other side."""
         self.ended = False
-        """No more will come."""
+        """The sender has closed its side."""
         self.broken = False
-        """Whoever reads will find a reset, after what had arrived before."""
+        """The reader gets a reset after the bytes that had arrived before it."""
         self.changed = anyio.Event()
 
     def wake(self) -> None:
@@ -121,7 +122,8 @@ class _Pipe:
         self.wake()
 
     def take(self, limit: int) -> bytes | None:
-        """What has arrived, b"" at the end, None if there is nothing. Raises OSError after a reset."""
+        """The bytes that have arrived; b"" at the end of the stream; None if there are none yet. Raises OSError after a
+        reset."""
         if self.data:
             found = bytes(self.data[:limit])
             del self.data[:limit]
@@ -132,7 +134,7 @@ class _Pipe:
         return b"" if self.ended else None
 
     async def wait(self) -> None:
-        """Return when `take` has something to say."""
+        """Return when `take` would not return None."""
         while not (self.data or self.broken or self.ended):
             await self.changed.wait()
 
@@ -147,7 +149,7 @@ class MemoryChannel:
         self.sent = 0
 
     def acknowledged_since(self, mark: int) -> bool:
-        """Whether the server has taken any byte after the first `mark`: there is no system in between."""
+        """Whether the server has read any byte after the first `mark`; there is no system buffer in between."""
         return self._there.taken > mark
 
     def receive_nowait(self, limit: int = READ_SIZE) -> bytes | None:
@@ -203,7 +205,7 @@ class _MemoryPeer:
         self._reset = True
 
     def close(self) -> None:
-        # As TCP has it: what nobody has read makes a reset of a close.
+        # As in TCP: closing with unread data sends a reset.
         if self._reset:
             self._back.data.clear()
         self._back.broken = self._back.broken or self._reset or bool(self._there.data)

@@ -1,4 +1,4 @@
-"""What can go wrong with one request, by name. For `mcpconn.testing.sandbox` and whatever drives it."""
+"""Faults of one request, by name, for `mcpconn.testing.sandbox` and its users."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mcpconn.testing.scripted.steps import Reply
 
 
 def _for_tools(fault: Fault) -> Fault:
-    """`fault` for tools alone: what a tool says, a ping does not."""
+    """`fault` for tool calls only, because a ping has no tool's answer."""
 
     def plan(exchange: Exchange) -> Reply:
         return fault.plan(exchange) if exchange.message.get("method") == "tools/call" else exchange.answer
@@ -20,7 +20,7 @@ def _for_tools(fault: Fault) -> Fault:
 
 
 def _redirected(fault: Fault) -> Fault:
-    """A redirect, and `fault` where it leads to."""
+    """A redirect, and `fault` at its target."""
     redirect, seen = poison.redirect(), 0
 
     def plan(exchange: Exchange) -> Reply:
@@ -77,11 +77,11 @@ FAULTS: Mapping[str, Callable[[], Fault]] = {
     "303 after it ran": lambda: poison.redirect(303, "/receipt", ran=True),
     "application error": lambda: _for_tools(faults.rpc_error(-32603, "Tool failed: the shop's session expired")),
 }
-"""What can go wrong with one request, by name."""
+"""Faults of one request, by name."""
 
 
 def _smuggled() -> Fault:
-    """The true answer, and behind it one for the request that comes next, as far as its id can be guessed."""
+    """The true answer, followed by one for the next request, if its id can be guessed."""
 
     def plan(exchange: Exchange) -> Reply:
         following = exchange.request_id + 1 if isinstance(exchange.request_id, int) else 1
@@ -105,4 +105,4 @@ SOCKET_FAULTS: Mapping[str, Callable[[], Fault]] = {
     "half a head": lambda: poison.raw(b"HTTP/1.1 200 OK\r\ncontent-", close=True),
     "204 with a body": lambda: poison.body_on_204(poison.refusal(404)),
 }
-"""What can go wrong where requests share connections: only servers with sockets can do these, real or in memory."""
+"""Faults of connections that requests share. They need a server with sockets, real or in memory."""

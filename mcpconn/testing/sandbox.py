@@ -1,8 +1,8 @@
 """A manager, its scripted servers and its callers in virtual time, moved one action at a time.
 
-`Sandbox` is what the state machine of `mcpconn.testing.machine` drives, and what strategies make lists of actions
-for. After every action it holds what it sees against what a connection promises (`Sandbox.check`), and at the
-end against what everybody was told (`mcpconn.testing.history`).
+The state machine of `mcpconn.testing.machine` drives a `Sandbox`, and strategies generate actions for one. After every
+action it checks the promises of a connection (`Sandbox.check`), and at the end the outcomes that callers were told
+(`mcpconn.testing.history`).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Handler = Callable[[Any, str, str, dict[str, Any]], Awaitable[Any]]
 """Makes one call: manager, name of the server, name of the tool, arguments. Raises what its caller should see."""
 
 OVERTIME = 0.5
-"""Seconds that a call may end after its deadline."""
+"""Seconds by which a call may end after its deadline."""
 
 
 class Broken(AssertionError):
-    """A connection did something that it promises never to do."""
+    """A connection broke a promise."""
 
 
 @dataclass
@@ -47,12 +47,12 @@ class Caller:
     call: Call
     server: str
     due: float | None
-    """When it must have ended, by the clock of the loop."""
+    """Its deadline, by the clock of the loop."""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 class Sandbox:
-    """Servers, a manager and callers. Enter it in virtual time (`mcpconn.testing.clock`)."""
+    """Servers, a manager and callers. It must be entered in virtual time (`mcpconn.testing.clock`)."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class Sandbox:
             scripts: The servers, by name.
             handler: Makes the calls; `manager.call_tool` by default.
             config: More entries for the configuration of every server.
-            sockets: Servers behind connections that are used for one request after another.
-            seed: Where the manager's jitter comes from.
+            sockets: Servers behind connections that several requests use in turn.
+            seed: Seed of the manager's jitter.
             policy: The manager's; its default if None.
         """
-        # Late, because the package imports its test tools before its manager.
+        # Imported late, because the package imports its test tools before its manager.
         from mcpconn.manager import Manager
 
         self.scripts = dict(scripts)
@@ -113,7 +113,8 @@ class Sandbox:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Close the manager. If nothing is wrong already: nothing may be left behind, and everybody told the truth."""
+        """Close the manager. Unless something was wrong before, check that no task is left and that callers were told
+        the truth."""
         assert self._group is not None
         self._group.cancel_scope.cancel()
         await self._stack.aclose()
@@ -134,7 +135,7 @@ class Sandbox:
         timeout: float | None = None,
         idempotent: bool | None = None,
     ) -> Call:
-        """Begin a call. It goes on while other actions are taken.
+        """Begin a call. It continues while other actions are taken.
 
         Args:
             server: Name of the server.
@@ -170,16 +171,16 @@ class Sandbox:
                         call.answer = await self.manager.call_tool(caller.server, call.tool, call.arguments, **options)
             except AssertionError:
                 raise
-            except Exception as error:  # recorded, and whose it is, `check` says
+            except Exception as error:  # recorded; `check` decides whose fault it is
                 call.bug = self._handler is not None and not isinstance(error, (MCPError, Said))
-                # A deadline says nothing: the tool may just be slow.
+                # A passed deadline proves nothing, because the tool may be slow.
                 if isinstance(error, MCPError) and not isinstance(error, (CallTimeout, Overloaded)):
                     after, now = self._standing(server), anyio.current_time()
                     if late := self._convergence[server].ended(before, after, began=began, now=now):
                         self._complaints.append(f"{server}: {late}")
 
     def _standing(self, server: str) -> Standing | None:
-        """How a connection stands that is ready and has no trouble but that its session may be forgotten."""
+        """The standing of a connection that is ready and has no fault, except that its session may be forgotten."""
         transport = self.transports[server]
         connection = self.manager.get(server)
         if connection is None or connection.state is not State.READY:
@@ -189,7 +190,7 @@ class Sandbox:
         return Standing(connection.epoch, self._convergence[server].troubles)
 
     def cancel(self, index: int) -> None:
-        """Cancel one of the calls in progress: the one with this number, counted round and round."""
+        """Cancel one of the calls in progress: the one with this number, modulo their count."""
         pending = self.pending
         if pending:
             pending[index % len(pending)].scope.cancel()
@@ -222,7 +223,7 @@ class Sandbox:
         self.scripts[server].forget_sessions()
 
     def restart(self, server: str) -> None:
-        """The server drops whatever it is doing, and forgets its sessions."""
+        """The server drops all requests in progress, and forgets its sessions."""
         self._convergence[server].troubles += 1
         self.scripts[server].streams.close()
         self.transports[server].drop()
@@ -243,7 +244,7 @@ class Sandbox:
         self.transports[server].refusing += times
 
     def heal(self) -> None:
-        """End every trouble."""
+        """End all faults."""
         for name, script in self.scripts.items():
             script.clear()
             self.transports[name].refusing = 0
@@ -252,7 +253,7 @@ class Sandbox:
     # -- the manager
 
     def reconnect(self, server: str) -> None:
-        """Have a new session opened."""
+        """Request a new session."""
         assert self._group is not None
         self._group.start_soon(self._reconnect, server)
 
@@ -274,26 +275,26 @@ class Sandbox:
     # -- one after another
 
     async def perform(self, verb: str, *args: Any, **options: Any) -> None:
-        """Do one of the above by its name, let everything happen that needs no time, and check."""
+        """Do one of the above by its name, run all tasks until they wait for time to pass, and check."""
         done = getattr(self, verb)(*args, **options)
         if done is not None and hasattr(done, "__await__"):
             await done
         await self.settle()
 
     async def settle(self) -> None:
-        """Let everything happen that needs no time, and check."""
+        """Run all tasks until they wait for time to pass, and check."""
         await settle()
         self.check()
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and check."""
+        """Let virtual time pass, and check."""
         await anyio.sleep(seconds)
         await self.settle()
 
     # -- promises
 
     def _watch(self, change: Any) -> None:
-        """Hold a transition against the table, the one before it, and its epoch."""
+        """Check a transition against the table, the previous transition, and its epoch."""
         name = change.server
         if (change.source, change.event, change.target) not in _ROWS:
             self._complaints.append(f"{change}: not in the table")
@@ -310,7 +311,7 @@ class Sandbox:
                 self._complaints.append(f"{change}: epoch {change.epoch} ended twice")
 
     def check(self) -> None:
-        """Hold everything against the promises.
+        """Check all promises.
 
         Raises:
             Broken: a connection has broken one.
@@ -334,7 +335,7 @@ class Sandbox:
         self.history.check(*self.scripts.values(), pending=True)
 
     async def recover(self) -> None:
-        """End the trouble: every connection that is not closed must answer again, or say that it needs a person."""
+        """End all faults: every connection that is not closed must answer again, or report that it needs a person."""
         self.heal()
         # Longer than any deadline, probe, and cool-down.
         await self.advance(400)
@@ -347,12 +348,12 @@ class Sandbox:
                 self._complaints.append(f"{connection.name}: an old session has not ended")
         self.check()
         if self.pending and self._handler is not None:
-            # A handler may try several times, each for as long as a deadline. One that never answers is found here.
+            # A handler may try several times, each until a deadline. A handler that never answers is found here.
             await self.advance(HANDLER_PATIENCE)
             self.history.check(*self.scripts.values())
 
     async def _answered(self, connection: Any) -> None:
-        """Ask for the tools until they are there: the server may have forgotten the session, in any words."""
+        """List the tools until that succeeds, because the server may have forgotten the session."""
         until = anyio.current_time() + FAILING_LIMIT
         while True:
             try:
@@ -366,5 +367,6 @@ class Sandbox:
 
 
 HANDLER_PATIENCE = 3600.0
-"""Virtual seconds, with every server well, after which a handler has answered; sixty deadlines of a call."""
+"""Virtual seconds, with all servers healthy, within which a handler must have answered: sixty times a call's
+deadline."""
 _ROWS = frozenset((row.source, row.event, row.target) for row in TRANSITIONS)

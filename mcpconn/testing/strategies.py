@@ -30,7 +30,7 @@ MESSAGES = (
     "Tool failed to execute",
     "",
 )
-"""What servers say, helpful or not."""
+"""Error messages of servers, helpful or not."""
 ERRORS: tuple[type[BaseException], ...] = (
     ConnectionRefusedError,
     ConnectionResetError,
@@ -61,7 +61,7 @@ def exceptions() -> SearchStrategy[BaseException]:
 
 
 def evidence() -> SearchStrategy[Evidence]:
-    """Anything that could be seen of a failure: what HTTP said, what JSON-RPC said, an exception, or several."""
+    """Any evidence of a failure: from HTTP, from JSON-RPC, an exception, or several of these."""
     maybe: Any = st.none()
     return st.builds(
         Evidence,
@@ -83,7 +83,7 @@ def failures(*, classified: bool = False) -> SearchStrategy[Failure]:
     """Failures of every kind.
 
     Args:
-        classified: Only those that `classify` makes of some evidence, and not every combination there is.
+        classified: Only failures that `classify` returns for some evidence, instead of every combination.
     """
     made = evidence().map(classify)
     if classified:
@@ -111,7 +111,7 @@ def faults() -> SearchStrategy[Fault]:
 
 @st.composite
 def walks(draw: Any, start: State = State.IDLE, *, max_size: int = 30) -> list[Event]:
-    """Legal sequences of events from `start`, as the table of transitions has them."""
+    """Legal sequences of events from `start`, by the table of transitions."""
     state, walk = start, []
     for _ in range(draw(st.integers(0, max_size))):
         rows = [row for row in TRANSITIONS if row.source is state]
@@ -126,15 +126,15 @@ def walks(draw: Any, start: State = State.IDLE, *, max_size: int = 30) -> list[E
 Action = tuple[str, tuple[Any, ...], dict[str, Any]]
 """A method of `Sandbox`, and its arguments."""
 SECONDS = (0.1, 1.0, 5.0, 12.0, 31.0, 65.0, 301.0)
-"""Times to pass: around the probe timeout, patience, deadlines and cool-downs."""
+"""Times to pass: around the probe timeout, deadlines and cool-downs."""
 
 
 def actions(sandbox: Sandbox | None = None, *, servers: tuple[str, ...] = ("server",)) -> SearchStrategy[Action]:
     """Things to do in a `Sandbox`; `Sandbox.perform(verb, *args, **options)` does one.
 
     Args:
-        sandbox: Whose servers and tools; those of a plain `Script` by default.
-        servers: Names of the servers, where no sandbox is given.
+        sandbox: The sandbox whose servers and tools are used; by default those of a plain `Script`.
+        servers: Names of the servers, if no sandbox is given.
     """
     names = tuple(sandbox.scripts) if sandbox is not None else servers
     server = st.sampled_from(names)
