@@ -1,4 +1,4 @@
-"""An event that weighs nothing until somebody waits for it."""
+"""An event that allocates nothing until a task waits for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Flag:
         self._waiters = 0
 
     def set(self) -> None:
-        """Set it, for good, and wake whoever waits."""
+        """Set it permanently, and wake the waiting tasks."""
         self._set = True
         if self._event is not None:
             self._event.set()

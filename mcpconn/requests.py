@@ -104,7 +104,7 @@ class Requests(Peer):
             )
 
         def as_task() -> Awaitable[types.CallToolResult]:
-            # Whoever asks how it is going has progress.
+            # Polling a task's status counts as progress, so the limit for calls with progress applies.
             seconds = self._seconds(timeout) if max_total_timeout is None else max_total_timeout
             return self._tasks.call(name, arguments, meta, **{**limits, "timeout": seconds})
 

@@ -145,7 +145,7 @@ def _candidates(provider: OAuthClientProvider, advertised: list[str], wanted: st
         )
     first = sdk.select(provider, advertised)
     if provider.context.client_info is not None:
-        # Whoever gave it did not say whose it is: it is not shown around.
+        # The host gave it without naming its issuer, so it is not sent to other servers.
         return [first]
     return [first, *(server for server in advertised[:MOST_SERVERS] if server != first)]
 

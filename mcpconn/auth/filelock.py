@@ -14,7 +14,7 @@ import anyio
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 """Seconds between two attempts to acquire it. It is held for the duration of one token request."""
 TAKEN = (errno.EAGAIN, errno.EACCES)
-"""What the systems say if somebody else holds it."""
+"""The error codes if another process holds it."""
 LONGEST_NAME = 200
 """Bytes read of what the holder has written into the file."""
 
@@ -119,7 +119,7 @@ class FileLock:
             os.close(descriptor)
 
     def holder(self) -> str | None:
-        """Who holds the lock, as they have written into the file; None if nobody has."""
+        """Who holds the lock, as it has written into the file; None if no process has."""
         try:
             text = self.path.read_bytes()[:LONGEST_NAME].decode("ascii", "replace").strip("\0 \n")
         except OSError:

@@ -144,7 +144,7 @@ async def log_in(
     provider = request.provider
     context = provider.context
     if sdk.needs_person(provider) and (context.redirect_handler is None or context.callback_handler is None):
-        # Before a client is registered for a login that nobody can make.
+        # Checked first, so that no client is registered for a login that is impossible.
         missing = "redirect" if context.redirect_handler is None else "callback"
         otherwise = f"nobody can log in: the provider has no {missing} handler"
         raise CredentialsRefused(getattr(provider, "nobody", otherwise))

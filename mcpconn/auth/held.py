@@ -35,7 +35,8 @@ logger = logging.getLogger("mcpconn")
 LEEWAY = 10.0
 """Seconds before its end at which a token is renewed; a tenth of its remaining life where that is less."""
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0, 3.0, 5.0, 5.0, 5.0)
-"""Seconds between two looks at the store while somebody else refreshes, 23 in all. A token request ends after 20."""
+"""Seconds between two checks of the store while another process refreshes, 23 s in all. A token request ends after
+20."""
 ABANDONED = 60.0
 """Seconds after which a mark that stays is taken for one whose holder is gone, where the store has no lock that
 proves it."""
@@ -67,7 +68,8 @@ class HeldTokens:
         self._unsaved: tuple[Change, Test] | None = None
         """A change that could not be stored yet. What is used is newer than what the store holds."""
         self._seen_mark: tuple[Mark, float] | None = None
-        """A mark of somebody else, and when it was first seen, by our own clock: theirs may be wrong."""
+        """A mark of another process, and when it was first seen, by this process's clock, because the other's may be
+        wrong."""
         self._waiting_since: float | None = None
 
     def forget(self) -> None:
@@ -177,7 +179,7 @@ class HeldTokens:
             begun = f"{mark.holder} began to renew the tokens at {when} and has not finished"
             if self._seen_mark is None or self._seen_mark[0] != mark:
                 self._seen_mark = mark, anyio.current_time()
-            # Whoever holds the store's lock knows that the holder of the mark does not, and so is gone.
+            # This process holds the store's lock, so the holder of the mark does not, and has ended.
             if self._store_lock is not None or anyio.current_time() - self._seen_mark[1] >= ABANDONED:
                 return f"{begun}: the refresh token may be used up already, and is not used again"
             pause = next(pauses, None)
@@ -202,7 +204,7 @@ class HeldTokens:
         stored = await self._stored()
         if self.loaded and 0 < stored.generation < self.record.generation:
             # A failover or a restored backup lost what was written here: these tokens are newer. (Generation 0 is
-            # somebody who removed it all, to log out.)
+            # a person who removed it all, to log out.)
             change, ours = self._again(stored)
             await self.write(change, ours, known=stored)
         else:
@@ -220,7 +222,7 @@ class HeldTokens:
         """Store a mark that the refresh token is about to be sent. Nothing may be sent before that.
 
         Raises:
-            Overtaken: somebody else was faster: what is stored has to be looked at again.
+            Overtaken: another process was faster; the stored record must be read again.
             CredentialsRefused, CredentialsUnavailable: it could not be said.
         """
         mark = Mark(self._holder, time.time())
@@ -246,7 +248,7 @@ class HeldTokens:
         """Store and use the tokens that came for the refresh token `spent`."""
 
         def ours(stored: TokenRecord) -> bool:
-            # Otherwise somebody has logged in, or out, since: that is later than this.
+            # Otherwise a person has logged in or out since, which takes precedence.
             marked = stored.mark is not None and stored.mark.holder == self._holder
             return marked or (stored.tokens is not None and stored.tokens.refresh_token == spent)
 
@@ -272,7 +274,8 @@ class HeldTokens:
 
         Args:
             change: Made to whatever is stored.
-            mine: Whether it may be made to what somebody else has stored meanwhile; otherwise theirs is used.
+            mine: Whether it may be applied to a record that another process stored meanwhile; otherwise that record is
+            used.
             known: What is stored, where that is not what is used.
         """
         retried, self._unsaved = self._unsaved is not None, (change, mine)

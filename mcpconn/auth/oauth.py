@@ -180,7 +180,8 @@ class OAuth:
         return Request(self.provider, refusal(status, challenge), version, self._fetch or fetch or default_fetch, note)
 
     def forget(self) -> None:
-        """Read the storage again before the next request: somebody has logged in, perhaps in another process."""
+        """Read the storage again before the next request, because a person has logged in, perhaps in another
+        process."""
         self._renewer.forget()
         self._stepped.clear()
         self._not_before = 0.0

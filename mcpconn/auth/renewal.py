@@ -58,10 +58,10 @@ class Renewer:
         self.forgotten: str | None = None
         """Id of a registration that the authorization server does not know any more."""
         self._candidate: Client | None = None
-        """What replaces it, until somebody has logged in with it."""
+        """Its replacement, until a login with it has succeeded."""
 
     def forget(self) -> None:
-        """Forget what was refused: somebody has logged in, perhaps in another process."""
+        """Forget what was refused, because a person has logged in, perhaps in another process."""
         self.held.forget()
         self._worthless.clear()
         self.forgotten = self._candidate = None
@@ -126,7 +126,7 @@ class Renewer:
                 await self._log_in(request, "")
 
     async def _until_first(self, attempt: Callable[[], Awaitable[bool]]) -> bool:
-        """Make an attempt, and another one whenever somebody else has written to the store first."""
+        """Make an attempt, and repeat it whenever another process has written to the store first."""
         for _ in range(ATTEMPTS - 1):
             try:
                 return await attempt()
@@ -280,14 +280,14 @@ class Renewer:
         raise CredentialsRefused(text) from sdk.same_kind(cause, text)
 
     async def _keep(self, client: Client) -> None:
-        """A client was registered. The one that it replaces is kept in the store until somebody has logged in."""
+        """A client was registered. The one that it replaces is kept in the store until a login has succeeded."""
         if self.held.record.client is None:
             await self.held.write(lambda stored: stored.successor(client=client))
         else:
             self._candidate = client
 
     async def _commit(self, tokens: OAuthToken, server: AuthorizationServer) -> None:
-        """Somebody has logged in: that ends whatever was going on before."""
+        """A person has logged in, which supersedes everything in progress."""
         client = None if sdk.brings_client(self._provider) else self._context.client_info
         changes = self._changes(tokens, server)
         self._server, self._candidate, self.forgotten = server, None, None

@@ -262,7 +262,7 @@ def _sendable(headers: Mapping[str, str], *, framing: bool = False) -> dict[str,
     """Headers as a request can carry them. A library would quote the value of a bad one in its error.
 
     Raises:
-        CredentialsRefused: it cannot carry them; only whoever supplies the credentials can change that.
+        CredentialsRefused: it cannot carry them; only the supplier of the credentials can change that.
     """
     try:
         return checked_headers(headers, framing=framing)

@@ -1,10 +1,11 @@
 """Tokens in a store that processes and machines share, which may have lost what was written last.
 
-A failover to a server that lacks the last writes can take a mark away, or the tokens of a refresh. Whoever reads the
-record then finds a refresh token that was spent, without a mark that says so. So each record is stored with the epoch
-of the store (see `mcpconn.redis.standing`) in which it was known to be the latest. In a later epoch it is in doubt: its
-access token is used, its refresh token is not, until somebody logs in. A process that holds later tokens in its memory
-stores them, but they stay in doubt: others may have refreshed after it, and the store may have lost that, too.
+A failover to a server that lacks the last writes can take a mark away, or the tokens of a refresh. A process that reads
+the record then finds a refresh token that was spent, without a mark that says so. So each record is stored with the
+epoch of the store (see `mcpconn.redis.standing`) in which it was known to be the latest. In a later epoch it is in
+doubt: its access token is used, its refresh token is not, until a person logs in. A process that holds later tokens in
+its memory stores them, but they stay in doubt: others may have refreshed after it, and the store may have lost that,
+too.
 """
 
 from __future__ import annotations

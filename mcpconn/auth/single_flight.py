@@ -42,7 +42,7 @@ class SingleFlight(Generic[T]):
             await flying.known.wait()
             if flying.values or flying.error is not None:
                 return flying.get()
-            # Whoever ran it was cancelled: somebody else has to.
+            # The task that ran it was cancelled, so another has to run it.
         self._flying = mine = _Outcome[T]()
         try:
             await mine.of(work)

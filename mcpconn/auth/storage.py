@@ -22,8 +22,8 @@ from mcpconn.auth.store import StoredTokens
 LONGEST_FILE = 1024 * 1024
 """Bytes. A token file has some kilobytes; anything longer is something else."""
 LOCK_PATIENCE = 30.0
-"""Seconds to wait for the lock. A token request takes 20 s at most; whoever holds the lock for longer waits for a
-person to log in, or is stopped."""
+"""Seconds to wait for the lock. A token request takes 20 s at most; a process that holds the lock for longer waits for
+a person to log in, or is stopped."""
 
 
 class TokenFileError(CredentialsRefused):

@@ -20,7 +20,7 @@ def expiry(tokens: OAuthToken | None) -> float | None:
 class StoredTokens:
     """The methods of the SDK's `TokenStorage`, for a class that has `load` and `replace` of `TokenStore`.
 
-    Whoever writes through these methods knows nothing of generations: the write is repeated until it is the
+    Callers of these methods know nothing of generations: the write is repeated until it is the
     next generation of whatever is stored, and it ends a refresh that is marked.
     """
 
@@ -68,13 +68,13 @@ class StoredTokens:
         """Store a change of whatever is stored.
 
         Args:
-            change: Makes the next record of the stored one; called again if somebody else wrote in between.
+            change: Makes the next record of the stored one; called again if another process wrote in between.
 
         Raises:
             CredentialsRefused, CredentialsUnavailable: as `TokenStore.replace`.
         """
         while not await self.replace(change(await self.load())):
-            """Somebody else wrote in between: this write comes after theirs."""
+            """Another process wrote in between; this write comes after it."""
 
 
 class SdkStorage:

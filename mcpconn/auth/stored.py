@@ -16,13 +16,13 @@ from mcpconn.auth.store import StoredTokens
 from mcpconn.login import Login, token_file
 
 ANYWHERE = "http://127.0.0.1/callback"
-"""The redirect URI of a provider with which nobody logs in. (The port of a loopback address is not compared: RFC 8252,
+"""The redirect URI of a provider that is not used to log in. (The port of a loopback address is not compared: RFC 8252,
 7.3.)"""
 CLIENT_NAME = "mcpconn"
 
 
 class LoginProvider(OAuthClientProvider):
-    """The SDK's provider, and what to say if nobody has logged in."""
+    """The SDK's provider, and the text for when no one has logged in."""
 
     nobody = "nobody has logged in at this server; log in with `mcpconn login`"
     configured_scope: str | None = None
@@ -65,7 +65,7 @@ def provider_of(
         login: What is configured.
         url: The server's address.
         redirect_uri: Where the browser comes back to.
-        redirect: Sends a person to an address. None: nobody can log in, and what is stored is used.
+        redirect: Sends a person to an address. None: no login is possible, and only the stored tokens are used.
         callback: Returns what the browser came back with.
     """
     back = redirect_uri or login.redirect_uri or ANYWHERE

@@ -50,7 +50,7 @@ class NoAnswer(CredentialsUnavailable):
     def __init__(self, text: str, *, written: bool) -> None:
         super().__init__(text)
         self.written = written
-        """The request may have been carried out: tokens may have been issued that nobody has."""
+        """The request may have been carried out: tokens may have been issued that were never received."""
 
 
 async def default_fetch(request: httpx2.Request) -> httpx2.Response:

@@ -153,7 +153,7 @@ def refused_words(response: httpx2.Response, secrets: Iterable[str] = ()) -> str
 
 
 def fields_of(response: httpx2.Response) -> dict[str, Any]:
-    """The fields of a JSON object or a form, whatever Content-Type says; none where it is neither."""
+    """The fields of a JSON object or a form, whatever Content-Type says; empty if it is neither."""
     text = response.content.decode("utf-8-sig", "replace").strip()
     try:
         if text.startswith("{"):

@@ -21,7 +21,7 @@ LONGEST = 1024 * 1024
 
 
 def server(ctx: object, incomplete: str) -> list[str]:
-    """Names of servers. Errors are suppressed, because nobody would see them."""
+    """Names of servers. Errors are suppressed, because they could not be shown."""
     servers, _ = _servers(ctx)
     return [name for name in servers if name.startswith(incomplete)]
 

@@ -187,7 +187,7 @@ class _Reader:
     # -- keys that are more than another name
 
     def key_header(self, key: str, value: Any) -> None:
-        """Mistral Vibe: how a token is sent, if not as everybody sends it."""
+        """Mistral Vibe: how a token is sent, if not in the standard way."""
         if str(value).lower() not in ("authorization", "bearer {token}"):
             raise Unclear(f"{key} is not known here; give the header itself, in `headers`", key)
 

@@ -28,7 +28,7 @@ class Capacity:
     """Connections to servers, child processes included, that are held for clients and users. Above it the one that was
     used longest ago is closed."""
     connection_idle: float = 15 * 60.0
-    """Seconds after which a connection that nobody uses is closed, and its child process ends: this is how long the
+    """Seconds after which an unused connection is closed, and its child process ends: this is how long the
     child of a client lives that vanished without ending its session."""
 
 

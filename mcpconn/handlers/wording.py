@@ -5,7 +5,7 @@
                 are to blame for is `application`
     state       the connection's state, null if there is no connection
     outcome     `not_run`: certainly not, because nothing was sent or the server refused the request unread; `ran`: a
-                result came, and it reports an error; `unknown`: all else, and whatever a JSON-RPC error says: a tool
+                result came, and it reports an error; `unknown`: all else, including every JSON-RPC error: a tool
                 that charges and then raises answers with any code
     retry_in    seconds until trying again makes sense, null if unknown
 

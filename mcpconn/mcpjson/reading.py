@@ -1,4 +1,4 @@
-"""From a file to data: JSON, TOML or YAML, in whatever encoding an editor or a shell has left it."""
+"""From a file to data: JSON, TOML or YAML, in any encoding that editors and shells write."""
 
 from __future__ import annotations
 

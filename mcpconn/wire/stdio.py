@@ -5,7 +5,7 @@ passes stderr through to the host's terminal.
 
 What ends a session here:
 
-    stdout ends                    nobody is left who could answer
+    stdout ends                    no answer can come any more
     stdin has no reader            the same, though a process that the child started may hold stdout open
     the process ends, its pipes    a suspicion, since launchers exit while the real server serves on: the session
     do not                         is probed at once, for a second. Until the handshake, what counts is the status

@@ -143,7 +143,7 @@ class Gate:
             leave()
 
     def rights(self, identity: Identity) -> Rights | None:
-        """What whoever a credential belongs to may use; None: nothing."""
+        """The rights of a credential's owner; None: no access."""
         return next((each for each in self.settings.rules if each.fits(identity.principal, identity.scopes)), None)
 
     def knows(self, principal: Principal) -> bool:

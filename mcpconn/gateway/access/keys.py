@@ -44,7 +44,7 @@ class KeyFile:
         """The holder of the key.
 
         Raises:
-            Refused: it is nobody's, or not any more.
+            Refused: the key is unknown, or was revoked.
             ConfigError: the file has become unreadable. The keys that were in it before open nothing.
         """
         self.refresh()

@@ -66,7 +66,7 @@ EVERYTHING = Rights()
 
 
 def rights_of(scope: Mapping[str, Any]) -> Rights:
-    """The rights of an HTTP request; everything if nobody asked who it is from."""
+    """The rights of an HTTP request; all rights if requests are not authenticated."""
     found: Rights = scope.get(RIGHTS_KEY, EVERYTHING)
     return found
 

@@ -10,7 +10,7 @@ answers it, and what kind of request it is. So nothing is stored when a request 
 they are used within one session only: a client that forges one affects only itself.
 
 Each session has one bounded log for all its streams. The SDK would go on from the replay with the live stream, but what
-is stored in between would reach nobody; so a replay reads on in the log instead, until the answer is there.
+is stored in between would be lost; so a replay continues to read the log until the answer is there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sealed id of a legacy session: what the client said in `initialize`, whom it is for and when.
 
 An id can be opened by every process that has the keys, so a session can be opened again anywhere. What is too long for
-it, and that it was deleted, is in the store. Whatever is wrong with an id, the answer is the same: there is no such
+it, and that it was deleted, is in the store. For any invalid id the answer is the same: there is no such
 session.
 """
 
@@ -35,7 +35,7 @@ PEERS = 1024
 
 @dataclass(frozen=True)
 class Session:
-    """A downstream session, whatever process serves it."""
+    """A downstream session, independent of the process that serves it."""
 
     sid: str
     """Random; names the session in the store. It never leaves the gateway."""
@@ -125,7 +125,7 @@ class SessionIds:
         return None if record is None else json.loads(record.value)
 
     async def deleted(self, opened: Opened) -> bool:
-        """Whether the session was deleted, in whatever process."""
+        """Whether the session was deleted, in any process."""
         if opened.session.sid in self._deleted:
             return True
         return await self._store.get(self._key("deleted", opened.session.sid)) is not None

@@ -12,7 +12,7 @@ from mcpconn.gateway.http.asgi import refuse
 from mcpconn.gateway.store import StoreUnavailable
 
 NAMED = 64 * 1024
-"""Bytes of a body that is looked into for its id; it is parsed again by whoever serves it."""
+"""Maximum size in bytes of a body that is parsed here for its id; the handler parses it again."""
 
 
 class BadId(Exception):
@@ -35,7 +35,7 @@ BARE: Scope = {
     "client": None,
     "server": None,
 }
-"""A request of nobody's, for what the gateway does of its own accord."""
+"""A request without a client, for actions that the gateway itself takes."""
 
 
 def initialize_params(body: bytes) -> dict[str, Any] | None:

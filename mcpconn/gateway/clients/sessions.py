@@ -120,7 +120,7 @@ class Sessions:
         rest = receive
         try:
             # Of every method, also of a GET whose body is empty: a try to forward the request waits for the client's
-            # disconnect, which takes the body's message away from whoever serves the request after that.
+            # disconnect, which would consume the body before the handler of the request reads it.
             body = await self._bodies.read(scope, receive)
             receive = replay(body, rest)
         except BodyRefused as refusal:
@@ -174,7 +174,7 @@ class Sessions:
     async def _open(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         params = initialize_params(body) if scope["method"] == "POST" else None
         if params is None:
-            # Whatever else comes without an id: the SDK's server says what is wrong with it.
+            # Any other request without an id is refused by the SDK's server.
             await self._app(scope, receive, send)
             return
         principal = principal_of(scope)
@@ -347,8 +347,8 @@ class Sessions:
     async def _make_room(self, principal: Principal, scope: Scope) -> None:
         """Put an idle session away if as many are open as may be.
 
-        A principal that has as many as it may makes room with its own. If the gateway has as many, whoever has most of
-        them gives way, so that one principal's sessions do not cost others theirs.
+        If a principal has reached its limit, one of its own sessions is ended. If the gateway has, the principal with
+        most of them gives way, so that one principal's sessions do not cost others theirs.
 
         Raises:
             NoRoom: none of them is idle.

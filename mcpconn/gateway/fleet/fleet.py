@@ -184,7 +184,7 @@ class Fleet:
         await self.released(session_key(sid))
 
     async def released(self, key: str) -> None:
-        """What belongs to a key was put away here: whoever gets its next request is its owner."""
+        """A key was released here: the replica that gets its next request becomes its owner."""
         if self.ownership.mine(key) is not None:
             # One that was idle for long, or deleted, has nothing to be notified of; one that is moved on has.
             await (self.handover.leave(key) if self._draining else self.handover.forget(key))

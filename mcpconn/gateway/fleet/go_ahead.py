@@ -1,8 +1,9 @@
 """The go-ahead of a call: after it, and only after it, the call may have run.
 
 A replica that forwards a call does not see how far the owner has come. If the owner is killed while the call still
-waits for its server, the call did not run, but without a go-ahead nobody could tell, and its outcome would be unknown.
-So the owner asks immediately before the call goes to the server, on the connection that the request came on:
+waits for its server, the call did not run, but without a go-ahead this could not be determined, and its outcome would
+be unknown. So the owner asks immediately before the call goes to the server, on the connection that the request came
+on:
 
     owner                               replica that forwarded the call
     may it go out?  ----------------->  notes that the call may run from now on
@@ -12,8 +13,8 @@ A forwarding replica that loses the owner before the question has arrived knows 
 the owner waits for an answer that never comes, never will. It routes the call again. An owner that gets no answer does
 not send the call. The round trip is made only for calls that are not safe to repeat.
 
-A call that a client sent to its owner itself has a go-ahead, too, which asks nobody: if the owner loses the session
-before the call goes out, the call is routed again instead of being reported as unknown.
+A call that a client sent to its owner itself has a go-ahead, too, which is given locally: if the owner loses the
+session before the call goes out, the call is routed again instead of being reported as unknown.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _KEY = "mcpconn.go_ahead"
 
 
 class GoAhead:
-    """The go-ahead of a call that nobody else has to give."""
+    """The go-ahead of a call that needs no other replica."""
 
     def __init__(self) -> None:
         self.given = False
@@ -201,7 +202,7 @@ class FramedAnswer:
             await self._put(frame(DATA, body) if body else b"", last=not message.get("more_body"))
 
     async def ask(self) -> None:
-        """Send the question. After the end of the answer there is nobody to ask, and none is sent."""
+        """Send the question. After the end of the answer the other replica no longer listens, and nothing is sent."""
         await self._put(frame(ASK))
 
     async def not_run(self) -> None:

@@ -51,7 +51,7 @@ class Handover:
         """
         Args:
             store: Where they are kept.
-            sealer: Seals them: with a session's id anybody could use it.
+            sealer: Seals them, because anyone with a session's id could use the session.
             ownership: Who owns what.
             end: Ends an upstream session, by server, id and protocol version; whether that succeeded.
         """

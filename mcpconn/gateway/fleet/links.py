@@ -1,4 +1,4 @@
-"""How replicas reach each other: TCP, or whatever stands in its place.
+"""How replicas reach each other: by TCP, or by a replacement in tests.
 
 Only this module knows sockets and the HTTP server of the listener. `Forwarding` writes HTTP on a byte stream and the
 `Listener` is an ASGI application, so that a fleet can also run in one process and in virtual time

@@ -4,9 +4,9 @@ Everything that a replica owns depends on this one lease, so owning ten thousand
 replica that has lost its lease no longer owns anything: it drops what it holds, and joins again under a new name.
 
 A replica that was paused cannot know that it lost the lease except by its clock. So `check` is asked immediately before
-each write to a server: within the lease it costs nothing; after it, the store decides. While the store is away nobody
-can take anything over, and the replica goes on with what it has: but only as long as it has just seen that the store is
-away, because a replica that was paused may have slept through the store's return.
+each write to a server: within the lease it costs nothing; after it, the store decides. While the store is unreachable
+no replica can take anything over, and the replica goes on with what it has: but only as long as it has just seen that
+the store is away, because a replica that was paused may have slept through the store's return.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Membership:
                 log.warning("gateway.store_unavailable", error=str(error))
 
     async def leave(self) -> None:
-        """Give up the lease: whoever wants what this replica held need not wait."""
+        """Release the lease, so that other replicas can take over at once."""
         self._left = True
         async with self._lock:
             if self._lease is not None:

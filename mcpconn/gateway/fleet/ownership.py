@@ -1,6 +1,6 @@
 """Which replica owns a session: a record that names the replica, changed by compare-and-set only.
 
-    (none) --take--> R1        whoever serves it first
+    (none) --take--> R1        the first to serve it
     R1 --R1's lease has ended, take over--> R2
     R1 --release--> (none)     put away, deleted, or R1 is being stopped
 
@@ -163,7 +163,7 @@ class Ownership:
         return Key(key, "owner")
 
     def _took(self, owner: Owner) -> Owner:
-        # Whoever asks again later is not told once more that it was taken over.
+        # A later request is not told again that it was taken over.
         self._mine[owner.key] = Owner(owner.key, owner.replica, owner.number, mine=True)
         return owner
 

@@ -26,7 +26,7 @@ from mcpconn.observe import log
 INTERVAL = 0.1
 """Seconds between two settlements of this replica: a busy principal costs at most twenty operations a second."""
 LOOK = 1.0
-"""Seconds between two looks at a bucket that is not full while nobody spends anything here. Without them a replica
+"""Seconds between two looks at a bucket that is not full while nothing is spent here. Without them a replica
 would let in a whole burst before it learned what the others have let in meanwhile."""
 AT_ONCE = 16
 """Principals that are settled at once."""

@@ -120,11 +120,11 @@ class Reply:
         return self._message is not None and "method" in self._message and self._message.get("id") is not None
 
     async def end_unknown(self) -> None:
-        """No answer will come: tell the client so, in whatever form its answer has begun."""
+        """No answer will come: tell the client, in the form in which its answer has begun."""
         await self._end(LOST, "unknown")
 
     async def end_not_run(self) -> None:
-        """The request can be served by nobody now; it did certainly not run."""
+        """No replica can serve the request now; it certainly did not run."""
         if self.named:
             # Of this request that is certain, but not of an earlier one.
             await self._end(f"{NOT_SERVED} {EARLIER}", "unknown")
@@ -143,7 +143,7 @@ class Reply:
 
     async def _end_plain(self) -> None:
         if not self.started:
-            # A notification, or the answer to a question: whoever waited for it is gone.
+            # A notification, or the answer to a question that is no longer open.
             status = 202 if self._method == "POST" else 503
             headers = [(b"content-length", b"0"), (b"retry-after", b"1")]
             await self._send({"type": "http.response.start", "status": status, "headers": headers})

@@ -72,7 +72,7 @@ class Routing:
         self._ending.set()
 
     async def begin(self, key: str) -> None:
-        """A session begins here. If the store is away, nobody owns it yet."""
+        """A session begins here. If the store is unreachable, it has no owner yet."""
         try:
             await self._ownership.find(key)
         except StoreUnavailable as error:
@@ -193,7 +193,8 @@ class Routing:
 
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncIterator[None]:
-        """Change who owns something, one at a time: what was taken is put in order before anybody else finds it."""
+        """Change an owner, one change at a time, so that what was taken over is complete before another task finds
+        it."""
         lock = self._changing.setdefault(key, anyio.Lock())
         try:
             async with lock:

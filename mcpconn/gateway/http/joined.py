@@ -35,7 +35,7 @@ class JoinedWrites(asyncio.Transport):
         if not data:
             return
         if not self._kept:
-            # A callback runs after those that are due already, hence after whatever the writer still writes.
+            # A callback runs after those that are already due, and so after everything that the writer still writes.
             self._loop.call_soon(self._flush)
         self._kept.append(data)
         self._size += len(data)

@@ -3,12 +3,12 @@
 A client that puts `mcpconn/idempotencyKey` into a call's `_meta` may send the call again after a lost answer. The
 ledger runs it once. For each key of each principal it keeps one record, changed by compare-and-set only:
 
-    (none) --send--> sent --answer--> answered      the answer is given to whoever asks again
+    (none) --send--> sent --answer--> answered      a repeated request gets the answer
                      sent --drop----> (none)        it certainly did not run: the key is free again
                      sent, and its owner is dead    the outcome is unknown until the record expires
 
 `send` is called after the wait for the server and immediately before the request goes to the transport, so that a call
-which was never sent leaves no record. Whoever loses that race joins the winner. An unexpired record is never evicted: a
+which was never sent leaves no record. The loser of that race joins the winner. An unexpired record is never evicted: a
 full ledger refuses calls with a key. If the store cannot answer, the call is refused too; nothing is guessed.
 
 If the store fails between `send` and the end, the client's answer does not change. The result is kept here, returned to
@@ -288,7 +288,8 @@ class Ledger:
             self._sent.popitem(last=False)
 
     async def _write_sent(self, entry: Entry) -> None:
-        # Who asks meanwhile waits for this: the record may be there already, and nobody known whose it is.
+        # A request that comes meanwhile waits for this, because the record may exist already although its owner is not
+        # yet known.
         self._writing[entry] = written = anyio.Event()
         entry.token = secrets.token_hex(8)
         content = {"state": "sent", "fingerprint": entry.fingerprint, "owner": self.owner, "token": entry.token}
@@ -299,7 +300,7 @@ class Ledger:
             raise
         except BaseException:
             # Failed or cancelled: nothing is sent, but the record may be there. Left alone, it would say "sent" in the
-            # name of a process that runs, and everybody who asks elsewhere would wait for its end.
+            # name of a process that runs, and requests at other processes would wait for its end.
             self._not_sent(entry)
             raise
         finally:

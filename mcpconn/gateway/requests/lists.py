@@ -67,7 +67,7 @@ class Lists:
         """
         Args:
             servers: The connections whose lists a client sees, by server name, in the order of the configuration; for
-                None those that everybody sees.
+                None: those that all clients see.
             table: Public names.
             sealer: Seals cursors.
             allowed: Whether the view shows a tool of a server.
@@ -88,7 +88,7 @@ class Lists:
         self._rendered: WeakKeyDictionary[Connection, dict[str, tuple[Mapping[str, Any], list[Json]]]]
         self._rendered = WeakKeyDictionary()
         self._schemas: dict[str, Mapping[str, Any]] = {}
-        # The time until which somebody may wait for it to be connected for the first time.
+        # The time until which a list may wait for its first connection.
         self._patience: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
     def schema(self, public: str) -> Mapping[str, Any] | None:
@@ -141,13 +141,13 @@ class Lists:
     ) -> None:
         """Wait a moment for what is not known yet.
 
-        A server that was never connected is waited for once, whoever asks: one that hangs must not hold up every list.
-        A list of a connected server that its present session has not read yet is waited for each time.
+        Only one list waits for a server that was never connected, so that a server that hangs does not delay every
+        list. A list of a connected server that its present session has not read yet is waited for each time.
 
         Args:
             kinds: The catalogue's names of the lists that are needed; none: that the servers are connected is enough.
             server: The only server that is needed.
-            client: Whose lists they are; None: only those that everybody sees are waited for.
+            client: Whose lists they are; None: only servers that all clients see are waited for.
         """
         now = anyio.current_time()
         unknown = []

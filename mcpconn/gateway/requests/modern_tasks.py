@@ -6,7 +6,7 @@ id is sealed (see `task_ids`), so it stays valid after a restart, and is invalid
 
 What is declared to the server is what the client has declared. The SDK says it with every request of a connection, so
 clients that take tasks use another connection than those that do not; a modern server keeps no session that could be
-told apart by that. A child that everybody shares is one connection, and is told that there are no tasks.
+told apart by that. A child that all clients share is one connection, and is told that tasks are not supported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a client asked for beyond one request: subscriptions, the log level, roots, streams of events.
 
 A subscription belongs to the upstream connection that its client's calls use: an update of that connection's reaches
-those who asked on it, and nobody else, because another connection's resource of the same name may be another. If the
-connection is closed while somebody watches (its server's entry was changed), the clients watch on its successor, and
+only the clients that subscribed on it, because another connection may have a different resource with the same name. If
+the connection is closed while clients watch (its server's entry was changed), they watch on its successor, and
 are notified of an update, because they may have missed one.
 """
 
@@ -193,7 +193,7 @@ class Standing:
         connection = await self._connection(call, server)
         self._relay.use(connection, call.client)
         watches = self._relay.watches
-        # Told by a listener that is gone by now, nobody would ever end it.
+        # If only a listener that no longer exists were notified, the subscription would never end.
         if token.startswith(LISTENER) and not self._relay.knows(token):
             return
         begins = watches.find(connection, uri) is None
@@ -219,7 +219,7 @@ class Standing:
             raise
 
     async def _hold(self, watch: Watch, server: str) -> None:
-        """Keep a connection for as long as anybody watches the resource on it, and then tell its server.
+        """Keep a connection as long as any client watches the resource on it; afterwards unsubscribe.
 
         Args:
             watch: The resource.
@@ -243,7 +243,7 @@ class Standing:
                     # A modern server's stream has ended by itself.
                     return
                 if (successor := self._relay.watches.find(connection, watch.uri)) is not None:
-                    # Somebody watches it again already: the server's subscription goes on.
+                    # A client already watches it again, so the server's subscription continues.
                     successor.active = True
                     return
                 with suppress(MCPError):
@@ -252,13 +252,13 @@ class Standing:
             self._relay.watches.ended(watch)
 
     async def _lease(self, connection: Connection) -> None:
-        """Use a connection repeatedly, although nobody calls anything on it. The servers' own need no lease."""
+        """Renew a connection's lease while no calls are made on it. The servers' own connections need no lease."""
         with suppress(McpConnError):
             while self._upstreams.reused(connection.name) is connection:  # noqa: ASYNC110 - a lease
                 await anyio.sleep(self._upstreams.idle / 3)
 
     async def _follow(self, watch: Watch, server: str, opened: anyio.Event) -> None:
-        """Hear of a modern server's resource for as long as anybody watches it on this connection.
+        """Listen to a modern server's resource as long as any client watches it on this connection.
 
         Args:
             watch: The resource.
@@ -273,7 +273,7 @@ class Standing:
                 async with connection.listen(resource_subscriptions=[watch.uri]) as events:
                     pause = AGAIN
                     if missed or anyio.current_time() > patience:
-                        # What happened before the stream was open was heard by nobody.
+                        # Updates before the stream was open were missed.
                         await self._relay.updated(server, connection, watch.uri)
                     opened.set()
                     await self._read(watch, server, events)
@@ -283,7 +283,7 @@ class Standing:
             pause = min(2 * pause, AGAIN_MAXIMUM)
 
     async def _read(self, watch: Watch, server: str, events: Subscription) -> None:
-        """Pass on what a stream of events brings, until it ends or nobody watches: it may be silent indefinitely."""
+        """Pass on the events of a stream until it ends or no client watches. It may be silent indefinitely."""
         async with anyio.create_task_group() as group:
             group.start_soon(_when, watch.over.wait, group.cancel_scope.cancel)
             # In a task group it would become an exception group. A stream that is lost is opened again.

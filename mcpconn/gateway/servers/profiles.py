@@ -22,7 +22,7 @@ from mcpconn.core.states import State
 from mcpconn.gateway.clients.downstream import TASKS
 
 PATIENCE = 30.0
-"""Seconds for a list on a connection of another kind. Meanwhile the client sees what everybody sees."""
+"""Seconds for a list on a connection of another kind. Meanwhile the client sees the common lists."""
 LOOK = 1.0
 """Seconds that a list waits for it."""
 
@@ -45,7 +45,7 @@ class _Look:
     """The session of the server's own connection that it was compared with."""
     over: anyio.Event = field(default_factory=anyio.Event)
     connection: Connection | None = None
-    """Lists for these clients; None if they see what everybody sees."""
+    """Lists for these clients; None if they see the common ones."""
     waited: bool = False
     """A list went out before the answer was known."""
 
@@ -55,7 +55,7 @@ class Wanted:
     """A list that a client of some kind is about to see."""
 
     base: Connection
-    """Lists for everybody, or for every kind of client of one user."""
+    """Lists for all clients, or for each kind of client of one user."""
     profile: Profile
     open: Callable[[], Connection]
     """Opens a connection of this kind to the same server."""
@@ -86,7 +86,7 @@ class Profiles:
             look.waited = not look.over.is_set()
 
     def _begun(self, wanted: Wanted) -> _Look | None:
-        """The question as it stands; None if there is nothing to be asked, or nobody to be asked now."""
+        """The current question; None if there is none, or no client can be asked now."""
         base = wanted.base
         looks = self._looks.setdefault(base, {})
         known = looks.get(wanted.profile)

@@ -85,7 +85,7 @@ class Relay:
         Args:
             listens: Whether the client of a session has its event stream open.
             uri: The public URI, in a view, of a server's own.
-            group: Runs what is sent without anybody waiting for it.
+            group: Runs tasks that send without a caller waiting for them.
         """
         self.relist: Callable[[str, Downstream, Any], None] = lambda server, client, notification: None
         """Called with every notification on a client's connection. If it says that a list has changed, the connection
@@ -168,7 +168,8 @@ class Relay:
         return {**able, "logging_callback": logging, "message_handler": message}
 
     def hear_child(self, server: str, child: Connection) -> None:
-        """Pass on the notifications of a child that everybody shares. It is the manager's, made without callbacks."""
+        """Pass on the notifications of a child that all clients share. The manager made its connection, without
+        callbacks."""
         if child not in self._heard:
             self._heard.add(child)
             child.on_notification(partial(self._shared_child, server))
@@ -335,7 +336,7 @@ class Relay:
         Args:
             kind: The catalogue's name of the list.
             views: Names of the views.
-            principal: Whose list it is alone; None: everybody's.
+            principal: The only user of the list; None: all clients share it.
         """
         self._group.start_soon(self._tell_changed, kind, views, principal)
 

@@ -1,4 +1,4 @@
-"""Whether one client alone has used a shared child, so that whatever the child says can be that client's only.
+"""Whether a single client has used a shared child, so that all of the child's messages concern only that client.
 
 Over stdio (legacy era) a log message does not say which request it belongs to. It may quote the arguments of any call
 that the child has had since its start, so it is sent to a client only as long as no other client has used the child.

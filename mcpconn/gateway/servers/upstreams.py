@@ -1,7 +1,7 @@
 """Which connection a request uses, and when it is opened and closed.
 
 Who shares an upstream session is its server's scope: `client` (one downstream session), `user` (one principal) or
-`shared` (everybody). A server that keeps state per session must not be shared, because one client would read what
+`shared` (all clients). A server that keeps state per session must not be shared, because one client would read what
 another wrote. A modern server keeps no session, so its default is `user`; every other's is `client`.
 
 Which era an upstream session speaks is its client's, if the server speaks that, too. Many servers serve both, and a
@@ -74,7 +74,7 @@ class Upstreams:
             manager: Holds the servers' own connections, by name, and the others beside them.
             scopes: The scope of a server, if its entry names one.
             relay: Passes on what servers send; gives the callbacks by which a server reaches its clients.
-            one_person: Everybody who is anonymous is the same person, as on a loopback listener.
+            one_person: All anonymous users are the same person, as on a loopback listener.
             users: The credentials of users, for servers that see them.
             listed: Told when a list has changed that is one user's alone, or one kind of clients'.
             limits: How many connections are held for clients and users, and for how long.
@@ -142,7 +142,7 @@ class Upstreams:
 
         def opened() -> Connection:
             name = _name(server, f"lists of {base.name} {sorted(profile.abilities)} {profile.mode}")
-            # Nobody is asked on it: what it can do is said, so that the server lists what needs it.
+            # No client is asked here. It announces the capabilities so that the server lists the tools that need them.
             able = replace(EVERYBODY, abilities=profile.abilities)
             options = {**(base.config.options or {}), **self._relay.callbacks(server, able)}
             config = replace(base.config, options=options, lazy=False, catalog="lazy", mode=profile.mode)
@@ -168,7 +168,7 @@ class Upstreams:
         return connection
 
     def listers(self, servers: Iterable[str], client: Downstream | None) -> dict[str, Connection | NoCredentials]:
-        """The connections whose lists a client sees, or why it sees none; for None those that everybody sees."""
+        """The connections whose lists a client sees, or why it sees none; for None the ones that all clients see."""
         found: dict[str, Connection | NoCredentials] = {}
         for server in servers:
             if client is not None:
@@ -192,7 +192,8 @@ class Upstreams:
             return {}
 
     def harmless(self, server: str, tool: str, client: Downstream | None = None) -> bool:
-        """Whether running a tool twice is harmless, as far as its annotations say to a client; None: to everybody."""
+        """Whether running a tool twice is harmless, according to the annotations that a client sees; None: that all
+        clients see."""
         if client is None:
             return not self.users.own(server) and self._manager[server].catalog.known_safe(tool)
         try:
@@ -266,7 +267,7 @@ class Upstreams:
         owned = scope != "shared"
         if not owned:
             if self._manager[server].config.url is None:
-                # A child that is shared asks nobody: over stdio nothing tells whose call a question belongs to.
+                # A shared child cannot ask, because over stdio a question does not say which call it belongs to.
                 self._relay.hear_child(server, self._manager[server])
                 return self._manager[server]
             owner = "everybody"
@@ -341,7 +342,7 @@ class Upstreams:
         return [self._open[name] for name in names if name.rpartition(MARK)[0] == server and name in self._open]
 
     def _relist(self, server: str, client: Downstream, notification: Any) -> None:
-        """A client's connection heard a notification: a list that has changed is read again by whoever lists."""
+        """A client's connection heard a notification: a changed list is read again at the next listing."""
         with suppress(NoCredentials, UnknownServer):
             self.lister(server, client).catalog.notice(notification)
 

@@ -29,7 +29,7 @@ class Watcher:
 
 @dataclass(eq=False)
 class Watch:
-    """A resource of one connection that somebody watches."""
+    """A resource of one connection that clients watch."""
 
     connection: Connection
     uri: str
@@ -41,7 +41,7 @@ class Watch:
     active: bool = False
     """The server was told."""
     over: anyio.Event = field(default_factory=anyio.Event)
-    """Set when nobody watches any more."""
+    """Set when no client watches any more."""
     done: anyio.Event = field(default_factory=anyio.Event)
     """Set when its server was notified of that."""
 
@@ -69,7 +69,7 @@ class Watches:
         return watch
 
     def find(self, connection: Connection, uri: str) -> Watch | None:
-        """The watch of a resource; None if nobody watches it on this connection."""
+        """The watch of a resource; None if no client watches it on this connection."""
         return self._all.get((connection, uri))
 
     def remove(self, watch: Watch, token: str) -> None:

@@ -2,6 +2,6 @@
 
 `script.Script` decides what a server answers, as steps (`steps`) that any transport can play. `http` serves it on a
 real socket, `inproc` inside the process, `stdio_server` as a program, `sse` by the older HTTP+SSE transport, and
-`proxy` stands between a client and any server. `faults`, `hostile`, `poison`, `refusals` and `expiries` are what a
-server can be told to do wrong.
+`proxy` stands between a client and any server. `faults`, `hostile`, `poison`, `refusals` and `expiries` define the
+faults.
 """

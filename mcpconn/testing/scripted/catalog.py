@@ -1,4 +1,4 @@
-"""What a scripted server offers besides tool calls: lists, resources, prompts, completions.
+"""What a scripted server offers in addition to tool calls: lists, resources, prompts, completions.
 
 Standard library only, and free of side effects.
 """
@@ -39,7 +39,7 @@ class Catalog:
         self.modern = modern
         self.page_size = page_size
         self.ttl_ms = 0
-        """For how long what is listed and read may be used, in milliseconds (modern)."""
+        """For how many milliseconds clients may cache lists and resources (modern)."""
 
     def answer(self, method: str, params: Mapping[str, Any]) -> Message:
         """The result of a request without side effects.

@@ -1,4 +1,4 @@
-"""The server's side of one HTTP/1.1 connection, over whatever carries its bytes."""
+"""The server's side of one HTTP/1.1 connection, over any byte stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _GoneError(Exception):
-    """The connection is over, whoever ended it."""
+    """The connection has ended, by either side."""
 
 
 class Peer(Protocol):
@@ -38,7 +38,7 @@ class Conversation:
     """One accepted connection and the requests that arrive on it."""
 
     def __init__(self, peer: Peer, script: Script) -> None:
-        # `mcpconn` brings this module along, and few of its users serve anything.
+        # Imported late, because `mcpconn.testing` imports this module, and few users serve anything.
         global h11
         import h11
 
@@ -81,7 +81,7 @@ class Conversation:
         finally:
             reply.close_steps()
         if raw:
-            # What was sent went past this side's parser, which begins again with what the client sent since.
+            # The raw bytes bypassed this side's parser, so a new one starts with what the client has sent since.
             waiting, _ = self._http.trailing_data
             self._http = h11.Connection(h11.SERVER)
             if waiting:
@@ -153,7 +153,7 @@ class Conversation:
             nonlocal gone
             try:
                 while data := await self._peer.receive():
-                    # A request sent ahead of time waits until this one is answered.
+                    # A pipelined request waits until this one is answered.
                     self._http.receive_data(data)
             except OSError:
                 pass

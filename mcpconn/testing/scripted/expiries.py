@@ -1,7 +1,7 @@
 """The ways in which servers refuse a request on a session that they have forgotten. Standard library only.
 
-The first six are common, and mcpconn knows their words. The others were seen on servers written by hand,
-behind gateways, or on hosts whose framework answers first; no client can list them all. Each is a function
+The first six are common, and mcpconn knows their texts. The others were seen on servers written by hand,
+behind gateways, or on hosts whose framework answers first; no client can know them all. Each is a function
 from the request's id to the reply, so that a test can go through all of them:
 
     script = Script(expiry="422")
@@ -28,7 +28,7 @@ def _body(status: int, text: str = "", content_type: str | None = None, **header
 
 
 def _json(status: int, value: object) -> Refuse:
-    """A refusal in JSON that is no JSON-RPC."""
+    """A refusal in JSON that is not JSON-RPC."""
     return lambda request_id: body_reply(status, encode(value), "application/json")
 
 
@@ -64,10 +64,10 @@ LISTED: Mapping[str, Refuse] = {
     "400": _error(400, -32000, "Bad Request: No valid session ID provided"),
     "400-no-id": _error(400, -32000, "Bad Request: No valid session ID provided", with_id=False),
 }
-"""Refusals whose words mcpconn knows: they name the session, or the specification defines them."""
+"""Refusals whose texts mcpconn knows: they name the session, or the specification defines them."""
 
 UNLISTED: Mapping[str, Refuse] = {
-    # 4xx: refused, in so many words or none
+    # 4xx: refused, with or without a text
     "400 and nothing": _body(400),
     "400 in plain text": _body(400, "Bad Request", "text/plain"),
     "400 as a web page": _body(400, HTML, "text/html"),
@@ -132,7 +132,7 @@ UNLISTED: Mapping[str, Refuse] = {
     "200 in JSON of its own": _json(200, {"status": "error", "message": "stale"}),
     "200 a web page": _body(200, HTML, "text/html"),
     "200 in plain text": _body(200, "OK", "text/plain"),
-    # 2xx: a result, and not that of the request
+    # 2xx: a result of another request
     "200 an empty result": _result({}),
     "200 a result in text": _result("expired"),
     "200 a handshake": _result({"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "a gate"}}),
@@ -147,7 +147,7 @@ UNLISTED: Mapping[str, Refuse] = {
     "307 to itself": _body(307, "", None, location="/mcp"),
     "a reset": lambda request_id: Reply(None, (), (Reset(),)),
 }
-"""Refusals in words that nobody listed: only what follows from them can tell that the session is gone."""
+"""Refusals with unknown texts: the loss of the session can only be inferred from their consequences."""
 
 EXPIRIES: Mapping[str, Refuse] = {**LISTED, **UNLISTED}
 
@@ -156,7 +156,7 @@ def expired(name: Expiry, request_id: object) -> Reply:
     """Refuse a request because its session is gone.
 
     Raises:
-        ValueError: there is no such way.
+        ValueError: there is no such expiry.
     """
     refuse = EXPIRIES.get(name)
     if refuse is None:

@@ -46,20 +46,20 @@ class Exchange:
         return self.message.get("id")
 
     def run(self) -> Iterator[Step]:
-        """Run the request and say nothing."""
+        """Run the request and send nothing."""
         return quiet(self.answer.steps)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A named way to fail; `plan` makes the reply. Write your own by giving a plan."""
+    """A named fault; `plan` makes the reply. To write your own, pass a plan."""
 
     name: str
     plan: Callable[[Exchange], Reply]
     after: bool = False
     """Whether the fault needs a request the server accepted. Others never let it run."""
     spoils: bool = False
-    """Whether what is sent in place of the answer is sent to its end, and is no answer to this request."""
+    """Whether something that is not an answer to this request is sent completely in place of the answer."""
 
 
 def replaced(name: str, reply: Reply, *, ran: bool = True) -> Fault:
@@ -165,7 +165,7 @@ def drop_before() -> Fault:
 
 
 def drop_after() -> Fault:
-    """Carry out the request, then reset the connection without a word."""
+    """Carry out the request, then reset the connection without an answer."""
     return _silenced("drop after", Reset(), ran=True)
 
 
@@ -218,7 +218,7 @@ def slow(seconds: float) -> Fault:
 
 
 def accepted_202() -> Fault:
-    """Carry out the request and answer 202 without a body, which no request may be answered with."""
+    """Carry out the request and answer 202 without a body, which is not a valid answer to a request."""
     return status(202, ran=True)
 
 

@@ -1,4 +1,4 @@
-"""Answers no client should trust: malformed, mislabelled, oversized or lying. Standard library only.
+"""Answers that no client should trust: malformed, mislabelled, oversized or lying. Standard library only.
 
 The request has been carried out in every case, so a client that reads "it did not run" out
 of such an answer is wrong.
@@ -58,7 +58,7 @@ def html_200() -> Fault:
 
 
 def wrong_id(*, stream: bool = False) -> Fault:
-    """A well-formed answer to a request nobody sent."""
+    """A well-formed answer to a request that was never sent."""
     return spoiled("foreign id", stream=stream)
 
 
@@ -80,7 +80,8 @@ SPOILED: Mapping[str, Callable[[object], bytes]] = {
     "no JSON": lambda _: b"the receipt is in the mail",
     "cut": lambda request_id: _raw(request_id, b'"result":{"content":[{"type":"text","te')[:-1],
 }
-"""What is sent in place of an answer, by name: made of the request's id. "2 MB" is none if a client says so."""
+"""What is sent in place of an answer, by name: functions of the request's id. "2 MB" is only invalid for a client with
+a lower limit."""
 
 
 def _raw(request_id: object, members: bytes) -> bytes:
@@ -98,7 +99,7 @@ def spoiled(how: str, *, stream: bool = False, http_status: int = 200) -> Fault:
 
 
 def many_values(count: int, *, item: str = '{"type":"text","text":""}') -> Fault:
-    """A valid answer whose content are this many items: 16 MB of `{}` are half a gigabyte of dicts."""
+    """A valid answer whose content has this many items: 16 MB of `{}` are half a gigabyte of dicts."""
 
     def body(exchange: Exchange) -> Iterator[bytes]:
         yield b'{"jsonrpc":"2.0","id":%s,"result":{"content":[' % encode(exchange.request_id)
@@ -130,7 +131,7 @@ def lying_tools() -> tuple[ScriptedTool, ...]:
 
 
 def wrong_shape(text: str = "session not found") -> Fault:
-    """A well-formed answer whose result is none of a tool's: `text` where there should be a list."""
+    """A well-formed answer whose result is not a tool's: `text` in place of a list."""
 
     def body(exchange: Exchange) -> Iterator[bytes]:
         yield encode(result_message(exchange.request_id, {"resultType": "complete", "content": text}))
@@ -188,7 +189,7 @@ def endless_event() -> Fault:
 
 
 def invalid_utf8() -> Fault:
-    """A JSON answer with bytes that are no UTF-8."""
+    """A JSON answer with bytes that are not UTF-8."""
 
     def body(exchange: Exchange) -> Iterator[bytes]:
         yield (_TEXT_RESULT % json.dumps(exchange.request_id)).encode()

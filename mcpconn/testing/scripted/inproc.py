@@ -22,9 +22,9 @@ class ScriptTransport(httpx2.AsyncBaseTransport):
     def __init__(self, script: Script) -> None:
         self.script = script
         self.down = False
-        """While true, no connection can be made. Exchanges in progress go on; see `drop`."""
+        """While true, no connection can be made. Exchanges in progress continue; see `drop`."""
         self.refusing = 0
-        """So many of the next requests find no connection: they fail before they are written."""
+        """Number of upcoming requests that find no connection: they fail before they are written."""
         self.refused = 0
         """How many requests have found no connection."""
         self._waits: set[anyio.CancelScope] = set()
@@ -84,7 +84,7 @@ class _Exchange:
         """Play the steps and yield body bytes."""
         for step in self._reply.steps:
             if isinstance(step, Send):
-                # Lets endless bodies be cancelled.
+                # A checkpoint, so that endless bodies can be cancelled.
                 await anyio.lowlevel.checkpoint()
                 yield step.data
             elif isinstance(step, Raw):

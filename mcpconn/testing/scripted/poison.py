@@ -1,8 +1,8 @@
-"""Bytes on a socket that belong to no request, and redirects: what makes a client take one answer for another.
+"""Bytes on a socket that belong to no request, and redirects. They can make a client take one answer for another.
 
-A server that has a bug, or a proxy that loses count, sends more than one response for one request. The rest stays
-on the socket, and a client that uses the socket again reads it as the answer to its next request. With a real
-socket (`HttpServer`) or one in memory (`MemoryTransport`) only. Standard library only.
+A faulty server or proxy may send more than one response to one request. The rest stays
+on the socket, and a client that uses the socket again reads it as the answer to its next request. These work only with
+a real socket (`HttpServer`) or one in memory (`MemoryTransport`). Standard library only.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def smuggled_stream(request_id: object, text: str) -> bytes:
 
 
 def followed_by(extra: bytes, *, after: float | None = None) -> Fault:
-    """The true answer, and `extra` behind it.
+    """The true answer, followed by `extra`.
 
     Args:
         extra: What follows the answer, in the same packet.
@@ -74,7 +74,7 @@ def short_length(hidden: bytes) -> Fault:
 
 
 def body_on_204(body: bytes) -> Fault:
-    """The true answer to a notification or request is 204, which has no body; `body` follows it all the same."""
+    """The true answer to a notification or request is 204, which has no body, but `body` follows it."""
 
     def steps(exchange: Exchange) -> Iterator[Step]:
         yield from exchange.run()
@@ -84,12 +84,12 @@ def body_on_204(body: bytes) -> Fault:
 
 
 def raw(data: bytes, *, ran: bool = True, close: bool = False) -> Fault:
-    """Exactly these bytes for an answer.
+    """Exactly these bytes as an answer.
 
     Args:
         data: What is sent.
         ran: Carry the request out first.
-        close: Close the connection behind it.
+        close: Close the connection afterwards.
     """
 
     def steps(exchange: Exchange) -> Iterator[Step]:

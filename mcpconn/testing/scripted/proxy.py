@@ -1,4 +1,4 @@
-"""A TCP proxy that treats the connections through it badly, on command."""
+"""A TCP proxy that disturbs its connections on command."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class FaultProxy:
             async with Connection(proxy.url) as connection:
                 proxy.latency = 0.05
 
-    What is set counts from then on, for the connections there are and for new ones.
+    A setting takes effect at once, for existing and new connections.
     """
 
     def __init__(self, server: _Server, *, path: str = "/mcp") -> None:
         """
         Args:
-            server: Where connections lead to: anything with a `port`, asked again for each connection.
-            path: What `url` ends with.
+            server: The target of connections: any object with a `port`, which is read for each connection.
+            path: The path of `url`.
         """
         self._server = server
         self._path = path
@@ -48,11 +48,11 @@ class FaultProxy:
         """Bytes a second from the server to the client, for each connection; None for no limit."""
         self._truncate: int | None = None
         self.slow_close = 0.0
-        """Seconds for which the end of one side is kept from the other."""
+        """Seconds by which the closing of one side is delayed for the other."""
         self.silent = False
-        """Let whoever connects connect, and carry nothing: as `half_open`, for new connections."""
+        """Accept new connections, but carry nothing over them, as `half_open` does for existing ones."""
         self.refusing = False
-        """Reset whoever connects."""
+        """Reset new connections."""
         self.accepted = 0
         """How many connections have been accepted so far."""
         self._connections: set[_Connection] = set()
@@ -67,7 +67,7 @@ class FaultProxy:
     def truncate(self) -> int | None:
         """Bytes towards the client, counted from when this is set, after which a connection is closed; None for never.
 
-        The close is orderly: what ends is the answer, not the connection.
+        The close is orderly, so the answer is cut and the connection is not reset.
         """
         return self._truncate
 
@@ -104,7 +104,7 @@ class FaultProxy:
             connection.scope.cancel()
 
     def half_open(self) -> None:
-        """Carry nothing more over the connections there are, and tell neither side: a peer that lost its power."""
+        """Carry nothing more over existing connections, without telling either side, as if a peer had lost power."""
         for connection in self._connections:
             connection.silent = True
 
@@ -141,7 +141,7 @@ class _Connection:
         """Bytes sent to the client."""
 
     async def run(self, port: int) -> None:
-        """Carry bytes both ways until both sides have ended; reset both where anything else ends it."""
+        """Carry bytes both ways until both sides have ended; reset both if anything else ends it."""
         with self.client, self.server, self.scope:
             try:
                 if self.proxy.refusing:
@@ -151,7 +151,7 @@ class _Connection:
                     group.start_soon(self._pump, self.client, self.server, self._ask, group)
                     group.start_soon(self._pump, self.server, self.client, self._answer, group)
             except OSError:
-                # One side is gone, and the other learns of it in the same way.
+                # One side is gone, and the other gets a reset too.
                 arm_reset(self.client)
                 arm_reset(self.server)
             except BaseException:
@@ -189,7 +189,7 @@ class _Connection:
         return None
 
     def _answer(self, size: int) -> int | None:
-        """How many of so many bytes may be sent; None for all, and more after them."""
+        """How many of the given number of bytes may still be sent; None: all, and more later."""
         before, self.answered = self.answered, self.answered + size
         limit = self.proxy.truncate
         return None if limit is None or self.answered < limit else max(0, limit - before)
@@ -199,14 +199,14 @@ class _Connection:
         while rest:
             piece = rest
             if answer and self.proxy.bandwidth is not None:
-                # A twentieth of a second's worth at a time.
+                # The amount for 50 ms at a time.
                 piece = rest[: max(1, int(self.proxy.bandwidth / 20))]
                 await anyio.sleep(len(piece) / self.proxy.bandwidth)
             rest = rest[await ready(target, anyio.wait_writable, partial(target.send, piece)) :]
 
 
 def _connect(sock: socket.socket, port: int) -> None:
-    """Connect, in as many attempts as it takes: of a connection in progress, the second says that it is there."""
+    """Connect a non-blocking socket: `connect` is repeated until it reports that the connection exists."""
     try:
         sock.connect(("127.0.0.1", port))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a scripted server writes down, and the faults it has waiting. Standard library only."""
+"""A scripted server's records, and its armed faults. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Received:
-    """One request the server received; `status` is None if it was never given one."""
+    """One request the server received; `status` is None if no status was sent."""
 
     http_method: str
     rpc_method: str | None
@@ -31,7 +31,7 @@ class Received:
 
 @dataclass
 class SessionState:
-    """What the server remembers about one session."""
+    """The server's state of one session."""
 
     subscriptions: set[str] = field(default_factory=set)
     log_level: str | None = None
@@ -58,7 +58,7 @@ class Armed:
         return self.method == (message.get("method") or http_method)
 
     def take(self, exchange: Exchange) -> Reply:
-        """Use the fault up by one and make its reply."""
+        """Count one use of the fault, and make its reply."""
         self.used += 1
         if self.left is not None:
             self.left -= 1

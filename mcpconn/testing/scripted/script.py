@@ -38,7 +38,7 @@ _MODERN_STATUS = {-32600: 400, -32602: 400, -32601: 404}
 
 
 class Script:
-    """A scripted MCP server: it answers by the book until told to misbehave."""
+    """A scripted MCP server: it behaves correctly until it is told to misbehave."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Script:
         self.on_request: Callable[[Received], None] | None = None
         """Called whenever a request arrives, before any of its answer is sent."""
         self._armed: list[Armed] = []
-        # Where requests without a session keep their state.
+        # The state of requests without a session.
         self._sessionless = SessionState()
 
     @property
@@ -90,12 +90,12 @@ class Script:
 
     @property
     def answered(self) -> list[Execution]:
-        """The runs whose whole answer was taken by the other side, with no fault in between."""
+        """The runs whose whole answer the client received, without a fault."""
         return self.service.answered
 
     @property
     def spoiled(self) -> list[Execution]:
-        """The runs that were answered, to the end, with what is no answer to their request."""
+        """The runs for which something that is not an answer to their request was sent completely."""
         return self.service.spoiled
 
     @property
@@ -207,7 +207,7 @@ class Script:
         return answer
 
     def _to_the_end(self, steps: Iterable[Step], params: Mapping[str, Any], noted: list[Execution]) -> Iterator[Step]:
-        """The same steps; the tool that runs in them is noted if all of them were taken."""
+        """The same steps; after the last one, the tool's run is recorded as answered."""
         yield from steps
         arguments = params.get("arguments")
         ran = next((run for run in reversed(self.calls) if run.arguments is arguments), None)

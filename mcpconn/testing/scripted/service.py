@@ -31,7 +31,7 @@ class Service:
         self.on_execute: Callable[[Execution], None] | None = None
 
     def items(self, message: Message, state: SessionState) -> Iterator[Item]:
-        """What the server says to a request, lazily: a tool starts once its first item is asked for.
+        """The server's messages for a request, lazily: a tool starts once its first item is asked for.
 
         Raises:
             RpcError: The request is refused before anything runs.

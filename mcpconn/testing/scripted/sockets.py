@@ -1,4 +1,4 @@
-"""Sockets without streams around them: what has to be able to send a bare TCP reset needs the socket itself."""
+"""Functions for plain sockets, because sending a TCP reset needs the socket itself instead of a stream."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 Run it by path, which is `STDIO_SERVER`: `python .../mcpconn/testing/scripted/stdio_server.py --tools add`.
 It then loads only the modules beside it, which need nothing but the standard library, so it
-starts fast. `python -m mcpconn.testing.scripted.stdio_server` works too, at the price of importing the
-whole package.
+starts fast. `python -m mcpconn.testing.scripted.stdio_server` works too, but imports the whole package.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def _play(items: Iterator[Item], output: _Output) -> None:
             later.start()
             return
         else:
-            # A standing stream: nothing in this process ever has news for it.
+            # A standing stream: nothing in this process ever sends on it.
             return
 
 

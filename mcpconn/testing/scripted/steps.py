@@ -29,7 +29,7 @@ class Send:
 
 @dataclass(frozen=True)
 class Raw:
-    """Put bytes on the socket as they are, in one piece: what they mean is up to whoever reads them.
+    """Put bytes on the socket unchanged, in one piece.
 
     A reply that has such a step sends no status line of its own; the bytes stand for all of the response, and for
     whatever follows it. Only players with a socket, real or in memory, can do this.
@@ -37,7 +37,8 @@ class Raw:
 
     data: bytes
     unasked: bool = False
-    """Not if another request has arrived meanwhile. What is sent after it, no client can tell from its answer."""
+    """Skipped if another request has arrived meanwhile, because a client could not distinguish these bytes from its
+    answer."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """A message of the server that goes out as these bytes, whatever they are."""
+    """A message of the server that is sent as exactly these bytes."""
 
     data: bytes
 
 
 def _nothing() -> None:
-    """Do nothing: the wake-up of a feed nobody waits on."""
+    """Do nothing: the wake-up of a feed without a reader."""
 
 
 def encode(message: object) -> bytes:

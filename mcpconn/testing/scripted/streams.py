@@ -65,7 +65,7 @@ class Streams:
             return
         yield Send(b"".join(recording.events[int(index) + 1 :]))
         if not recording.complete:
-            # The answer is still being worked out elsewhere, so the stream stays open.
+            # The answer is still being produced elsewhere, so the stream stays open.
             yield Hang()
 
     def follow(self, stamp: Stamp) -> Iterator[Follow]:

@@ -15,7 +15,7 @@ ToolRun = Callable[[Mapping[str, Any]], object]
 
 The answer is a string (one text block), a mapping (a whole `CallToolResult`) or a generator
 that yields `Sleep` and `Progress` and returns one of those. Raising `RpcError` answers with a
-JSON-RPC error, `Spoiled` with bytes that are no answer; any other exception becomes a result with
+JSON-RPC error, `Spoiled` with bytes that are not an answer; any other exception becomes a result with
 `isError`.
 """
 
@@ -75,7 +75,7 @@ def tool_items(tool: ScriptedTool, arguments: Mapping[str, Any]) -> Generator[Sl
 
     Raises:
         RpcError: The tool chose to answer with a JSON-RPC error.
-        Spoiled: It chose to answer with no answer.
+        Spoiled: It chose to send something that is not an answer.
     """
     try:
         answer = tool.run(arguments)
@@ -130,8 +130,8 @@ def _schema(**properties: str) -> Message:
 def default_tools() -> tuple[ScriptedTool, ...]:
     """The tools every `Script` has unless it is given others.
 
-    `session_expired_result` and `shopping` fail in words that resemble a lost MCP session and
-    are not: the session is fine, and the tool has run.
+    `session_expired_result` and `shopping` fail with texts that resemble a lost MCP session, although the session is
+    fine and the tool has run.
     """
     return (
         ScriptedTool("add", _add, READ_ONLY, "Add two numbers.", _schema(a="number", b="number")),
