@@ -57,16 +57,13 @@ def serve(
     notes: list[str] = []
     app = gateway.make_app(
         path,
-        state=state or state_directory(),
+        gateway.Storage(state or state_directory(), sealing_keys, store, store_may_lose),
         one_person=stdio or where.is_loopback,
         say=notes.append if stdio else say,
         public_url=public_url,
         allowed_hosts=allowed_hosts,
-        sealing_keys=sealing_keys,
         fleet=gateway.fleet_settings(fleet, fleet_networks),
         alone=stdio,
-        store=store,
-        store_may_lose=store_may_lose,
     )
     asks = app.settings.access.asks
     if not stdio and not where.is_loopback and not asks and not allow_anonymous:

@@ -22,9 +22,9 @@ from mcpconn.gateway.ending import Ending
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.http.activation import notify
 from mcpconn.gateway.http.sockets import CONNECTIONS, SocketLimits
-from mcpconn.gateway.store import FileStore, RedisStore
+from mcpconn.gateway.store import FileStore, RedisStore, Store
 from mcpconn.loopback import is_loopback
-from mcpconn.seal import given_ring, kept_ring
+from mcpconn.seal import KeyRing, given_ring, kept_ring
 
 DEFAULT_LISTEN = "127.0.0.1:9000"
 KEEP_ALIVE = 120
@@ -77,34 +77,60 @@ class Listen:
         return f"http://{host}:{port}/mcp"
 
 
+@dataclass(frozen=True)
+class Storage:
+    """Where a gateway keeps its store and its sealing keys."""
+
+    directory: Path
+    """The state directory; created with mode 0700 if it is missing."""
+    sealing_keys: Path | None = None
+    """A file with the keys, kept by the operator. None: a file in the state directory."""
+    url: str | None = None
+    """URL of a store in Redis. None: a file in the state directory."""
+    may_lose: bool = False
+    """Keep the ledger even in a store that evicts or does not persist."""
+
+    def open(self, say: Callable[[str], None]) -> tuple[Store, KeyRing]:
+        """The store and the keys; a missing key is created, and `say` called with that.
+
+        Raises:
+            ConfigError: the key or the store cannot be used.
+        """
+        if self.sealing_keys is not None:
+            ring = given_ring(self.sealing_keys)
+        else:
+            ring, made = kept_ring(self.directory / "keys")
+            if made:
+                say(f"no sealing key was given: one was made and is kept in {self.directory / 'keys'}")
+                if self.url is not None:
+                    say("processes that share the store need the same key: give it to each with --sealing-keys")
+        if self.url is None:
+            return FileStore(self.directory / "store.db"), ring
+        return RedisStore(self.url, may_lose=self.may_lose), ring
+
+
 def make_app(
     path: Path,
+    storage: Storage,
     *,
-    state: Path,
     one_person: bool,
     say: Callable[[str], None],
     public_url: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
-    sealing_keys: Path | None = None,
     fleet: FleetSettings | None = None,
     alone: bool = False,
-    store: str | None = None,
-    store_may_lose: bool = False,
 ) -> App:
     """The gateway of a configuration file, with a store and a key that outlive the process.
 
     Args:
         path: The configuration file.
-        state: Directory of the store and the key; made with mode 0700 if it is missing.
+        storage: Where the store and the key are.
         one_person: All anonymous clients are one person.
         say: Called with lines of information for people.
         public_url: The address that clients use, if it is not this machine's.
         allowed_hosts: Names that clients may call the gateway by, besides this machine's own and `public_url`'s.
-        sealing_keys: A file with the keys, kept by the operator. None: one of the state directory.
         fleet: Be one of several replicas with this store and key.
         alone: One user is served, over stdio.
-        store: URL of a store in Redis. None: a file of the state directory.
-        store_may_lose: Keep the ledger even in a store that evicts or does not persist.
 
     Raises:
         ConfigError: the file, the key or the store cannot be used.
@@ -112,12 +138,7 @@ def make_app(
     servers, settings = loaded(path, None)
     if all(config.disabled for config in servers.values()):
         raise ConfigError(f"{path}: there are no servers in it")
-    ring, made = (given_ring(sealing_keys), False) if sealing_keys is not None else kept_ring(state / "keys")
-    if made:
-        say(f"no sealing key was given: one was made and is kept in {state / 'keys'}")
-        if store is not None:
-            say("processes that share the store need the same key: give it to each with --sealing-keys")
-    kept = FileStore(state / "store.db") if store is None else RedisStore(store, may_lose=store_may_lose)
+    kept, ring = storage.open(say)
     public_name = urlsplit(public_url).hostname if public_url else None
     hosts = (*allowed_hosts, *([public_name] if public_name else []))
     return App(

@@ -64,7 +64,7 @@ def main() -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
 
-    app = serve.make_app(Path(path), state=Path(state), one_person=True, say=lambda line: None)
+    app = serve.make_app(Path(path), serve.Storage(Path(state)), one_person=True, say=lambda line: None)
     accepting = socket.socket(fileno=int(passed))
     anyio.run(lambda: serve.serve_http(app, accepting, ready=ready))
 

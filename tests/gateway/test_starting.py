@@ -74,7 +74,7 @@ def test_a_key_is_made_once_and_kept_to_its_owner(tmp_path, file):
     state = tmp_path / "state"
 
     def start() -> None:
-        app = serve.make_app(file, state=state, one_person=True, say=said.append)
+        app = serve.make_app(file, serve.Storage(state), one_person=True, say=said.append)
         anyio.run(app.store.aclose)
 
     start()
