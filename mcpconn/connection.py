@@ -113,6 +113,7 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
                 redact=self._redact,
                 eras=self._shared.eras,
                 watchdog=self._shared.watchdog,
+                wait_for_dials=self._shared.dials.wait_until_idle,
             )
         shown = {"message_handler": None, **given, "server": config, "mode": self.config.mode}
         self._arguments = shown, self._dialer.clients.defaults

@@ -82,11 +82,13 @@ class ListingSchedule:
                 self.first_listing_over = None
 
     async def _first_listing(self, session: Session, busy: bool) -> None:
+        began = anyio.current_time()
         try:
             await self.wait_for_stream(session)
             # Changes of a resource between its subscription and the opening of the stream were not announced.
             missed = session.epoch > 1 or self._of.watching
-            with anyio.move_on_after(CROWD_COURTESY):
+            # Measured from the beginning, because the event stream has waited for the same dials.
+            with anyio.CancelScope(deadline=began + CROWD_COURTESY):
                 await self._wait_for_dials()
             if busy:
                 with anyio.move_on_after(COURTESY):

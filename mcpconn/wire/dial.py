@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx2
 from mcp import Client, MCPError
 
@@ -78,6 +79,7 @@ class Dialer:
         eras: Eras | None = None,
         watchdog: Watchdog | None = None,
         chance: Callable[[], float] = random.random,
+        wait_for_dials: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
     ) -> None:
         """
         Args:
@@ -90,7 +92,9 @@ class Dialer:
             eras: What a manager knows about its servers' eras.
             watchdog: Ends a manager's child processes if this process is killed.
             chance: A random number from 0 to 1, for jitter.
+            wait_for_dials: Returns when no connection of the manager is dialling.
         """
+        self._wait_for_dials = wait_for_dials
         self._chance = chance
         self.config = config
         self._policy = policy
@@ -170,21 +174,26 @@ class Dialer:
             self.patience or self._policy.connect_timeout,
             open_transport=self.config.url is not None and self.config.transport is None,
         )
+        if self.config.url is not None:
+            await negotiation.begin()
         link: ClientLink | None = None
-        while link is None:
-            # A new one for each opening, because reports of the last transport do not concern this one.
-            watch = Watch(idle_failure, self._redact, self.config.name, self._chance, negotiation.discovery)
-            try:
-                async with self._opened(watch, negotiation) as link:
-                    yield link
-            except Exception as error:
-                # The session was open, so this error is its end and not a failed dial.
-                if link is not None:
-                    raise
-                evidence = self._dial_evidence(error, watch)
-                if self._given.spent or not negotiation.again(error, evidence):
-                    raise DialFailed(negotiation.evidence(evidence)) from error
-                ATTEMPT.set(Attempt("dial"))
+        try:
+            while link is None:
+                # A new one for each opening, because reports of the last transport do not concern this one.
+                watch = Watch(idle_failure, self._redact, self.config.name, self._chance, negotiation.discovery)
+                try:
+                    async with self._opened(watch, negotiation) as link:
+                        yield link
+                except Exception as error:
+                    # The session was open, so this error is its end and not a failed dial.
+                    if link is not None:
+                        raise
+                    evidence = self._dial_evidence(error, watch)
+                    if self._given.spent or not negotiation.again(error, evidence):
+                        raise DialFailed(negotiation.evidence(evidence)) from error
+                    ATTEMPT.set(Attempt("dial"))
+        finally:
+            negotiation.end()
 
     @asynccontextmanager
     async def _opened(self, watch: Watch, negotiation: Negotiation) -> AsyncIterator[ClientLink]:
@@ -305,7 +314,7 @@ class Dialer:
             else:
                 # Not set by default, because a server may be silent for hours.
                 silence = SILENCE if self._policy.keepalive not in (None, "auto") else None
-                streams = streamable_http(config.endpoint, http, watch, self._limits, silence)
+                streams = streamable_http(config.endpoint, http, watch, self._limits, silence, self._wait_for_dials)
                 server = watched(streams, watch, final=False, shared=False)
         async with self.clients.open(server, mode) as client:
             yield client

@@ -48,6 +48,8 @@ class Discovery:
         """The handshake is done."""
         self.answered = False
         """Answered by the server with a result or a JSON-RPC error."""
+        self.refused = False
+        """The answer was an error by which a server of the legacy era is known."""
         self.mute = False
         """It was not answered in time."""
         self.modern: Sequence[str] = ()
@@ -83,6 +85,8 @@ class Discovery:
             if self._id is not None and same_id(message.id, self._id):
                 # Any answer, even a late one, determines the era, so the next dial need not ask.
                 self.answered = True
+                # With this code a modern server names the versions that it supports.
+                self.refused = isinstance(message, JSONRPCError) and message.error.code != UNSUPPORTED_PROTOCOL_VERSION
                 self.settled.set()
                 # By now the SDK has sent `initialize`. The versions are kept for its refusal.
                 if self.mute and isinstance(message, JSONRPCResponse):

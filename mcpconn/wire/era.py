@@ -20,12 +20,17 @@ The transport of 2024-11-05 (HTTP+SSE) is found as the specification says (2025-
 compatibility): the POST of `initialize` is answered with 400, 404 or 405, and a GET opens an event stream that
 begins with an `endpoint`. It is tried only if nothing is known about the server, no session id was sent, and the
 transport is not configured. If the server does not support it, the dial fails with the answer to the POST.
+
+When many connections to one URL start together, the first dial asks and the others wait for its answer
+(`Negotiation.begin`). The wait costs no time: it ends with the answer that each of them would have waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+
+import anyio
 
 from mcpconn.checks import PREFER_LEGACY
 from mcpconn.config import ServerConfig
@@ -37,6 +42,9 @@ from mcpconn.wire.messages import Unreadable
 
 CUTS = 2
 """Number of successful legacy openings after a cut before the era is remembered."""
+ASK_PATIENCE = 0.5
+"""Seconds that a dial waits for the answer to another dial's `server/discover`; then it asks for itself. Most servers
+answer within it, and one connection that hangs must not visibly delay the others."""
 NO_POST = (400, 404, 405)
 """HTTP statuses of `initialize` after which a server may be one of 2024-11-05."""
 NOT_NOW = (502, 503, 504)
@@ -87,6 +95,8 @@ class Known:
     """Whether it refused `initialize` and is a modern server."""
     waited: float = 0.0
     """Total seconds of failed starts before the first successful one."""
+    asking: Discovery | None = None
+    """The `server/discover` of a dial in progress, for whose answer other dials wait."""
 
 
 class Eras:
@@ -131,10 +141,35 @@ class Negotiation:
         self.mode = "legacy" if self._remembered or self.sse or self._prefers_legacy else mode
         """The SDK's connect mode of the next opening."""
         self.discovery = Discovery(allowed)
+        self._asked: Discovery | None = None
+        """The `server/discover` of this dial, if other dials wait for its answer."""
         self._second = False
         """Whether the second opening is in progress; there is no third."""
         self._guessed: Evidence | None = None
         """During the second opening: why the first failed."""
+
+    async def begin(self) -> None:
+        """If another dial is asking for the era of this server, wait for its answer. Otherwise this dial asks."""
+        known = self._known
+        if known.era is not None or self.mode != "auto":
+            return
+        asking = known.asking
+        if asking is None:
+            known.asking = self._asked = self.discovery
+            return
+        # A fraction of a short dial, so that enough time is left for the handshake.
+        with anyio.move_on_after(min(ASK_PATIENCE, self.discovery.allowed / 4)):
+            await asking.settled.wait()
+        if known.era == "legacy" or asking.refused:
+            # Not yet remembered, because the other dial has only begun its handshake. If this one fails, it asks.
+            self._remembered, self.mode = True, "legacy"
+
+    def end(self) -> None:
+        """The dial has ended, or has opened a session: other dials no longer wait for its answer."""
+        asking = self._known.asking
+        if asking is not None and asking is self._asked:
+            self._known.asking = None
+            asking.settled.set()
 
     def opened(self, era: Era) -> None:
         """The handshake is done."""
@@ -150,6 +185,7 @@ class Negotiation:
             known.cuts += 1
             if known.cuts >= CUTS:
                 known.era = "legacy"
+        self.end()
 
     def again(self, error: BaseException, evidence: Evidence) -> bool:
         """Whether to make a second opening at once: as legacy, or with another `server/discover`."""

@@ -7,10 +7,11 @@ request cannot affect another, and only messages from mcpconn's parser are passe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import httpx2
 from anyio.abc import TaskGroup
 from mcp.shared.dispatcher import coerce_request_id
@@ -41,6 +42,9 @@ VERSION_HEADER = "mcp-protocol-version"
 EVENT_ID_HEADER = "last-event-id"
 GOODBYE_TIMEOUT = 2.0
 """Seconds for the DELETE of a session, and for a courtesy cancel. The SDK would wait 30."""
+CROWD_COURTESY = 0.5
+"""Seconds that the event stream of a new session waits for the dials of other connections. A host that starts a hundred
+needs these first. It is half of the time for which the first listing waits for the stream."""
 
 
 class _InFlight:
@@ -64,6 +68,7 @@ class StreamableHttp:
         limits: Limits,
         group: TaskGroup,
         silence: float | None = None,
+        wait_for_dials: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
     ) -> None:
         """
         Args:
@@ -73,7 +78,9 @@ class StreamableHttp:
             limits: Of one message.
             group: Runs the requests.
             silence: Seconds without a byte after which a stream of server messages is taken for dead; None: never.
+            wait_for_dials: Returns when no connection of the manager is dialling.
         """
+        self._wait_for_dials = wait_for_dials
         self._silence = silence
         self._url = httpx2.URL(url)
         self._http = http
@@ -294,7 +301,13 @@ class StreamableHttp:
             standalone = StandaloneStream(
                 self._watch, self._limits, deliver=self.inbox.put, open=self._get, silence=self._silence
             )
-            self._group.start_soon(standalone.run)
+            self._group.start_soon(self._run_standalone, standalone)
+
+    async def _run_standalone(self, standalone: StandaloneStream) -> None:
+        # The dial of this session still holds its slot here, and calls that wait for it are sent when it ends.
+        with anyio.move_on_after(CROWD_COURTESY):
+            await self._wait_for_dials()
+        await standalone.run()
 
     async def end_session(self) -> None:
         """Notify the server of the end of the session, unless the session is already lost."""
@@ -308,14 +321,19 @@ class StreamableHttp:
 
 @asynccontextmanager
 async def streamable_http(
-    url: str, http: EvidenceClient, watch: Watch, limits: Limits, silence: float | None = None
+    url: str,
+    http: EvidenceClient,
+    watch: Watch,
+    limits: Limits,
+    silence: float | None = None,
+    wait_for_dials: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
 ) -> AsyncIterator[tuple[Inbox, StreamableHttp]]:
     """A read and a write stream to a server over Streamable HTTP. For the arguments see `StreamableHttp`."""
     async with http:
         transport: StreamableHttp | None = None
         try:
             async with anyio.create_task_group() as group:
-                transport = StreamableHttp(url, http, watch, limits, group, silence)
+                transport = StreamableHttp(url, http, watch, limits, group, silence, wait_for_dials)
                 try:
                     yield transport.inbox, transport
                 finally:
