@@ -112,7 +112,7 @@ REQUESTS = {
     "modern": {"server/discover": MANY},
 }
 HELD = {
-    # One of the tasks is the scripted server's, which writes the event stream.
+    # One of the tasks is the scripted server's, which writes the event stream; another sweeps while a socket is idle.
     "legacy": Holding(tasks=6, streams=1, descriptors=1, kib=125),
     "modern": Holding(tasks=4, streams=1, descriptors=1, kib=90),
 }

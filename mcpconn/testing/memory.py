@@ -7,7 +7,7 @@ bytes on one (`scripted.poison`). Time passes only in `anyio.sleep`, so virtual 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -76,9 +76,9 @@ class MemoryTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError("All connection attempts failed", request=request)
         return await self._engine.handle_async_request(request)
 
-    async def tend(self) -> None:
-        """Check idle connections, as `Engine.tend` does."""
-        await self._engine.tend()
+    def tended(self) -> AbstractAsyncContextManager[None]:
+        """Check idle connections for the time of a session, as `Engine.tended` does."""
+        return self._engine.tended()
 
     async def aclose(self) -> None:
         """Does nothing, because the connections end with `serving`, and until then another client may use this

@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -203,21 +203,13 @@ class Dialer:
             # From here on `progress` and `stderr` refer to this start.
             self._starting = (began, watch)
         try:
-            async with anyio.create_task_group() as group:
-                if self.config.url is not None and (tend := getattr(self._http_transport(), "tend", None)) is not None:
-                    # Closes idle sockets that the server has closed.
-                    group.start_soon(tend)
-                async with self._client(watch, negotiation.mode, sse=negotiation.sse) as client:
-                    link = ClientLink(
-                        client, watch, ending=ENDING if kind == "stdio" else GOODBYE, local=kind == "memory"
-                    )
-                    self._starting = None
-                    self._stderr = watch.stderr
-                    watch.discovery.finish()
-                    negotiation.opened(link.era)
-                    yield link
-                # The sweeper runs until it is cancelled. Sockets are kept for the next session of this connection.
-                group.cancel_scope.cancel()
+            async with self._tended(), self._client(watch, negotiation.mode, sse=negotiation.sse) as client:
+                link = ClientLink(client, watch, ending=ENDING if kind == "stdio" else GOODBYE, local=kind == "memory")
+                self._starting = None
+                self._stderr = watch.stderr
+                watch.discovery.finish()
+                negotiation.opened(link.era)
+                yield link
         finally:
             # If the second opening, for another era, wrote nothing, the failure of the first one is reported.
             if watch.stderr.lines:
@@ -226,6 +218,11 @@ class Dialer:
                 self._starting = None
                 # The start failed: the next start of this command gets more time, up to its limit.
                 self._known.waited += time.monotonic() - began
+
+    def _tended(self) -> AbstractAsyncContextManager[None]:
+        """Sweeps the idle sockets of the HTTP transport, which are kept for the next session of this connection."""
+        tended = getattr(self._http_transport(), "tended", None) if self.config.url is not None else None
+        return nullcontext() if tended is None else tended()
 
     def _dial_evidence(self, error: BaseException, watch: Watch) -> Evidence:
         attempt = ATTEMPT.get() or Attempt("dial")

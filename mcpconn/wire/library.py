@@ -11,7 +11,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import anyio
 import h11
 import httpx2
 from anyio.lowlevel import checkpoint
@@ -21,6 +20,7 @@ from mcpconn.wire.backend import Backend
 from mcpconn.wire.extensions import UNSAFE_KEY
 from mcpconn.wire.fairness import TinyChunks, Turns
 from mcpconn.wire.reasons import protocol_reason
+from mcpconn.wire.sweeping import Sweeping
 
 SWEEP = 1.0
 """Seconds between two checks of the idle sockets of a pool."""
@@ -57,7 +57,9 @@ class Library(httpx2.AsyncBaseTransport):
         self._fresh = httpx2.AsyncHTTPTransport(limits=none, **options)
         for transport in (self._keeping, self._fresh):
             use_backend(transport, Backend(tunnels=proxy is not None))
-        self._released = anyio.Event()
+        self._sweeping = Sweeping(self._sweep)
+        self.tended = self._sweeping.within
+        """A context manager for the time of a session, as `Engine.tended`."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         # Checked before the library writes, because it reports the write before it detects invalid headers.
@@ -73,7 +75,7 @@ class Library(httpx2.AsyncBaseTransport):
             # Its type tells, for example, that the certificate is the cause, which waiting does not fix.
             raise httpx2.ConnectError(str(error)) from getattr(error.__cause__, "reason", None)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Paced(response.stream, lambda: self._released.set())
+        response.stream = _Paced(response.stream, self._sweeping.soon)
         return response
 
     async def sweep(self) -> bool:
@@ -91,13 +93,9 @@ class Library(httpx2.AsyncBaseTransport):
                 some = True
         return some
 
-    async def tend(self) -> None:
-        """Sweep as long as this is not cancelled."""
-        while True:
-            while await self.sweep():  # noqa: ASYNC110 - no event tells that a server has closed a socket
-                await anyio.sleep(SWEEP)
-            self._released = anyio.Event()
-            await self._released.wait()
+    async def _sweep(self) -> float | None:
+        # No event tells that a server has closed a socket, so each sweep looks at the idle ones.
+        return SWEEP if await self.sweep() else None
 
     async def aclose(self) -> None:
         await self._keeping.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx2
@@ -58,9 +59,10 @@ class Proxied(httpx2.AsyncBaseTransport):
         hint = f"; give its user and password in {self._setting.variable}" if status == "407" else ""
         return ProxyRefused(f"{self._setting} refused the connection: {said}{hint}")
 
-    async def tend(self) -> None:
-        """Close idle sockets as long as this is not cancelled."""
-        await self._inner.tend()
+    def tended(self) -> AbstractAsyncContextManager[None]:
+        """For the time of a session, as `Library.tended`."""
+        tended: AbstractAsyncContextManager[None] = self._inner.tended()
+        return tended
 
     async def aclose(self) -> None:
         await self._inner.aclose()

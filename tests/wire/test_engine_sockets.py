@@ -296,17 +296,10 @@ async def test_closed_idle_sockets_are_swept() -> None:
             group.start_soon(ask, engine, server)
         while len(engine._idle) < count:
             await checkpoint()
-        sweeper = anyio.CancelScope()
-
-        async def sweep() -> None:
-            with sweeper:
-                await engine.tend()
-
-        group.start_soon(sweep)
         with anyio.fail_after(SAFETY):
-            while engine._sockets:
-                await checkpoint()
-        sweeper.cancel()
+            async with engine.tended():
+                while engine._sockets:
+                    await checkpoint()
 
 
 async def test_sockets_are_swept_when_they_are_too_old() -> None:
@@ -323,12 +316,11 @@ async def test_sockets_are_swept_when_they_are_too_old() -> None:
 
 async def test_the_last_session_closes_idle_sockets() -> None:
     async with serving(Reply()) as (server, engine):
-        async with anyio.create_task_group() as group:
-            group.start_soon(engine.tend)
+        async with engine.tended():
             await ask(engine, server)
-            await checkpoint()
+            async with engine.tended():
+                await checkpoint()
             assert len(engine._idle) == 1
-            group.cancel_scope.cancel()
         await server.gone.wait()
         assert repr(engine) == "<Engine sockets=0 idle=0>"
 

@@ -10,13 +10,13 @@ import anyio
 import h11
 import httpx2
 
-from mcpconn.flag import Flag
 from mcpconn.wire.engine.channel import Channel
 from mcpconn.wire.engine.connect import Connector, Origin, origin_of
 from mcpconn.wire.engine.http1 import HttpSocket, Timeouts
 from mcpconn.wire.engine.lifetimes import Lifetimes
 from mcpconn.wire.extensions import HEADERS_STARTED, UNSAFE_KEY
 from mcpconn.wire.reasons import connect_reason, place
+from mcpconn.wire.sweeping import Sweeping
 
 LARGE = 64 * 1024
 """Bytes of a body above which a request gets a fresh socket. A server may refuse such a request before it has read it,
@@ -61,8 +61,10 @@ class Engine(httpx2.AsyncBaseTransport):
         self._idle: list[HttpSocket] = []
         """In the order of their last use."""
         self._sockets: set[HttpSocket] = set()
-        self._some_idle = Flag()
-        self._sweepers = 0
+        self._sweeping = Sweeping(self._sweep, over=self._close_idle)
+        self.tended = self._sweeping.within
+        """A context manager for the time of a session: idle sockets are swept, and closed at the end of the last one.
+        Without it a socket that the server has closed would stay half-closed until the next request."""
 
     def __repr__(self) -> str:
         return f"<Engine sockets={len(self._sockets)} idle={len(self._idle)}>"
@@ -160,7 +162,7 @@ class Engine(httpx2.AsyncBaseTransport):
             return
         if socket.recycle(self._now()):
             self._idle.append(socket)
-            self._some_idle.set()
+            self._sweeping.soon()
         else:
             self._close(socket)
 
@@ -175,25 +177,13 @@ class Engine(httpx2.AsyncBaseTransport):
                 self._close(socket)
         return self._idle[0].idle_since + limit - now if self._idle else None
 
-    async def tend(self) -> None:
-        """Sweep as long as this is not cancelled; then, unless another task does, close what is idle.
+    async def _sweep(self) -> float | None:
+        wait = self.sweep()
+        return None if wait is None else min(max(wait, SWEEP_SHORTEST), SWEEP_LONGEST)
 
-        Otherwise a socket that the server has closed would stay half-closed until the next request.
-        """
-        self._sweepers += 1
-        try:
-            while True:
-                wait = self.sweep()
-                if wait is None:
-                    self._some_idle = Flag()
-                    await self._some_idle.wait()
-                else:
-                    await anyio.sleep(min(max(wait, SWEEP_SHORTEST), SWEEP_LONGEST))
-        finally:
-            self._sweepers -= 1
-            if not self._sweepers:
-                for socket in tuple(self._idle):
-                    self._close(socket)
+    def _close_idle(self) -> None:
+        for socket in tuple(self._idle):
+            self._close(socket)
 
     async def aclose(self) -> None:
         for socket in tuple(self._sockets):
