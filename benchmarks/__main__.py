@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from benchmarks import (
+    apart,
     calls,
     fleet,
     gateway,
@@ -27,6 +28,7 @@ from benchmarks import (
     safeties,
     simulated,
     stdio,
+    ten_thousand,
     threads,
 )
 from benchmarks.measure import Report
@@ -36,6 +38,7 @@ GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
     **calls.GROUPS,
     **recovery.GROUPS,
     **fleet.GROUPS,
+    **ten_thousand.GROUPS,
     **gateway.GROUPS,
     **gateway_load.GROUPS,
     **gateway_sessions.GROUPS,
@@ -72,8 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     unknown = set(options.names) - GROUPS.keys()
     if unknown:
         parser.error(f"no group named {sorted(unknown)[0]!r}; there are: {', '.join(GROUPS)}")
-    fleet.quiet_logs()
-    fleet.raise_file_limit()
+    apart.quiet_logs()
+    apart.raise_file_limit()
     reports: dict[str, Report] = {}
     failed = False
     for name in options.names or GROUPS:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import gc
-import json
-import os
-import resource
 import socket
 import ssl
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,10 +13,10 @@ from typing import Any
 
 import anyio
 import httpx2
-import psutil
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from benchmarks.apart import child, rss
 from benchmarks.calls import ARGUMENTS
 from benchmarks.measure import Report, ratio
 from benchmarks.recovery import listed
@@ -33,36 +28,6 @@ AT_ONCE = 50
 """Bare clients opened at once; more than a listener's queue would only wait for each other's retries."""
 PATIENT = Policy(dials_per_origin=64)
 """All connections of a benchmark go to one server, which stands for many."""
-
-
-def child(function: str, **options: Any) -> Any:
-    """Call a function of this module in a process of its own, so that nothing else is in its memory."""
-    line = f"from benchmarks import fleet; fleet.report_of({function!r}, {json.dumps(options)!r})"
-    done = subprocess.run([sys.executable, "-c", line], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def report_of(function: str, options: str) -> None:
-    """In the child: call it, print what it returns."""
-    quiet_logs()
-    raise_file_limit()
-    print(json.dumps(anyio.run(lambda: globals()[function](**json.loads(options)))), flush=True)
-
-
-def quiet_logs() -> None:
-    """Failures are what is measured here; they need not be read as well."""
-    import logging
-
-    for name in ("mcpconn", "transitions", "mcp"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def raise_file_limit() -> None:
-    """A thousand connections are more sockets than many systems allow by default."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 8192 if hard == resource.RLIM_INFINITY else min(hard, 8192)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 # -- start
@@ -165,12 +130,6 @@ class _refusing(_hanging):
 # -- memory and idle cost
 
 
-def rss() -> int:
-    """Bytes of memory this process holds."""
-    gc.collect()
-    return psutil.Process(os.getpid()).memory_info().rss
-
-
 @asynccontextmanager
 async def ready(url: str, count: int) -> AsyncIterator[tuple[Manager, float]]:
     """Connections of one manager, ready and listed, and the bytes that each of them holds."""
@@ -230,11 +189,11 @@ async def memory(quick: bool) -> Report:
     report = Report()
     count = 100 if quick else FLEET
     with running("scripted") as servers:
-        ours = child("ours_ready", url=servers.url, count=count, idle=3 if quick else 10)
+        ours = child(__name__, "ours_ready", url=servers.url, count=count, idle=3 if quick else 10)
     with running("scripted") as servers:
-        bare = child("bare_ready", url=servers.url, count=count)
+        bare = child(__name__, "bare_ready", url=servers.url, count=count)
     with running("scripted") as servers:
-        frugal = child("bare_ready", url=servers.url, count=count, frugal=True)
+        frugal = child(__name__, "bare_ready", url=servers.url, count=count, frugal=True)
     for name, other, target in (
         (f"memory of {count} ready HTTP connections, against bare clients", bare, 0.10),
         ("the same, against bare clients that share one TLS context", frugal, None),
@@ -287,7 +246,7 @@ async def growth(quick: bool) -> Report:
     for turn in range(repeats):
         for count in counts if turn % 2 else reversed(counts):
             with running("scripted") as servers:
-                found = child("ours_growth", url=servers.url, count=count, calls=400 if quick else 4000)
+                found = child(__name__, "ours_growth", url=servers.url, count=count, calls=400 if quick else 4000)
             rates[count].append(found["rate"])
             weights[count].append(found["bytes"])
     rate = {count: statistics.median(found) for count, found in rates.items()}

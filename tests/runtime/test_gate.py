@@ -127,6 +127,24 @@ async def test_a_call_that_comes_again_goes_to_the_front_and_is_not_turned_away(
         assert callers.through == ["a", "again", "b"]
 
 
+async def test_calls_that_come_again_keep_their_order() -> None:
+    async with anyio.create_task_group() as group:
+        callers = Callers(gate(max_in_flight=1, max_waiting=2), group)
+        await callers.call("new")
+        await callers.call("first", "second", "third", again=True)
+        # A permit that was granted and revoked leaves its caller in front.
+        callers.gate.open()
+        callers.gate.close()
+        await settle()
+        callers.gate.open()
+        let_through = []
+        for _ in range(4):
+            await settle()
+            let_through += [name for name in callers.through if name not in let_through]
+            callers.gate.release()
+        assert let_through == ["first", "second", "third", "new"]
+
+
 async def test_a_refusing_gate_turns_everybody_away() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(), group)
