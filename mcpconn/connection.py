@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mcp_types as types
 from typing_extensions import Unpack, deprecated
 
 from mcpconn.any_request import AnyRequest
 from mcpconn.arguments import Arguments, argument_errors
-from mcpconn.auth.request_auth import RequestAuth, renewable
 from mcpconn.callbacks import Notifications, bind
 from mcpconn.catalog.catalog import Catalog
 from mcpconn.config import ServerConfig
@@ -33,12 +32,16 @@ from mcpconn.runtime.common import Common
 from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.native import Home
 from mcpconn.runtime.owner import Nursery, Owned, Owner
+from mcpconn.runtime.protocols import Renewable
 from mcpconn.runtime.supervisor import Supervisor
 from mcpconn.shared import Shared
 from mcpconn.tasks import Tasks
 from mcpconn.telemetry import Meter, measuring
 from mcpconn.validate import check_timeout
 from mcpconn.wire.dial import Dialer, unusable
+
+if TYPE_CHECKING:
+    from mcpconn.auth.request_auth import RequestAuth
 
 T = TypeVar("T")
 
@@ -135,7 +138,7 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
             origin=self.config.origin,
             route=self.config.route,
             lazy=self.config.lazy,
-            credentials=renewable(self._request_auth),
+            credentials=self._renewable(),
         )
         self._lifecycle = self._supervisor.lifecycle
         self._calls = Calls(common, self._lifecycle, budget=self._shared.budget, progress=lambda: self._dialer.progress)
@@ -254,7 +257,7 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
             self._dialer.auth = request_auth = self._request_auth = self._authenticator(auth)
             # The current session was opened without credentials and would never use them: open another.
             self._lifecycle.reconnect()
-        self._lifecycle.renewal.credentials = renewable(request_auth)
+        self._lifecycle.renewal.credentials = self._renewable()
         self._lifecycle.credentials_changed()
         await self.wait_ready(timeout)
 
@@ -306,9 +309,19 @@ class Connection(Owned, Known, Methods, Legacy, AnyRequest, Arguments):
         self._check_here()
         return await self._dialer.end_session(session_id, version)
 
+    def _renewable(self) -> Renewable | None:
+        if self._request_auth is None:
+            return None
+        from mcpconn.auth.request_auth import renewable
+
+        return renewable(self._request_auth)
+
     def _authenticator(self, auth: Any) -> RequestAuth:
         if self.config.url is None:
             raise self.config.error("auth is for servers with a url; give others their secrets in env", "auth")
+        # Imported with the first server that has credentials.
+        from mcpconn.auth.request_auth import RequestAuth
+
         try:
             return RequestAuth(auth, url=self.config.endpoint, redact=self._redact, fetch=self._dialer.fetch)
         except TypeError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mcpconn.auth.request_auth import RequestAuth
 from mcpconn.config import ServerConfig
 from mcpconn.core.failures import Failure
 from mcpconn.core.states import State
@@ -13,6 +13,9 @@ from mcpconn.runtime.journal import Journal
 from mcpconn.runtime.lifecycle import Lifecycle
 from mcpconn.status import ConnectionStatus, connection_status
 from mcpconn.wire.dial import Dialer
+
+if TYPE_CHECKING:
+    from mcpconn.auth.request_auth import RequestAuth
 
 
 class Known:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import anyio
 from typing_extensions import Self, Unpack
 
-from mcpconn import mcpjson
 from mcpconn.by_name import CallsByName
 from mcpconn.config import ServerConfig
 from mcpconn.connection import Connection
@@ -31,6 +30,10 @@ from mcpconn.runtime.owner import Owned, Owner
 from mcpconn.shared import Shared
 from mcpconn.status import ManagerStatus
 from mcpconn.validate import check_timeout
+
+if TYPE_CHECKING:
+    # Loaded with the first file: see `from_file`.
+    from mcpconn import mcpjson
 
 
 class Manager(Owned, CallsByName, Mapping[str, Connection]):
@@ -99,6 +102,8 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
             ConfigError: the file cannot be read; or, with `strict`, an entry is invalid. The error names the file, the
                 server and the key.
         """
+        from mcpconn import mcpjson
+
         return cls(mcpjson.load(path, strict=strict), **options)
 
     def reload(self, path: str | os.PathLike[str] | mcpjson.Servers, *, strict: bool = False) -> dict[str, list[str]]:
@@ -118,6 +123,8 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         Raises:
             ConfigError: the file cannot be used. Nothing has been changed.
         """
+        from mcpconn import mcpjson
+
         servers = path if isinstance(path, mcpjson.Servers) else mcpjson.load(path, strict=strict)
         present = {name: connection.config for name, connection in self._connections.items()}
         result = difference(present, servers, keep=self._leases)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
-from mcpconn.auth.credentials import CredentialsStatus
-from mcpconn.auth.request_auth import RequestAuth
 from mcpconn.config import ServerConfig
 from mcpconn.core.failures import Failure
 from mcpconn.core.stream import StreamRecord, StreamStatus
 from mcpconn.runtime.journal import Change, Journal
 from mcpconn.runtime.lifecycle import Lifecycle
 from mcpconn.wire.dial import Dialer
+
+if TYPE_CHECKING:
+    from mcpconn.auth.credentials import CredentialsStatus
+    from mcpconn.auth.request_auth import RequestAuth
 
 
 class FailureStatus(TypedDict):

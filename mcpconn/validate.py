@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
-from difflib import get_close_matches
 from functools import wraps
 from typing import Annotated, Any, TypeVar, cast, get_args
 
@@ -176,6 +175,9 @@ def check_timeout(timeout: object, what: str = "timeout") -> None:
 
 def unknown_key(key: str, known: list[str]) -> str:
     """The message for an unknown key."""
+    # Imported for an error alone.
+    from difflib import get_close_matches
+
     close = get_close_matches(key, known, n=1)
     return f"unknown key {key!r}; " + (f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}")
 

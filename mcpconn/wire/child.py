@@ -20,7 +20,8 @@ from mcp.os.win32.utilities import get_windows_executable_command
 from mcpconn.redact.places import secrets_of_args
 from mcpconn.redact.redactor import Redactor
 from mcpconn.wire.pipes import CHUNK, GONE, PipeReader, PipeWriter, Reader, StreamWriter, Writer
-from mcpconn.wire.stderr import WIDTH, Stderr, reason_of
+from mcpconn.wire.stderr import WIDTH, Stderr
+from mcpconn.wire.stderr_reasons import reason_of
 
 TERM_AFTER = 2.0
 """Seconds from the end of stdin to SIGTERM: the SDK's value. Databases need them to write out their data."""

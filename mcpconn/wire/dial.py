@@ -14,7 +14,6 @@ import anyio.lowlevel
 import httpx2
 from mcp import Client, MCPError
 
-from mcpconn.auth.token_requests import send
 from mcpconn.checks import PREFER_LEGACY
 from mcpconn.config import ServerConfig
 from mcpconn.core.attempt import ATTEMPT, Attempt
@@ -26,7 +25,6 @@ from mcpconn.policy import Policy
 from mcpconn.redact.redactor import Redactor
 from mcpconn.sdk import client as sdk
 from mcpconn.tls import OwnContext
-from mcpconn.wire.child import ENDING
 from mcpconn.wire.era import Eras, Negotiation
 from mcpconn.wire.evidence import evidence_of
 from mcpconn.wire.evidence_client import EvidenceClient, Recorder
@@ -36,9 +34,7 @@ from mcpconn.wire.messages import Limits
 from mcpconn.wire.misfits import unquoted
 from mcpconn.wire.network import Network
 from mcpconn.wire.responses import SESSION_HEADER
-from mcpconn.wire.sse import http_sse
 from mcpconn.wire.stderr import Stderr
-from mcpconn.wire.stdio import stdio_transport
 from mcpconn.wire.streamable import VERSION_HEADER, streamable_http
 from mcpconn.wire.streams import watched
 from mcpconn.wire.watch import Watch
@@ -204,7 +200,7 @@ class Dialer:
             self._starting = (began, watch)
         try:
             async with self._tended(), self._client(watch, negotiation.mode, sse=negotiation.sse) as client:
-                link = ClientLink(client, watch, ending=ENDING if kind == "stdio" else GOODBYE, local=kind == "memory")
+                link = ClientLink(client, watch, ending=self._ending(), local=kind == "memory")
                 self._starting = None
                 self._stderr = watch.stderr
                 watch.discovery.finish()
@@ -218,6 +214,13 @@ class Dialer:
                 self._starting = None
                 # The start failed: the next start of this command gets more time, up to its limit.
                 self._known.waited += time.monotonic() - began
+
+    def _ending(self) -> float:
+        if self.config.kind != "stdio":
+            return GOODBYE
+        from mcpconn.wire.child import ENDING
+
+        return ENDING
 
     def _tended(self) -> AbstractAsyncContextManager[None]:
         """Sweeps the idle sockets of the HTTP transport, which are kept for the next session of this connection."""
@@ -242,6 +245,8 @@ class Dialer:
         transport = self._transport_to(str(request.url), own=own) if given is None else Recorder(given)
         # A short timeout, because a call waits for this and token endpoints answer at once or not at all.
         timeout = self._policy.connect_timeout
+        from mcpconn.auth.token_requests import send
+
         async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
             return await send(client, request)
 
@@ -285,6 +290,9 @@ class Dialer:
             # There are no streams: the SDK calls the server's functions directly.
             server = config.server
         elif config.kind == "stdio":
+            # Imported with the first child, as `sse` below with the first server that needs it.
+            from mcpconn.wire.stdio import stdio_transport
+
             assert config.command is not None
             if not self._joined:
                 self._joined = True
@@ -307,6 +315,8 @@ class Dialer:
         else:
             http = self._evidence_client(sse=sse or config.kind == "sse")
             if sse or config.kind == "sse":
+                from mcpconn.wire.sse import http_sse
+
                 server = watched(http_sse(config.endpoint, http, watch, self._limits), watch, final=False)
             else:
                 # Not set by default, because a server may be silent for hours.

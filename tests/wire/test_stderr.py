@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mcpconn.wire.stderr import LINES, SHOWN, Stderr
+from mcpconn.wire.stderr import LINES, Stderr
+from mcpconn.wire.stderr_reasons import SHOWN
 from tests.stderr_samples import SAMPLES
 
 
