@@ -19,6 +19,7 @@ from benchmarks.measure import Report, span
 from mcpconn import Evidence, Manager, Policy, State
 from mcpconn.core.attempt import Attempt
 from mcpconn.core.failures import Phase
+from mcpconn.core.stream import StreamRecord
 from mcpconn.testing import clock
 
 FLEET = 10_000
@@ -64,11 +65,14 @@ class Link:
     version = "2025-11-25"
     era = "legacy"
     client: Any = None
-    server_info = None
+    server_info = session_id = pid = None
+    forgettable = False
     capabilities = ServerCapabilities()
+    probes = ("ping",)
 
     def __init__(self, idle_failure: Callable[[Evidence], None]) -> None:
         self.idle_failure = idle_failure
+        self.stream = StreamRecord(lambda: 0.5)
         self.ended: BaseException | None = None
         self.doubt: Evidence | None = None
         self.ending = 0.0
@@ -87,7 +91,9 @@ class Link:
 class Dialer:
     """Dials in the world."""
 
-    patience = progress = None
+    patience = progress = pid = None
+    spent = False
+    stderr = ()
     last_words = ""
 
     def __init__(self, world: World) -> None:
