@@ -106,8 +106,8 @@ class Gate:
         """Return when a call may be issued. Every return must be followed by one `release`.
 
         Args:
-            again: The call has passed before and failed: it goes before all that have not, behind those that failed
-                earlier, and is not refused if the queue is full.
+            again: The call has passed before and failed. It goes ahead of calls that have not passed, after those that
+                came back earlier, and is not refused if the queue is full.
 
         Raises:
             Exception: the error created by `refuse` or `overloaded`.
