@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -110,6 +111,7 @@ class Fleet:
         self.revocations = Revocations(store, gate)
         self.rates = SharedRates(store, gate.limits)
         self._routing: Routing
+        self._background: Background
         self._draining = False
 
     # -- life
@@ -121,6 +123,7 @@ class Fleet:
         Args:
             group: Runs what goes on beside requests.
         """
+        self._background = group
         self._routing = Routing(
             self.ownership,
             self.forwarding,
@@ -230,7 +233,7 @@ class Fleet:
         if client.sid == "stdio" or not self._upstreams.keeps_state(server, client):
             return None
         key = session_key(client.sid) if client.sid is not None else principal_key(client.principal)
-        return Guard(self.membership, self.handover, key, server)
+        return Guard(self.membership, self.handover, key, server, superseded=partial(self._superseded, key))
 
     # -- for other replicas
 
@@ -329,6 +332,13 @@ class Fleet:
     async def _drop(self) -> None:
         """The lease was lost: nothing that is held here may be used any more."""
         await self._give_up(self.ownership.drop_all())
+
+    def _superseded(self, key: str) -> None:
+        """The store has another owner than this replica."""
+        own = self.ownership.mine(key)
+        if own is not None and self.ownership.superseded(key, own.number + 1):
+            # Beside the call that has noticed it, whose own connection is closed by it.
+            self._background.start_soon(self._give_up, [key])
 
     async def _give_up(self, keys: list[str]) -> None:
         # First everything that takes no time: clients are told, and upstream sessions are cut off.

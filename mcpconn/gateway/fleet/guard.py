@@ -16,14 +16,19 @@ from mcpconn.keys import NEW_SESSION
 class Guard:
     """One request's."""
 
-    def __init__(self, membership: Membership, handover: Handover, key: str, server: str) -> None:
+    def __init__(
+        self, membership: Membership, handover: Handover, key: str, server: str, *, superseded: Callable[[], None]
+    ) -> None:
         """
         Args:
             membership: This replica's lease.
             handover: Called with upstream sessions before they are used.
             key: What the request belongs to.
             server: Where it goes.
+            superseded: Called when the store turns out to have another owner although the lease was kept: a replica
+                with other sealing keys, or whoever can write to the store, has overwritten the record.
         """
+        self._superseded = superseded
         self._membership = membership
         self._handover = handover
         self._key = key
@@ -43,6 +48,8 @@ class Guard:
             try:
                 await self._handover.note(self._key, self._server, upstream)
             except OwnershipLost:
+                # Otherwise this replica would go on as the owner, and refuse each call of the session.
+                self._superseded()
                 raise OwnershipLost(sent=self.sent) from None
         # Last: the clock is looked at after everything that waits.
         await self._check()
