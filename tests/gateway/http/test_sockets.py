@@ -18,6 +18,7 @@ from anyio.abc import SocketStream
 from mcpconn.gateway.http import sockets
 from mcpconn.gateway.http.draining import Drain
 from mcpconn.gateway.http.sockets import SocketLimits
+from mcpconn.gateway.serve import Listen, listening_socket
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +68,7 @@ class Listener:
 
 @asynccontextmanager
 async def listening(limits: SocketLimits, **options: Any) -> AsyncIterator[Listener]:
-    with anyio.fail_after(SAFETY), socket.create_server(("127.0.0.1", 0)) as accepting:
+    with anyio.fail_after(SAFETY), listening_socket(Listen("127.0.0.1", 0)) as accepting:
         config = uvicorn.Config(
             answering, http=Drain(idle=0).protocol(limits), log_config=None, lifespan="off", **options
         )
@@ -203,3 +204,11 @@ async def test_whoever_has_not_read_for_longest_is_cut_first():
             assert made.limits.cut == 1
             assert waited not in made.limits.paused
             assert len(made.limits.paused) == 2
+
+
+async def test_no_write_waits_for_the_clients_acknowledgement():
+    async with listening(SocketLimits()) as made, await made.connect() as client:
+        await ask(client)
+        (served,) = made.server.server_state.connections
+        accepted = served.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
