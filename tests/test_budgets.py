@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import pytest
 from anyio.streams.memory import MemoryObjectReceiveStream
+from mcp import Client
 from sniffio import current_async_library
 
 from mcpconn import Manager
+from mcpconn.gateway import MemoryStore
+from mcpconn.gateway.http.draining import Drain
+from mcpconn.gateway.http.joined import JoinedWrites
 from mcpconn.testing import HttpServer, Script
-from tests.gateway.conftest import gateway
+from tests.gateway.conftest import gateway, served
 from tests.support import UNFINISHED_STREAMS
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
@@ -33,6 +39,8 @@ MANY = 10
 TOLERANCE = 1.25
 """For bytes: CPython 3.10 to 3.14 differ by a fifth."""
 KIB = 1024
+STEPS = ("add", "append_all", "delete", "entries", "get")
+"""Of a gateway's store. What it does of its own accord, such as saying that it lives, is none of a call's."""
 
 
 def tasks() -> int:
@@ -178,8 +186,75 @@ async def test_a_session_of_the_gateway_holds_so_much(anyio_backend_name: str) -
     assert holding.kib <= 55 * TOLERANCE
 
 
-async def handshake(http: httpx2.AsyncClient, url: str) -> None:
-    """Open a legacy session, as a client whose event stream is not open."""
+async def test_an_event_stream_of_the_gateway_holds_so_much(anyio_backend_name: str) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("uvicorn serves on asyncio alone")
+    holding, script = Holding(), Script()
+    limits = httpx2.Limits(max_connections=None)
+    async with gateway(script) as made, httpx2.AsyncClient(limits=limits) as http, AsyncExitStack() as stack:
+        sessions = [await handshake(http, made.url) for _ in range(MANY + 1)]
+        await made.app.manager["a"].catalog.refresh()
+        await stack.enter_async_context(http.stream("GET", made.url, headers=sessions.pop()))
+        async with held(holding):
+            for headers in sessions:
+                await stack.enter_async_context(http.stream("GET", made.url, headers=headers))
+    # Tasks: uvicorn's for the request, and five of the SDK's response. Descriptors: both ends of the socket.
+    assert same(holding, Holding(tasks=6, streams=2, descriptors=2)), holding
+    assert holding.kib <= 76 * TOLERANCE
+
+
+@pytest.mark.parametrize(("mode", "writes", "steps"), [("legacy", 1, 1), ("auto", 1, 0)])
+async def test_a_call_through_the_gateway_costs_so_much(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str, mode: str, writes: int, steps: int
+) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("uvicorn serves on asyncio alone")
+    script, store = Script(), Counting()
+    accepting = socket.create_server(("127.0.0.1", 0))
+    port = accepting.getsockname()[1]
+    async with gateway(script, store=store) as made, served(made.app, accepting, http=Drain().protocol()):
+        written: list[int] = []
+        real = JoinedWrites._flush
+
+        def flush(joined: JoinedWrites) -> None:
+            if joined._kept:
+                written.append(joined._size)
+            real(joined)
+
+        async with Client(f"http://127.0.0.1:{port}/mcp", mode=mode) as client:
+            await client.list_tools()
+            await made.app.manager["a"].catalog.refresh()
+            await client.session.call_tool("a__add", {"a": 1, "b": 1})
+            # What the opening has left to be written behind the calls.
+            while made.app.endpoint("")._events._log._pending:
+                await anyio.lowlevel.checkpoint()
+            monkeypatch.setattr(JoinedWrites, "_flush", flush)
+            script.requests.clear()
+            store.counts.clear()
+            for _ in range(MANY):
+                await client.session.call_tool("a__add", {"a": 1, "b": 1})
+            assert methods(script) == {"tools/call": MANY}
+            assert len(written) == writes * MANY
+            # Events are written behind the calls, those of many in one step.
+            assert store.counts.total() <= steps * MANY, store.counts
+            assert set(store.counts) <= {"append_all"}
+
+
+class Counting(MemoryStore):
+    """Counts the steps of the store that are made on behalf of clients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in STEPS:
+            self.counts[name] += 1
+        return super().__getattribute__(name)
+
+
+async def handshake(http: httpx2.AsyncClient, url: str) -> dict[str, str]:
+    """Open a legacy session, as a client whose event stream is not open. Returns the headers of its requests."""
     headers = {"accept": "application/json, text/event-stream"}
     params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
@@ -188,3 +263,4 @@ async def handshake(http: httpx2.AsyncClient, url: str) -> None:
     headers["mcp-protocol-version"] = "2025-11-25"
     done = await http.post(url, json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=headers)
     assert done.status_code == 202
+    return headers

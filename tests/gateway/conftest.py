@@ -29,9 +29,9 @@ def anyio_backend():
 
 
 @asynccontextmanager
-async def served(app: Any, accepting: socket.socket) -> AsyncIterator[None]:
+async def served(app: Any, accepting: socket.socket, **options: Any) -> AsyncIterator[None]:
     """An application, served on a socket for as long as the block runs; its streams are cut at the end."""
-    serving = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    serving = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", **options))
     with accepting:
         async with anyio.create_task_group() as group:
             group.start_soon(serving._serve, [accepting])
