@@ -20,6 +20,7 @@ from benchmarks import (
     gateway,
     gateway_load,
     gateway_sessions,
+    growth,
     machine,
     opening,
     pages,
@@ -31,13 +32,14 @@ from benchmarks import (
     ten_thousand,
     threads,
 )
+from benchmarks.figures import target, verdict
 from benchmarks.measure import Report
-from benchmarks.pages import target, verdict
 
 GROUPS: dict[str, Callable[[bool], Awaitable[Report]]] = {
     **calls.GROUPS,
     **recovery.GROUPS,
     **fleet.GROUPS,
+    **growth.GROUPS,
     **ten_thousand.GROUPS,
     **gateway.GROUPS,
     **gateway_load.GROUPS,

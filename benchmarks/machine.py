@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -52,19 +54,25 @@ async def imports(quick: bool) -> Report:
     """`import mcpconn` against `import mcp`, each in a process of its own, in processor time."""
     report = Report()
     took: dict[str, list[float]] = {"mcp": [], "mcpconn": []}
-    for turn in range(4 if quick else 16):
-        for name in ("mcp", "mcpconn") if turn % 2 else ("mcpconn", "mcp"):
-            took[name].append(_import(name))
-    # The first of each may have read from the disk.
+    with tempfile.TemporaryDirectory() as cache:
+        for turn in range(6 if quick else 31):
+            for name in ("mcp", "mcpconn") if turn % 2 else ("mcpconn", "mcp"):
+                took[name].append(_import(name, cache))
+    # The first of each has compiled the files.
     found = ratio(took["mcpconn"][1:], took["mcp"][1:])
     report.compare("import mcpconn against import mcp", found, target=1.03)
     return report
 
 
-def _import(name: str) -> float:
+def _import(name: str, cache: str) -> float:
     # Processor time: what else runs on the machine changes it less, and an import waits for nothing but the disk.
     line = f"import time; began = time.process_time(); import {name}; print(time.process_time() - began)"
-    return float(subprocess.run([sys.executable, "-c", line], stdout=subprocess.PIPE, check=True).stdout)
+    # Both sides are read from compiled files. If PYTHONDONTWRITEBYTECODE is set, only installed packages have them, and
+    # mcpconn would be compiled at each import (measured: 1.36 x instead of 1.13 x).
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run([sys.executable, "-c", line], stdout=subprocess.PIPE, check=True, env=environment)
+    return float(done.stdout)
 
 
 GROUPS: dict[str, Callable[[bool], Any]] = {"transitions": transitions, "import": imports}

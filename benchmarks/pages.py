@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import safeties
+from benchmarks.figures import figures, folded, rows
 from benchmarks.measure import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 FIGURES = ROOT / "benchmarks" / "results" / "figures.md"
-REMARKS = ROOT / "benchmarks" / "remarks.md"
 PAGE = ROOT / "docs" / "performance.md"
 COMPARED = (ROOT / "README.md", ROOT / "docs" / "index.md")
 """Pages with the comparison between markers."""
@@ -30,12 +29,6 @@ PLOTS = {
 """By the name of a plot: what it shows."""
 TRIALS, PATIENCE = 3, 10
 """Calls of each fault in the comparison, and the seconds after which "never" is written."""
-
-
-def rows(results: Mapping[str, Any]) -> list[Row]:
-    """All figures."""
-    fields = ("name", "figure", "unit", "target", "least", "note")
-    return [Row(**{each: row[each] for each in fields}) for group in results["figures"].values() for row in group]
 
 
 # -- the page
@@ -95,7 +88,7 @@ def performance(results: Mapping[str, Any]) -> str:
     lines = [
         "# Performance",
         "",
-        *_folded(
+        *folded(
             "This page compares the cost and the benefits of mcpconn with a bare `mcp.Client`. Both sides of a"
             " comparison run alternately in one run; figures are medians. The ratios carry over to other machines, the"
             f" absolute figures do not. Measured on {results['machine']}, {results['measured']}."
@@ -103,17 +96,17 @@ def performance(results: Mapping[str, Any]) -> str:
         "",
         "## What you pay",
         "",
-        *[line for each in pays for line in _folded(each, item=True)],
+        *[line for each in pays for line in folded(each, item=True)],
         "",
         "## What you get",
         "",
-        *[line for each in gets for line in _folded(each, item=True)],
+        *[line for each in gets for line in folded(each, item=True)],
         "",
         "## Plots",
         "",
     ]
     for name, shows in PLOTS.items():
-        lines += [*_folded(shows), "", f"![{name}](assets/performance-{name}.svg)", ""]
+        lines += [*folded(shows), "", f"![{name}](assets/performance-{name}.svg)", ""]
     lines += [
         "## The same faults, other clients",
         "",
@@ -121,7 +114,7 @@ def performance(results: Mapping[str, Any]) -> str:
         "",
         "## Repeat it",
         "",
-        *_folded(
+        *folded(
             "`make bench` measures everything; `python -m benchmarks stampede` measures one group, and `--quick` takes"
             " fewer rounds. In the repository, `benchmarks/results/figures.md` lists every figure with its target,"
             " the targets that were missed and why, where the time goes, and what each safety measure costs."
@@ -150,7 +143,7 @@ def comparison(peers: Mapping[str, Any]) -> list[str]:
     if not tried:
         return ["Not measured in this run."]
     faults = list(next(iter(tried.values())))
-    explained = _folded(
+    explained = folded(
         f"Each client is used as its own documentation shows. It calls `charge`, a tool that must not run twice,"
         f" {TRIALS} times, each time right after the fault. A cell shows what the caller was told, and after how long"
         f' the client answered a call again; "never" is longer than {PATIENCE} s. No client ran the tool twice.'
@@ -161,14 +154,14 @@ def comparison(peers: Mapping[str, Any]) -> list[str]:
     ]
     lines += [
         "",
-        *_folded(
+        *folded(
             '"Said unknown" means `OutcomeUnknown`: the caller is told that the tool may have run. The errors of the'
             " other clients do not say whether it ran."
         ),
     ]
     left = {peer: reason for peer, reason in peers.items() if not isinstance(reason, dict)}
     for peer, reason in left.items():
-        lines += ["", *_folded(f"Not compared: {peer}, because {reason}.")]
+        lines += ["", *folded(f"Not compared: {peer}, because {reason}.")]
     return lines
 
 
@@ -187,61 +180,6 @@ def words(cell: Mapping[str, Any]) -> str:
 
 
 # -- all figures
-
-
-def figures(results: Mapping[str, Any]) -> str:
-    """benchmarks/results/figures.md."""
-    measured = rows(results)
-    lines = [
-        "# All figures",
-        "",
-        f"Made by `make bench` on {results['machine']}, {results['measured']}.",
-        "",
-        "| what | figure | target | | behind it |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {row.name} | {row.figure:.4g} {row.unit} | {target(row)} | {verdict(row)} | {row.note} |"
-            for row in measured
-        ),
-        "",
-        "## Where the time goes",
-        "",
-        "Shares of the measuring process's own processor time, from a profile.",
-        "",
-        *[line for note in results["notes"] for line in _folded(note, item=True)],
-    ]
-    if missed := [row for row in measured if row.met is False]:
-        lines += ["", "## What was missed", ""]
-        for row in missed:
-            lines += _folded(f"{row.name}: {row.figure:.4g} {row.unit}, {target(row)} asked for.", item=True)
-        lines += ["", REMARKS.read_text(encoding="utf-8").strip()]
-    explained = (safeties.__doc__ or "").partition("\n\n")[2].split()
-    lines += ["", "## What each safety costs", "", *_folded(" ".join(explained)), "", results["safeties"]]
-    return "\n".join(lines) + "\n"
-
-
-def verdict(row: Row) -> str:
-    """Whether the target was reached, in a word."""
-    return {True: "met", False: "MISSED", None: ""}[row.met]
-
-
-def target(row: Row) -> str:
-    """What the figure was meant to be."""
-    parts = [f"<= {row.target:g}"] if row.target is not None else []
-    parts += [f">= {row.least:g}"] if row.least is not None else []
-    return " and ".join(parts) or "reported"
-
-
-def _folded(text: str, *, item: bool = False) -> list[str]:
-    """Lines of Markdown of at most 100 columns; code is not broken."""
-    lines, current = list[str](), "-" if item else ""
-    for word in re.findall(r"(?:`[^`]*`|[^\s`])+", text):
-        if len(current) + 1 + len(word) > 100:
-            lines.append(current)
-            current = f"  {word}" if item else word
-        else:
-            current = f"{current} {word}" if current else word
-    return [*lines, current]
 
 
 def compared(page: str, peers: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.main import get_command
 
+from benchmarks import figures as benchmark_figures
 from benchmarks import pages as benchmark_pages
 from mcpconn import diagram
 from mcpconn.cli.more import app
@@ -124,7 +125,7 @@ def test_the_tutorials_commands_work() -> None:
 def test_what_is_written_of_the_benchmarks_is_what_they_found() -> None:
     results = json.loads(benchmark_pages.RESULTS.read_text(encoding="utf-8"))
     assert benchmark_pages.PAGE.read_text(encoding="utf-8") == benchmark_pages.performance(results)
-    assert benchmark_pages.FIGURES.read_text(encoding="utf-8") == benchmark_pages.figures(results)
+    assert benchmark_pages.FIGURES.read_text(encoding="utf-8") == benchmark_figures.figures(results)
     for page in benchmark_pages.COMPARED:
         text = page.read_text(encoding="utf-8")
         assert benchmark_pages.compared(text, results["peers"]) == text, f"{named(page)}: python -m benchmarks.pages"
