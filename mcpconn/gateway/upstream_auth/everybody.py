@@ -52,11 +52,6 @@ class SharedLogins:
         self._store = None if alone or not on_other_machines(store) else store
         self._sealer = ring.sealer(TOKENS)
 
-    @property
-    def in_store(self) -> bool:
-        """Whether the logins are in the store, and not in files on this machine."""
-        return self._store is not None
-
     def storage(self, login: Login, url: str, *, redirect_uri: str | None = None) -> StoredTokens:
         """The token storage for one server, in the store.
 

@@ -68,11 +68,6 @@ def followed_by(extra: bytes, *, after: float | None = None) -> Fault:
     return Fault("poisoned socket", lambda exchange: Reply(None, (), steps(exchange)), after=True)
 
 
-def short_length(hidden: bytes) -> Fault:
-    """The true answer with `hidden` at its end, which Content-Length does not count."""
-    return followed_by(hidden)
-
-
 def body_on_204(body: bytes) -> Fault:
     """The true answer to a notification or request is 204, which has no body, but `body` follows it."""
 
