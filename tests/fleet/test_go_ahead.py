@@ -259,3 +259,17 @@ class UnknownOwners:
 
     def forget(self, owner: Owner) -> None:
         """Nothing is known of it."""
+
+
+async def test_a_call_that_was_withdrawn_does_not_end_the_next_try():
+    ended: list[str] = []
+    go_ahead = GoAhead()
+    go_ahead.lose = lambda: ended.append("ended")
+    assert go_ahead.withdraw()
+    go_ahead.take_back()
+    assert not ended
+    other = GoAhead()
+    other.lose = lambda: ended.append("ended")
+    await other.ask()
+    other.take_back()
+    assert (ended, other.withdrawn) == (["ended"], True)

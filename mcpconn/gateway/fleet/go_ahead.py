@@ -74,9 +74,10 @@ class GoAhead:
         return self.withdrawn
 
     def take_back(self) -> None:
-        """The session was lost after the go-ahead and before the call went out: it does not go out."""
-        self.given, self.withdrawn = False, True
-        self.lose()
+        """The session was lost before the call went out, whether the go-ahead was given or not: it does not go out."""
+        if not self.withdrawn:
+            self.given, self.withdrawn = False, True
+            self.lose()
 
 
 def _nothing() -> None:

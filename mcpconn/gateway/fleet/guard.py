@@ -37,8 +37,8 @@ class Guard:
         self.sent = False
         """Whether it was let out."""
 
-    async def before(self, connection: Connection) -> None:
-        """To be awaited immediately before the request goes out.
+    async def note(self, connection: Connection) -> None:
+        """Write down the session that the request goes out on. It costs a write when the session is a new one.
 
         Raises:
             OwnershipLost: nothing may be sent.
@@ -51,7 +51,13 @@ class Guard:
                 # Otherwise this replica would go on as the owner, and refuse each call of the session.
                 self._superseded()
                 raise OwnershipLost(sent=self.sent) from None
-        # Last: the clock is looked at after everything that waits.
+
+    async def before(self) -> None:
+        """To be awaited immediately before the request goes out, after everything else that waits.
+
+        Raises:
+            OwnershipLost: nothing may be sent.
+        """
         await self._check()
         self.sent = True
 
@@ -89,13 +95,16 @@ async def let_out(
     Raises:
         OwnershipLost: it may not go out.
     """
-    # First, because a call that may not go out needs no record in the ledger.
-    await ask_go_ahead(request)
     try:
+        if guard is not None:
+            await guard.note(connection)
+        # After that write, because a call whose owner is lost between the go-ahead and the request is unknown; before
+        # the ledger's record, which a call that may not go out does not need.
+        await ask_go_ahead(request)
         if before is not None:
             await before()
         if guard is not None:
-            await guard.before(connection)
+            await guard.before()
     except OwnershipLost as error:
         if not error.sent:
             take_back_go_ahead(request)

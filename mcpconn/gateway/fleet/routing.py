@@ -173,6 +173,8 @@ class Routing:
         try:
             await unless(lost, serve)
         finally:
+            # A legacy session runs the call in a task of its own, which may go on after this.
+            go_ahead.lose = _nothing
             serving.discard(lose)
             if not serving:
                 del self._serving[key]
@@ -284,6 +286,10 @@ class Routing:
             failure = (Lost if sent.may_run else NotDelivered)("its lease has ended")
         if failure is not None:
             raise failure
+
+
+def _nothing() -> None:
+    """The request is served no longer."""
 
 
 def _name(owner: Owner | None) -> str:
