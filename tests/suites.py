@@ -43,7 +43,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/cancellation",
         "tests/core/test_model.py::test_the_model_keeps_every_invariant",
         "tests/fire",
-        "tests/gateway/test_chaos.py::test_nobody_is_told_anything_untrue",
+        "tests/gateway/test_chaos.py::test_every_caller_is_told_the_truth",
         "tests/properties",
         "tests/simulated_fleet/test_minutes.py::test_a_fleet_keeps_its_promises_for_long",
         "tests/simulated_fleet/test_minutes.py::test_a_mistake_in_the_fleet_is_found",
@@ -68,7 +68,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/deploy/test_systemd.py::test_the_first_client_starts_a_gateway_that_says_it_is_ready",
         "tests/gateway/http/test_activation.py::test_a_passed_socket_that_all_can_reach_needs_keys",
         "tests/gateway/test_away_at_start.py",
-        "tests/gateway/test_capacity.py::test_a_crowd_beyond_a_limit_harms_nobody",
+        "tests/gateway/test_capacity.py::test_a_crowd_beyond_a_limit_harms_no_other",
         "tests/gateway/test_churn.py",
         "tests/gateway/test_embedding.py",
         "tests/gateway/test_ending.py",
@@ -126,7 +126,7 @@ ONCE = (
     "tests/test_convergence.py::test_a_refusal_in_other_words_is_met_by_handlers_of_all_kinds",
     "tests/test_real_servers.py::test_a_killed_sdk_server_leaves_the_outcome_unknown",
     "tests/conformance/test_gateway.py::test_the_gateway_fails_nothing_that_its_server_passes",
-    "tests/gateway/test_everything.py::test_it_passes_between_processes_and_reaches_nobody_else",
+    "tests/gateway/test_everything.py::test_it_passes_between_processes_and_reaches_no_other",
     "tests/gateway/test_foreign_clients.py::test_the_inspector_lists_and_calls",
     "tests/gateway/test_foreign_clients.py::test_the_typescript_sdk_can_do_everything",
     "tests/gateway/test_foreign_clients.py::test_the_typescript_sdk_outlives_the_gateway",
@@ -157,7 +157,7 @@ LONG = (
     "tests/fleet/test_store_faults.py::test_while_it_is_slow",
     "tests/gateway/test_outages.py::test_a_gateway_process_dials_once_a_second",
     "tests/simulated_fleet/test_minutes.py::test_a_fleet_keeps_its_promises_for_long",
-    "tests/simulation/test_day.py::test_on_a_day_of_outages_nobody_is_told_anything_untrue",
+    "tests/simulation/test_day.py::test_on_a_day_of_outages_callers_are_told_the_truth",
 )
 
 MATRICES = (

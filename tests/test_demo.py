@@ -282,7 +282,7 @@ def test_the_first_example_calls_a_tool(tmp_path: Path) -> None:
     assert "structured_content={'result': 3}" in run.stdout
 
 
-def test_the_quickstart_goes_on_when_its_server_is_killed() -> None:
+def test_the_quickstart_survives_a_killed_server() -> None:
     said = (ROOT / "docs_src" / "readme" / "quickstart.txt").read_text(encoding="utf-8")
     assert f"```text\n{said}```" in README.read_text(encoding="utf-8")
     lost, established = said.splitlines()[1:3]

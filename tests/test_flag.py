@@ -46,7 +46,7 @@ async def test_a_wait_that_was_given_up_leaves_the_others_waiting():
         flag.set()
 
 
-async def test_it_keeps_an_event_only_while_somebody_waits():
+async def test_it_keeps_an_event_only_while_a_task_waits():
     flag = Flag()
     assert flag._event is None
     async with anyio.create_task_group() as group:

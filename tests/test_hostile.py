@@ -94,7 +94,7 @@ async def test_bytes_that_are_no_text_fail_their_call(era: Era) -> None:
         assert (seen.events, connection.epoch) == (["suspected"], 1)
 
 
-async def test_an_answer_to_somebody_else_is_no_answer(era: Era) -> None:
+async def test_an_answer_with_another_id_leaves_it_unknown(era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         script.inject(hostile.wrong_id())

@@ -40,7 +40,7 @@ async def test_get_or_add_returns_the_same_connection() -> None:
         assert sorted(manager) == ["ada", "bob"]
 
 
-async def test_it_is_removed_when_nobody_has_used_it() -> None:
+async def test_it_is_removed_when_unused() -> None:
     script = Script()
     async with Manager() as manager:
         ada = manager.get_or_add("ada", entry(script), ttl=10)

@@ -257,7 +257,7 @@ async def test_every_transition_is_told_in_order() -> None:
     ]
 
 
-async def test_a_listener_that_raises_disturbs_nobody(
+async def test_a_listener_that_raises_affects_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: list[Change] = []

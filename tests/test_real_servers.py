@@ -171,7 +171,7 @@ async def test_a_killed_sdk_server_leaves_the_outcome_unknown(http: ServerProces
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX's")
 @pytest.mark.parametrize("transport", ["http", "sse"])
-async def test_a_stopped_server_answers_when_it_goes_on(
+async def test_a_stopped_server_answers_when_continued(
     transport: str, request: pytest.FixtureRequest, mode: str
 ) -> None:
     server: ServerProcess = request.getfixturevalue(transport)

@@ -245,7 +245,7 @@ def assert_hidden(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("place", OVER_HTTP)
-async def test_a_server_that_repeats_a_secret_shows_it_to_nobody(
+async def test_a_secret_that_a_server_repeats_is_not_shown(
     folder: Path, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     # Each place meets one way of answering and one engine; all ways are met by one place below.
@@ -267,7 +267,7 @@ async def test_no_way_of_answering_shows_a_secret(
 
 
 @pytest.mark.parametrize("place", CHILDREN)
-async def test_a_child_that_repeats_a_secret_shows_it_to_nobody(
+async def test_a_secret_that_a_child_repeats_is_not_shown(
     folder: Path, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     entry = CHILDREN[place]

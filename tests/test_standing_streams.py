@@ -261,7 +261,7 @@ def test_with_keepalive_a_silent_stream_is_reopened_after_five_minutes(backend: 
     play(backend, Script(era=era), act, keepalive=60.0)
 
 
-def test_without_keepalive_a_stream_may_be_silent_for_ever(backend: str, era: Era) -> None:
+def test_without_keepalive_a_stream_may_stay_silent(backend: str, era: Era) -> None:
     async def act(scene: Scene) -> None:
         # Many times the silence after which a stream with keepalive is asked for again.
         await anyio.sleep(12 * SILENCE)
@@ -478,7 +478,7 @@ def test_the_stream_of_a_session_that_was_given_up_is_not_reopened(backend: str,
 
 
 @pytest.mark.parametrize("catalog", ["lazy", "off"])
-def test_a_modern_stream_is_opened_when_somebody_needs_a_list(backend: str, catalog: str) -> None:
+def test_a_modern_stream_is_opened_when_a_list_is_needed(backend: str, catalog: str) -> None:
     async def act(scene: Scene) -> None:
         await anyio.sleep(60)
         assert (scene.openings, scene.connection.status()["stream"]) == ([], None)

@@ -514,7 +514,7 @@ def test_any_thread_can_add_and_remove_servers(backend: str) -> None:
         assert len(manager) == 0
 
 
-def test_one_that_nobody_refers_to_ends_by_itself(backend: str) -> None:
+def test_an_unreferenced_manager_ends_by_itself(backend: str) -> None:
     manager = SyncManager({"srv": scripted()}, backend=backend).start()
     manager.wait_ready(SAFETY)
     done, connection = manager._background._done, manager["srv"]
@@ -655,7 +655,7 @@ class Crashing:
         raise ZeroDivisionError("on purpose")
 
 
-def test_nobody_waits_for_a_loop_that_has_died(backend: str) -> None:
+def test_no_call_waits_for_a_dead_loop(backend: str) -> None:
     background, resource = Background(backend), Crashing()
     background.start(resource)
     waiting = threading.Event()

@@ -128,7 +128,7 @@ def test_a_session_is_replaced_at_its_maximum_lifetime_while_its_calls_finish() 
     play(script, act, max_lifetime=100)
 
 
-def test_keepalive_probes_only_a_session_that_nobody_uses() -> None:
+def test_keepalive_probes_only_an_unused_session() -> None:
     script = Script()
 
     async def act(connection: Connection) -> None:
@@ -257,7 +257,7 @@ def test_a_forgotten_session_is_replaced_before_a_call_meets_it() -> None:
 
 
 @pytest.mark.parametrize("fault", [faults.hang(), faults.unavailable(), faults.drop_before()])
-def test_two_checks_that_nobody_answers_end_no_session_and_three_do(fault: Any) -> None:
+def test_a_third_unanswered_check_ends_the_session(fault: Any) -> None:
     script = Script(get_stream="405")
 
     async def act(connection: Connection) -> None:

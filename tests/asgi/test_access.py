@@ -48,7 +48,7 @@ async def test_without_keys_this_machine_gets_in(host):
 
 @pytest.mark.parametrize("path", PRIVATE)
 @pytest.mark.parametrize("key", [None, "", "wrong", READ + "x", READ[:-1], "\u00e9" * 20])
-async def test_with_keys_nobody_gets_in_without_one(path, key):
+async def test_without_a_key_requests_are_refused(path, key):
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     answer = await ask(status_app(manager(), access=KEYS), path, headers=headers)
     assert answer.status == 401

@@ -268,7 +268,7 @@ async def test_a_refresh_token_that_is_refused_sends_the_person_to_log_in() -> N
         assert world.auth.counts["refresh_token"] == 1
 
 
-async def test_where_nobody_can_log_in_the_connection_fails_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_way_to_log_in_it_fails_with_a_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     world = World()
     async with world.connected():
@@ -306,7 +306,7 @@ async def test_a_token_that_is_refused_right_after_the_login_is_renewed_once_mor
         assert world.auth.counts["refresh_token"] == 1
 
 
-async def test_a_login_elsewhere_brings_it_back() -> None:
+async def test_a_login_in_another_process_reconnects_it() -> None:
     world = World()
     async with world.connected():
         pass
@@ -322,7 +322,7 @@ async def test_a_login_elsewhere_brings_it_back() -> None:
         assert world.auth.counts["refused"] == refused
 
 
-async def test_a_login_that_nobody_completes_ends_and_can_be_tried_again() -> None:
+async def test_a_login_times_out_and_can_be_retried() -> None:
     world = World()
     assert world.person is not None
     world.person.away = True

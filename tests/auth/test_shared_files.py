@@ -180,7 +180,7 @@ async def test_a_file_that_is_too_long_is_not_read(path: Path) -> None:
         await FileTokenStorage(path).get_tokens()
 
 
-async def test_whoever_waits_knows_who_holds_the_lock(path: Path) -> None:
+async def test_a_waiting_process_is_told_the_locks_holder(path: Path) -> None:
     holder, waiter = FileTokenStorage(path), FileTokenStorage(path)
     assert waiter.holder() is None
     async with holder.lock():

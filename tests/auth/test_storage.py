@@ -224,7 +224,7 @@ async def test_waiting_for_the_lock_can_be_cancelled(tmp_path: Path) -> None:
             pass
 
 
-async def test_a_damaged_file_fails_the_connection_with_its_name_until_it_is_mended(path: Path) -> None:
+async def test_a_damaged_file_is_named_until_it_is_fixed(path: Path) -> None:
     auth, script = AuthServer(), Script()
     path.parent.mkdir()
     path.write_text("{")

@@ -323,7 +323,7 @@ def test_a_listing_counts_as_a_sign_of_life_for_keepalive(backend: str) -> None:
     play(backend, script, act, policy=Policy(keepalive=10))
 
 
-def test_announcements_of_lists_that_nobody_needs_cost_nothing(backend: str) -> None:
+def test_changes_of_unneeded_lists_cost_no_request(backend: str) -> None:
     script = Script()
 
     async def act(connection: Connection, transport: ScriptTransport) -> None:

@@ -189,9 +189,7 @@ async def test_the_view_that_the_documentation_shows_is_what_watch_shows(utc: No
 @pytest.mark.anyio
 @VIRTUAL
 @pytest.mark.parametrize("as_json", [True, False])
-async def test_watch_notices_a_server_that_dies_although_nobody_calls(
-    as_json: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_watch_notices_a_dead_server_without_calls(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     script = Script()
     transport = ScriptTransport(script)
 

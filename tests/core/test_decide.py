@@ -102,7 +102,7 @@ def test_credentials_matter_to_auth_alone(kind: FailureKind) -> None:
         assert decide_probe(found, refreshable=True) is decide_probe(found)
 
 
-def test_credentials_are_not_refreshable_unless_somebody_says_so() -> None:
+def test_credentials_are_not_refreshable_by_default() -> None:
     refused = failure(K.AUTH, status=401)
     assert decide(State.READY, refused) is S
     assert decide_probe(refused, proven=False) is G
@@ -188,7 +188,7 @@ def test_only_a_child_that_ended_is_probed_sooner() -> None:
 # -- sessions that are lost
 
 
-def test_sessions_in_vain_are_given_up_when_patience_is_spent() -> None:
+def test_useless_sessions_are_given_up_after_a_time() -> None:
     for useless, elapsed in TIMES:
         for kind in FailureKind:
             spent = useless >= MIN_ATTEMPTS and elapsed >= PATIENCE
@@ -307,7 +307,7 @@ def test_patience_is_the_policys() -> None:
     assert [after(1, 5), after(2, 4.9), after(2, 5), after(3, 6)] == [F, F, G, G]
 
 
-def test_a_dial_is_the_first_of_its_kind_unless_somebody_says_otherwise() -> None:
+def test_a_dial_is_the_first_of_its_kind_by_default() -> None:
     assert decide_dial(failure(K.CONFIG), attempts=1, elapsed=0) is G
     assert decide_dial(failure(K.UNAVAILABLE), attempts=1, elapsed=0) is F
     assert decide_dial(failure(K.UNAVAILABLE), attempts=MIN_ATTEMPTS, elapsed=PATIENCE) is G
@@ -315,7 +315,7 @@ def test_a_dial_is_the_first_of_its_kind_unless_somebody_says_otherwise() -> Non
 
 
 @pytest.mark.parametrize("kind", FailureKind)
-def test_who_can_mend_a_failed_connection(kind: FailureKind) -> None:
+def test_who_can_fix_a_failed_connection(kind: FailureKind) -> None:
     assert needs_person(failure(kind)) == (kind in (K.AUTH, K.CONFIG, K.PROTOCOL))
     assert needs_person(failure(kind), worked=True) == (kind is K.AUTH)
 

@@ -23,7 +23,7 @@ def test_a_walk_meets_each_error_once(how: list[str]) -> None:
     assert len({id(error) for error in met}) == len(met)
 
 
-def test_a_walk_goes_on_behind_an_error_that_it_met_before() -> None:
+def test_a_walk_continues_after_a_repeated_error() -> None:
     shared, last = ValueError("shared"), ValueError("last")
     group = in_group(shared)
     twice = in_group(group)

@@ -32,7 +32,7 @@ def test_a_stream_that_lived_thirty_seconds_begins_at_one_again() -> None:
     assert record.lost(100.0 + STEADY, "cut") == REOPEN_FLOOR
 
 
-def test_a_short_lived_stream_goes_on_doubling() -> None:
+def test_a_short_lived_stream_keeps_doubling_the_wait() -> None:
     record = StreamRecord()
     waits(record, 2)
     record.open(100.0)

@@ -39,7 +39,7 @@ def test_a_row_that_is_missing_breaks_a_law(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", ROWS)
-def test_a_row_that_leads_elsewhere_breaks_a_law(i: int) -> None:
+def test_a_row_with_another_target_breaks_a_law(i: int) -> None:
     mutants = list(redirected(i))
     assert len(mutants) == len(State) - 1
     for mutant in mutants:

@@ -54,7 +54,7 @@ def test_every_instruction_is_known_and_the_last_stage_installs_nothing():
     assert build[0].words[0] == final[0].words[0]
 
 
-def test_the_container_runs_as_nobody_in_particular():
+def test_the_container_runs_as_any_user():
     user = last("USER").rest
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
     names = [each.name for each in stages()[-1]]

@@ -97,7 +97,7 @@ async def test_a_cancellation_reaches_the_call():
             await stateful.cancelled.wait()
 
 
-async def test_a_subscription_is_told_whoever_has_the_stream():
+async def test_updates_reach_the_replica_with_the_stream():
     news = anyio.Event()
 
     async def note(message: Any) -> None:

@@ -213,7 +213,7 @@ async def calls_go_on(client: Client, seconds: float) -> None:
         await anyio.sleep(0.1)
 
 
-async def test_an_owner_goes_on_while_the_store_hangs(redis):
+async def test_an_owner_continues_while_the_store_hangs(redis):
     async with replica_before_state(redis.url) as client:
         redis.pause()
         # Past the end of its lease, and past the time in which one request to the store ends.

@@ -116,7 +116,7 @@ async def test_each_client_has_its_own_session():
         assert list(made.app.manager) == ["a"]
 
 
-async def test_anonymous_clients_do_not_share_state_elsewhere():
+async def test_anonymous_clients_of_a_network_share_no_state():
     async with gateway(Script(), one_person=False) as made, Client(made.url) as client:
         with pytest.raises(MCPError, match="cannot tell its anonymous clients apart"):
             await client.call_tool("a__add", {"a": 1, "b": 1})
@@ -167,7 +167,7 @@ async def test_a_key_of_a_lost_call_stays_unknown():
     assert script.executions["charge"] == 1
 
 
-async def test_a_server_that_hangs_stops_nobody():
+async def test_a_hanging_server_delays_no_other():
     hanging = Script()
     hanging.inject(faults.hang(), times=None, method=None)
     healthy = Script()

@@ -39,7 +39,7 @@ async def test_a_task_that_fails_is_logged_and_alone(caplog):
     assert "ValueError: why" in caplog.text
 
 
-async def test_what_runs_for_ever_is_started_again(monkeypatch):
+async def test_a_background_task_that_ends_is_restarted(monkeypatch):
     monkeypatch.setattr(background, "AGAIN", 0)
     begun = 0
 

@@ -94,7 +94,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=list(BOMBS))
-async def test_a_bomb_is_refused_and_harms_nobody(bomb):
+async def test_a_bomb_is_refused_and_harms_no_other(bomb):
     async with open_to_all() as (made, http):
         opened = await http.post(made.url, json=INITIALIZE)
         known = {"mcp-session-id": opened.headers["mcp-session-id"]}
@@ -245,7 +245,7 @@ async def test_a_page_of_another_site_cannot_do_anything(method, headers):
 # -- ids
 
 
-async def test_a_flood_of_forged_ids_harms_nobody(monkeypatch):
+async def test_a_flood_of_forged_ids_harms_no_client(monkeypatch):
     script = Script()
     async with open_to_all(script) as (made, http), Client(made.url, mode="legacy") as client:
         await client.call_tool("a__add", {"a": 1, "b": 1})
@@ -319,7 +319,7 @@ async def test_no_room_is_not_a_lost_session(monkeypatch):
 # -- slow readers
 
 
-async def test_a_client_that_does_not_read_stops_nobody():
+async def test_a_client_that_does_not_read_delays_no_other():
     long = "x" * 2_000_000
     script = Script(tools=[*Script().tools.values(), ScriptedTool("long", lambda arguments: long)])
     async with open_to_all(script) as (made, http):
@@ -405,7 +405,7 @@ requests = st.tuples(
 )
 
 
-async def test_whatever_is_sent_the_endpoint_goes_on():
+async def test_the_endpoint_survives_any_input():
     """Each example is one request on a real socket; after all of them the gateway serves as before."""
     examples: list[Any] = []
 

@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.anyio
-async def test_nobody_is_told_anything_untrue(tmp_path: Path) -> None:
+async def test_every_caller_is_told_the_truth(tmp_path: Path) -> None:
     report = await live_through(tmp_path, seconds=20, clients=8)
     assert not report.problems, str(report)
     assert report.told["answered"] > 50, str(report)

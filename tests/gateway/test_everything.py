@@ -400,7 +400,7 @@ OF_ONE_SESSION = ("cancellation", "changes", "subscriptions")
 
 
 @pytest.mark.parametrize(("mode", "server_mode"), [*PAIRS, pytest.param("legacy", "stdio", id="legacy-stdio")])
-async def test_it_passes_between_processes_and_reaches_nobody_else(tmp_path, mode, server_mode):
+async def test_it_passes_between_processes_and_reaches_no_other(tmp_path, mode, server_mode):
     options = {"log_level": "info"} if mode != "legacy" else {}
     async with as_processes(tmp_path, mode, server_mode, **options) as world:
         for name, check in CHECKS.items():

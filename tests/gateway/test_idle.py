@@ -59,7 +59,7 @@ async def idle(port: int) -> SocketStream:
     return stream
 
 
-async def test_idle_clients_cost_little_and_harm_nobody(tmp_path):
+async def test_idle_clients_cost_little_and_harm_no_other(tmp_path):
     async with serving(tmp_path, Script()) as made, AsyncExitStack() as stack:
         assert made.process is not None
         process = psutil.Process(made.process.pid)

@@ -258,7 +258,7 @@ async def test_a_lease_has_one_holder_at_a_time(store, time):
     assert await second.take(LEASE, b"b", ttl=10) is not None
 
 
-async def test_a_lease_that_is_renewed_goes_on(store, time):
+async def test_a_renewed_lease_does_not_expire(store, time):
     leases = Leases(store, now=time)
     lease = await taken(leases, b"a")
     number = lease.number

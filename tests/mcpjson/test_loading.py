@@ -298,7 +298,7 @@ async def test_an_unusable_file_changes_nothing(file: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_an_entry_that_goes_bad_and_is_mended_is_reloaded(file: Path) -> None:
+async def test_an_entry_that_breaks_and_is_fixed_is_reloaded(file: Path) -> None:
     async with HttpServer(Script()) as server:
         good, bad = {"url": server.url}, {"url": server.url, "urll": 1}
         write(file, {"a": good, "b": good})

@@ -57,7 +57,7 @@ async def test_a_dial_that_is_given_up_while_it_waits_gives_its_place_back() -> 
                 pass
 
 
-async def test_idle_is_when_nobody_dials_or_waits() -> None:
+async def test_idle_means_no_dial_and_no_waiter() -> None:
     dials = Dials(Policy(dials_per_origin=1, dials=1))
     # Nobody does: at once.
     await dials.wait_until_idle()

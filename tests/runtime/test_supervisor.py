@@ -245,7 +245,7 @@ async def test_a_probe_of_an_old_session_that_ends_late_does_not_touch_the_new_o
         assert (rig.lifecycle.state, rig.lifecycle.epoch) == (State.READY, 2)
 
 
-async def test_a_probe_that_nobody_answers_is_proof() -> None:
+async def test_an_unanswered_probe_is_proof() -> None:
     rig = Rig(Policy(probe_timeout=5))
     async with rig.running():
         await rig.ready()

@@ -109,7 +109,7 @@ async def test_a_provider_of_an_unknown_sdk_is_left_alone(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", sdk.REPLACED)
-def test_whoever_overrides_a_step_has_a_flow_of_their_own(name: str) -> None:
+def test_a_subclass_that_overrides_a_step_has_its_own_flow(name: str) -> None:
     kind = type("Own", (OAuthClientProvider,), {name: lambda self, *args: None})
     assert sdk.has_own_flow(kind)
     assert not sdk.has_own_flow(OAuthClientProvider)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2:R
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_on_a_day_of_outages_nobody_is_told_anything_untrue(backend: str, seed: int) -> None:
+def test_on_a_day_of_outages_callers_are_told_the_truth(backend: str, seed: int) -> None:
     lived = live_through(seed, backend)
     assert lived.calls > 300
     # A day on which nothing went wrong would prove nothing.

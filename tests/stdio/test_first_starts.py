@@ -144,7 +144,7 @@ async def test_a_first_start_that_fails_is_tried_again_until_it_works(end: str, 
             assert text_of(await connection.call_tool("add", {"a": 1, "b": 2})) == "3"
 
 
-async def test_a_start_that_goes_on_failing_ends_in_a_cool_down_that_is_told() -> None:
+async def test_repeated_failed_starts_end_in_a_cool_down() -> None:
     policy = Policy(patience=0.2, min_attempts=2, backoff=QUICK.backoff, cool_down=0.05)
     with anyio.fail_after(SAFETY):
         async with Manager({"srv": shell("echo 'registry out of reach' >&2; exit 1")}, policy=policy) as manager:

@@ -69,7 +69,7 @@ async def test_each_line_is_logged_as_it_comes(caplog: pytest.LogCaptureFixture)
     assert "server.stderr connection=child line='key *** refused'" in lines
 
 
-async def test_nothing_is_formatted_when_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_listener_nothing_is_formatted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="mcpconn.stderr")
     await failure_of(dying("loading"))
     assert not [record for record in caplog.records if record.name == "mcpconn.stderr"]

@@ -200,7 +200,7 @@ async def test_a_sender_that_leaves_as_room_is_made_was_sent_or_was_not() -> Non
             assert bool(received) is said
 
 
-async def test_senders_are_told_that_nobody_reads() -> None:
+async def test_senders_are_told_that_the_reader_is_gone() -> None:
     async with rig() as one:
         exchange = record()
         await one.reader.aclose()
@@ -225,7 +225,7 @@ async def test_closing_waits_for_nothing_if_nothing_is_being_written(monkeypatch
             await one.outbox.flush()
 
 
-async def test_closing_waits_for_what_is_being_written_and_not_for_ever() -> None:
+async def test_closing_waits_a_limited_time_for_writes() -> None:
     with anyio.fail_after(SAFETY):
         async with rig() as one, anyio.create_task_group() as group:
 

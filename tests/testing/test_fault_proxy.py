@@ -106,7 +106,7 @@ async def test_a_servers_end_can_be_hidden(kept: bool) -> None:
             assert server.open_connections == 0
 
 
-async def test_whoever_connects_can_be_refused() -> None:
+async def test_new_connections_can_be_refused() -> None:
     async with behind() as (proxy, client, server):
         proxy.refusing = True
         with pytest.raises((httpx2.ReadError, httpx2.ConnectError, httpx2.RemoteProtocolError)):

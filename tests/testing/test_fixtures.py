@@ -48,7 +48,7 @@ def test_the_fixtures_refuse_sockets_and_false_histories(tmp_path: Path) -> None
 async def test_time_would_run_ahead_of_it(mcp_server):
     raise AssertionError("not reached")
 
-async def test_a_call_that_nobody_made(mcp_history):
+async def test_a_call_that_was_never_made(mcp_history):
     with mcp_history.call("charge") as call:
         call.answer = "invented"
 

@@ -63,7 +63,7 @@ def test_a_request_without_the_modern_envelope_is_refused() -> None:
     assert answer["error"]["message"] == f"Missing _meta keys: {KEY}/clientCapabilities"
 
 
-def test_a_version_nobody_speaks_is_refused_with_the_one_that_is_spoken() -> None:
+def test_an_unknown_version_is_refused_with_the_known_one() -> None:
     message, headers = modern(**{"mcp-protocol-version": "2031-01-01"})
     message["params"]["_meta"][f"{KEY}/protocolVersion"] = "2031-01-01"
     status, answer = decided(Script(era="modern"), message, headers)

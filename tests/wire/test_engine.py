@@ -414,6 +414,6 @@ async def test_proxies_are_left_to_httpx(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(transport(monkeypatch, "direct", HTTP_PROXY=proxy, NO_PROXY="server.example"), Engine)
 
 
-async def test_an_engine_that_nobody_knows_is_refused() -> None:
+async def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match="engine must be one of 'direct' or 'httpx'"):
         ServerConfig(name="srv", url="http://server.example/mcp", engine="curl")  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ async def test_what_is_no_refusal_is_returned(status: int) -> None:
     assert (attempt.http_status, attempt.content_type, attempt.exception) == (status, "text/plain", None)
 
 
-async def test_a_redirect_is_followed_by_nobody_here() -> None:
+async def test_a_redirect_is_not_followed_here() -> None:
     attempt = await noted(replied(302, b"", None, location="http://elsewhere.example/"))
     assert (attempt.http_status, attempt.failed) == (302, True)
 

@@ -254,7 +254,7 @@ async def test_a_stream_that_cannot_be_resumed_leaves_the_outcome_unknown(refusa
 
 
 @pytest.mark.parametrize("waits", ["in between", "for the head", "for an event"])
-async def test_nobody_resumes_for_a_caller_who_has_left(waits: str) -> None:
+async def test_no_stream_is_resumed_for_a_cancelled_call(waits: str) -> None:
     reached = anyio.Event()
 
     async def silent() -> httpx2.Response:
@@ -390,7 +390,7 @@ async def test_a_server_that_is_stuck_at_a_goodbye_is_not_waited_for(monkeypatch
         await begun(session)
 
 
-async def test_an_answer_on_the_standalone_is_nobodys() -> None:
+async def test_an_answer_on_the_standalone_stream_is_dropped() -> None:
     async def silent() -> httpx2.Response:
         await anyio.sleep_forever()
         raise AssertionError

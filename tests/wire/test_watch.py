@@ -178,7 +178,7 @@ def test_a_broken_answer_on_a_shared_stream_is_its_callers(shared: bool) -> None
     [Unreadable("a banner"), Unreadable("x", answers=9), Unreadable("x", answers=7, asks=True)],
     ids=["no id", "nobody's", "a request"],
 )
-def test_a_broken_line_that_is_nobodys_is_left_to_the_session(broken: Unreadable) -> None:
+def test_a_broken_line_of_no_request_is_left_to_the_session(broken: Unreadable) -> None:
     passing = Passing(7)
     assert passing.receive(broken) is broken
     assert passing.records[7].exception is None
@@ -207,7 +207,7 @@ def test_a_stray_answer_is_the_only_requests(item: Any, listening: bool) -> None
 
 
 @pytest.mark.parametrize("item", ANONYMOUS)
-def test_an_answer_to_nobody_is_nobodys_where_it_may_be_anothers(item: Any) -> None:
+def test_an_ambiguous_answer_is_given_to_no_request(item: Any) -> None:
     several, followed, closed = Passing(6, 7), Passing(7), Passing(7, shared=False)
     # It may be about this, which came after the request.
     followed.watch.sent(JSONRPCNotification(jsonrpc="2.0", method="notifications/roots/list_changed"), None)
@@ -216,7 +216,7 @@ def test_an_answer_to_nobody_is_nobodys_where_it_may_be_anothers(item: Any) -> N
         assert passing.records[7].exception is None
 
 
-def test_a_late_answer_is_nobodys_although_only_one_request_waits() -> None:
+def test_a_late_answer_is_not_given_to_a_waiting_request() -> None:
     passing = Passing(6)
     passing.watch.waiting.give_up(6)
     attempt = passing.records[7] = Attempt("call", written=True)
@@ -238,7 +238,7 @@ def test_progress_is_one_requests(token: Any, shared: bool) -> None:
 
 
 @pytest.mark.parametrize("token", [None, True, [], 9, "x"])
-def test_progress_of_nothing_is_nobodys(token: Any) -> None:
+def test_progress_of_an_unknown_request_is_not_counted(token: Any) -> None:
     passing = Passing(7)
     passing.receive(notification("notifications/progress", progressToken=token, progress=1))
     assert not passing.records[7].progressed

@@ -62,7 +62,7 @@ def test_a_name_is_taken_once(keys):
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"keys": [1]}', '{"keys": [{"name": 1, "sha256": ""}]}', "[" * 9999]
 )
-def test_a_broken_file_lets_nobody_in(keys, content):
+def test_with_a_broken_file_all_are_refused(keys, content):
     made = keys.add("ci")
     keys.identify(made)
     keys.path.write_text(content)

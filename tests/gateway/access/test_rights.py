@@ -110,7 +110,7 @@ def test_a_mistake_in_the_file_is_named(section, said):
         parse_access(section, folder=Path())
 
 
-def test_without_a_section_nobody_is_asked():
+def test_without_a_section_no_key_is_needed():
     assert not parse_access(None, folder=Path()).asks
 
 

@@ -152,7 +152,7 @@ async def test_old_keys_go_on_while_the_issuer_is_away():
         await known.identify(authority.token(kid="one"))
 
 
-async def test_keys_that_were_never_loaded_refuse_nobody_for_good():
+async def test_keys_never_loaded_are_a_temporary_refusal():
     authority, now = Authority(), Time()
     authority.away = True
     known = tokens(authority, now)

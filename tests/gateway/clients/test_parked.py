@@ -150,7 +150,7 @@ async def test_a_parked_call_does_not_outlive_its_gateway():
         assert server.ran["elicit"] == 1
 
 
-async def test_a_question_nobody_answers_is_cancelled_upstream():
+async def test_an_unanswered_question_is_cancelled_upstream():
     async with before_asking() as (made, server), Client(made.url, **Person().options) as client:
         made.app.parking._expiry = 0.05
         asked = await begun(client)

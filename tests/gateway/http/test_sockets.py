@@ -191,7 +191,7 @@ async def test_a_client_that_reads_slowly_is_not_cut():
                 await anyio.lowlevel.checkpoint()
 
 
-async def test_whoever_has_not_read_for_longest_is_cut_first():
+async def test_the_slowest_reader_is_cut_first():
     async with listening(SocketLimits(unread=50_000_000)) as made:
         first = await made.stuck(20_000_000)
         (waited,) = made.limits.paused

@@ -70,7 +70,7 @@ async def test_spans_form_one_line_from_client_to_server(mode, era):
 
 
 @MODES
-async def test_a_trace_in_headers_goes_on(mode):
+async def test_a_trace_in_headers_is_continued(mode):
     seen = Seeing(Script())
     more = {"a": {"url": "http://shop.test/mcp", "http_transport": seen}}
     async with (

@@ -143,7 +143,7 @@ async def test_streams_that_end_leave_nothing():
             await client.call_tool("a__add", {"a": 1, "b": 1})
 
 
-async def test_a_stuck_client_holds_up_nobody():
+async def test_a_stuck_client_delays_no_other():
     """A client with an open stream that takes nothing: the others hear of a change at once."""
     script, news = Script(), anyio.Event()
 

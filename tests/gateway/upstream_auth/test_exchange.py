@@ -86,7 +86,7 @@ async def test_the_clients_token_goes_to_the_exchange_alone(authority, caplog):
         assert secret not in status
 
 
-async def test_a_token_that_the_upstream_takes_back_is_exchanged_anew(authority):
+async def test_a_token_that_was_revoked_is_exchanged_again(authority):
     async with exchanging(authority) as (made, cloud), client(made, authority.token("alice"), "legacy") as alice:
         assert text_of(await alice.call_tool("cloud__whoami", {})) == "alice"
         before = cloud.counts[EXCHANGE]
@@ -185,7 +185,7 @@ async def test_an_exchanged_token_never_outlives_the_clients(life):
     assert exchange.subjects == ["one", "two"]
 
 
-async def test_an_expired_exchange_is_made_anew():
+async def test_an_expired_exchange_is_repeated():
     exchange, wall = Exchange(300), Wall()
     found = credentials(exchange, wall)
     found.offer(Inbound("one", 5000.0))

@@ -306,7 +306,7 @@ async def test_one_client_is_registered_for_all_users(keys):
         assert cloud.counts["register"] == 1
 
 
-async def test_another_process_goes_on_with_a_login(keys):
+async def test_another_process_continues_a_login(keys):
     key = keys.add("ann")
     async with users(keys) as (made, _), Browser() as browser:
         async with client(made, key, "auto") as ann:
