@@ -11,24 +11,24 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 import anyio.to_thread
-import psutil
 
 from benchmarks.gateways.catalog import GATEWAYS, Gateway
 from benchmarks.gateways.promises import Caller, caller
 from benchmarks.gateways.running import Running, free_port
 from benchmarks.gateways.upstream import Upstream
-from benchmarks.measure import Report, alternate, ratio
+from benchmarks.measure import Report, alternate, ratio, worked
 
 MODES = {"legacy": "legacy", "modern": "auto"}
 """The SDK's connect mode for the clients of each era. The server is of the legacy era for both."""
-BLOCK = 50
-"""Calls between two looks at a process's time: it is counted in ticks of 10 ms, and a call takes about 2."""
+BLOCK = 20
+"""Calls between two looks at a process's time."""
 WARM = 30
 
 
@@ -36,7 +36,12 @@ def _floor(home: Path, folder: Path, port: int, url: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks.gateway", str(port), url]
 
 
+def _on_uvloop(home: Path, folder: Path, port: int, url: str) -> list[str]:
+    return [*OURS.command(home, folder, port, url), "--uvloop"]
+
+
 OURS = GATEWAYS[0]
+UVLOOP = Gateway("mcpconn on uvloop", "mcpconn", "own", _on_uvloop)
 FLOOR = Gateway("SDK server and client", "mcp", "own", _floor)
 
 
@@ -55,14 +60,14 @@ async def _measure(report: Report, era: str, mode: str, quick: bool, folder: Pat
         stack.callback(server.kill)
         await anyio.to_thread.run_sync(server.start)
         callers = {"direct": await caller(stack, server.url, mode)}
-        processes: dict[str, psutil.Process] = {}
-        for side in (OURS, FLOOR):
+        processes: dict[str, int] = {}
+        for side in (OURS, UVLOOP, FLOOR) if find_spec("uvloop") else (OURS, FLOOR):
             place = folder / side.name.replace(" ", "-")
             place.mkdir()
             running = Running(side, place, server.url)
             stack.callback(running.kill)
             await anyio.to_thread.run_sync(running.start)
-            processes[side.name] = psutil.Process(running.pid)
+            processes[side.name] = running.pid
             callers[side.name] = await caller(stack, running.url, mode)
         for each in callers.values():
             for _ in range(WARM):
@@ -96,6 +101,8 @@ async def _times(report: Report, era: str, callers: dict[str, Caller], quick: bo
     sides = {name: work(name) for name in callers}
     took = await alternate(sides, calls=200 if quick else 1600, rounds=8)
     report.compare(f"a call through the gateway, {era} client", ratio(took[OURS.name], took["direct"]), target=2.2)
+    if UVLOOP.name in took:
+        report.compare(f"the same on uvloop, {era} client", ratio(took[UVLOOP.name], took["direct"]))
     report.compare(f"a call through the SDK's server and client, {era} client", ratio(took[FLOOR.name], took["direct"]))
     slowest = {name: statistics.quantiles(each, n=100)[98] for name, each in whole.items()}
     figure = slowest[OURS.name] / slowest["direct"]
@@ -103,26 +110,20 @@ async def _times(report: Report, era: str, callers: dict[str, Caller], quick: bo
 
 
 async def _processor(
-    report: Report, era: str, callers: dict[str, Caller], processes: dict[str, psutil.Process], quick: bool
+    report: Report, era: str, callers: dict[str, Caller], processes: dict[str, int], quick: bool
 ) -> None:
     spent: dict[str, list[float]] = {name: [] for name in processes}
-    for turn in range(6 if quick else 30):
+    for turn in range(12 if quick else 60):
         names = list(processes)
         for name in names if turn % 2 else reversed(names):
-            before = _seconds(processes[name])
+            before = worked(processes[name])
             for _ in range(BLOCK):
                 await _call(callers[name])
-            spent[name].append((_seconds(processes[name]) - before) / BLOCK)
-    # Ticks are too coarse for the ratio of one block: compared are sums of ten.
-    size = 3 if quick else 10
-    sums = {name: [sum(each[i : i + size]) / size for i in range(0, len(each), size)] for name, each in spent.items()}
-    found = ratio(sums[OURS.name], sums[FLOOR.name])
-    report.compare(f"processor time a call in the gateway, {era} client", found, target=1.15)
-
-
-def _seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
+            spent[name].append((worked(processes[name]) - before) / BLOCK)
+    for side, where, target in ((OURS, "", 1.15), (UVLOOP, " on uvloop", None)):
+        if side.name in spent:
+            found = ratio(spent[side.name], spent[FLOOR.name])
+            report.compare(f"processor time a call in the gateway{where}, {era} client", found, target=target)
 
 
 # -- in the process that is the floor
