@@ -195,7 +195,7 @@ dist: $(VENV)/.installed-dist
 	mkdir build/dist/sdist && tar -xzf dist/*.tar.gz --strip-components=1 -C build/dist/sdist
 	rm -r build/dist/sdist/mcpconn
 	ln -s "$$(build/dist/env/bin/python -I -c 'import mcpconn; print(mcpconn.__path__[0])')" build/dist/sdist/mcpconn
-	cd build/dist/sdist && ../env/bin/python -m pytest -n 2 --suite=quick $(PYTEST_ARGS)
+	cd build/dist/sdist && $(CACHED) ../env/bin/python -m pytest -n 2 --suite=quick $(PYTEST_ARGS)
 
 # Agents of frameworks, each in an environment of its own in .integrations, whose servers die. It writes the table of
 # docs/frameworks.md when all were tried; FRAMEWORKS="--short", or names, choose some.
