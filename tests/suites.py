@@ -80,6 +80,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/gateway/test_outages.py::test_a_gateway_process_dials_once_a_second",
         "tests/gateway/test_starting.py::test_a_file_that_cannot_be_served_is_one_line",
         "tests/gateway/test_starting.py::test_a_taken_port_is_one_line",
+        "tests/gateway/test_starting.py::test_calls_are_answered_on_uvloop",
         "tests/gateway/test_stdio_faults.py",
         "tests/gateway/test_store.py::test_of_several_processes_one_wins",
         "tests/gateway/upstream_auth/test_login.py",
