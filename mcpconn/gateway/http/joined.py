@@ -1,7 +1,6 @@
 """Small writes of one turn of the event loop, joined: an answer's head, its body and its end go out in one `send`.
 
-uvicorn hands each of them to the socket by itself. On a loopback socket `send` runs the receiver's side of TCP as well,
-so each costs more processor time than the Python that led to it, and wakes the client once more.
+uvicorn hands each of them to the socket by itself. Each is a system call, and may wake the client once more.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class Hold:
 class Releases:
     """Sends heads when they have been held back for long enough: one task for all responses.
 
-    A task and a timer for each response would cost a call more processor time than all else that is done here.
+    Otherwise each call would start a task and a timer, and nearly all of them would be cancelled unused.
     """
 
     def __init__(self) -> None:
