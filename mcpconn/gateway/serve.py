@@ -21,6 +21,7 @@ from mcpconn.gateway.config import loaded
 from mcpconn.gateway.ending import Ending
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.http.activation import notify
+from mcpconn.gateway.http.garbage import relax
 from mcpconn.gateway.http.sockets import CONNECTIONS, SocketLimits
 from mcpconn.gateway.store import FileStore, RedisStore, Store
 from mcpconn.loopback import is_loopback
@@ -245,6 +246,7 @@ async def serve_http(
         h11_max_incomplete_event_size=64 * 1024,
     )
     server = uvicorn.Server(config)
+    relax()
     # Signals are handled here: event streams have to end before uvicorn waits for what is in flight.
     server.capture_signals = nullcontext  # type: ignore[assignment]
     # Not by the lifespan protocol: if the gateway fails, the process has to end, so that a supervisor starts another.
