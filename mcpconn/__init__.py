@@ -3,10 +3,6 @@
 from mcpconn import installed as _installed  # noqa: F401  # isort: skip - first: it names a mixed installation
 from typing import TYPE_CHECKING
 
-from mcpconn.callbacks import ConnectionContext, current_connection
-from mcpconn.catalog.entries import CatalogChange
-from mcpconn.config import ServerConfig
-from mcpconn.connection import Connection
 from mcpconn.core import (
     TRANSITIONS,
     Delivery,
@@ -36,20 +32,32 @@ from mcpconn.errors import (
     UnknownServer,
 )
 from mcpconn.lazy import first_use
-from mcpconn.manager import Manager
-from mcpconn.policy import Policy
-from mcpconn.runtime.journal import Change
 from mcpconn.version import __version__
 
 if TYPE_CHECKING:
     from mcpconn import handlers
+    from mcpconn.callbacks import ConnectionContext, current_connection
+    from mcpconn.catalog.entries import CatalogChange
+    from mcpconn.config import ServerConfig
+    from mcpconn.connection import Connection
+    from mcpconn.manager import Manager
+    from mcpconn.policy import Policy
+    from mcpconn.runtime.journal import Change
     from mcpconn.sync import SyncManager
 
 __getattr__ = first_use(
     "mcpconn",
     {
+        "CatalogChange": "mcpconn.catalog.entries",
+        "Change": "mcpconn.runtime.journal",
+        "Connection": "mcpconn.connection",
+        "ConnectionContext": "mcpconn.callbacks",
+        "Manager": "mcpconn.manager",
+        "Policy": "mcpconn.policy",
+        "ServerConfig": "mcpconn.config",
         "SyncManager": "mcpconn.sync",
         "as_server": "mcpconn.integrations",
+        "current_connection": "mcpconn.callbacks",
         "handlers": "mcpconn.handlers",
         "integrations": "mcpconn.integrations",
     },

@@ -1,7 +1,11 @@
-"""Public names that are imported on first use: most programs use no gateway, framework, thread or Redis."""
+"""Public names that are imported on first use: most programs use no gateway, framework, thread or Redis.
+
+Connections are among them, so that a program that only catches errors or classifies failures does not load what dials.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -23,4 +27,7 @@ def first_use(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
         found = import_module(module)
         return found if module == f"{package}.{name}" else getattr(found, name)
 
+    # Interactive shells complete names from `dir`, which knows only what is loaded.
+    module = sys.modules[package]
+    vars(module)["__dir__"] = lambda: sorted({*vars(module), *where})
     return __getattr__

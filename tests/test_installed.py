@@ -26,12 +26,20 @@ def test_the_import_loads_only_what_it_needs() -> None:
     run = python("import sys, mcpconn; print(*(name for name in sys.modules if name.startswith('mcpconn.')))")
     assert run.returncode == 0, run.stderr
     rooms = {name.split(".")[1] for name in run.stdout.split()}
-    assert {"manager", "runtime", "wire"} <= rooms
-    assert rooms & set(ON_DEMAND) == set()
+    assert {"core", "errors"} <= rooms
+    assert rooms & {*ON_DEMAND, "manager", "runtime", "wire"} == set()
+
+
+def test_names_that_are_not_loaded_are_listed_and_found() -> None:
+    line = "import mcpconn; assert set(mcpconn.__all__) <= set(dir(mcpconn)); print(mcpconn.Manager.__module__)"
+    run = python(line)
+    assert (run.returncode, run.stdout) == (0, "mcpconn.manager\n"), run.stderr
 
 
 def test_the_import_loads_few_modules_beyond_those_of_mcp() -> None:
-    line = "import sys, mcp; before = set(sys.modules); import mcpconn; print(*(set(sys.modules) - before))"
+    line = (
+        "import sys, mcp; before = set(sys.modules); from mcpconn import Manager; print(*(set(sys.modules) - before))"
+    )
     run = python(line)
     assert run.returncode == 0, run.stderr
     loaded = run.stdout.split()
