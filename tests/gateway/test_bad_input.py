@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mcp import Client
+from mcp import Client, MCPError
 
 from mcpconn.gateway.clients.session_ids import FAILURES, Failures
 from mcpconn.gateway.clients.session_requests import NoRoom
@@ -107,6 +108,29 @@ async def test_a_bomb_is_refused_and_harms_no_other(bomb):
             assert len(refused.content) < 10_000
         assert (await http.post(made.url, json=PING, headers=known)).status_code == 200, "the session goes on"
         await still_serves(made)
+
+
+async def test_a_compressed_body_is_refused_in_words():
+    async with open_to_all() as (made, http):
+        body = gzip.compress(json.dumps(INITIALIZE).encode())
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        refused = await http.post(made.url, content=body, headers=headers)
+        assert refused.status_code == 415
+        assert "Content-Encoding" in refused.text
+        plain = {**headers, "content-encoding": "identity"}
+        assert (await http.post(made.url, content=json.dumps(INITIALIZE), headers=plain)).status_code == 200
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_long_unknown_name_is_not_sent_back_whole(mode):
+    async with gateway(Script()) as made, Client(made.url, mode=mode) as client:
+        with pytest.raises(MCPError, match="Unknown tool") as caught:
+            await client.call_tool("x" * 30_000, {})
+        assert len(caught.value.error.message) < 2000
+        with pytest.raises(MCPError, match="Unknown resource") as caught:
+            await client.read_resource("x:" + "y" * 30_000)
+        assert len(str(caught.value.error)) < 5000
+        assert not (await client.call_tool("a__add", {"a": 1, "b": 1})).is_error
 
 
 async def test_arguments_of_any_depth_are_no_crash():

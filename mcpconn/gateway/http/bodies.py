@@ -49,9 +49,12 @@ class Bodies:
         """The whole body of a request.
 
         Raises:
-            BodyRefused: it is too long or too slow, or too many bodies arrive at once. At most the limit was kept in
-                memory.
+            BodyRefused: it is too long or too slow, it is compressed, or too many bodies arrive at once. At most the
+                limit was kept in memory.
         """
+        if (encoding := header(scope, b"content-encoding")) and encoding.strip().lower() != "identity":
+            await self._discard(receive)
+            raise BodyRefused(415, "The request has a Content-Encoding; send it without")
         declared = header(scope, b"content-length") or ""
         if declared.isdigit() and (len(declared) > 12 or int(declared) > self._limit):
             await self._discard(receive)

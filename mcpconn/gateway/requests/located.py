@@ -10,6 +10,9 @@ from mcpconn.gateway.rewrite import Json
 from mcpconn.gateway.views import View
 from mcpconn.names import Table
 
+QUOTED = 1000
+"""Characters of an unknown name or URI that are quoted: an answer as long as a request of 4 MiB could not be read."""
+
 
 class Located:
     """Public names and URIs of one view. For a client, anything that it may not use does not exist."""
@@ -36,7 +39,7 @@ class Located:
         else:
             seen = found is not None and call.client.rights.server(found[0])
         if found is None or not seen:
-            raise MCPError(INVALID_PARAMS, f"Unknown {what}: {name}")
+            raise MCPError(INVALID_PARAMS, f"Unknown {what}: {name[:QUOTED]}")
         return found
 
     def resource(self, call: Call, uri: str) -> tuple[str, str]:
@@ -47,5 +50,6 @@ class Located:
         """
         found = self._table.resolve_uri(uri)
         if found is None or not call.client.rights.server(found[0]):
-            raise MCPError(INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri})
+            said = uri[:QUOTED]
+            raise MCPError(INVALID_PARAMS, f"Unknown resource: {said}", {"uri": said})
         return found

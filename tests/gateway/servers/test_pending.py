@@ -19,6 +19,13 @@ def test_the_latest_update_of_a_resource_says_it_all():
     assert taken(pending) == [(UPDATED, {"uri": "a"}), (UPDATED, {"uri": "b"})]
 
 
+def test_the_end_of_each_question_is_kept():
+    pending = Pending()
+    for name in ("a", "b"):
+        pending.put("notifications/elicitation/complete", {"elicitationId": name})
+    assert [params["elicitationId"] for _, params in taken(pending)] == ["a", "b"]  # type: ignore[index]
+
+
 def test_each_log_message_is_kept_in_order():
     pending = Pending()
     for text in ("one", "one", "two"):
