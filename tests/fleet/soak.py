@@ -52,7 +52,7 @@ def report(made: Fleet, load: Load) -> list[str]:
     ran = made.ran()
     problems = load.problems(ran)
     kills = sum("SIGKILL" in what for _, what in made.timeline)
-    print(f"{len(load.told)} calls, {kills} replicas killed, {len(problems)} things wrong")
+    print(f"calls: {len(load.told)}; replicas killed: {kills}; things wrong: {len(problems)}")
     for what, count in load.count(ran).items():
         print(f"  {count:6}  {what}")
     if load.words:
