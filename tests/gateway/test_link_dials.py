@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -53,12 +53,36 @@ class Door:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Door]:
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-        self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        async with listener, anyio.create_task_group() as group:
-            group.start_soon(listener.serve, self._serve)
+        async with anyio.create_task_group() as group:
+            self._group = group
+            await self._listen()
             yield self
+            await self._close()
             group.cancel_scope.cancel()
+
+    async def _close(self) -> None:
+        self._accepting.cancel()
+        await self._stopped.wait()
+        await self._listener.aclose()
+
+    async def _listen(self) -> None:
+        self._listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self.port)
+        self.port = self._listener.extra(anyio.abc.SocketAttribute.local_port)
+        self._accepting, self._stopped = anyio.CancelScope(), anyio.Event()
+        self._group.start_soon(self._accept, self._listener, self._accepting)
+
+    async def _accept(self, listener: Any, scope: anyio.CancelScope) -> None:
+        with scope:
+            await listener.serve(self._serve, self._group)
+        self._stopped.set()
+
+    async def refuse_while(self, condition: Callable[[], bool]) -> None:
+        """Reset every connection, and listen no more: dials are refused until the condition is over."""
+        await self._close()
+        self.break_all()
+        while condition():  # noqa: ASYNC110 - a refused dial is not seen here
+            await anyio.sleep(0.01)
+        await self._listen()
 
     def break_all(self) -> None:
         """Reset every connection there is."""
@@ -156,5 +180,29 @@ async def test_dials_that_fail_after_a_cut_cost_no_call(fault: str, engine: str,
 
             script.on_execute = cut
             result = await connection.call_tool("a__slow_charge", {"seconds": 0.1})
+            assert not result.is_error, result
+    assert script.executions["slow_charge"] == 1
+
+
+@LINKS
+async def test_refused_dials_after_a_cut_cost_no_call(engine: str, mode: str) -> None:
+    """The gateway is away while the tool runs, and comes back: the answer is that of the run that there was."""
+    script, ran = Script(), anyio.Event()
+    async with behind_a_door(script) as door:
+        entry: dict[str, Any] = {"url": door.url, "engine": engine, "mode": mode}
+        async with Connection(entry, policy=QUICK) as connection:
+            await connection.list_tools()
+
+            def unheard() -> bool:
+                return "refused" not in str(connection.last_failure)
+
+            async def cut() -> None:
+                await ran.wait()
+                await door.refuse_while(unheard)
+
+            script.on_execute = lambda _: ran.set()
+            async with anyio.create_task_group() as group:
+                group.start_soon(cut)
+                result = await connection.call_tool("a__slow_charge", {"seconds": 0.1})
             assert not result.is_error, result
     assert script.executions["slow_charge"] == 1
