@@ -12,10 +12,13 @@ from mcp.client.caching import CacheMode
 from mcp.client.subscriptions import Subscription
 from typing_extensions import Unpack
 
-from mcpconn.catalog.listing import LISTS
+from mcpconn.catalog.listing import LISTS, without_misfits
 from mcpconn.core.attempt import Attempt
+from mcpconn.errors import InvalidResult
+from mcpconn.observe import log
 from mcpconn.options import CallOptions
 from mcpconn.requests import Requests
+from mcpconn.sdk.client import send_unchecked
 
 T = TypeVar("T")
 
@@ -166,9 +169,21 @@ class Methods(Requests):
             MCPError, CallFailed: as the `list_*` methods.
         """
         rpc, method = LISTS[kind]
-        return await self._call(
-            rpc, lambda client, _: getattr(client, method)(cursor=cursor, cache_mode="refresh"), background=True
-        )
+        try:
+            return await self._call(
+                rpc, lambda client, _: getattr(client, method)(cursor=cursor, cache_mode="refresh"), background=True
+            )
+        except InvalidResult:
+            # The SDK rejects a page as a whole. One tool of a wrong form would hide all tools of its server, so the
+            # page is requested again as it is, and the entries that can be used are used.
+            sent = {} if cursor is None else {"cursor": cursor}
+            page = await self._call(rpc, lambda client, _: send_unchecked(client.session, rpc, sent), background=True)
+            usable, wrong = without_misfits(kind, page)
+            if usable is None:
+                raise
+            for entry, why in wrong.items():
+                log.warning("catalog.entry_left_out", connection=self.name, list=kind, entry=entry, why=why)
+            return usable
 
     async def capabilities(self) -> types.ServerCapabilities | None:
         """For the catalogue: the capabilities of the current session's server. Asks once if the handshake did not tell.

@@ -13,9 +13,9 @@ import httpx2
 import pytest
 from mcp.client.auth import OAuthFlowError
 
-from mcpconn import Manager, McpConnError, Policy, installed
+from mcpconn import Connection, Manager, McpConnError, Policy, installed
 from mcpconn.core import Evidence, classify
-from mcpconn.testing import Script, ScriptTransport
+from mcpconn.testing import Script, ScriptedTool, ScriptTransport
 from mcpconn.testing.scripted import faults
 from mcpconn.wire.child import CannotStart, ChildExited
 from mcpconn.wire.messages import Unreadable
@@ -115,6 +115,17 @@ async def closed() -> None:
         await connection.call_tool("charge")
 
 
+class Misshapen(ScriptedTool):
+    def listed(self) -> dict[str, Any]:
+        return {**super().listed(), "inputSchema": None}
+
+
+async def misshapen() -> None:
+    script = Script(tools=[Misshapen("charge", lambda arguments: "charged")])
+    async with Connection(served(script)) as connection:
+        await connection.list_tools()
+
+
 async def not_entered() -> None:
     await Manager({"shop": served(Script())}).call_tool("shop", "charge")
 
@@ -134,6 +145,7 @@ RAISED: dict[str, Callable[[], Awaitable[None]]] = {
     "and the call was made with wait=False": lambda: never_ready(wait=False),
     "calls are waiting already": too_many,
     "the connection is closed": closed,
+    "the result is not a valid": misshapen,
     "the manager is not entered": not_entered,
     "no server named": nobody,
     "unknown key": lambda: entry(ur="http://shop.test/mcp"),

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import mcp_types as types
 from mcp.client.subscriptions import PromptsListChanged, ResourcesListChanged, ToolsListChanged
+from pydantic import BaseModel, ValidationError
+
+from mcpconn.wire.misfits import fault_of
 
 KINDS = ("tools", "resources", "templates", "prompts")
 """The lists that a server can have."""
@@ -20,6 +23,14 @@ LISTS = {
     "prompts": ("prompts/list", "list_prompts"),
 }
 """For each kind the JSON-RPC method that lists a page, and the method of `mcp.Client` for it."""
+
+_FORMS: dict[str, tuple[str, type[BaseModel], type[BaseModel]]] = {
+    "tools": ("tools", types.Tool, types.ListToolsResult),
+    "resources": ("resources", types.Resource, types.ListResourcesResult),
+    "templates": ("resourceTemplates", types.ResourceTemplate, types.ListResourceTemplatesResult),
+    "prompts": ("prompts", types.Prompt, types.ListPromptsResult),
+}
+"""For each kind the member of a page that has the entries, their form, and the form of the page."""
 
 _EVENTS: dict[type[Any], tuple[str, ...]] = {
     types.ToolListChangedNotification: ("tools",),
@@ -79,6 +90,34 @@ def keyed(kind: str, page: Any) -> dict[str, Any]:
     if kind == "templates":
         return {template.uri_template: template for template in page.resource_templates}
     return {prompt.name: prompt for prompt in page.prompts}
+
+
+def without_misfits(kind: str, page: Mapping[str, Any]) -> tuple[BaseModel | None, dict[int, str]]:
+    """A page without the entries that do not have the form that the protocol requires.
+
+    Args:
+        kind: One of `KINDS`.
+        page: The result as the server sent it.
+
+    Returns:
+        The page, or None if something else is wrong with it; and what is wrong with entries, by their number from 0.
+    """
+    member, form, whole = _FORMS[kind]
+    entries = page.get(member)
+    if not isinstance(entries, list):
+        return None, {}
+    good, wrong = [], {}
+    for number, entry in enumerate(entries):
+        try:
+            form.model_validate(entry, by_name=False)
+        except ValidationError as error:
+            wrong[number] = fault_of(error)
+        else:
+            good.append(entry)
+    try:
+        return whole.model_validate({**page, member: good}, by_name=False), wrong
+    except ValidationError:
+        return None, wrong
 
 
 def changed_kinds(message: Any) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ def unquoted(error: BaseException) -> BaseException:
     """`error`, or a `Misfit` if it is one of validation: its own text quotes what the server sent."""
     if not isinstance(error, ValidationError):
         return error
-    return Misfit(f"the result is not a valid {error.title}: {_fault(error)}")
+    return Misfit(f"the result is not a valid {error.title}: {fault_of(error)}")
 
 
 def misfit(error: BaseException, attempt: Attempt, *, streams: bool, raises: bool) -> str | None:
@@ -34,10 +34,10 @@ def misfit(error: BaseException, attempt: Attempt, *, streams: bool, raises: boo
         return None
     if not (attempt.answered if streams else not raises):
         return None
-    return f"the result is not a valid {error.title}: {_fault(error)}"
+    return f"the result is not a valid {error.title}: {fault_of(error)}"
 
 
-def _fault(error: ValidationError) -> str:
+def fault_of(error: ValidationError) -> str:
     """The first field that is wrong, and what is wrong with it."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     where = ".".join(str(part) for part in found[0]["loc"]) if found else ""

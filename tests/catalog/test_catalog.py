@@ -80,6 +80,31 @@ async def test_all_pages_are_listed_and_announced() -> None:
                 assert (change.removed, change.changed, change.epoch) == ((), (), 1)
 
 
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize("wrong", [{"input_schema": None}, {"name": 5}, {"annotations": {"readOnlyHint": "maybe"}}])
+@pytest.mark.parametrize("page_size", [None, 2])
+async def test_a_tool_of_a_wrong_form_hides_no_other(
+    era: Any, wrong: dict[str, Any], page_size: int | None, caplog: Any
+) -> None:
+    class Misshapen(ScriptedTool):
+        def listed(self) -> dict[str, Any]:
+            shown = super().listed()
+            names = {"input_schema": "inputSchema"}
+            return {**shown, **{names.get(name, name): value for name, value in wrong.items()}}
+
+    tools = {tool.name: tool for tool in default_tools()}
+    tools["greet"] = Misshapen("greet", tools["add"].run)
+    script = Script(era=era, tools=tuple(tools.values()), page_size=page_size)
+    async with HttpServer(script) as server, Connection({"url": server.url}) as connection:
+        with anyio.fail_after(SAFETY):
+            await connection.catalog.refresh()
+            assert set(connection.catalog.tools) == set(tools) - {"greet"}
+            # The list says nothing about the session, which is the first one still.
+            assert (connection.state, connection.epoch) == (State.READY, 1)
+            assert (await connection.call_tool("charge", {"amount": 1})).is_error is False
+    assert "catalog.entry_left_out" in caplog.text
+
+
 async def test_entries_stay_readable_and_are_marked_stale() -> None:
     script = Script()
     with anyio.fail_after(SAFETY):
