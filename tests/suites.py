@@ -26,6 +26,8 @@ of cases."""
 SLOW: dict[str, tuple[str, ...]] = {
     # Servers that cannot be trusted: with MATRICES, in every combination of case, engine, era and event loop.
     "hostile": (
+        "tests/gateway/access/test_other_users.py",
+        "tests/gateway/clients/test_parked.py",
         "tests/gateway/test_bad_input.py",
         "tests/gateway/test_faults.py",
         "tests/gateway/test_outages.py",
@@ -50,8 +52,9 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/simulated_fleet/test_minutes.py::test_a_seed_repeats_its_minute",
         "tests/simulated_fleet/test_minutes.py::test_retired_replicas_cost_no_client_an_answer",
         "tests/simulation",
-        "tests/testing/test_handler_machine.py::test_a_broken_handler_is_found_by_search",
-        "tests/testing/test_handler_machine.py::test_a_search_does_not_blame_a_right_handler",
+        "tests/testing/test_convergence.py",
+        "tests/testing/test_fixtures_machine.py",
+        "tests/testing/test_handler_machine.py",
     ),
     # Servers, gateways, commands and programs that run as processes, and are killed.
     "processes": (
@@ -95,6 +98,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/stdio/test_writes.py",
         "tests/test_canaries.py::test_no_command_shows_a_canary",
         "tests/test_everything_server.py",
+        "tests/test_installed.py",
         "tests/test_real_servers.py",
         "tests/test_secret_canaries.py::test_no_command_shows_a_secret",
         "tests/test_secret_canaries.py::test_no_command_shows_a_secret_of_a_child",
