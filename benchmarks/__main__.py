@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [name ...]`: measure, print a table, write JSON and the pages about it."""
+"""`python -m benchmarks [--quick] [--update] [name ...]`: measure, print a table, write JSON and the pages about it."""
 
 from __future__ import annotations
 
@@ -73,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"groups to run: {', '.join(GROUPS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument(
+        "--update", action="store_true", help="write the figures of the named groups, too; the others' stay as they are"
+    )
     options = parser.parse_args(argv)
     unknown = set(options.names) - GROUPS.keys()
     if unknown:
@@ -93,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
     if not options.names:
         write(reports, options.quick)
+    elif options.update:
+        update(reports)
     return int(failed)
 
 
@@ -115,6 +120,17 @@ def write(reports: Mapping[str, Report], quick: bool) -> None:
     pages.RESULTS.parent.mkdir(parents=True, exist_ok=True)
     pages.RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     draw(series, pages.PAGE.parent / "assets")
+    pages.write()
+
+
+def update(reports: Mapping[str, Report]) -> None:
+    """Replace the figures of some groups, with the date. Notes, plots and peers stay those of the last whole run."""
+    results = json.loads(pages.RESULTS.read_text(encoding="utf-8"))
+    today = datetime.now(timezone.utc).date().isoformat()
+    for name, report in reports.items():
+        results["figures"][name] = [row.plain() for row in report.rows]
+        results.setdefault("later", {})[name] = today
+    pages.RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     pages.write()
 
 

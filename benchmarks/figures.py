@@ -19,13 +19,22 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     return [Row(**{each: row[each] for each in fields}) for group in results["figures"].values() for row in group]
 
 
+def measured_on(results: Mapping[str, Any]) -> str:
+    """The machine, and the date of the last whole run and of groups that were measured again since."""
+    days: dict[str, list[str]] = {}
+    for group, day in results.get("later", {}).items():
+        days.setdefault(day, []).append(group)
+    again = "".join(f"; {', '.join(sorted(groups))}: {day}" for day, groups in sorted(days.items()))
+    return f"{results['machine']}, {results['measured']}{again}."
+
+
 def figures(results: Mapping[str, Any]) -> str:
     """benchmarks/results/figures.md."""
     measured = rows(results)
     lines = [
         "# All figures",
         "",
-        f"Made by `make bench` on {results['machine']}, {results['measured']}.",
+        *folded(f"Made by `make bench` on {measured_on(results)}"),
         "",
         "| what | figure | target | | behind it |",
         "|---|---|---|---|---|",

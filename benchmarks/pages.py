@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import figures, folded, rows
+from benchmarks.figures import figures, folded, measured_on, rows
 from benchmarks.measure import Row
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +91,7 @@ def performance(results: Mapping[str, Any]) -> str:
         *folded(
             "This page compares the cost and the benefits of mcpconn with a bare `mcp.Client`. Both sides of a"
             " comparison run alternately in one run; figures are medians. The ratios carry over to other machines, the"
-            f" absolute figures do not. Measured on {results['machine']}, {results['measured']}."
+            f" absolute figures do not. Measured on {measured_on(results)}"
         ),
         "",
         "## What you pay",
