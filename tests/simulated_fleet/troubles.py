@@ -76,16 +76,18 @@ class Troubles:
         await self._away([each.store for each in self._world.replicas], seconds)
 
     async def _away(self, stores: Sequence[FaultyStore], seconds: float) -> None:
-        for store in stores:
-            store.away = True
+        await self._for_a_while(stores, "away", seconds)
+
+    @staticmethod
+    async def _for_a_while(hit: Sequence[object], flag: str, seconds: float) -> None:
+        for each in hit:
+            setattr(each, flag, True)
         await anyio.sleep(seconds)
-        for store in stores:
-            store.away = False
+        for each in hit:
+            setattr(each, flag, False)
 
     async def _store_mute(self, one: Replica, seconds: float, random: Random) -> None:
-        one.store.mute = True
-        await anyio.sleep(seconds)
-        one.store.mute = False
+        await self._for_a_while([one.store], "mute", seconds)
 
     async def _store_slow(self, one: Replica, seconds: float, random: Random) -> None:
         stores = [each.store for each in self._world.replicas]
@@ -107,21 +109,11 @@ class Troubles:
 
     async def _server_down(self, one: Replica, seconds: float, random: Random) -> None:
         name = random.choice(list(self._world.scripts))
-        hit = [each.servers[name] for each in self._world.replicas]
-        for transport in hit:
-            transport.down = True
-        await anyio.sleep(seconds)
-        for transport in hit:
-            transport.down = False
+        await self._for_a_while([each.servers[name] for each in self._world.replicas], "down", seconds)
 
     async def _server_hangs(self, one: Replica, seconds: float, random: Random) -> None:
         name = random.choice(list(self._world.scripts))
-        hit = [each.servers[name] for each in self._world.replicas]
-        for transport in hit:
-            transport.hangs = True
-        await anyio.sleep(seconds)
-        for transport in hit:
-            transport.hangs = False
+        await self._for_a_while([each.servers[name] for each in self._world.replicas], "hangs", seconds)
 
     async def _server_forgets(self, one: Replica, seconds: float, random: Random) -> None:
         self._world.scripts["old"].forget_sessions()

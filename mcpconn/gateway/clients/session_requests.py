@@ -74,6 +74,8 @@ async def serve(send: Send, serving: Awaitable[None]) -> None:
     """Await the service of a request; answer in its place if it cannot be served now."""
     try:
         await serving
+    except BadId:
+        await refuse(send, 400, "The id of a request has to be a string or an integer; nothing was run")
     except NoRoom:
         await refuse(send, 503, "Too many sessions are open", headers=(("retry-after", "5"),))
     except StoreUnavailable:

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.clients.replicas import Replicas
 from mcpconn.gateway.clients.session_ids import Failures, Opened, Session, SessionIds, pack
-from mcpconn.gateway.clients.session_requests import BARE, BadId, NoRoom, initialize_params, named, not_found, serve
+from mcpconn.gateway.clients.session_requests import BARE, NoRoom, initialize_params, named, not_found, serve
 from mcpconn.gateway.http.asgi import Streams, header, on_start, refuse, replay, request, with_header
 from mcpconn.gateway.http.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
@@ -142,12 +142,6 @@ class Sessions:
         if sealed is None:
             await serve(send, self._open(scope, receive, send, body))
             return
-        try:
-            # A stream has no body, and holds on to its scope for as long as it is open.
-            scope = {**scope, REQUEST_KEY: named(body)} if body else scope
-        except BadId:
-            await refuse(send, 400, "The id of a request has to be a string or an integer; nothing was run")
-            return
         opened = self._ids.open(sealed, principal_of(scope))
         if opened is None:
             await self._not_opened(scope, send)
@@ -162,7 +156,6 @@ class Sessions:
 
     async def serve_owned(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         """Serve a request that another replica has sent here, because this one holds its session."""
-        scope = {**scope, REQUEST_KEY: named(body)}
         opened = self._ids.open(header(scope, SESSION_HEADER) or "", principal_of(scope))
         if opened is None:
             await not_found(send)
@@ -206,6 +199,8 @@ class Sessions:
     # -- a session that there is
 
     async def _resume(self, scope: Scope, receive: Receive, send: Send, opened: Opened, body: bytes) -> None:
+        # A stream has no body, and holds on to its scope for as long as it is open.
+        scope = {**scope, REQUEST_KEY: named(body)} if body else scope
         if scope["method"] == "DELETE":
             await self._delete(scope, send, opened)
             return

@@ -58,6 +58,11 @@ def first() -> dict[str, Any]:
 class Served:
     """A response as its client gets it."""
 
+    def is_plain_json(self, answer: str) -> None:
+        start, body = self.got
+        assert (b"content-type", b"application/json") in start["headers"]
+        assert body["body"] == answer.encode()
+
     def __init__(self, releases: Releases, request_id: Any = 7) -> None:
         self._releases = releases
         self._request_id = request_id
@@ -206,9 +211,7 @@ async def test_a_large_answer_that_was_held_back_is_plain_json():
     async with Releases().running() as releases:
         served = Served(releases)
         await served(app)
-    start, body = served.got
-    assert (b"content-type", b"application/json") in start["headers"]
-    assert body["body"] == answer.encode()
+    served.is_plain_json(answer)
 
 
 async def test_a_head_that_cannot_be_sent_ends_no_other():
@@ -248,9 +251,7 @@ async def test_progress_does_not_release_the_head_of_a_tool_known_for_large_answ
     async with Releases().running() as releases:
         served = Served(releases)
         await served(app)
-    start, body = served.got
-    assert (b"content-type", b"application/json") in start["headers"]
-    assert body["body"] == answer.encode()
+    served.is_plain_json(answer)
 
 
 async def test_kept_progress_goes_out_before_an_answer_that_is_small():
