@@ -19,9 +19,11 @@ import pytest
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+import mcpconn
 from mcpconn.testing import STDIO_SERVER, HttpServer, Script
 from mcpconn.testing.scripted import faults
 from tests.support import UNFINISHED_STREAMS
+from tests.wire.sockets import free_port
 
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
@@ -183,35 +185,39 @@ async def test_the_web_application_serves_while_its_server_comes_and_goes(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("program", "line"),
-    [
-        ("examples/quickstart.py", r"ready"),
-        ("docs_src/tutorial/survive.py", r"connecting"),
-        ("docs_src/tutorial/shop.py", r"shop: process"),
-    ],
+    ("program", "line"), [("examples/quickstart.py", r"ready"), ("docs_src/tutorial/survive.py", r"attempt_failed")]
 )
 async def test_ctrl_c_ends_a_program_without_a_traceback(tmp_path: Path, program: str, line: str) -> None:
-    arguments = ["0"] if program.endswith("shop.py") else []
-    async with running(
-        sys.executable, str(ROOT / program), *arguments, folder=tmp_path, PYTHONUNBUFFERED="1"
-    ) as process:
+    async with running(sys.executable, str(ROOT / program), folder=tmp_path, PYTHONUNBUFFERED="1") as process:
         await Lines(process.stdout).matching(line)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        said = b"".join([part async for part in process.stderr]).decode()
-        assert (await process.wait(), "Traceback" in said) == (0, False), said
+        await interrupted(process)
+
+
+async def test_ctrl_c_ends_the_shop_of_the_tutorial_without_a_traceback(tmp_path: Path) -> None:
+    port = await free_port()
+    program = str(ROOT / "docs_src" / "tutorial" / "shop.py")
+    async with running(sys.executable, program, str(port), folder=tmp_path) as process:
+        # Before it serves, it imports; an interrupt within an import can be lost in Python itself.
+        async with mcpconn.Manager({"shop": {"url": f"http://127.0.0.1:{port}/mcp"}}) as manager:
+            await manager.call_tool("shop", "price", {"item": "apple"})
+        await interrupted(process)
+
+
+async def interrupted(process: Process) -> None:
+    """Ctrl-C ends it, and it says nothing of that."""
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    said = b"".join([part async for part in process.stderr]).decode()
+    assert (await process.wait(), "Traceback" in said) == (0, False), said
 
 
 async def test_ctrl_c_ends_the_agent_host_between_two_turns(tmp_path: Path) -> None:
     config = configure(tmp_path, child=STDIO)
     async with running(sys.executable, str(EXAMPLES / "agent_host.py"), config, folder=tmp_path) as process:
         assert process.stdin is not None
-        assert process.stderr is not None
         await process.stdin.send(b'[{"tool": "child__add", "arguments": {"a": 1, "b": 2}}]\n')
         assert json.loads(await Lines(process.stdout).next()) == [{"result": "3"}]
-        process.send_signal(signal.SIGINT)
-        said = b"".join([part async for part in process.stderr]).decode()
-        assert (await process.wait(), "Traceback" in said) == (0, False), said
+        await interrupted(process)
 
 
 async def test_the_agent_host_says_how_it_is_used(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ class Keyed:
             A tool's result. A refusal is one, too.
         """
         principal = client.principal
+        word = self._ledger.epoch if new or repeat_of is not None else None
         try:
             if repeat_of is not None and repeat_of != await self._ledger.identity():
                 return tool_error(
@@ -72,9 +73,7 @@ class Keyed:
             unseen = new
             while True:
                 # A call that was first sent under the present ledger is in it, or was never sent.
-                entry, found = await self._ledger.look(
-                    principal, key, fingerprint, new=new or repeat_of is not None, unseen=unseen
-                )
+                entry, found = await self._ledger.look(principal, key, fingerprint, word=word, unseen=unseen)
                 if found.outcome is not Outcome.NEW:
                     return _remembered(entry, found)
                 try:

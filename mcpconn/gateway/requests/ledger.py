@@ -47,7 +47,7 @@ LATE = 10.0
 LOOK = 0.1
 """Seconds between looks at a call that another process runs."""
 REMEMBERED = 20_000
-"""Number of sent keys that this process remembers, in case the store is unavailable."""
+"""Number of keys of sent calls that this process remembers, its own and others, in case the store is unavailable."""
 CANCEL_CHANNEL = "ledger/cancel"
 """Where processes tell each other of calls to be cancelled."""
 
@@ -181,8 +181,13 @@ class Ledger:
     def _place(principal: Principal, key: str) -> Key:
         return Key(f"ledger/{principal.digest}", hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
 
+    @property
+    def epoch(self) -> str:
+        """The store's, as far as this process knows: another one later means that records may have been lost."""
+        return self._store.standing.epoch
+
     async def look(
-        self, principal: Principal, key: str, fingerprint: str, *, new: bool = False, unseen: bool = False
+        self, principal: Principal, key: str, fingerprint: str, *, word: str | None = None, unseen: bool = False
     ) -> tuple[Entry, Found]:
         """What is known about a call before it is run. A running call is awaited.
 
@@ -190,8 +195,10 @@ class Ledger:
             principal: Who calls. Another principal's use of the same key is another call.
             key: The client's idempotency key.
             fingerprint: Of what is called (see `fingerprint_of`).
-            new: The client says that it sends the call for the first time. Then a record that is missing was not
-                lost, whatever has happened to the store.
+            word: The `epoch` in which the client gave its word that it sends the call for the first time, or that the
+                present ledger had it from the start. Then a record that is missing was not lost before that epoch. Once
+                it is over the word means nothing: meanwhile the same call may have come to another process, and its
+                record may be what was lost. None: the client has not said so.
             unseen: It says so, and nothing contradicts it. Then the store is not asked: `send` adds the record, and
                 raises `Superseded` if there is one after all.
 
@@ -204,8 +211,8 @@ class Ledger:
             raise LedgerRefused(f"an idempotency key has 1 to {LONGEST_KEY} characters")
         place = self._place(principal, key)
         while True:
-            if unseen and place not in self._unwritten and place not in self._entries:
-                return Entry(place, fingerprint, self._store.standing.epoch), Found(Outcome.NEW)
+            if unseen and word == self.epoch and place not in self._unwritten and place not in self._entries:
+                return Entry(place, fingerprint, word), Found(Outcome.NEW)
             if (unwritten := self._unwritten.get(place)) is not None:
                 if (value := unwritten[1]) is not None:
                     return Entry(place, fingerprint), self._told(json.loads(value), fingerprint)
@@ -213,9 +220,12 @@ class Ledger:
             await self._withdraw(place)
             record = await self._store.get(place)
             if record is None:
-                entry = Entry(place, fingerprint, self._store.standing.epoch)
-                lost = not new and self._store.standing.doubtful(self.ttl)
-                return entry, Found(Outcome.UNKNOWN if lost else Outcome.NEW)
+                entry = Entry(place, fingerprint, self.epoch)
+                if word != entry.epoch and self._store.standing.doubtful(self.ttl):
+                    return entry, Found(Outcome.UNKNOWN)
+                self._sent.pop(place, None)
+                return entry, Found(Outcome.NEW)
+            self._remember(place)
             found = await self._read(place, record, fingerprint)
             if found is not None:
                 return Entry(place, fingerprint), found
@@ -276,14 +286,17 @@ class Ledger:
         await self._write_sent(entry)
         if entry.version is None:
             raise Superseded
-        if self._store.standing.epoch != entry.epoch:
+        if self.epoch != entry.epoch:
             # Another process may have written the same key since the look, and the store may have lost that.
             entry.version = None
             self._not_sent(entry)
             await self._withdraw(entry.key)
             raise Superseded
         self._entries[entry.key] = entry
-        self._sent[entry.key] = None
+        self._remember(entry.key)
+
+    def _remember(self, place: Key) -> None:
+        self._sent[place] = None
         while len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.requests.ledger import ANSWER_LIMIT, Ledger, LedgerRefused, Superseded
 from mcpconn.gateway.requests.ledger_entries import Outcome, fingerprint_of
 from mcpconn.gateway.store import MemoryStore, StoreFull, StoreUnavailable
+from mcpconn.redis.standing import Standing
 
 pytestmark = pytest.mark.anyio
 
@@ -185,6 +187,70 @@ async def test_a_dead_owner_leaves_the_unknown(ledger, store, time):
     other = Ledger(store, ttl=100, sleep=time.sleep)
     assert (await look(other)).outcome is Outcome.UNKNOWN
     assert 3 <= time.now < 4
+
+
+class Forgetful(MemoryStore):
+    """It loses its records when it fails over."""
+
+    standing = Standing(epoch="e0")
+
+    def fail_over(self):
+        self._records.clear()
+        self.standing = Standing(epoch="e1", began=monotonic())
+
+
+class TestFirstTime:
+    """A client says that it sends a call for the first time, and the store fails over."""
+
+    @pytest.fixture
+    def store(self, time):
+        return Forgetful(now=time)
+
+    async def test_it_is_believed_in_the_epoch_in_which_it_is_said(self, ledger, store):
+        store.fail_over()
+        assert (await look(ledger)).outcome is Outcome.UNKNOWN
+        entry, found = await ledger.look(ALICE, "k", CALL, word="e1", unseen=True)
+        assert found.outcome is Outcome.NEW
+        await ledger.send(entry)
+
+    async def test_another_may_have_run_and_been_lost_before_the_call_is_sent(self, ledger, store):
+        entry, _ = await ledger.look(ALICE, "k", CALL, word="e0", unseen=True)
+        store.fail_over()
+        with pytest.raises(Superseded):
+            await ledger.send(entry)
+        assert (await ledger.look(ALICE, "k", CALL, word="e0"))[1].outcome is Outcome.UNKNOWN
+
+    async def test_another_that_is_joined_is_lost_although_it_runs(self, ledger, store, time):
+        other = Ledger(store, ttl=100, sleep=time.sleep)
+        await sent(other)
+        await store.put(other._lease(other.owner), b"", ttl=50)
+        async with anyio.create_task_group() as group:
+
+            async def fail_over():
+                while time.now < 1:
+                    await anyio.lowlevel.checkpoint()
+                store.fail_over()
+
+            group.start_soon(fail_over)
+            assert (await ledger.look(ALICE, "k", CALL, word="e0"))[1].outcome is Outcome.UNKNOWN
+        assert ledger.may_have_sent(ALICE, "k"), "if the store cannot be asked next time"
+
+    async def test_another_that_did_not_run_leaves_the_key_free(self, ledger, store, time):
+        store.fail_over()
+        other = Ledger(store, ttl=100, sleep=time.sleep)
+        entry, _ = await other.look(ALICE, "k", CALL, word="e1")
+        await other.send(entry)
+        await store.put(other._lease(other.owner), b"", ttl=50)
+        async with anyio.create_task_group() as group:
+
+            async def drop():
+                while time.now < 1:
+                    await anyio.lowlevel.checkpoint()
+                await other.drop(entry)
+
+            group.start_soon(drop)
+            assert (await ledger.look(ALICE, "k", CALL, word="e1"))[1].outcome is Outcome.NEW
+        assert not ledger.may_have_sent(ALICE, "k")
 
 
 async def test_an_unknown_outcome_stays_unknown(ledger, time):
