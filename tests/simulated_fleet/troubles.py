@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulated_fleet.world import World
 
 SECONDS = 20.0
-"""How long there is trouble."""
+"""How long clients make calls, and troubles begin."""
 TROUBLES = (
     *("kill", "kill", "pause", "pause", "retire", "links", "server down", "server forgets", "revoke"),
     "server hangs",
@@ -27,13 +27,14 @@ TROUBLES = (
 class Troubles:
     """Each takes a replica, so many seconds, and a source of choices."""
 
-    def __init__(self, world: World, kinds: Sequence[str]) -> None:
+    def __init__(self, world: World, kinds: Sequence[str], seconds: float) -> None:
         self._world = world
         self._kinds = kinds
+        self._seconds = seconds
 
     async def happen(self, random: Random) -> None:
         """Let one of them happen, some time."""
-        await anyio.sleep(random.uniform(1, SECONDS * 0.8))
+        await anyio.sleep(random.uniform(1, self._seconds * 0.8))
         what = random.choice(self._kinds)
         self._world.minute.troubles[what] += 1
         found = [each for each in self._world.replicas if each.accepting and not each.process.paused]

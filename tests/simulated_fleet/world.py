@@ -76,9 +76,11 @@ class PromiseBroken(AssertionError):
 class World:
     """Everything there is."""
 
-    def __init__(self, minute: Minute, kinds: Sequence[str]) -> None:
+    def __init__(self, minute: Minute, kinds: Sequence[str], seconds: float, clients: int) -> None:
         self.minute = minute
         self._kinds = kinds
+        self._seconds = seconds
+        self._clients = clients
         self.seed = minute.seed
         self.random = Random(minute.seed)
         self.trace: list[str] = []
@@ -118,7 +120,7 @@ class World:
         random = self.random
         self.shared = SharedStore()
         self.ring = KeyRing([bytes(32)])
-        self.present_keys = {f"c{number}": f"mck_key{number}" for number in range(CLIENTS)}
+        self.present_keys = {f"c{number}": f"mck_key{number}" for number in range(self._clients)}
         self.scripts = {"old": self._script("old", "legacy"), "new": self._script("new", "modern")}
         self.scripts["safe"] = self._script("safe", "modern")
         self.inner: dict[str, httpx2.AsyncBaseTransport] = {
@@ -133,9 +135,9 @@ class World:
             group.start_soon(self.shared.keep_copies)
             for _ in range(REPLICAS):
                 await self.start_replica()
-            self.clients = [self._client(number) for number in range(CLIENTS)]
-            until = anyio.current_time() + SECONDS
-            troubles = Troubles(self, self._kinds)
+            self.clients = [self._client(number) for number in range(self._clients)]
+            until = anyio.current_time() + self._seconds
+            troubles = Troubles(self, self._kinds, self._seconds)
             async with anyio.create_task_group() as living:
                 for client in self.clients:
                     living.start_soon(client.live, until, self.scripts)
@@ -191,19 +193,28 @@ class World:
         minute.digest = self._digest.hexdigest()
 
 
-def live_through(seed: int, *, troubles: Sequence[str] = TROUBLES, loud: bool = False) -> Minute:
+def live_through(
+    seed: int,
+    *,
+    troubles: Sequence[str] = TROUBLES,
+    seconds: float = SECONDS,
+    clients: int = CLIENTS,
+    loud: bool = False,
+) -> Minute:
     """Simulate a minute.
 
     Args:
         seed: Where everything comes from.
         troubles: What can happen.
+        seconds: For how long clients make calls; troubles begin within them.
+        clients: How many there are.
         loud: Leave the log on.
 
     Raises:
         PromiseBroken: a promise was broken.
     """
     minute = Minute(seed)
-    world = World(minute, troubles)
+    world = World(minute, troubles, seconds, clients)
     with clocks_of_processes(seed):
         try:
             if loud:
