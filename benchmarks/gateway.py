@@ -21,8 +21,7 @@ import anyio.to_thread
 
 from benchmarks.gateways.catalog import GATEWAYS, Gateway
 from benchmarks.gateways.promises import Caller, caller
-from benchmarks.gateways.running import Running, free_port
-from benchmarks.gateways.upstream import Upstream
+from benchmarks.gateways.running import Running, started_upstream
 from benchmarks.measure import Report, alternate, ratio, worked
 
 MODES = {"legacy": "legacy", "modern": "auto"}
@@ -55,10 +54,8 @@ async def gateway(quick: bool) -> Report:
 
 
 async def _measure(report: Report, era: str, mode: str, quick: bool, folder: Path) -> None:
-    server = Upstream(free_port(), folder / "journal")
     async with AsyncExitStack() as stack:
-        stack.callback(server.kill)
-        await anyio.to_thread.run_sync(server.start)
+        server = stack.enter_context(started_upstream(folder))
         callers = {"direct": await caller(stack, server.url, mode)}
         processes: dict[str, int] = {}
         for side in (OURS, UVLOOP, FLOOR) if find_spec("uvloop") else (OURS, FLOOR):

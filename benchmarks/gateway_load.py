@@ -17,13 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from benchmarks.gateways.catalog import GATEWAYS, Gateway
 from benchmarks.gateways.promises import Caller, caller
-from benchmarks.gateways.running import free_port
+from benchmarks.gateways.running import started_upstream
 from benchmarks.gateways.timing import CALLERS, WARM, measure
-from benchmarks.gateways.upstream import Upstream
 from benchmarks.measure import Report, ratio, worked
 
 PEERS = ("fastmcp", "LiteLLM", "supergateway", "mcp-hub")
@@ -104,10 +102,8 @@ async def workers(quick: bool) -> Report:
 
 
 async def _compare(report: Report, era: str, mode: str, quick: bool, folder: Path) -> None:
-    server = Upstream(free_port(), folder / "journal")
     async with AsyncExitStack() as stack:
-        stack.callback(server.kill)
-        await anyio.to_thread.run_sync(server.start)
+        server = stack.enter_context(started_upstream(folder))
         sides: dict[int, tuple[Workers, list[Caller]]] = {}
         for count in (1, 2):
             made = Workers(count, folder / f"of-{count}", server.url)

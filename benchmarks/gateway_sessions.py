@@ -19,8 +19,7 @@ import anyio.to_thread
 import psutil
 
 from benchmarks.gateways.catalog import Gateway
-from benchmarks.gateways.running import Running, free_port
-from benchmarks.gateways.upstream import Upstream
+from benchmarks.gateways.running import Running, started_upstream
 from benchmarks.measure import Report, worked
 from tests.gateway.crowd import Seen, World
 
@@ -63,10 +62,8 @@ async def measure(many: int) -> Report:
     """Both figures for so many sessions."""
     report = Report()
     with TemporaryDirectory() as folder:
-        server = Upstream(free_port(), Path(folder) / "journal")
         async with AsyncExitStack() as stack:
-            stack.callback(server.kill)
-            await anyio.to_thread.run_sync(server.start)
+            server = stack.enter_context(started_upstream(Path(folder)))
             found = {}
             for side in (_sdk(many), _ours(many)):
                 place = Path(folder) / side.name.replace(" ", "-")

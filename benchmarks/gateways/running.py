@@ -85,15 +85,23 @@ class Running:
 
 
 @contextmanager
+def started_upstream(folder: Path) -> Iterator[Upstream]:
+    """A server that listens, with its journal in `folder`; killed at the end."""
+    server = Upstream(free_port(), folder / "journal")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
 def before_server(gateway: Gateway) -> Iterator[tuple[Running, Upstream]]:
     """A gateway that runs before a server of its own."""
-    with TemporaryDirectory() as folder:
-        server = Upstream(free_port(), Path(folder) / "journal")
-        running = Running(gateway, Path(folder), server.url)
+    with TemporaryDirectory() as name, started_upstream(folder := Path(name)) as server:
+        running = Running(gateway, folder, server.url)
         try:
-            server.start()
             running.start()
             yield running, server
         finally:
             running.kill()
-            server.kill()

@@ -13,8 +13,7 @@ import anyio
 
 from benchmarks.gateways.catalog import Gateway
 from benchmarks.gateways.promises import Caller, caller
-from benchmarks.gateways.running import Running, free_port
-from benchmarks.gateways.upstream import Upstream
+from benchmarks.gateways.running import Running, started_upstream
 from benchmarks.measure import Ratio, alternate, ratio
 
 CALLERS = 20
@@ -31,12 +30,10 @@ async def measure(gateways: Sequence[Gateway], quick: bool, mode: Any = "legacy"
         mode: The connect mode of the bare clients.
     """
     with TemporaryDirectory() as folder:
-        server = Upstream(free_port(), Path(folder) / "journal")
         running: list[Running] = []
         problems: dict[str, dict[str, Any]] = {}
         async with AsyncExitStack() as stack:
-            stack.callback(server.kill)
-            server.start()
+            server = stack.enter_context(started_upstream(Path(folder)))
             callers = {DIRECT: await caller(stack, server.url, mode)}
             for gateway in gateways:
                 place = Path(folder) / gateway.home.name

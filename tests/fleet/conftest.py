@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.store import Store
 from mcpconn.seal import KeyRing
 from tests.gateway.conftest import Gateway
+from tests.redis_server import RedisServer, redis_server
 
 SAFETY = 60.0
 
@@ -28,6 +30,13 @@ SAFETY = 60.0
 def anyio_backend():
     """uvicorn serves on asyncio alone."""
     return "asyncio"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, which it may kill, pause and empty."""
+    with redis_server(tmp_path / "redis") as server:
+        yield server
 
 
 class Replicas:

@@ -20,7 +20,7 @@ from tests.fleet.conftest import Replicas, replica
 from tests.fleet.stateful import Stateful
 from tests.fleet.test_forwarding import MODES
 from tests.gateway.questions import serving
-from tests.redis_server import RedisServer, needs_redis, redis_server
+from tests.redis_server import RedisServer, needs_redis
 from tests.support import text_of
 
 pytestmark = [pytest.mark.anyio, needs_redis]
@@ -31,12 +31,6 @@ CONVERGED = 25.0
 """Seconds after which all is well again: leases are renewed each second, and an owner is looked for during 8."""
 STREAK = 6
 """Answers in a row, from all replicas in turn, in one session with the server."""
-
-
-@pytest.fixture
-def redis(tmp_path):
-    with redis_server(tmp_path / "redis") as server:
-        yield server
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from mcpconn.auth import RedisTokenStorage
 from mcpconn.testing import Script
 from tests.auth.servers import AuthServer, ServedAuth
 from tests.auth.test_processes import Child, Held
-from tests.redis_server import RedisServer, needs_redis, redis_server
+from tests.redis_server import RedisServer, needs_redis
 
 pytestmark = needs_redis
 
@@ -133,9 +133,9 @@ def held() -> Held:
 
 
 @pytest.fixture
-def fleet(tmp_path, monkeypatch, held) -> Iterator[Fleet]:
+def fleet(redis, monkeypatch, held) -> Iterator[Fleet]:
     server = AuthServer()
-    with redis_server(tmp_path / "redis") as redis, ServedAuth(server, Script(get_stream="405"), sending=held.sending):
+    with ServedAuth(server, Script(get_stream="405"), sending=held.sending):
         made = Fleet(redis, server, monkeypatch)
         made.log_in()
         try:

@@ -28,7 +28,7 @@ from tests.fleet.conftest import Replicas, replica
 from tests.gateway.conftest import Gateway
 from tests.gateway.questions import Asking, answers, serving
 from tests.gateway.test_store import Time
-from tests.redis_server import RedisServer, needs_redis, redis_server
+from tests.redis_server import RedisServer, needs_redis
 from tests.support import BUSY
 
 pytestmark = pytest.mark.anyio
@@ -166,17 +166,16 @@ async def test_a_parked_call_of_another_replica_is_cancelled(tmp_path: Path):
 
 
 @needs_redis
-async def test_without_pubsub_a_removed_key_is_refused_as_soon(tmp_path: Path):
-    with redis_server(tmp_path / "redis") as redis:
-        stores = RedisStore(redis.url), RedisStore(redis.url)
-        async with machines(tmp_path, Asking(), *stores) as made, httpx2.AsyncClient(timeout=30) as http:
-            begun = await http.post(made.two.url, json=INITIALIZE, headers=made.headers)
-            headers = {**made.headers, "mcp-session-id": begun.headers["mcp-session-id"]}
-            async with http.stream("GET", made.two.url, headers=headers) as stream, anyio.create_task_group() as group:
-                group.start_soon(lose_pubsub, redis)
-                assert await made.ends(stream.aread) < WITHIN
-                assert (await http.post(made.two.url, json=PING, headers=headers)).status_code == 401
-                group.cancel_scope.cancel()
+async def test_without_pubsub_a_removed_key_is_refused_as_soon(tmp_path: Path, redis: RedisServer):
+    stores = RedisStore(redis.url), RedisStore(redis.url)
+    async with machines(tmp_path, Asking(), *stores) as made, httpx2.AsyncClient(timeout=30) as http:
+        begun = await http.post(made.two.url, json=INITIALIZE, headers=made.headers)
+        headers = {**made.headers, "mcp-session-id": begun.headers["mcp-session-id"]}
+        async with http.stream("GET", made.two.url, headers=headers) as stream, anyio.create_task_group() as group:
+            group.start_soon(lose_pubsub, redis)
+            assert await made.ends(stream.aread) < WITHIN
+            assert (await http.post(made.two.url, json=PING, headers=headers)).status_code == 401
+            group.cancel_scope.cancel()
 
 
 async def lose_pubsub(redis: RedisServer) -> None:

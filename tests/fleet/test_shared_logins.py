@@ -23,7 +23,7 @@ from mcpconn.seal import given_ring
 from mcpconn.testing import Script
 from tests.auth.servers import AuthServer, ServedAuth
 from tests.cli.test_login import opened
-from tests.redis_server import RedisServer, needs_redis, redis_server
+from tests.redis_server import RedisServer, needs_redis
 from tests.support import text_of
 
 pytestmark = [pytest.mark.anyio, needs_redis]
@@ -31,12 +31,6 @@ pytestmark = [pytest.mark.anyio, needs_redis]
 SAFETY = 60.0
 TOGETHER = 20
 """Calls at once on each replica, when the token has ended."""
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture

@@ -41,12 +41,6 @@ SLOW_SAFETY = 60.0
 """Seconds for a test in which each of a dozen requests to the store takes `LATENCY`."""
 
 
-@pytest.fixture
-def redis(tmp_path):
-    with redis_server(tmp_path / "redis") as server:
-        yield server
-
-
 def key(name: str | None = None) -> Any:
     return {IDEMPOTENCY_KEY: name or secrets.token_hex(4)}
 
