@@ -89,16 +89,15 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve all servers in a file at one MCP endpoint that survives their failures."""
+    from mcpconn.cli.serve import ServeOptions
     from mcpconn.cli.serve import serve as serve_all
 
-    path = configuration.path_of(file)
-    serve_all(
-        path,
+    given = ServeOptions(
         listen=listen,
         stdio=stdio,
         view=view,
         state=state,
-        show_config=print_config,
+        print_config=print_config,
         allow_anonymous=allow_anonymous,
         public_url=public_url,
         allowed_hosts=tuple(allowed_host or ()),
@@ -109,6 +108,7 @@ def serve(
         store_may_lose=store_may_lose,
         uvloop=uvloop,
     )
+    serve_all(configuration.path_of(file), given)
 
 
 key = typer.Typer(cls=Shell, no_args_is_help=True, rich_markup_mode=None, help="Keys for clients of the gateway.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,25 +13,28 @@ from mcpconn.cli.output import say
 from mcpconn.login import state_directory
 
 
-def serve(
-    path: Path,
-    *,
-    listen: str,
-    stdio: bool,
-    view: str,
-    state: Path | None,
-    show_config: bool,
-    allow_anonymous: bool,
-    public_url: str | None = None,
-    allowed_hosts: tuple[str, ...] = (),
-    sealing_keys: Path | None = None,
-    fleet: str | None = None,
-    fleet_networks: tuple[str, ...] = (),
-    store: str | None = None,
-    store_may_lose: bool = False,
-    uvloop: bool = False,
-) -> None:
-    """Run the gateway until it is stopped.
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of `mcpconn serve`. Its help says what each does."""
+
+    listen: str
+    stdio: bool = False
+    view: str = ""
+    state: Path | None = None
+    print_config: bool = False
+    allow_anonymous: bool = False
+    public_url: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    sealing_keys: Path | None = None
+    fleet: str | None = None
+    fleet_networks: tuple[str, ...] = ()
+    store: str | None = None
+    store_may_lose: bool = False
+    uvloop: bool = False
+
+
+def serve(path: Path, options: ServeOptions) -> None:
+    """Run the gateway of a configuration file until it is stopped.
 
     Raises:
         CliError: uvicorn or uvloop is missing, the view does not exist, or the address would be open to everybody.
@@ -43,40 +47,42 @@ def serve(
     except ModuleNotFoundError as error:
         how = f"pip install '.[gateway]' in a clone of mcpconn, or pip install {error.name}"
         raise CliError(f"serve needs {error.name}: {how}") from None
-    if uvloop and find_spec("uvloop") is None:
+    if options.uvloop and find_spec("uvloop") is None:
         raise CliError("--uvloop needs uvloop: pip install '.[uvloop]' in a clone of mcpconn, or pip install uvloop")
-    loop = {"use_uvloop": uvloop}
-    passed = None if stdio or show_config else passed_socket()
+    loop = {"use_uvloop": options.uvloop}
+    passed = None if options.stdio or options.print_config else passed_socket()
     # The access rules depend on the actual address of the socket, not on --listen.
-    where = gateway.Listen.parse(listen) if passed is None else gateway.Listen.of(passed)
-    if show_config:
-        say(gateway.print_config("gateway", gateway.own_command(path, view), where.url(where.port)))
+    where = gateway.Listen.parse(options.listen) if passed is None else gateway.Listen.of(passed)
+    if options.print_config:
+        say(gateway.print_config("gateway", gateway.own_command(path, options.view), where.url(where.port)))
         return
-    if stdio and fleet is not None:
+    if options.stdio and options.fleet is not None:
         raise CliError("--fleet is for clients over HTTP; over --stdio there is one client and one process", USAGE)
     notes: list[str] = []
     app = gateway.make_app(
         path,
-        gateway.Storage(state or state_directory(), sealing_keys, store, store_may_lose),
-        one_person=stdio or where.is_loopback,
-        say=notes.append if stdio else say,
-        public_url=public_url,
-        allowed_hosts=allowed_hosts,
-        fleet=gateway.fleet_settings(fleet, fleet_networks),
-        alone=stdio,
+        gateway.Storage(
+            options.state or state_directory(), options.sealing_keys, options.store, options.store_may_lose
+        ),
+        one_person=options.stdio or where.is_loopback,
+        say=notes.append if options.stdio else say,
+        public_url=options.public_url,
+        allowed_hosts=options.allowed_hosts,
+        fleet=gateway.fleet_settings(options.fleet, options.fleet_networks),
+        alone=options.stdio,
     )
     asks = app.settings.access.asks
-    if not stdio and not where.is_loopback and not asks and not allow_anonymous:
+    if not (options.stdio or where.is_loopback or asks or options.allow_anonymous):
         raise CliError(
             f"{where.host}:{where.port}: everybody who reaches it could use your servers. Ask for keys "
             "(`gateway.access` in the file), listen on 127.0.0.1, or say --allow-anonymous",
             USAGE,
         )
-    if view and view not in app.settings.views:
+    if options.view and options.view not in app.settings.views:
         known = ", ".join(sorted(name for name in app.settings.views if name)) or "none"
-        raise CliError(f"there is no view {view!r} in {path}; known: {known}", USAGE)
-    if stdio:
-        anyio.run(serve_stdio, app, view, backend_options=loop)
+        raise CliError(f"there is no view {options.view!r} in {path}; known: {known}", USAGE)
+    if options.stdio:
+        anyio.run(serve_stdio, app, options.view, backend_options=loop)
         return
     accepting = passed or gateway.listening_socket(where)
     url = where.url(accepting.getsockname()[1])

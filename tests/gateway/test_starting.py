@@ -16,6 +16,7 @@ import pytest
 from mcp import Client
 
 from mcpconn.cli.failures import CliError
+from mcpconn.cli.serve import ServeOptions
 from mcpconn.cli.serve import serve as serve_all
 from mcpconn.gateway import serve
 from mcpconn.testing import HttpServer, Script
@@ -110,13 +111,4 @@ async def test_calls_are_answered_on_uvloop(tmp_path, mode):
 def test_a_missing_uvloop_is_one_line(monkeypatch, file):
     monkeypatch.setattr("mcpconn.cli.serve.find_spec", lambda name: None)
     with pytest.raises(CliError, match=r"--uvloop needs uvloop: pip install .*\[uvloop\]"):
-        serve_all(
-            file,
-            listen="127.0.0.1:0",
-            stdio=False,
-            view="",
-            state=None,
-            show_config=False,
-            allow_anonymous=False,
-            uvloop=True,
-        )
+        serve_all(file, ServeOptions(listen="127.0.0.1:0", uvloop=True))
