@@ -95,6 +95,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/stdio/test_eras.py",
         "tests/stdio/test_first_starts.py",
         "tests/stdio/test_orphans.py",
+        "tests/stdio/test_strays.py",
         "tests/stdio/test_writes.py",
         "tests/test_canaries.py::test_no_command_shows_a_canary",
         "tests/test_everything_server.py",

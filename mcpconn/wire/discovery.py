@@ -89,7 +89,7 @@ class Discovery:
                 self.refused = isinstance(message, JSONRPCError) and message.error.code != UNSUPPORTED_PROTOCOL_VERSION
                 self.settled.set()
                 # By now the SDK has sent `initialize`. The versions are kept for its refusal.
-                if self.mute and isinstance(message, JSONRPCResponse):
+                if (self.mute or self.initializing.is_set()) and isinstance(message, JSONRPCResponse):
                     self.modern = _modern(message.result.get("supportedVersions"))
             elif self.modern and isinstance(message, JSONRPCError) and same_id(message.id, self._initialize_id or ""):
                 # In the form that tells the SDK that the server is modern, so that it opens the session in that era.

@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCNotification, JSONRPCRequest
+from mcp_types import JSONRPCNotification, JSONRPCRequest, RequestId
 from typing_extensions import Self
 
 from mcpconn.core.attempt import ATTEMPT
@@ -26,6 +26,10 @@ from mcpconn.wire.watch import Watch
 CANCEL_PATIENCE = 0.25
 """Seconds for sending a cancel notification to a blocked transport. The SDK shields that write for 5 s, but a call must
 not exceed its deadline by more than half a second."""
+STRAY = 2.0
+"""Seconds for the answer to the only waiting request after an answer came that names no request. That one may be
+meant for this request, and then no other follows; or it is a stray. Two seconds are much longer than the time between
+two lines of one server, and a server that returns wrong ids delays its callers by no more."""
 
 
 class Inbox:
@@ -90,6 +94,8 @@ class WatchedRead(_Stream):
         self._inner = inner
         self._watch = watch
         self._shared = shared
+        self._doubt: tuple[RequestId, float] | None = None
+        """The doubted request (`Waiting.doubted`), and when the wait for its answer ends, by anyio's clock."""
         watch.passes = True
 
     @property
@@ -103,12 +109,26 @@ class WatchedRead(_Stream):
     async def __anext__(self) -> Item:
         try:
             # Errors of the transport end the stream as well; the session handles both in the same way.
-            item: Item = await self._inner.__anext__()
+            while self._watch.waiting.doubted is not None:
+                with anyio.CancelScope(deadline=self._patience(self._watch.waiting.doubted)):
+                    return self._received(await self._inner.__anext__())
+                # Nothing is lost: a read that has its message is not cancelled.
+                if (failed := self._watch.waiting.condemn()) is not None:
+                    return failed
+            return self._received(await self._inner.__anext__())
         except (StopAsyncIteration, anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._watch.end()
             raise
+
+    def _received(self, item: Item) -> Item:
         # Recorded before the session sees the message, so that the record is complete when the caller wakes up.
         return self._watch.received(item, shared=self._shared)
+
+    def _patience(self, doubted: RequestId) -> float:
+        """When the wait for the answer to the doubted request ends."""
+        if self._doubt is None or self._doubt[0] != doubted:
+            self._doubt = doubted, anyio.current_time() + STRAY
+        return self._doubt[1]
 
     async def receive(self) -> Item:
         try:

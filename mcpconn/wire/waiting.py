@@ -45,6 +45,11 @@ class Waiting:
         self._named: set[RequestId] = set()
         """String ids of requests. The others are increasing numbers."""
         self._highest = 0
+        self.doubted: RequestId | None = None
+        """The only request that was waiting when an answer to no request came. It may be the answer to this one, with a
+        wrong id."""
+        self._discovering: RequestId | None = None
+        """The request for the server's era."""
         self._quiet_since = 0
         """The highest id when the last message other than a request was sent. An answer without an id may belong to
         that message."""
@@ -58,6 +63,8 @@ class Waiting:
             self._named.add(key)
         if message.method == "subscriptions/listen":
             self._listening.add(key)
+        elif message.method == "server/discover":
+            self._discovering = key
         # By the id as the SDK compares it: a text of digits is a number there.
         self._records[key] = attempt
 
@@ -71,6 +78,8 @@ class Waiting:
 
     def _strike(self, key: RequestId) -> Attempt | None:
         self._listening.discard(key)
+        if key == self.doubted:
+            self.doubted = None
         return self._records.pop(key, None)
 
     def _never_sent(self, key: RequestId) -> bool:
@@ -114,13 +123,27 @@ class Waiting:
         return item
 
     def _anonymous(self, item: Item) -> Item:
-        """An answer to an unknown request. If only one request is waiting, the answer is attributed to it."""
+        """An answer to an unknown request. If only one request is waiting, the answer may be meant for it.
+
+        The request is doubted, and goes on waiting for a moment (`WatchedRead`): if its own answer follows, the first
+        one was a stray, and no call is lost.
+        """
         # A subscription waits for as long as the session lasts, so a single answer is not attributed to it.
         waiting = [key for key in self._records if key not in self._listening]
         alone = waiting[0] if len(waiting) == 1 else None
         if not isinstance(alone, int) or alone <= self._quiet_since:
             return item
-        return self._unreadable(Unreadable("the answer does not name the request", answers=alone))
+        if self.doubted is None:
+            self.doubted = alone
+        # A server of the legacy era may refuse this request without its id. `initialize` follows at once, as each dial
+        # of such a server would take longer otherwise; the request's own answer still counts if it comes later.
+        return item if alone != self._discovering else self.condemn() or item
+
+    def condemn(self) -> Item | None:
+        """The doubted request gets no other answer. Returns its failure; None if no request is doubted."""
+        if self.doubted is None:
+            return None
+        return self._unreadable(Unreadable("the answer does not name the request", answers=self.doubted))
 
     def _unreadable(self, error: Unreadable) -> Item:
         """A broken answer is attributed to its request, if that can be determined."""
@@ -136,9 +159,13 @@ class Waiting:
     def _note_running(self, message: JSONRPCRequest | JSONRPCNotification, shared: bool) -> None:
         if message.method == "notifications/progress":
             token = as_request_id((message.params or {}).get("progressToken"))
-            attempt = self._records.get(coerce_request_id(token)) if token is not None else None
+            key = None if token is None else coerce_request_id(token)
+            attempt = self._records.get(key) if key is not None else None
             if attempt is not None:
                 attempt.progressed = True
+                if key == self.doubted:
+                    # The server knows the id of the request and is processing it.
+                    self.doubted = None
         elif shared and (isinstance(message, JSONRPCRequest) or message.method in RUNNING):
             # One of the waiting requests is being processed. It is unknown which one, so it may be any of them.
             for attempt in self._records.values():
