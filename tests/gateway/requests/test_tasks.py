@@ -24,6 +24,7 @@ from mcpconn.testing.scripted.steps import Message, result_message
 from mcpconn.testing.scripted.streams import Item
 from mcpconn.testing.scripted.tools import RpcError
 from tests.gateway.conftest import Gateway, gateway
+from tests.stdio.programs import python
 from tests.support import text_of
 from tests.test_mcp_tasks import TaskService, scripted
 
@@ -97,9 +98,9 @@ async def test_a_task_can_be_asked_about_and_cancelled():
         result = await ask(client, "tasks/result", taskId=task)
         assert result["content"][0]["text"] == "found"
         assert result["_meta"][RELATED] == {"taskId": task}
-        listed = (await ask(client, "tasks/list"))["tasks"]
-        assert len(listed) == 2
-        assert (await ask(client, "tasks/result", taskId=listed[1]["taskId"]))["content"][0]["text"] == "found"
+        names = await listed(client)
+        assert len(names) == 2
+        assert (await ask(client, "tasks/result", taskId=names[1]))["content"][0]["text"] == "found"
         assert (await ask(client, "tasks/cancel", taskId=other))["status"] == "cancelled"
         assert service.cancelled == ["task-2"]
 
@@ -115,11 +116,13 @@ async def test_a_task_outlives_the_upstream_session():
 
 
 @asynccontextmanager
-async def two_people(tmp_path: Any, script: Script) -> AsyncIterator[tuple[Gateway, Client, Client]]:
+async def two_people(
+    tmp_path: Any, *scripts: Script, scopes: dict[str, Any] | None = None, more: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[Gateway, Client, Client]]:
     keys = KeyFile(tmp_path / "clients.json")
-    settings = Settings(access=AccessSettings(keys, (), (Rights(),)))
+    settings = Settings(access=AccessSettings(keys, (), (Rights(),)), scopes=scopes or {})
     async with AsyncExitStack() as stack:
-        made = await stack.enter_async_context(gateway(script, settings=settings))
+        made = await stack.enter_async_context(gateway(*scripts, settings=settings, more=more))
         people = []
         for name in ("ann", "bob"):
             http = httpx2.AsyncClient(headers={"authorization": f"Bearer {keys.add(name)}"}, timeout=30)
@@ -143,11 +146,95 @@ async def test_anothers_task_is_as_if_it_had_never_been(tmp_path):
         assert service.cancelled == []
 
 
+async def listed(client: Client) -> list[str]:
+    return [task["taskId"] for task in (await ask(client, "tasks/list"))["tasks"]]
+
+
+@pytest.mark.parametrize("scope", ["client", "user", "shared"])
+async def test_a_list_has_the_users_own_tasks_alone(tmp_path, scope):
+    # The server tells no sessions apart, as one does that sees the same credentials in all of them.
+    script, _ = cancellable()
+    async with two_people(tmp_path, script, scopes={"a": scope}) as (made, ann, bob):
+        await ann.list_tools()
+        for client in (ann, bob, ann):
+            await begun(client)
+        assert [len(await listed(client)) for client in (ann, bob)] == [2, 1]
+        (task,) = await listed(bob)
+        assert (await ask(bob, "tasks/cancel", taskId=task))["status"] == "cancelled"
+        await made.replace()
+        # Another process knows only what it is asked about.
+        assert await listed(ann) == []
+        assert (await ask(bob, "tasks/get", taskId=task))["taskId"]
+        assert [len(await listed(client)) for client in (ann, bob)] == [0, 1]
+
+
+CHILD = """
+import json
+tasks, heard = {}, []
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    method, params = message["method"], message.get("params") or {}
+    answer = {"jsonrpc": "2.0", "id": message["id"]}
+    if method == "initialize":
+        able = {"tools": {}, "tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}}
+        answer["result"] = {"protocolVersion": "2025-11-25", "capabilities": able}
+        answer["result"]["serverInfo"] = {"name": "tasks", "version": "1"}
+    elif method == "tools/list":
+        tool = {"name": "research", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"}}
+        answer["result"] = {"tools": [tool]}
+    elif method == "tools/call":
+        name = f"task-{len(tasks)}"
+        tasks[name] = {"taskId": name, "status": "working", "createdAt": "2026-11-28T00:00:00Z", "ttl": 60000}
+        tasks[name]["lastUpdatedAt"] = tasks[name]["createdAt"]
+        answer["result"] = {"task": tasks[name]}
+        print(json.dumps({"jsonrpc": "2.0", "method": "notifications/tasks/status", "params": tasks[name]}), flush=True)
+    elif method == "tasks/list":
+        answer["result"] = {"tasks": list(tasks.values())}
+    elif method in ("tasks/get", "tasks/cancel"):
+        if method == "tasks/cancel":
+            tasks[params["taskId"]]["status"] = "cancelled"
+        answer["result"] = tasks[params["taskId"]]
+    elif method == "ping":
+        answer["result"] = {}
+    else:
+        answer["error"] = {"code": -32601, "message": "no"}
+    print(json.dumps(answer), flush=True)
+raise SystemExit
+"""
+
+
+async def test_tasks_in_a_shared_child_are_their_users(tmp_path):
+    more = {"a": python(CHILD)}
+    async with two_people(tmp_path, scopes={"a": "shared"}, more=more) as (made, ann, bob):
+        for client in (ann, bob):
+            await client.list_tools()
+        anns, bobs = await begun(ann), await begun(bob)
+        assert len(await listed(ann)) == len(await listed(bob)) == 1
+        for method in ("tasks/get", "tasks/result", "tasks/cancel"):
+            with pytest.raises(MCPError, match="Task not found"):
+                await ask(bob, method, taskId=anns)
+        assert (await ask(ann, "tasks/get", taskId=anns))["status"] == "working"
+        assert (await ask(bob, "tasks/cancel", taskId=bobs))["status"] == "cancelled"
+        assert [name for name in made.app.manager if name != "a"] == []
+
+
+async def test_anonymous_clients_of_a_child_list_their_own_tasks():
+    settings = Settings(scopes={"a": "shared"})
+    async with AsyncExitStack() as stack:
+        made = await stack.enter_async_context(gateway(settings=settings, more={"a": python(CHILD)}))
+        one, other = [await stack.enter_async_context(Client(made.url, mode="legacy")) for _ in range(2)]
+        await one.list_tools()
+        await begun(one)
+        assert [len(await listed(client)) for client in (one, other)] == [1, 0]
+
+
 async def test_across_eras_a_tool_that_needs_a_task_is_not_listed():
     script, service = scripted()
     async with gateway(script) as made, Client(made.url) as modern, Client(made.url, mode="legacy") as legacy:
-        listed = {tool.name: tool for tool in (await legacy.list_tools()).tools}
-        assert listed["a__research"].execution == types.ToolExecution(task_support="required")
+        tools = {tool.name: tool for tool in (await legacy.list_tools()).tools}
+        assert tools["a__research"].execution == types.ToolExecution(task_support="required")
         names = [tool.name for tool in (await modern.list_tools()).tools]
         assert "a__research" not in names
         assert "a__add" in names
