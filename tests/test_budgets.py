@@ -150,7 +150,7 @@ async def test_a_ready_connection_holds_so_much(era: Literal["legacy", "modern"]
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
 @pytest.mark.parametrize("era", ["legacy", "modern"])
-async def test_a_call_is_one_request_and_leaves_nothing(era: Literal["legacy", "modern"], engine: str) -> None:
+async def test_a_call_is_one_request_and_no_more(era: Literal["legacy", "modern"], engine: str) -> None:
     holding, script = Holding(), Script(era=era)
     async with (
         HttpServer(script) as server,
@@ -166,7 +166,7 @@ async def test_a_call_is_one_request_and_leaves_nothing(era: Literal["legacy", "
     assert same(holding, Holding()), holding
 
 
-async def test_a_session_of_the_gateway_holds_so_much(anyio_backend_name: str) -> None:
+async def test_a_gateways_session_holds_so_much(anyio_backend_name: str) -> None:
     if anyio_backend_name == "trio":
         pytest.skip("uvicorn serves on asyncio alone")
     holding, script = Holding(), Script()
@@ -204,7 +204,7 @@ async def test_an_event_stream_of_the_gateway_holds_so_much(anyio_backend_name: 
 
 
 @pytest.mark.parametrize(("mode", "writes", "steps"), [("legacy", 1, 1), ("auto", 1, 0)])
-async def test_a_call_through_the_gateway_costs_so_much(
+async def test_a_call_through_it_costs_so_much(
     monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str, mode: str, writes: int, steps: int
 ) -> None:
     if anyio_backend_name == "trio":

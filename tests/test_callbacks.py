@@ -180,7 +180,7 @@ async def test_listeners_hear_notifications_of_every_session(caplog: pytest.LogC
     assert "listener.raised" not in caplog.text
 
 
-async def test_a_listener_that_raises_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+async def test_raising_listeners_harm_no_other(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[str] = []
 
     def broken(notification: types.ServerNotification) -> None:
@@ -251,9 +251,7 @@ async def test_a_call_can_be_cancelled_whatever_its_callbacks_wait_for(mode: str
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.Task.cancelling came with 3.11")
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_progress_callbacks_cannot_cancel_calls(
-    mode: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_progress_cannot_cancel_calls(mode: str, anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
     server: MCPServer[Any] = MCPServer("busy")
 
     @server.tool()

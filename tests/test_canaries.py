@@ -135,7 +135,7 @@ async def test_no_output_shows_a_canary(mode: str, engine: str, caplog: pytest.L
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_no_handler_of_threads_shows_a_canary(anyio_backend: str) -> None:
+async def test_no_threaded_handler_shows_a_canary(anyio_backend: str) -> None:
     def use(config: dict[str, Any], mode: Callable[[str], None]) -> list[str]:
         with SyncManager({"srv": config}, policy=Policy(probe_timeout=1)) as manager:
             manager.call_tool("srv", "say")

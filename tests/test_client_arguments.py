@@ -98,7 +98,7 @@ class Nameless:
         ({"sampling": print}, TypeError, "unknown option 'sampling'"),
     ],
 )
-def test_a_mistake_is_told_by_the_constructor(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_mistakes_are_told_by_constructors(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
     for make in (lambda: Connection(demo(), **arguments), lambda: Manager({"srv": {"server": demo()}}, **arguments)):
         with pytest.raises(error, match=words) as caught:
             make()
@@ -196,7 +196,7 @@ async def test_a_stdio_transport_object_is_taken() -> None:
             assert text_of(await connection.call_tool(*ADD)) == "2"
 
 
-async def test_a_factory_of_no_transport_is_told_so() -> None:
+async def test_a_factory_of_nothing_is_told_so() -> None:
     with pytest.raises(ConnectionFailed, match="made a int, which is not a transport"):
         async with Connection(lambda: 3):
             pass

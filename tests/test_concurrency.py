@@ -172,7 +172,7 @@ async def test_calls_in_flight_finish_when_the_caller_asks_for_a_new_session(era
             assert len(script.sessions) == 1
 
 
-async def test_a_slow_server_keeps_no_other_waiting(era: Era) -> None:
+async def test_a_slow_server_delays_no_other(era: Era) -> None:
     slow_script, script = Script(era=era), Script(era=era)
     async with served(slow_script) as (slow, _), served(script) as (connection, _):
         slow_script.inject(faults.hang(), times=None)

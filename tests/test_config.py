@@ -98,7 +98,7 @@ def test_a_name_given_twice_is_an_error() -> None:
 @pytest.mark.parametrize(
     "text", ["sk-live-0123456789abcdef", "https//user:pass@host/mcp", "Bearer 0123456789abcdef", "http://:0/secret"]
 )
-def test_what_was_meant_to_be_a_url_is_not_shown(text: str) -> None:
+def test_a_would_be_url_is_not_shown(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ServerConfig(name="srv", url=text)
     assert text not in str(caught.value)
@@ -131,12 +131,12 @@ def test_two_mistakes_are_told_together() -> None:
     assert caught.value.key == "url"
 
 
-def test_an_argument_that_does_not_exist_is_named() -> None:
+def test_unknown_arguments_are_named() -> None:
     with pytest.raises(ConfigError, match="unknown key 'timout'; did you mean 'timeout'"):
         ServerConfig(name="srv", url="http://host/mcp", timout=3)  # type: ignore[call-arg]
 
 
-def test_a_variant_is_checked_like_the_original() -> None:
+def test_variants_are_checked_like_originals() -> None:
     config = ServerConfig(name="srv", url="http://host/mcp", headers={"A": "b"}, timeout=5)
     assert dataclasses.replace(config, name="other") == config
     assert dataclasses.replace(config, timeout=6).timeout == 6
@@ -147,7 +147,7 @@ def test_a_variant_is_checked_like_the_original() -> None:
         config.timeout = 7  # type: ignore[misc]
 
 
-def test_a_configuration_keeps_its_own_copies() -> None:
+def test_a_configuration_keeps_own_copies() -> None:
     env = {"A": "1"}
     config = ServerConfig(command="npx", env=env, args=["x"])
     env["B"] = "2"
@@ -167,13 +167,13 @@ def test_the_userinfo_is_sent_as_a_header_and_not_in_the_url() -> None:
     assert ServerConfig(url="http://host/mcp", headers={"authorization": "x"}).request_headers == {"authorization": "x"}
 
 
-def test_a_backoff_that_makes_no_sense_is_refused() -> None:
+def test_a_senseless_backoff_is_refused() -> None:
     with pytest.raises(ConfigError, match="backoff needs initial") as caught:
         Policy(backoff=Backoff(initial=0))
     assert caught.value.key == "backoff"
 
 
-def test_what_mcp_client_takes_can_be_given_too() -> None:
+def test_what_mcp_client_takes_can_be_given() -> None:
     config = ServerConfig.parse("srv", StdioServerParameters(command="npx", args=["-y", "x"], env={"A": "1"}, cwd="/"))
     assert (config.kind, config.command, config.args) == ("stdio", "npx", ("-y", "x"))
     assert (config.env, config.cwd) == ({"A": "1"}, "/")
@@ -182,7 +182,7 @@ def test_what_mcp_client_takes_can_be_given_too() -> None:
     assert (config.kind, config.server, config.address) == ("memory", server, "in-process MCPServer")
 
 
-def test_a_server_that_is_disabled_is_left_out() -> None:
+def test_a_disabled_server_is_left_out() -> None:
     manager = Manager({"on": {"url": "http://host/mcp"}, "off": {"url": "http://host/mcp", "disabled": True}})
     assert list(manager) == ["on"]
 

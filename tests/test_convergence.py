@@ -171,7 +171,7 @@ class Worded(Script):
 
 @pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize("message", REFUSALS)
-async def test_a_refusal_may_differ_from_its_probes(message: str, probe: str) -> None:
+async def test_refusals_may_differ_from_probes(message: str, probe: str) -> None:
     script = Worded(message, probe)
     with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server, Connection({"url": server.url}, name="srv") as connection:

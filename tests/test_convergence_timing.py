@@ -128,7 +128,7 @@ ERRORS: dict[str, Callable[[], Fault]] = {
 
 @pytest.mark.parametrize(("every", "seconds"), [(0.1, 30), (1, 120), (7, 300)])
 @pytest.mark.parametrize("error", ERRORS)
-async def test_a_failing_tool_costs_one_probe_in_3_s(error: str, every: float, seconds: float) -> None:
+async def test_a_failing_tool_costs_a_probe_in_3_s(error: str, every: float, seconds: float) -> None:
     script = Script(get_stream="405")
     async with played(script, clock=virtual_clock(5)) as (connection, _):
         seen, listed = Seen(connection), script.count("tools/list")
@@ -241,7 +241,7 @@ async def test_entering_does_not_wait_an_hour() -> None:
     assert caught.value.retry_in == pytest.approx(3600, abs=1)
 
 
-async def test_a_wait_within_patience_is_waited_for() -> None:
+async def test_a_short_wait_is_waited_for() -> None:
     script = Script()
     script.inject(faults.unavailable(25), method=None, times=1)
     async with unready(script) as connection:

@@ -146,7 +146,7 @@ RECOVERED = [Recovery("http", "session expired", 0.0, 0.0, 0.5, 1.0)]
 READY = {"http": "ready"}
 
 
-def test_an_unknown_charge_may_have_run_or_not() -> None:
+def test_an_unknown_charge_may_have_run() -> None:
     assert breaches(GOOD, LEDGER, RECOVERED, READY) == []
 
 
@@ -224,7 +224,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_terminal_gets_colours_and_short_lines(terminal: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_short_colour_lines(terminal: pytest.MonkeyPatch) -> None:
     out = Terminal()
     Timeline(out).change(lost("the server cannot be reached, and what is more, nobody knows where it has gone"))
     text = out.getvalue()
@@ -266,11 +266,11 @@ def test_a_broken_promise_is_said_and_makes_the_exit_status() -> None:
 
 
 @pytest.mark.parametrize("example", [QUICKSTART, ROOT / "docs_src" / "readme" / "five.py"], ids=lambda path: path.stem)
-def test_the_readme_shows_examples_as_they_are(example: Path) -> None:
+def test_the_readme_shows_real_examples(example: Path) -> None:
     assert f"```python\n{example.read_text(encoding='utf-8')}```" in README.read_text(encoding="utf-8")
 
 
-def test_the_readmes_picture_is_of_this_machine() -> None:
+def test_the_readmes_picture_is_current() -> None:
     assert diagram.compare(README) == []
 
 
@@ -282,7 +282,7 @@ def test_the_first_example_calls_a_tool(tmp_path: Path) -> None:
     assert "structured_content={'result': 3}" in run.stdout
 
 
-def test_the_quickstart_survives_a_killed_server() -> None:
+def test_the_quickstart_survives_a_kill() -> None:
     said = (ROOT / "docs_src" / "readme" / "quickstart.txt").read_text(encoding="utf-8")
     assert f"```text\n{said}```" in README.read_text(encoding="utf-8")
     lost, established = said.splitlines()[1:3]
@@ -307,7 +307,7 @@ def test_the_quickstart_survives_a_killed_server() -> None:
 PICTURE = ROOT / "docs" / "assets" / "demo.svg"
 
 
-def test_readme_and_picture_show_the_same_run() -> None:
+def test_readme_and_picture_show_one_run() -> None:
     page = README.read_text(encoding="utf-8")
     assert demo_picture.written(page, demo_picture.excerpt(demo_picture.shown(PICTURE.read_text("utf-8")))) == page
 

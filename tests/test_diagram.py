@@ -209,7 +209,7 @@ def page(folder: Path, kind: str = "mermaid", content: str = "old\n", attributes
 
 
 @pytest.mark.parametrize("kind", sorted(markers.MAKERS))
-def test_write_makes_what_check_then_finds_true(tmp_path: Path, kind: str) -> None:
+def test_write_makes_what_check_finds_true(tmp_path: Path, kind: str) -> None:
     path = page(tmp_path, kind)
     (drift,) = diagram.check(path)
     assert (drift.path, drift.line, drift.kind) == (path, 3, kind)
@@ -310,7 +310,7 @@ def test_an_attribute_that_a_marker_does_not_have_is_an_error(tmp_path: Path) ->
         diagram.check(path)
 
 
-def test_a_folder_without_any_marker_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_without_marker_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no markers"):
         diagram.check(tmp_path)
 

@@ -82,7 +82,7 @@ stateDiagram-v2
 """
 
 
-def test_it_reads_as_mermaids_own_parser_does() -> None:
+def test_it_reads_as_mermaids_parser_does() -> None:
     expected = {
         ("idle", "connect", "connecting"),
         ("connecting", "established", "ready"),
@@ -118,7 +118,7 @@ def test_a_diagram_is_found_in_any_wrapping(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "# no diagram", "```mermaid\nflowchart LR\n a --> b\n```", "```python\na --> b\n```"]
 )
-def test_what_is_no_state_diagram_has_no_edges(text: str) -> None:
+def test_no_state_diagram_means_no_edges(text: str) -> None:
     assert read_mermaid(text) == set()
 
 
@@ -179,7 +179,7 @@ def test_the_machines_own_diagram_is_true() -> None:
 
 
 @pytest.mark.parametrize("row", TRANSITIONS, ids=lambda row: f"{row.source}-{row.event}")
-def test_every_edge_that_a_picture_lacks_is_told(row: Any) -> None:
+def test_each_edge_a_picture_lacks_is_told(row: Any) -> None:
     line = f"    {row.source} --> {row.target}: {row.event}\n"
     differences = diagram.compare(diagram.mermaid().replace(line, ""))
     assert differences == [Difference("missing", row.source.value, row.event.value, row.target.value)]
@@ -218,7 +218,7 @@ def test_of_several_diagrams_in_a_file_the_one_like_the_machine_is_meant(tmp_pat
     assert diagram.compare(page) == diagram.compare(str(page)) == []
 
 
-def test_a_page_without_a_diagram_is_not_true(tmp_path: Path) -> None:
+def test_a_page_without_diagram_is_not_true(tmp_path: Path) -> None:
     page = tmp_path / "host.md"
     page.write_text("# Host\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no state diagram of a connection"):
@@ -258,7 +258,7 @@ def test_a_picture_may_show_some_states_only() -> None:
     assert diagram.compare(whole.replace("-v2", "-v2\n %% mcpconn: partial")) == []
 
 
-def test_a_partial_pictures_false_edge_is_told() -> None:
+def test_a_partial_pictures_edge_is_told() -> None:
     (difference,) = diagram.compare("stateDiagram-v2\n  idle --> failed: give_up\n", partial=True)
     assert str(difference) == "line 2: the machine has no idle --give_up--> failed: give_up cannot happen in idle"
 
@@ -281,7 +281,7 @@ def test_a_folder_without_a_picture_of_connections_is_an_error(tmp_path: Path) -
         diagram.compare(tmp_path)
 
 
-def test_both_pictures_of_a_file_are_compared(tmp_path: Path) -> None:
+def test_two_pictures_in_a_file_are_compared(tmp_path: Path) -> None:
     page = tmp_path / "host.md"
     block = DOCUMENT.partition("\n\n")[2]
     page.write_text(f"```mermaid\n{diagram.mermaid()}```\n\n{block}", encoding="utf-8")

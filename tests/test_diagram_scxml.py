@@ -25,7 +25,7 @@ def document(states: str, attributes: str = 'initial="idle"') -> str:
 # -- written
 
 
-def test_it_has_exactly_the_edges_of_the_machine() -> None:
+def test_it_has_exactly_the_machines_edges() -> None:
     assert read_scxml(diagram.scxml()) == EDGES
     assert diagram.scxml().count("<transition ") == len(TRANSITIONS)
     assert diagram.compare(diagram.scxml()) == []
@@ -106,14 +106,14 @@ def test_compound_states_follow_the_standard() -> None:
     }
 
 
-def test_any_event_means_all_that_are_not_named() -> None:
+def test_any_event_means_all_not_named() -> None:
     text = document('<state id="ready"><transition event="lost" target="a"/><transition event="*" target="b"/></state>')
     edges = read_scxml(text)
     assert ("ready", "lost", "a") in edges
     assert {event for _, event, target in edges if target == "b"} == {event.value for event in Event} - {"lost"}
 
 
-def test_a_history_state_stands_for_its_default() -> None:
+def test_a_history_state_means_its_default() -> None:
     inner = '<history id="h"><transition target="ready"/></history><state id="idle"/><state id="ready"/>'
     text = document(
         f'<state id="open" initial="idle">{inner}</state><state id="x"><transition event="go" target="h"/></state>'
@@ -151,7 +151,7 @@ def test_a_changed_transition_names_its_line(tmp_path: Path, row: Transition) ->
     assert extra.startswith(f"{path}:{at + 1}: the machine has no {row.source} --{row.event}--> elsewhere: there is no")
 
 
-def test_a_partial_document_is_compared_in_part() -> None:
+def test_a_partial_document_is_partly_judged() -> None:
     states = """<!-- mcpconn: partial -->
     <state id="idle"><transition event="connect" target="connecting"/></state>
     <state id="connecting"><transition event="attempt_failed" target="connecting"/></state>"""

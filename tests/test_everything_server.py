@@ -123,7 +123,7 @@ async def test_a_call_during_an_outage_answers_when_it_ends(server: HttpEverythi
 
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
-async def test_a_server_is_heard_after_many_stream_cuts(server: HttpEverything, engine: str) -> None:
+async def test_a_server_is_heard_after_many_cuts(server: HttpEverything, engine: str) -> None:
     await server.up()
     heard = anyio.Event()
 

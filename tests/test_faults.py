@@ -199,7 +199,7 @@ async def test_a_401_with_nothing_to_refresh_fails_the_connection_after_one_dial
 
 
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_a_401_for_one_tool_alone_is_that_calls(tool: str, era: Era) -> None:
+async def test_a_401_for_one_tool_is_that_calls(tool: str, era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         seen = Seen(connection)
@@ -282,7 +282,7 @@ async def test_an_error_like_an_expired_session_is_probed(era: Era, answer: Answ
     ("code", "message"),
     [(-32602, "Unknown tool: nothing"), (-32000, "Tool failed to execute"), (-32603, "Missing parameter"), (1, "")],
 )
-async def test_an_applications_error_arrives_untouched(code: int, message: str, era: Era) -> None:
+async def test_an_application_error_is_unchanged(code: int, message: str, era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         seen = Seen(connection)

@@ -8,7 +8,7 @@ from mcpconn.flag import Flag
 pytestmark = pytest.mark.anyio
 
 
-async def test_setting_it_wakes_everybody_who_waits():
+async def test_setting_it_wakes_all_who_wait():
     flag, woken = Flag(), []
 
     async def wait(name: str) -> None:
@@ -26,7 +26,7 @@ async def test_setting_it_wakes_everybody_who_waits():
     assert flag.is_set()
 
 
-async def test_a_flag_that_is_set_is_not_waited_for():
+async def test_a_set_flag_is_not_waited_for():
     flag = Flag()
     flag.set()
     with anyio.fail_after(1):

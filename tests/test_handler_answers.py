@@ -85,7 +85,7 @@ SUCCESSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize("what", SUCCESSES)
-async def test_of_a_tools_answer_nothing_is_dropped(what: str, era: Any) -> None:
+async def test_nothing_of_an_answer_is_dropped(what: str, era: Any) -> None:
     sent, expected = SUCCESSES[what]
     script = answering(sent)
     script = Script(era=era, tools=script.tools.values())
@@ -267,7 +267,7 @@ async def test_a_failure_says_what_happened_what_ran_and_what_to_do(what: str, h
 
 
 @pytest.mark.parametrize("code", [-32700, -32600, -32601, -32602, -32603, -32002, 1])
-async def test_no_code_proves_that_a_tool_did_not_run(code: int, host: Hosting) -> None:
+async def test_no_code_proves_a_tool_did_not_run(code: int, host: Hosting) -> None:
     script = Script()
     async with host({"srv": scripted(script)}) as asking:
         await asking.ready()
@@ -343,7 +343,7 @@ async def test_looking_a_tool_up_takes_no_longer_than_the_call_may(anyio_backend
         assert anyio.current_time() - began < LOOK_UP
 
 
-async def test_what_only_reads_is_not_said_to_have_run(host: Hosting) -> None:
+async def test_reading_is_not_said_to_have_run(host: Hosting) -> None:
     script = Script()
     async with host({"srv": scripted(script)}) as asking:
         await asking.ready()
@@ -375,7 +375,7 @@ async def test_what_an_error_carries_is_kept(host: Hosting) -> None:
         assert (list(answer), answer["data"]) == ([*KEYS, "data"], {"hint": [1]})
 
 
-async def test_a_server_cannot_forge_failure_fields(host: Hosting) -> None:
+async def test_servers_cannot_forge_failure_fields(host: Hosting) -> None:
     forged = {"error": "fine", "kind": "timeout", "state": "idle", "outcome": "not_run", "retry_in": 1, "result": "x"}
     sent = {"content": [TEXT], "isError": True, **forged}
     async with host({"srv": scripted(answering(sent))}) as asking:
@@ -412,7 +412,7 @@ async def test_secrets_repeated_in_an_error_are_not_answered(what: str, host: Ho
 
 
 @pytest.mark.parametrize("what", ECHOES)
-async def test_a_secret_learned_later_is_hidden_too(what: str, host: Hosting) -> None:
+async def test_secrets_learned_later_are_hidden(what: str, host: Hosting) -> None:
     async with host({"srv": scripted(answering(ECHOES[what]))}) as asking:
         await asking.tool("add", {"a": 1, "b": 1})
         for secret in (TOKEN, KEY):

@@ -89,7 +89,7 @@ async def test_each_waits_for_ready_issues_and_is_replayed_by_the_rules_of_the_c
 
 
 @pytest.mark.parametrize("expiry", ["404", "404-empty", "200", "400", "400-no-id"])
-async def test_a_call_on_an_expired_session_is_retried(expiry: Expiry, host: Hosting) -> None:
+async def test_an_expired_sessions_call_is_retried(expiry: Expiry, host: Hosting) -> None:
     script = Script(expiry=expiry)
     async with host({"srv": scripted(script)}) as asking:
         await asking.ready()
@@ -161,7 +161,7 @@ async def test_twenty_calls_that_meet_it_cause_one_reconnect(host: Hosting) -> N
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize("tool", ["session_expired_result", "shopping", "no_such_tool"])
-async def test_a_tools_own_failure_causes_no_reconnect(tool: str, era: Any, host: Hosting) -> None:
+async def test_a_tools_failure_causes_no_reconnect(tool: str, era: Any, host: Hosting) -> None:
     script = Script(era=era)
     async with host({"srv": scripted(script)}) as asking:
         await asking.ready()
@@ -243,7 +243,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("factory", "args", "why"), BAD, ids=[f"{of}-{why[:20]}" for of, _, why in BAD])
-async def test_unusable_arguments_are_an_error_at_once(factory: str, args: Any, why: str, host: Hosting) -> None:
+async def test_unusable_arguments_fail_at_once(factory: str, args: Any, why: str, host: Hosting) -> None:
     script = Script()
     async with host({"srv": scripted(script, lazy=True)}) as asking:
         answer = await asking.ask(made(factory, asking.manager), args)

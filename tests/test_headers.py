@@ -47,5 +47,5 @@ def test_a_bad_header_is_named_without_value(headers: dict[Any, Any], words: lis
     assert SECRET not in str(caught.value)
 
 
-def test_a_whole_requests_headers_may_frame_it() -> None:
+def test_a_whole_requests_headers_frame_it() -> None:
     assert checked_headers({"content-length": "5"}, framing=True) == {"content-length": "5"}

@@ -37,7 +37,7 @@ LISTING_FAULTS = [
 @pytest.mark.parametrize("answer", ["json", "sse"])
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize("fault", LISTING_FAULTS, ids=lambda fault: fault.name)
-async def test_an_answer_arrives_despite_the_listing(
+async def test_a_listing_does_not_stop_an_answer(
     fault: faults.Fault, era: Era, answer: Literal["json", "sse"], engine: str, catalog: str
 ) -> None:
     script = Script(era=era, answer=answer)

@@ -39,7 +39,7 @@ FLOODS: dict[str, Callable[[], Fault]] = {
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-async def test_a_flood_fails_its_call_and_nothing_else(flood: str, era: Era) -> None:
+async def test_a_flood_fails_its_call_alone(flood: str, era: Era) -> None:
     script = Script(era=era)
     async with served(script, policy=Policy(max_message_size=LIMIT)) as (connection, _):
         arrivals, answers = Arrivals(script), list[str]()
@@ -63,7 +63,7 @@ async def test_a_flood_fails_its_call_and_nothing_else(flood: str, era: Era) -> 
         assert (connection.state, connection.epoch) == (State.READY, 1)
 
 
-async def test_a_body_just_below_the_limit_is_an_answer(era: Era) -> None:
+async def test_a_body_below_the_limit_is_an_answer(era: Era) -> None:
     script = Script(era=era)
     async with served(script, policy=Policy(max_message_size=LIMIT)) as (connection, _):
         script.inject(hostile.huge_body(LIMIT - 1000))
@@ -82,7 +82,7 @@ async def test_a_long_error_text_is_cut_short_in_everything_that_is_shown(era: E
         assert connection.epoch == 1
 
 
-async def test_bytes_that_are_no_text_fail_their_call(era: Era) -> None:
+async def test_bytes_that_are_no_text_fail_a_call(era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         seen = Seen(connection)

@@ -245,7 +245,7 @@ def test_private_names_of_the_sdk_have_one_door(path: Path) -> None:
         "self.client._session = None",
     ],
 )
-def test_the_search_for_private_names_finds_them(line: str) -> None:
+def test_the_search_finds_private_names(line: str) -> None:
     assert len(list(private_names_of_others(line))) == 1
 
 
@@ -306,22 +306,22 @@ def test_no_test_sleeps_in_real_time(path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["time.sleep({})", "await asyncio.sleep( {} )", "time.sleep({},)"])
 @pytest.mark.parametrize(("seconds", "real"), [("0.1", True), (".5", True), ("1e-3", True), ("0", False)])
-def test_the_search_for_sleeps_knows_a_real_one(call: str, seconds: str, real: bool) -> None:
+def test_the_search_knows_a_real_sleep(call: str, seconds: str, real: bool) -> None:
     assert list(real_sleeps(call.format(seconds))) == ([1] if real else [])
 
 
 @pytest.mark.parametrize(
     "line", ["def f(): ...", "x = 1", "if True:\n    pass", "if TYPE_CHECKING:\n    f()", "f()", '__version__ = "1"']
 )
-def test_the_search_for_code_in_an_init_finds_it(line: str) -> None:
+def test_the_search_finds_code_in_an_init(line: str) -> None:
     source = f'"""Doc."""\nfrom __future__ import annotations\nimport os\n__all__ = ["os"]\n{line}\n'
     assert list(statements_with_code(source)) == [5]
 
 
 def test_names_of_tests_are_short() -> None:
-    """Counted: the names of all functions that begin with `test_`, without it."""
+    """Counted: the names of all functions that begin with `test_`, with it."""
     names = [
-        node.name.removeprefix("test_")
+        node.name
         for path in files(TESTS)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_")

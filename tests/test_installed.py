@@ -56,7 +56,7 @@ def test_the_package_runs_as_a_module() -> None:
     assert (run.returncode, run.stdout) == (0, f"mcpconn {mcpconn.__version__}\n"), run.stderr
 
 
-def test_no_text_names_an_install_from_the_index() -> None:
+def test_no_text_installs_from_the_index() -> None:
     kept = [*ROOT.glob("*.md"), *ROOT.glob("mcpconn/**/*.py"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*")]
     kept += ROOT.glob("docs_src/**/*.*")
     wrong = re.compile(r"(?:pip|uv|pipx)\w* (?:install|add) '?\"?mcp(?:conn|-connection-manager)\b(?! mcp-conn)")
@@ -76,7 +76,7 @@ def record(site: Path, *files: str) -> None:
 
 
 @pytest.mark.parametrize("linked", [True, False], ids=["one folder", "two folders"])
-def test_files_of_the_other_project_are_named(linked: bool, tmp_path: Path) -> None:
+def test_files_of_the_namesake_are_named(linked: bool, tmp_path: Path) -> None:
     # From Python 3.12 on, files that are recorded and are not there do not count.
     if linked:
         record(tmp_path, "mcpconn/__init__.py")

@@ -31,7 +31,7 @@ async def added(connection: Connection) -> str:
     return text_of(await connection.call_tool("add", {"a": 1, "b": 1}))
 
 
-async def test_get_or_add_returns_the_same_connection() -> None:
+async def test_get_or_add_returns_the_same_one() -> None:
     async with Manager() as manager:
         first = manager.get_or_add("ada", entry(), ttl=10)
         assert await added(first) == "2"
@@ -91,7 +91,7 @@ async def test_a_call_under_way_keeps_it() -> None:
         assert list(manager) == []
 
 
-async def test_a_replaced_session_does_not_shorten_it() -> None:
+async def test_a_new_session_does_not_shorten_it() -> None:
     script = Script()
     async with Manager() as manager:
         ada = manager.get_or_add("ada", entry(script, max_lifetime=12), ttl=10)
@@ -182,7 +182,7 @@ async def test_a_removal_before_the_start_has_nothing_to_wait_for() -> None:
     assert list(manager) == []
 
 
-def test_servers_are_removed_where_no_loop_runs() -> None:
+def test_servers_are_removed_without_a_loop() -> None:
     manager = Manager({"srv": entry(), "other": entry()})
     manager.remove("srv")
     assert list(manager) == ["other"]

@@ -252,7 +252,7 @@ async def test_thirty_servers_are_closed_together() -> None:
 
 @pytest.mark.parametrize("answer", ["json", "sse"])
 @pytest.mark.parametrize("moment", ["at once", "received", "running", "reconnecting", "probing", "waiting"])
-async def test_a_cancelled_caller_leaves_nothing_behind(moment: str, answer: Literal["json", "sse"], era: Era) -> None:
+async def test_a_cancelled_caller_leaves_nothing(moment: str, answer: Literal["json", "sse"], era: Era) -> None:
     script = Script(era=era, answer=answer)
     async with nothing_left(), served(script, config={"max_in_flight": 2}) as (connection, server):
         leave = anyio.Event()

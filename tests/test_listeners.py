@@ -209,7 +209,7 @@ async def test_a_listener_may_remove_its_server() -> None:
 # -- the set of them
 
 
-def test_news_caused_by_a_listener_come_second() -> None:
+def test_news_by_a_listener_come_second() -> None:
     listeners: Listeners[int] = Listeners()
     heard: list[tuple[str, int]] = []
 
@@ -224,7 +224,7 @@ def test_news_caused_by_a_listener_come_second() -> None:
     assert heard == [(who, number) for number in (1, 2, 3) for who in ("causing", "after")]
 
 
-def test_an_unsubscribed_listener_hears_no_more() -> None:
+def test_unsubscribed_listeners_hear_nothing() -> None:
     listeners: Listeners[int] = Listeners()
     heard: list[int] = []
     listeners.subscribe(lambda _: end())

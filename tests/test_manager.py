@@ -95,7 +95,7 @@ async def test_calls_before_entering_are_refused() -> None:
         _ = connection.session
 
 
-async def test_calls_after_leaving_are_refused_at_once() -> None:
+async def test_calls_after_leaving_are_refused() -> None:
     manager = Manager({"srv": entry(Script())})
     async with manager:
         await manager.call_tool("srv", "add", {"a": 1, "b": 1})
@@ -164,7 +164,7 @@ class Mine(Exception):
 
 
 @pytest.mark.parametrize("kind", ["manager", "connection"])
-async def test_an_exception_leaves_the_block_as_it_is(kind: str) -> None:
+async def test_an_exception_leaves_a_block_as_is(kind: str) -> None:
     error = Mine("mine")
     with pytest.raises(Mine) as caught:
         async with AsyncExitStack() as stack:
@@ -196,7 +196,7 @@ async def test_a_cancelled_block_is_left(kind: str) -> None:
     assert connection.state is State.CLOSED
 
 
-async def test_entering_a_connection_can_be_given_up() -> None:
+async def test_entering_can_be_given_up() -> None:
     script = Script()
     script.inject(faults.hang(), method=None, times=None)
     connection = Connection(entry(script))
@@ -257,7 +257,7 @@ async def test_every_transition_is_told_in_order() -> None:
     ]
 
 
-async def test_a_listener_that_raises_affects_no_other(
+async def test_a_raising_listener_affects_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: list[Change] = []
@@ -286,7 +286,7 @@ async def test_changes_can_be_iterated_until_the_manager_is_left() -> None:
     assert events[-2:] == ["srv established", "srv close"]
 
 
-async def test_changes_begin_when_they_are_asked_for() -> None:
+async def test_changes_begin_when_asked_for() -> None:
     manager = Manager({"srv": entry(Script())})
     changes = manager.changes()
     async with manager:
@@ -332,7 +332,7 @@ async def test_status_is_plain_data() -> None:
 # -- limits
 
 
-async def test_dials_are_limited_by_server_and_in_all() -> None:
+async def test_dials_are_limited_each_and_in_all() -> None:
     script = Script()
     script.inject(faults.slow(1), method="initialize", times=None)
     transports = [Counting(script) for _ in range(30)]
@@ -450,7 +450,7 @@ async def test_errors_can_be_caught_by_what_they_are_and_survive_pickling() -> N
 
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
-async def test_sockets_are_gone_when_the_manager_is(era: Literal["legacy", "modern"]) -> None:
+async def test_sockets_go_with_the_manager(era: Literal["legacy", "modern"]) -> None:
     script = Script(era=era)
     manager = Manager({"srv": entry(script)})
     async with manager:

@@ -170,7 +170,7 @@ async def test_a_server_that_has_forgotten_the_task_leaves_the_outcome_unknown()
             assert connection.state is State.READY
 
 
-async def test_a_task_that_fails_is_its_tools_own_error() -> None:
+async def test_a_failed_task_is_its_tools_error() -> None:
     script, service = scripted()
     service.fails = "no tea"
     with anyio.fail_after(SAFETY):
@@ -194,7 +194,7 @@ async def test_a_task_out_of_time_may_be_running() -> None:
             assert caught.value.failure.kind is FailureKind.TIMEOUT
 
 
-async def test_a_creation_that_is_cut_is_not_made_twice() -> None:
+async def test_a_cut_creation_is_not_repeated() -> None:
     script, service = scripted()
     with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server, Connection(server.url) as connection:

@@ -97,13 +97,13 @@ def test_two_resources_never_share_a_uri(resources):
 
 
 @given(texts, st.text(max_size=20))
-def test_a_uri_gets_a_scheme_and_keeps_its_rest(server, uri):
+def test_a_uri_gets_a_scheme_and_stays(server, uri):
     public = public_uri(server, f"file:{uri}")
     assert re.match(r"[a-z][a-z0-9+.-]*:", public)
     assert split_uri(public) == (uri_label(server), f"file:{uri}")
 
 
-def test_a_view_of_one_server_may_keep_its_names():
+def test_a_view_of_one_server_keeps_names():
     table = Table(["fs"], prefix=False)
     assert table.publish("fs", ["read.file"]) == {"read.file": "read.file"}
     assert table.resolve("read.file") == ("fs", "read.file")

@@ -105,7 +105,7 @@ async def test_costly_answers_let_others_run(kind: str, engine: str, monkeypatch
 
 
 @pytest.mark.parametrize("count", [3, 12])
-async def test_counting_a_large_message_lets_others_run(count: int) -> None:
+async def test_counting_a_large_message_yields(count: int) -> None:
     # Its commas are all in a text, so that each of them has to be looked at.
     message = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"text": "," * (count * WINDOW)}}).encode()
     neighbour = Neighbour()

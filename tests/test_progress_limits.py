@@ -33,7 +33,7 @@ def busy() -> Script:
 @pytest.mark.parametrize(
     "anyio_backend", [virtual_backend("asyncio"), virtual_backend("trio")], ids=["asyncio", "trio"]
 )
-async def test_progress_moves_the_limit_to_the_maximum() -> None:
+async def test_progress_moves_the_limit_to_the_max() -> None:
     script = busy()
     async with Connection({"url": "http://scripted/mcp", "http_transport": ScriptTransport(script)}) as connection:
 

@@ -118,7 +118,7 @@ async def connected(server: ServerProcess, **config: Any) -> AsyncIterator[Conne
 # -- over HTTP and SSE
 
 
-async def test_both_eras_of_the_sdks_server_are_spoken(http: ServerProcess, mode: str) -> None:
+async def test_both_eras_of_the_sdk_are_spoken(http: ServerProcess, mode: str) -> None:
     async with connected(http, mode=mode) as connection:
         status = connection.status()
         assert status["era"] == ("legacy" if mode == "legacy" else "modern")
@@ -171,9 +171,7 @@ async def test_a_killed_sdk_server_leaves_the_outcome_unknown(http: ServerProces
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX's")
 @pytest.mark.parametrize("transport", ["http", "sse"])
-async def test_a_stopped_server_answers_when_continued(
-    transport: str, request: pytest.FixtureRequest, mode: str
-) -> None:
+async def test_a_stopped_server_answers_later(transport: str, request: pytest.FixtureRequest, mode: str) -> None:
     server: ServerProcess = request.getfixturevalue(transport)
     if transport == "sse" and mode == "auto":
         mode = "legacy"
@@ -288,7 +286,7 @@ def in_process() -> MCPServer:
     return server
 
 
-async def test_a_server_object_is_called_without_a_wire(mode: str) -> None:
+async def test_a_server_object_needs_no_wire(mode: str) -> None:
     async with Connection({"server": in_process(), "mode": mode}, name="here") as connection:
         assert text_of(await connection.call_tool("add", {"a": 1, "b": 2})) == "3"
         result = await connection.call_tool("fails")

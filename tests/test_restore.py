@@ -47,7 +47,7 @@ def restored(script: Script) -> tuple[set[str], str | None]:
     return script.states[session].subscriptions, script.states[session].log_level
 
 
-def test_a_session_is_told_before_its_first_call(backend: str) -> None:
+def test_sessions_are_told_before_a_call(backend: str) -> None:
     script = Script()
 
     async def act(connection: Connection, told: list[str]) -> None:

@@ -70,7 +70,7 @@ def test_a_key_is_made_once_and_kept(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
-def test_a_key_that_others_can_read_is_refused(tmp_path):
+def test_a_readable_key_is_refused(tmp_path):
     path = tmp_path / "key"
     kept_ring(path)
     path.chmod(0o644)
@@ -78,7 +78,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path):
         kept_ring(path)
 
 
-def test_a_mistyped_key_is_named_and_not_shown(tmp_path):
+def test_a_mistyped_key_is_named_not_shown(tmp_path):
     path = tmp_path / "key"
     path.write_text("zz" * 32)
     path.chmod(0o600)

@@ -291,7 +291,7 @@ def test_no_command_shows_a_secret(folder: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["environment", "argument", "env file"])
-def test_no_command_shows_a_secret_of_a_child(folder: Path, place: str) -> None:
+def test_no_command_shows_a_childs_secret(folder: Path, place: str) -> None:
     entry = CHILDREN[place]
     path = written(folder, {**entry, "command": sys.executable, "args": ["-c", CHILD, *entry.get("args", ())]})
     assert_hidden(commands(path))
@@ -334,7 +334,7 @@ def test_a_misplaced_secret_is_not_quoted(folder: Path, entry: Any) -> None:
     assert_hidden([config.problem, repr(config), status, *commands(path)[:4]])
 
 
-async def test_arguments_in_the_command_are_arguments(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_arguments_in_a_command_are_kept(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = written(folder, {"command": f"{sys.executable} -m x --token={CANARY} --api-key {CANARY}"})
     config = mcpjson.load(path)["srv"]
     assert_hidden([config.address, config.label, repr(config), *await shown(path, caplog), *commands(path)])

@@ -66,9 +66,7 @@ def echoing(status: int, content_type: str) -> faults.Fault:
         (503, "application/json"),
     ],
 )
-async def test_a_refusal_that_repeats_them_hides_them(
-    status: int, content_type: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_repeating_refusal_hides_them(status: int, content_type: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="mcpconn")
     script = Script()
     notices: list[Any] = []

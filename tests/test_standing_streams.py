@@ -119,7 +119,7 @@ def test_a_stream_that_ends_at_once_is_reopened_ever_more_slowly(backend: str, r
     play(backend, Script(get_stream="closing", retry_ms=retry_ms), act)
 
 
-def test_a_stream_is_reopened_after_every_cut(backend: str, era: Era) -> None:
+def test_a_stream_is_reopened_after_a_cut(backend: str, era: Era) -> None:
     async def act(scene: Scene) -> None:
         for cuts in range(1, 11):
             await anyio.sleep(100)

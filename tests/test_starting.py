@@ -78,7 +78,7 @@ def test_a_dial_that_fails_is_not_taken_for_an_answer(backend: str) -> None:
 
 
 @BACKENDS
-def test_event_streams_are_opened_after_the_dials(backend: str) -> None:
+def test_event_streams_open_after_the_dials(backend: str) -> None:
     async def main() -> None:
         script, slow = Script(), Script()
         slow.inject(faults.slow(CROWD_COURTESY / 2), method="initialize")

@@ -409,7 +409,7 @@ async def test_closing_while_a_child_is_being_started_leaves_no_child() -> None:
         assert connection.state is State.CLOSED
 
 
-async def test_a_manager_closes_its_children_at_once() -> None:
+async def test_a_manager_closes_children_at_once() -> None:
     servers = {f"child{number}": program("--tools", "add") for number in range(5)}
     with anyio.fail_after(SAFETY):
         async with Manager(servers, policy=Policy(dials_per_origin=8)) as manager:
@@ -422,7 +422,7 @@ async def test_a_manager_closes_its_children_at_once() -> None:
         assert alive(*found) == []
 
 
-async def test_lines_that_are_no_messages_are_skipped() -> None:
+async def test_lines_of_no_message_are_skipped() -> None:
     code = f"""
 import runpy, sys
 print("Server listening on stdio (this is a banner)")
@@ -457,7 +457,7 @@ for line in sys.stdin:
 """
 
 
-async def test_a_flooding_child_costs_its_call_alone() -> None:
+async def test_a_flooding_child_costs_one_call() -> None:
     policy = Policy(max_message_size=200_000, probe_timeout=0.3)
     flood = {"command": sys.executable, "args": ["-c", FLOOD]}
     with anyio.fail_after(SAFETY):

@@ -109,7 +109,7 @@ async def test_a_call_with_progress_is_not_retried_when_refused(
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize(("answer", "event_ids"), [("json", False), ("sse", False), ("sse", True)])
-async def test_a_cancelled_call_gives_up_its_socket(
+async def test_a_cancelled_call_frees_its_socket(
     answer: Literal["json", "sse"], event_ids: bool, era: Literal["legacy", "modern"]
 ) -> None:
     script = Script(era=era, answer=answer, event_ids=event_ids, retry_ms=1)

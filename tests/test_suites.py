@@ -47,7 +47,7 @@ def test_what_the_suites_name_exists(beginning: str) -> None:
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_every_slow_suite_has_a_target_and_is_run(name: str) -> None:
+def test_each_slow_suite_has_a_target(name: str) -> None:
     (listed,) = re.findall(r"^SUITES := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert re.search(rf"\b{name}\b", listed)
     assert "make test-slow SHORT=1" in (ROOT / ".ci" / "run").read_text()
@@ -70,13 +70,13 @@ def test_every_test_is_in_a_suite_and_slow_files_are_not_imported() -> None:
     assert may_hold("tests/core/test_model.py", [QUICK])
 
 
-def test_a_name_that_only_begins_alike_is_another() -> None:
+def test_a_name_that_begins_alike_is_another() -> None:
     assert suite_of("tests/fire/test_bad_network.py::test_a") == "chaos"
     assert suite_of("tests/firewall/test_rules.py::test_a") == QUICK
 
 
 @pytest.mark.parametrize("cases", [True, False])
-def test_a_cover_shows_every_case_and_every_pair(cases: bool) -> None:
+def test_a_cover_shows_each_case_and_pair(cases: bool) -> None:
     items = fakes("f", case=list(range(40)), loop=["a", "t"], engine=["d", "h"], era=["l", "m"])
     found: list[Any] = list(cover(items, cases=cases))
     chosen = [item.callspec.params for item in found]

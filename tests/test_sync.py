@@ -106,7 +106,7 @@ def interrupted_after(event: threading.Event) -> Iterator[None]:
 # -- calls
 
 
-def test_a_call_from_a_plain_thread_is_answered(backend: str) -> None:
+def test_a_plain_threads_call_is_answered(backend: str) -> None:
     with SyncManager({"srv": scripted()}, backend=backend) as manager:
         assert text_of(manager.call_tool("srv", "add", {"a": 1, "b": 2}, timeout=SAFETY)) == "3"
         assert text_of(manager["srv"].call_tool("add", {"a": 2, "b": 2})) == "4"
@@ -171,7 +171,7 @@ OF_THE_LOOP = {
     ("plain", "original", "missing"),
     [(SyncManager, Manager, NOT_IN_THREADS), (SyncConnection, Connection, NOT_IN_THREADS | OF_THE_LOOP)],
 )
-def test_the_names_and_arguments_are_the_managers(plain: type, original: type, missing: set[str]) -> None:
+def test_names_and_arguments_match_a_manager(plain: type, original: type, missing: set[str]) -> None:
     public = {name for name in dir(original) if not name.startswith("_")}
     assert public - set(dir(plain)) <= missing
     for name in sorted(public & set(dir(plain))):
@@ -210,7 +210,7 @@ def test_errors_arrive_as_they_are(backend: str) -> None:
             manager.call_tool("elsewhere", "charge")
 
 
-def test_a_call_that_raised_leaves_no_garbage(backend: str) -> None:
+def test_a_raised_call_leaves_no_garbage(backend: str) -> None:
     with SyncManager({"srv": scripted()}, backend=backend) as manager:
         manager.wait_ready(SAFETY)
         for _ in range(3):
@@ -235,7 +235,7 @@ def test_ctrl_c_cancels_the_call_that_waits_and_is_raised(backend: str) -> None:
         assert (manager["srv"].state, manager["srv"].epoch) == (State.READY, 1)
 
 
-def test_ctrl_c_leaves_other_threads_calls_alone(backend: str) -> None:
+def test_ctrl_c_spares_other_threads_calls(backend: str) -> None:
     waiting = Waiting()
     servers = {"srv": {"server": waiting.server}}
     with SyncManager(servers, backend=backend) as manager, ThreadPoolExecutor(THREADS) as pool:
@@ -246,7 +246,7 @@ def test_ctrl_c_leaves_other_threads_calls_alone(backend: str) -> None:
         assert [text_of(call.result(SAFETY)) for call in calls] == [str(n) for n in range(THREADS - 1)]
 
 
-def test_a_signal_handlers_error_ends_the_call(backend: str) -> None:
+def test_a_signal_handlers_error_ends_a_call(backend: str) -> None:
     def interrupt(*_: object) -> None:
         raise InterruptedError("the user has sent something new")
 
@@ -363,7 +363,7 @@ def test_it_is_started_once() -> None:
         manager.start()
 
 
-def test_after_it_is_closed_calls_raise_at_once(backend: str) -> None:
+def test_calls_raise_at_once_after_closing(backend: str) -> None:
     with SyncManager({"srv": scripted()}, backend=backend) as manager:
         manager.wait_ready(SAFETY)
     for call in (
@@ -447,7 +447,7 @@ def closes(manager: SyncManager) -> None:
         manager.wait_ready()
 
 
-def test_ctrl_c_during_the_start_leaves_nothing(backend: str) -> None:
+def test_ctrl_c_at_the_start_leaves_nothing(backend: str) -> None:
     for at in itertools.count(1):
         manager, interrupt = SyncManager({}, backend=backend), Interrupting(at, background_module.__file__)
         with interrupt, suppress(KeyboardInterrupt):
@@ -502,7 +502,7 @@ def test_it_can_be_made_inside_an_event_loop() -> None:
         assert text_of(manager.call_tool("srv", "add", {"a": 1, "b": 2}, timeout=SAFETY)) == "3"
 
 
-def test_any_thread_can_add_and_remove_servers(backend: str) -> None:
+def test_any_thread_can_add_servers(backend: str) -> None:
     def use(name: str) -> str:
         manager.add(name, scripted())
         answer = text_of(manager.call_tool(name, "add", {"a": 1, "b": 1}, timeout=SAFETY))
@@ -514,7 +514,7 @@ def test_any_thread_can_add_and_remove_servers(backend: str) -> None:
         assert len(manager) == 0
 
 
-def test_an_unreferenced_manager_ends_by_itself(backend: str) -> None:
+def test_an_unreferenced_manager_ends(backend: str) -> None:
     manager = SyncManager({"srv": scripted()}, backend=backend).start()
     manager.wait_ready(SAFETY)
     done, connection = manager._background._done, manager["srv"]

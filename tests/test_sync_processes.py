@@ -56,7 +56,7 @@ def test_threads_that_outlive_the_main_thread_can_still_call(reports: dict[tuple
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_forked_child_is_told_to_make_its_own(backend: str, reports: dict[tuple[str, str], dict[str, Any]]) -> None:
+def test_a_forked_child_has_to_make_its_own(backend: str, reports: dict[tuple[str, str], dict[str, Any]]) -> None:
     report = reports["forked", backend]
     child = report["said"]["told"]
     assert len(child["refused"]) == 5

@@ -67,7 +67,7 @@ async def test_entered_and_left_in_different_tasks(kind: str) -> None:
 
 
 @virtual("asyncio")
-async def test_several_are_entered_and_left_by_gather() -> None:
+async def test_several_are_entered_by_gather() -> None:
     scripts = [Script() for _ in range(5)]
     connections = [Connection(entry(script)) for script in scripts]
     await asyncio.gather(*(connection.__aenter__() for connection in connections))
@@ -93,7 +93,7 @@ async def test_started_here_and_closed_there_and_more_than_once(kind: str) -> No
 
 
 @virtual("asyncio")
-async def test_closing_waits_for_the_calls_in_flight() -> None:
+async def test_closing_waits_for_running_calls() -> None:
     script = Script()
     manager = await Manager({"srv": entry(script)}).start()
     await manager.wait_ready()
@@ -195,7 +195,7 @@ async def test_a_host_cancelled_while_it_leaves_leaves_nothing_behind(kind: str)
 
 @KINDS
 @virtual("asyncio")
-async def test_the_blocks_exception_comes_out_as_it_is(kind: str) -> None:
+async def test_a_blocks_exception_comes_out(kind: str) -> None:
     error = Mine()
     with pytest.raises(Mine) as caught:
         async with made(kind) as it:
@@ -207,7 +207,7 @@ async def test_the_blocks_exception_comes_out_as_it_is(kind: str) -> None:
 
 @KINDS
 @virtual("asyncio")
-async def test_a_cancelled_start_leaves_nothing_behind(kind: str) -> None:
+async def test_a_cancelled_start_leaves_nothing(kind: str) -> None:
     script = Script()
     script.inject(faults.hang(), method=None, times=None)
     it = made(kind, script)
@@ -294,7 +294,7 @@ async def test_trio_is_told_what_to_do_instead(kind: str) -> None:
 @pytest.mark.parametrize(
     "anyio_backend", [virtual_backend("trio"), virtual_backend("asyncio")], ids=["trio", "asyncio"]
 )
-async def test_it_is_served_in_a_nursery_of_the_hosts(kind: str, end: str, anyio_backend: Any) -> None:
+async def test_it_is_served_in_a_hosts_nursery(kind: str, end: str, anyio_backend: Any) -> None:
     script = Script()
     it = made(kind, script)
     async with anyio.create_task_group() as group:
@@ -329,7 +329,7 @@ async def lifespan(manager: Manager) -> AsyncIterator[None]:
 
 
 @real("asyncio")
-async def test_a_lifespan_may_be_driven_by_two_tasks() -> None:
+async def test_two_tasks_may_drive_a_lifespan() -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(HttpServer(Script()))
         manager = Manager({"srv": {"url": server.url}})

@@ -80,7 +80,7 @@ async def test_too_many_requests_without_a_time_are_waited_for_too(era: Era) -> 
 
 @pytest.mark.parametrize("timeout", [0.5, 3.0, 60.0])
 @pytest.mark.parametrize("tool", ["add", "charge"])
-async def test_an_unanswered_call_ends_at_its_deadline(
+async def test_unanswered_calls_end_at_a_deadline(
     tool: str, timeout: float, era: Era, answer: Literal["json", "sse"]
 ) -> None:
     script = Script(era=era, answer=answer)
@@ -352,7 +352,7 @@ def gone() -> Any:
     return Evidence(exception=anyio.EndOfStream(), from_wire=False, phase="idle")
 
 
-async def test_an_expired_session_is_replaced_at_once() -> None:
+async def test_expired_sessions_are_replaced_fast() -> None:
     script = Script()
     async with played(script) as (connection, _):
         for _ in range(2):
@@ -423,7 +423,7 @@ async def test_a_server_that_never_had_a_stream_and_says_404_is_probed_and_kept(
 
 
 @pytest.mark.parametrize(("stuck", "ended"), [(False, True), (True, False)])
-async def test_the_end_of_anothers_session_has_a_limit(stuck: bool, ended: bool) -> None:
+async def test_ending_anothers_session_has_a_limit(stuck: bool, ended: bool) -> None:
     script = Script()
     async with played(script) as (connection, _), played(script) as (other, _):
         assert other.session_id is not None

@@ -92,7 +92,7 @@ NO_ANSWER = ("no JSON",)
 
 
 @pytest.mark.parametrize("how", sorted(hostile.SPOILED))
-async def test_what_is_no_answer_is_unknown_at_once(transport: str, how: str, tmp_path: Path) -> None:
+async def test_a_non_answer_is_unknown_at_once(transport: str, how: str, tmp_path: Path) -> None:
     shared = "stdio" in transport or " sse " in transport
     left_waiting = shared and how in NO_ANSWER
     async with connected(transport, tmp_path) as (connection, ran):
@@ -216,7 +216,7 @@ async def test_a_server_that_says_that_it_closes_is_asked_and_not_believed(
 # -- the SDK's own timeout
 
 
-async def test_the_read_timeout_ends_in_a_call_timeout(transport: str, tmp_path: Path) -> None:
+async def test_a_read_timeout_is_a_call_timeout(transport: str, tmp_path: Path) -> None:
     async with connected(transport, tmp_path) as (connection, _):
         with pytest.raises(CallTimeout, match="timed out") as caught:
             await connection.call_tool("slow_charge", {"seconds": 60}, 0.1)
@@ -281,7 +281,7 @@ async def test_an_oversized_resource_is_not_called_a_tool(era: Any, engine: str)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_answer_of_too_many_values_is_not_read(stream: bool) -> None:
+async def test_an_answer_of_many_values_is_unread(stream: bool) -> None:
     script = Script()
     with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server, Connection(server.url) as connection:

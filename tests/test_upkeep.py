@@ -44,7 +44,7 @@ def test_a_lazy_connection_dials_when_called() -> None:
     play(script, act, lazy=True)
 
 
-def test_a_manager_leaves_lazy_connections_alone() -> None:
+def test_lazy_connections_are_left_alone() -> None:
     script = Script()
     servers = {"a": {"url": "http://scripted/mcp", "http_transport": ScriptTransport(script), "lazy": True}}
 
@@ -128,7 +128,7 @@ def test_a_session_is_replaced_at_its_maximum_lifetime_while_its_calls_finish() 
     play(script, act, max_lifetime=100)
 
 
-def test_keepalive_probes_only_an_unused_session() -> None:
+def test_keepalive_probes_unused_sessions() -> None:
     script = Script()
 
     async def act(connection: Connection) -> None:
@@ -141,7 +141,7 @@ def test_keepalive_probes_only_an_unused_session() -> None:
     play(script, act, keepalive=10)
 
 
-def test_three_unanswered_keepalives_are_proof() -> None:
+def test_three_silent_keepalives_are_proof() -> None:
     script = Script()
 
     async def act(connection: Connection) -> None:

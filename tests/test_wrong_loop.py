@@ -92,7 +92,7 @@ async def test_methods_refuse_another_thread(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", methods_of(Manager))
-async def test_a_managers_methods_refuse_another_thread(name: str, tmp_path: Any) -> None:
+async def test_its_methods_refuse_another_thread(name: str, tmp_path: Any) -> None:
     if name == "reload":
         (tmp_path / "mcp.json").write_text('{"mcpServers": {"more": {"url": "http://127.0.0.1:9/mcp"}}}')
         ARGUMENTS["reload"] = (tmp_path / "mcp.json",)
@@ -104,7 +104,7 @@ async def test_a_managers_methods_refuse_another_thread(name: str, tmp_path: Any
 
 
 @pytest.mark.parametrize("kind", ["open", "closed"])
-def test_another_loop_of_the_thread_is_refused(kind: str) -> None:
+def test_another_loop_is_refused(kind: str) -> None:
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     manager = Manager({"srv": entry()})
     try:

@@ -56,7 +56,7 @@ async def test_without_a_key_requests_are_refused(path, key):
 
 
 @pytest.mark.parametrize(("key", "status"), [(READ, 403), (ACT, 204)])
-async def test_reading_and_acting_are_separate_rights(key, status):
+async def test_reading_and_acting_need_own_rights(key, status):
     async with manager() as servers:
         app = status_app(servers, access=KEYS)
         headers = {"authorization": f"Bearer {key}"}
@@ -66,7 +66,7 @@ async def test_reading_and_acting_are_separate_rights(key, status):
         assert (servers["shop"].state is State.CLOSED) is (key == ACT)
 
 
-async def test_a_browser_logs_in_with_a_strict_cookie():
+async def test_a_browser_logs_in_by_strict_cookie():
     app = status_app(manager(), access=KEYS)
     page = await ask(app, "/", root="/connections")
     assert (page.status, page.headers["location"]) == (303, "/connections/login")
@@ -104,7 +104,7 @@ async def test_a_wrong_login_sets_no_cookie(body):
     ids=["nothing", "no header", "no origin", "foreign", "null", "prefix"],
 )
 @pytest.mark.parametrize("action", ["reconnect", "disable", "enable"])
-async def test_actions_of_foreign_pages_are_refused(headers, action):
+async def test_actions_of_other_pages_are_refused(headers, action):
     async with manager() as servers:
         app = status_app(servers)
         await servers.wait_ready()
@@ -146,7 +146,7 @@ async def test_logins_run_out_and_are_bounded():
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/status", "/page/page.js", "/page/page.css", "/healthz", "/nothing"])
-async def test_every_answer_forbids_foreign_content(path):
+async def test_answers_forbid_foreign_content(path):
     answer = await ask(status_app(manager()), path)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "unsafe" not in answer.headers["content-security-policy"]

@@ -29,7 +29,7 @@ def entry(script: Script | None = None) -> dict[str, object]:
     return {"url": "http://shop.test/mcp", "http_transport": transport, "headers": {"Authorization": SECRET}}
 
 
-async def test_the_status_of_every_connection_is_json():
+async def test_every_connections_status_is_json():
     async with Manager({"shop": entry(), "café/1": entry()}) as servers:
         await servers.wait_ready()
         answer = (await ask(status_app(servers), "/status")).json()
@@ -66,7 +66,7 @@ async def test_a_reader_hears_of_every_transition():
             assert seen == [("rows", "ready"), ("change", "idle"), ("change", "connecting"), ("change", "ready")]
 
 
-async def test_a_reader_hears_of_added_and_removed_ones():
+async def test_a_reader_hears_of_changed_servers():
     async with Manager({}) as servers, events(status_app(servers)) as stream:
         assert await stream.next() == ("hello", {"rows": []})
         servers.add("late", {**entry(), "lazy": True})
@@ -100,7 +100,7 @@ async def test_a_waiting_connection_is_the_same_row_each_second():
         assert app._feed._difference(sent) == ([], [])
 
 
-async def test_readers_are_bounded_and_leave_no_trace(monkeypatch):
+async def test_readers_are_bounded_and_end_clean(monkeypatch):
     monkeypatch.setattr(feed, "READERS", 1)
     async with Manager({"shop": entry()}) as servers:
         app = status_app(servers)
@@ -127,7 +127,7 @@ async def test_draining_ends_streams_and_readiness():
         assert (await ask(app, "/healthz")).status == 200
 
 
-async def test_the_tail_of_a_childs_stderr_is_shown():
+async def test_the_tail_of_stderr_is_shown():
     async with Manager({"tool": {"command": sys.executable, "args": ["-c", NOISY]}}) as servers:
         app = status_app(servers)
         while servers["tool"].last_failure is None:
@@ -170,7 +170,7 @@ async def test_reconnect_opens_a_new_session():
         assert servers["shop"].epoch == 2
 
 
-async def test_metrics_are_read_from_the_connections():
+async def test_metrics_are_read_from_connections():
     async with Manager({"shop": entry()}) as servers:
         await servers.call_tool("shop", "add", {"a": 1, "b": 2})
         answer = await ask(status_app(servers), "/metrics")

@@ -285,7 +285,7 @@ async def test_a_refusal_that_names_the_session_is_no_reason_to_refresh() -> Non
         assert (credentials.refreshes, connection.epoch) == ([], 2)
 
 
-async def test_an_expired_session_refreshes_nothing() -> None:
+async def test_expired_sessions_refresh_nothing() -> None:
     script, credentials = Script(), Renewed()
     async with connected(script, credentials) as (connection, _):
         for expected in (2, 3):
@@ -296,7 +296,7 @@ async def test_an_expired_session_refreshes_nothing() -> None:
         assert credentials.refreshes == []
 
 
-async def test_nor_does_one_expired_after_a_refresh() -> None:
+async def test_nor_does_one_after_a_refresh() -> None:
     script, credentials = Script(), Renewed()
     async with connected(script, credentials) as (connection, _):
         script.inject(faults.unauthorized())
@@ -443,7 +443,7 @@ async def test_a_callable_that_has_nothing_new_to_say_fails_the_connection() -> 
         assert caught.value.failure.kind is FailureKind.AUTH
 
 
-async def test_shared_credentials_are_refreshed_once() -> None:
+async def test_shared_credentials_refresh_once() -> None:
     script, credentials = Script(), Renewed()
     transport = Recorded(script)
     entry = {"url": "http://scripted/mcp", "http_transport": transport, "auth": credentials}
@@ -528,7 +528,7 @@ async def test_credentials_for_a_program_are_an_error_of_the_configuration() -> 
         Connection({"command": "server", "auth": TOKEN}, name="srv")
 
 
-async def test_every_form_of_credentials_is_understood() -> None:
+async def test_all_forms_of_credentials_are_read() -> None:
     credentials = Renewed()
     assert isinstance(as_credentials(TOKEN), StaticBearer)
     assert as_credentials(credentials) is credentials

@@ -107,7 +107,7 @@ async def test_without_metadata_of_the_issuer_nothing_is_guessed(
     assert world.server.saw(*stored_secrets(record)) == []
 
 
-async def test_one_404_for_metadata_costs_one_attempt(world: World, storage: FileTokenStorage) -> None:
+async def test_one_404_for_metadata_costs_one_try(world: World, storage: FileTokenStorage) -> None:
     record = logged_in(world)
     assert await storage.replace(record)
     world.auth.revoke_access()
@@ -248,7 +248,7 @@ async def test_a_server_that_is_its_own_issuer_may_publish_nothing(storage: File
         assert (world.person.logins, world.auth.counts["refresh_token"]) == (1, 1)
 
 
-async def test_metadata_of_another_issuer_are_not_used(world: World, storage: FileTokenStorage) -> None:
+async def test_another_issuers_metadata_are_unused(world: World, storage: FileTokenStorage) -> None:
     record = logged_in(world)
     assert await storage.replace(record)
     world.auth.revoke_access()
@@ -285,7 +285,7 @@ async def test_a_token_endpoint_that_redirects_elsewhere_is_not_followed(
     assert world.auth.counts["refresh_token"] == 1
 
 
-async def test_a_file_of_another_server_is_not_used(world: World, storage: FileTokenStorage) -> None:
+async def test_another_servers_file_is_not_used(world: World, storage: FileTokenStorage) -> None:
     record = replace(logged_in(world), server="https://other.example:443")
     assert await storage.replace(record)
     with pytest.raises(ConnectionFailed, match=r"holds the tokens of https://other\.example:443") as caught:
@@ -348,7 +348,7 @@ def publishing(issuer: str, **changes: Any) -> Any:
         ),
     ],
 )
-async def test_what_comes_over_tls_is_not_sent_without(issuer: str, changes: Any, says: str) -> None:
+async def test_tls_secrets_are_not_sent_without(issuer: str, changes: Any, says: str) -> None:
     fetch, asked = publishing(issuer, **changes)
     auth = OAuth(provider(Memory(), Person(), "https://mcp.example/mcp"))
     with pytest.raises(CredentialsRefused, match=says):
@@ -383,7 +383,7 @@ def test_issuers_are_one_by_their_identifier(one: str, other: str, same: bool) -
     assert same_issuer(other, one) is same
 
 
-def test_only_the_published_endpoint_is_accepted() -> None:
+def test_only_published_endpoints_are_used() -> None:
     metadata = OAuthMetadata.model_validate(
         {
             "issuer": "https://as.example",

@@ -208,7 +208,7 @@ async def test_odd_refresh_answers_show_no_token(
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
 @pytest.mark.parametrize("dress", ODD)
-async def test_odd_answers_to_a_login_show_no_token(world: World, engine: str, dress: Dress, shown: Shown) -> None:
+async def test_odd_login_answers_show_no_token(world: World, engine: str, dress: Dress, shown: Shown) -> None:
     world.auth.dress = dress
     auth = world.provider(Memory())
     with anyio.fail_after(SAFETY):
@@ -275,7 +275,7 @@ def quoting(secret: str) -> list[Exception]:
 
 @pytest.mark.parametrize("number", range(6))
 @pytest.mark.parametrize("where", ["redirect", "callback", "storage", "callable"])
-async def test_quoting_errors_of_hosts_show_no_secret(world: World, shown: Shown, number: int, where: str) -> None:
+async def test_quoting_errors_show_no_secret(world: World, shown: Shown, number: int, where: str) -> None:
     secret = "tok-1234567890-abcdef"
     error = quoting(secret)[number]
 
@@ -301,7 +301,7 @@ async def test_quoting_errors_of_hosts_show_no_secret(world: World, shown: Shown
     assert type(error).__name__ in str(caught.value) or "state" in str(caught.value)
 
 
-async def test_host_errors_that_quote_nothing_are_shown(world: World) -> None:
+async def test_errors_that_quote_nothing_are_shown(world: World) -> None:
     async def fail() -> AuthorizationCodeResult:
         raise RuntimeError("the browser was closed")
 

@@ -123,7 +123,7 @@ async def test_the_first_connect_logs_in_once() -> None:
         assert set(world.transport.seen[1:]) == {"Bearer access-0001-secret"}
 
 
-async def test_the_login_lasts_through_expired_sessions() -> None:
+async def test_a_login_outlives_expired_sessions() -> None:
     world = World()
     async with world.connected() as connection:
         before = world.auth.counts.copy()
@@ -208,7 +208,7 @@ async def test_a_renewal_ahead_of_time_that_fails_leaves_the_say_to_the_server()
         assert connection.epoch == 1
 
 
-async def test_another_resource_gets_no_refresh_token() -> None:
+async def test_other_resources_get_no_token() -> None:
     world = World()
     async with world.connected():
         pass
@@ -306,7 +306,7 @@ async def test_a_token_that_is_refused_right_after_the_login_is_renewed_once_mor
         assert world.auth.counts["refresh_token"] == 1
 
 
-async def test_a_login_in_another_process_reconnects_it() -> None:
+async def test_a_login_elsewhere_reconnects_it() -> None:
     world = World()
     async with world.connected():
         pass
@@ -322,7 +322,7 @@ async def test_a_login_in_another_process_reconnects_it() -> None:
         assert world.auth.counts["refused"] == refused
 
 
-async def test_a_login_times_out_and_can_be_retried() -> None:
+async def test_a_timed_out_login_can_be_retried() -> None:
     world = World()
     assert world.person is not None
     world.person.away = True
@@ -402,7 +402,7 @@ async def test_tokens_that_cannot_be_stored_are_used_all_the_same(caplog: pytest
         assert world.storage.tokens.refresh_token == "refresh-0004-secret"
 
 
-async def test_a_slow_call_does_not_hold_up_the_others() -> None:
+async def test_a_slow_call_does_not_delay_others() -> None:
     world = World()
     async with world.connected() as connection:
         arrivals, finished = Arrivals(world.script), []
@@ -476,7 +476,7 @@ async def test_client_credentials_need_no_person() -> None:
         assert (connection.epoch, world.auth.counts["client_credentials"]) == (2, 2)
 
 
-async def test_client_credentials_go_to_one_issuer_only() -> None:
+async def test_client_credentials_have_one_issuer() -> None:
     world = World()
     auth = ClientCredentialsOAuthProvider(
         f"{ORIGIN}/mcp", world.storage, "client", "a-client-secret", issuer="http://another.example"
@@ -515,7 +515,7 @@ async def test_one_provider_is_one_set_of_credentials_wherever_it_is_given() -> 
     assert repr(as_credentials(given)) == "<OAuth OAuthClientProvider>"
 
 
-async def test_a_provider_with_its_own_flow_is_kept() -> None:
+async def test_a_provider_of_its_own_flow_is_kept() -> None:
     class Own(OAuthClientProvider):
         async def async_auth_flow(self, request: Any) -> Any:
             yield request

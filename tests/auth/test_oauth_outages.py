@@ -75,7 +75,7 @@ async def test_a_token_endpoint_that_has_moved_within_its_origin_is_followed() -
         assert (world.person.logins, world.auth.counts["refresh_token"]) == (1, 1)  # type: ignore[union-attr]
 
 
-async def test_an_unreadable_token_response_is_retried() -> None:
+async def test_unreadable_tokens_are_asked_again() -> None:
     world = World()
     async with world.connected() as connection:
         answers = [(200, {"content-type": "application/json"}, b'{"token_type": "Bearer"}')]
@@ -85,7 +85,7 @@ async def test_an_unreadable_token_response_is_retried() -> None:
         assert world.person.logins == 1  # type: ignore[union-attr]
 
 
-async def test_unavailable_rights_cost_the_one_call(
+async def test_unavailable_rights_cost_one_call(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = World()

@@ -94,7 +94,7 @@ async def test_of_many_writers_one_succeeds(store: TokenStore) -> None:
     assert (await store.load()).mark == Mark(f"holder {succeeded[0]}", 0.0)
 
 
-async def test_tokens_written_by_others_end_a_refresh() -> None:
+async def test_tokens_of_others_end_a_refresh() -> None:
     store = SharedStore()
     await store.replace(RECORD)
     await store.set_tokens(OAuthToken(access_token="brought"))
@@ -206,7 +206,7 @@ class Fleet:
             self.refused.append(str(error))
 
 
-async def test_ten_programs_spend_one_refresh_token(store: TokenStore) -> None:
+async def test_ten_programs_spend_one_token(store: TokenStore) -> None:
     fleet = Fleet(store)
     await fleet.log_in()
     programs = [fleet.program() for _ in range(10)]

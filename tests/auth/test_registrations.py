@@ -73,9 +73,7 @@ def client_id(storage: FileTokenStorage) -> str:
 
 
 @pytest.mark.parametrize("answer", FORGOTTEN)
-async def test_a_forgotten_registration_is_renewed_once(
-    world: World, storage: FileTokenStorage, answer: Answer
-) -> None:
+async def test_a_forgotten_client_is_renewed_once(world: World, storage: FileTokenStorage, answer: Answer) -> None:
     await connect(world, world.provider(storage))
     assert client_id(storage) == "client-1"
     forget(world, answer)
@@ -109,7 +107,7 @@ async def test_any_storage_of_the_sdk_will_do(world: World) -> None:
     assert storage.client.client_id == "client-2"
 
 
-async def test_nothing_is_registered_without_a_login(world: World, storage: FileTokenStorage) -> None:
+async def test_without_a_login_none_is_registered(world: World, storage: FileTokenStorage) -> None:
     await connect(world, world.provider(storage))
     forget(world)
     for restart in (1, 2, 3):
@@ -157,7 +155,7 @@ async def test_a_refused_configured_client_needs_a_person(
 
 
 @pytest.mark.parametrize("answer", FORGOTTEN)
-async def test_refused_client_credentials_need_a_person(world: World, answer: Answer) -> None:
+async def test_refused_credentials_need_a_person(world: World, answer: Answer) -> None:
     auth = ClientCredentialsOAuthProvider(
         world.url, Memory(), "configured", "a-client-secret-0123", issuer=world.issuer.origin
     )
@@ -248,7 +246,7 @@ async def test_a_failed_registration_says_why(
     assert world.person.logins == 0
 
 
-async def test_without_registration_it_says_what_to_do(world: World) -> None:
+async def test_without_registration_it_says_how(world: World) -> None:
     metadata = world.auth.metadata()
     del metadata["registration_endpoint"]
     world.answers["/.well-known/"] = lambda: as_json(200, metadata)
@@ -258,7 +256,7 @@ async def test_without_registration_it_says_what_to_do(world: World) -> None:
     assert world.server.count("/register") == 0
 
 
-async def test_a_registration_is_stored_with_its_time(world: World) -> None:
+async def test_registrations_are_stored_with_time(world: World) -> None:
     """So that it is told from a configured one, in any storage."""
     storage = Memory()
     await OAuth(world.provider(storage)).refresh(f'Bearer resource_metadata="{world.server.origin}/x"')

@@ -66,7 +66,7 @@ async def test_the_sdks_storage_is_seen_as_a_store_and_stores_as_its_storage(pat
     assert isinstance(store_of(Memory()), SdkStorage)
 
 
-async def test_ten_programs_spend_one_refresh_token(path: Path) -> None:
+async def test_ten_programs_spend_one_token(path: Path) -> None:
     first = Fleet(FileTokenStorage(path))
     await first.log_in()
     programs = []
@@ -104,7 +104,7 @@ async def test_the_connection_says_that_a_login_is_needed_and_whose_mark_it_is(p
         assert connection.state is State.READY
 
 
-async def test_a_store_that_is_emptied_means_a_logout(path: Path) -> None:
+async def test_an_emptied_store_means_a_logout(path: Path) -> None:
     fleet = Fleet(FileTokenStorage(path))
     await fleet.log_in()
     program = fleet.program()
@@ -115,7 +115,7 @@ async def test_a_store_that_is_emptied_means_a_logout(path: Path) -> None:
     assert not path.exists()
 
 
-async def test_keys_of_a_later_version_stay_in_the_file(path: Path) -> None:
+async def test_keys_of_later_versions_are_kept(path: Path) -> None:
     storage = FileTokenStorage(path)
     assert await storage.replace(RECORD)
     data = json.loads(path.read_text())
@@ -125,7 +125,7 @@ async def test_keys_of_a_later_version_stay_in_the_file(path: Path) -> None:
     assert "mark" not in json.loads(path.read_text())
 
 
-async def test_a_file_of_an_earlier_version_is_read(path: Path) -> None:
+async def test_files_of_earlier_versions_are_read(path: Path) -> None:
     path.write_text(json.dumps({"tokens": TOKENS.model_dump(mode="json"), "expires_at": 2e9}))
     record = await FileTokenStorage(path).load()
     assert (record.generation, record.tokens, record.expires_at, record.issuer) == (0, TOKENS, 2e9, None)
@@ -145,7 +145,7 @@ async def test_temporary_files_of_writers_that_were_killed_are_cleared(path: Pat
     assert not any(each.exists() for each in left)
 
 
-async def test_a_writers_temporary_file_is_left_to_it(path: Path) -> None:
+async def test_a_writers_temporary_file_is_left(path: Path) -> None:
     writer, reader = FileTokenStorage(path), FileTokenStorage(path)
     await writer.set_tokens(TOKENS)
     async with writer.lock():

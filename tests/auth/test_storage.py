@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "tokens.json"
 
 
-async def test_the_next_program_finds_what_is_stored(path: Path) -> None:
+async def test_the_next_program_finds_the_tokens(path: Path) -> None:
     storage: TokenStorage = FileTokenStorage(path)
     assert await storage.get_tokens() is None
     assert await storage.get_client_info() is None
@@ -144,7 +144,7 @@ async def test_a_write_that_fails_leaves_the_old_tokens_and_nothing_else(
         "\x80\x81",
     ],
 )
-async def test_a_damaged_file_is_left_alone_and_named(path: Path, content: str) -> None:
+async def test_a_damaged_file_is_kept_and_named(path: Path, content: str) -> None:
     path.parent.mkdir()
     raw = content.encode("latin-1")
     path.write_bytes(raw)
@@ -177,7 +177,7 @@ async def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:
         await FileTokenStorage(path).get_tokens()
 
 
-async def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+async def test_an_unusable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TokenFileError, match="Not a directory"):
         await FileTokenStorage(tmp_path / "file" / "tokens.json").set_tokens(TOKENS)
@@ -212,7 +212,7 @@ async def test_who_holds_the_lock_may_enter_again_and_others_wait(tmp_path: Path
     assert sorted(order[1:]) == ["another lock", "another task"]
 
 
-async def test_waiting_for_the_lock_can_be_cancelled(tmp_path: Path) -> None:
+async def test_a_wait_for_the_lock_can_be_ended(tmp_path: Path) -> None:
     lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     async with lock.held():
         with anyio.move_on_after(0.02) as scope:

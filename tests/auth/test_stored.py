@@ -65,7 +65,7 @@ async def test_a_missing_login_says_how_to_log_in(server: AuthServer, auth: Any)
 
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
-async def test_what_a_login_stored_is_used_and_renewed(server: AuthServer, engine: str) -> None:
+async def test_stored_logins_are_used_and_renewed(server: AuthServer, engine: str) -> None:
     with anyio.fail_after(SAFETY):
         await log_in(server, Login())
         async with Connection({**entry(server, "oauth"), "engine": engine}, name="srv") as connection:
@@ -112,7 +112,7 @@ def test_a_login_shows_nothing_of_itself() -> None:
     assert replace(config, name="other").auth == login
 
 
-def test_each_server_of_a_host_has_its_own_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_server_has_its_own_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     files = {token_file(f"https://u:p@a.example/{path}#x") for path in ("one", "two", "two?tenant=1")}
     assert len(files) == 3
@@ -130,7 +130,7 @@ def test_each_server_of_a_host_has_its_own_file(monkeypatch: pytest.MonkeyPatch,
         ({"redirect_uri": "http://127.0.0.1:99999/"}, "on this machine"),
     ],
 )
-def test_a_login_that_makes_no_sense_is_named(given: dict[str, Any], words: str) -> None:
+def test_a_login_without_sense_is_named(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ServerConfig(name="srv", url="https://a.example", auth=given)
     assert words in str(caught.value)

@@ -79,7 +79,7 @@ def test_a_lifetime_is_seconds_or_not_known(given: object, expected: int | None)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-0.0", "9" * 3000])
-def test_bad_numbers_leave_the_token_readable(number: str) -> None:
+def test_bad_numbers_leave_a_token_readable(number: str) -> None:
     read = tokens(answer(f'{{"access_token": "{NEW}", "expires_in": {number}}}'))
     assert (read.access_token, read.expires_in) == (NEW, None)
 
@@ -168,7 +168,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("response", UNREADABLE)
-def test_other_answers_are_described_not_quoted(response: httpx2.Response) -> None:
+def test_other_answers_are_not_quoted(response: httpx2.Response) -> None:
     with pytest.raises(Unreadable, match=f"HTTP {response.status_code}") as caught:
         read(response)
     assert NEW not in repr(caught.value)
@@ -230,7 +230,7 @@ def test_any_bytes_give_an_outcome_of_ours(body: bytes, status: int) -> None:
         assert isinstance(read(answer(body, status)), (OAuthToken, Refused, Busy))
 
 
-def test_other_parsers_get_tokens_in_plain_json() -> None:
+def test_other_parsers_get_tokens_in_json() -> None:
     noted: list[str] = []
     request = httpx2.Request("POST", "https://as.example/token")
     given = answer(f"access_token={NEW}&refresh_token={REFRESH}&expires_in=60&evil=1", content_type="text/plain")
@@ -253,6 +253,6 @@ def test_other_parsers_get_tokens_in_plain_json() -> None:
         (answer(f"<html>{NEW}", content_type="text/html"), 400, "unreadable_response"),
     ],
 )
-def test_other_parsers_get_a_wordless_refusal(given: httpx2.Response, status: int, error: str) -> None:
+def test_other_parsers_get_bare_refusals(given: httpx2.Response, status: int, error: str) -> None:
     response = plain(given, httpx2.Request("POST", "https://as.example/token"), lambda secret: None)
     assert (response.status_code, response.json()) == (status, {"error": error})

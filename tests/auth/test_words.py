@@ -67,7 +67,7 @@ def refused_by_the_system() -> Exception:
         (OAuthFlowError(SECRET), "the provider's flow failed (OAuthFlowError)"),
     ],
 )
-def test_an_error_is_told_without_what_it_quotes(error: Exception, said: str) -> None:
+def test_an_error_is_told_without_quotes(error: Exception, said: str) -> None:
     told = words(error, lambda text: text)
     assert told.startswith(said)
     assert SECRET not in told
@@ -80,7 +80,7 @@ def test_secrets_that_are_known_are_hidden_before_the_text_is_cut() -> None:
         assert len(told) <= LIMIT + 3
 
 
-def test_keys_of_a_stranger_are_not_told_either() -> None:
+def test_a_strangers_keys_are_not_told() -> None:
     class Strict(OAuthToken, extra="forbid"):
         """A model that names keys it does not know."""
 

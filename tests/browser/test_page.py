@@ -136,7 +136,7 @@ def test_the_filter_shows_what_matches(host: Host) -> None:
         assert page.run("return document.getElementById('empty').hidden") is True
 
 
-def test_the_keyboard_opens_and_closes_the_detail(host: Host) -> None:
+def test_the_keyboard_opens_the_detail(host: Host) -> None:
     with browser() as page:
         page.open(host.url)
         page.wait(f"{ROWS} === 6")

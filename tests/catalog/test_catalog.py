@@ -83,7 +83,7 @@ async def test_all_pages_are_listed_and_announced() -> None:
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize("wrong", [{"input_schema": None}, {"name": 5}, {"annotations": {"readOnlyHint": "maybe"}}])
 @pytest.mark.parametrize("page_size", [None, 2])
-async def test_a_tool_of_a_wrong_form_hides_no_other(
+async def test_a_tool_of_wrong_form_hides_no_other(
     era: Any, wrong: dict[str, Any], page_size: int | None, caplog: Any
 ) -> None:
     class Misshapen(ScriptedTool):
@@ -122,7 +122,7 @@ async def test_entries_stay_readable_and_are_marked_stale() -> None:
                 assert "add" in connection.catalog.tools
 
 
-async def test_a_reconnect_announces_what_is_different() -> None:
+async def test_a_reconnect_announces_differences() -> None:
     script = Script()
     async with HttpServer(script) as server:
         connection = Connection({"url": server.url})
@@ -196,7 +196,7 @@ async def test_a_tool_is_safe_to_repeat_if_its_annotations_say_so(annotations: d
         assert await connection.catalog.safe("no such tool") is False
 
 
-async def test_subscriptions_and_log_level_are_restored() -> None:
+async def test_subscriptions_and_level_come_back() -> None:
     script = Script()
     told: list[str] = []
     again = anyio.Event()

@@ -35,7 +35,7 @@ def tool(name: str, **annotations: Any) -> ScriptedTool:
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_call_costs_one_request_and_no_listing(era: Era, engine: str) -> None:
+async def test_a_call_costs_one_request_alone(era: Era, engine: str) -> None:
     script = Script(era=era)
     async with served(script, warm=False, config={"engine": engine}) as (connection, _):
         assert text_of(await connection.call_tool("charge")) == "charged 1"
@@ -99,7 +99,7 @@ async def test_a_refresh_lists_each_kind_once(era: Era) -> None:
         assert listings(script) == dict.fromkeys(KINDS, 1)
 
 
-async def test_a_refresh_connects_a_lazy_connection() -> None:
+async def test_a_refresh_connects_a_lazy_one() -> None:
     async with HttpServer(Script()) as server, Connection({"url": server.url, "lazy": True}) as connection:
         with anyio.fail_after(SAFETY):
             assert await connection.catalog.refresh(["tools"])
@@ -107,7 +107,7 @@ async def test_a_refresh_connects_a_lazy_connection() -> None:
         assert connection.catalog.tools
 
 
-async def test_a_refresh_of_a_failed_connection_says_so() -> None:
+async def test_a_refresh_says_that_it_failed() -> None:
     async with HttpServer(Script()) as server:
         url = server.url
     async with Connection({"url": url, "lazy": True, "timeout": 0.2}) as connection:
@@ -115,7 +115,7 @@ async def test_a_refresh_of_a_failed_connection_says_so() -> None:
         assert connection.catalog.stale
 
 
-async def test_a_subscriber_is_told_of_everything_once() -> None:
+async def test_a_subscriber_hears_each_thing_once() -> None:
     script = Script()
     changes: list[CatalogChange] = []
     async with served(script) as (connection, _):
@@ -186,7 +186,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "pinned"])
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_read_only_call_is_retried_once_listed(era: Era, mode: str) -> None:
+async def test_a_listed_read_only_call_is_retried(era: Era, mode: str) -> None:
     script = Script(era=era)
     pinned = {"mode": "legacy" if era == "legacy" else "2026-07-28"} if mode == "pinned" else {}
     async with served(script, warm=False, config=pinned) as (connection, _):
@@ -197,7 +197,7 @@ async def test_a_read_only_call_is_retried_once_listed(era: Era, mode: str) -> N
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_call_with_side_effects_is_not_retried(era: Era) -> None:
+async def test_an_unsafe_call_is_not_retried(era: Era) -> None:
     script = Script(era=era)
     async with served(script) as (connection, _):
         script.inject(faults.bad_gateway(ran=True), tool="charge")
@@ -208,7 +208,7 @@ async def test_a_call_with_side_effects_is_not_retried(era: Era) -> None:
 
 
 @pytest.mark.parametrize("fault", [faults.server_error(), faults.rpc_error(-32601, "no"), faults.drop_before()])
-async def test_without_a_listing_nothing_is_retried(fault: faults.Fault) -> None:
+async def test_without_a_listing_no_retry(fault: faults.Fault) -> None:
     script = Script()
     script.inject(fault, method="tools/list", times=None)
     async with served(script) as (connection, _):
@@ -220,7 +220,7 @@ async def test_without_a_listing_nothing_is_retried(fault: faults.Fault) -> None
 
 
 @pytest.mark.parametrize(("earlier", "later"), [(False, True), (True, False)])
-async def test_annotations_of_two_sessions_must_agree(earlier: bool, later: bool) -> None:
+async def test_annotations_of_sessions_must_agree(earlier: bool, later: bool) -> None:
     script = Script(tools=[*default_tools(), tool("it", readOnlyHint=earlier)])
     async with served(script) as (connection, _):
         await connection.list_tools()

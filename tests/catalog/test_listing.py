@@ -30,21 +30,21 @@ class Paged:
         return types.ListToolsResult(tools=[tool], next_cursor=following)
 
 
-async def test_the_last_page_makes_a_listing_complete() -> None:
+async def test_the_last_page_completes_a_listing() -> None:
     fetch = Paged("a", "b", None)
     found = await collect(fetch, "tools")
     assert (list(found.entries), found.complete) == (["tool1", "tool2", "tool3"], True)
     assert fetch.asked == [None, "a", "b"]
 
 
-async def test_an_empty_cursor_is_the_end_of_a_listing() -> None:
+async def test_an_empty_cursor_ends_a_listing() -> None:
     fetch = Paged("")
     assert (await collect(fetch, "tools")).complete
     assert fetch.asked == [None]
 
 
 @pytest.mark.parametrize("circle", [("a", "a"), ("a", "b", "a"), ("a", "b", "c", "b")])
-async def test_a_cursor_that_repeats_ends_the_listing(circle: tuple[str, ...]) -> None:
+async def test_a_repeated_cursor_ends_a_listing(circle: tuple[str, ...]) -> None:
     fetch = Paged(*circle)
     found = await collect(fetch, "tools")
     assert len(fetch.asked) == len(circle)

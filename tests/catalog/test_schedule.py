@@ -60,7 +60,7 @@ def announcing(script: Script, *, delay: int = 0) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_list_unknown_to_the_server_is_empty(backend: str, era: Era, kind: str) -> None:
+def test_an_unknown_list_is_empty(backend: str, era: Era, kind: str) -> None:
     script = Script(era=era)
     script.inject(faults.rpc_error(-32601, "Method not found"), method=LISTS[kind][0], times=None)
 
@@ -223,7 +223,7 @@ def test_many_announcements_make_one_listing(backend: str, era: Era) -> None:
     play(backend, script, act)
 
 
-def test_a_change_during_a_listing_is_listed_next(backend: str, era: Era) -> None:
+def test_a_change_while_listing_comes_next(backend: str, era: Era) -> None:
     script = Script(era=era)
 
     async def act(connection: Connection, transport: ScriptTransport) -> None:
@@ -242,7 +242,7 @@ def test_a_change_during_a_listing_is_listed_next(backend: str, era: Era) -> Non
     play(backend, script, act)
 
 
-def test_announcements_by_listings_make_no_storm(backend: str, era: Era) -> None:
+def test_announced_listings_make_no_storm(backend: str, era: Era) -> None:
     script = Script(era=era)
     announcing(script)
 
@@ -256,7 +256,7 @@ def test_announcements_by_listings_make_no_storm(backend: str, era: Era) -> None
     play(backend, script, act)
 
 
-def test_ever_changing_tools_are_listed_every_5_s(backend: str) -> None:
+def test_changing_tools_are_listed_every_5_s(backend: str) -> None:
     script = Script()
     announcing(script)
     original = script.service.catalog._answer
@@ -340,7 +340,7 @@ def test_changes_of_unneeded_lists_cost_no_request(backend: str) -> None:
     play(backend, script, act, catalog="lazy")
 
 
-def test_a_subscriber_hears_of_a_servers_change(backend: str, era: Era) -> None:
+def test_subscribers_hear_of_a_change(backend: str, era: Era) -> None:
     script = Script(era=era)
     heard: list[CatalogChange] = []
 
@@ -360,7 +360,7 @@ def test_a_subscriber_hears_of_a_servers_change(backend: str, era: Era) -> None:
 # -- a version that was not negotiated
 
 
-def test_a_pinned_version_asks_once_what_there_is(backend: str) -> None:
+def test_a_pinned_version_asks_once(backend: str) -> None:
     script = Script(era="modern")
 
     async def act(connection: Connection, transport: ScriptTransport) -> None:

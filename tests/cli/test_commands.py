@@ -41,7 +41,7 @@ def test_check_shows_every_server_and_succeeds_where_all_are_ready(mcpconn: Invo
     assert result.stderr == ""
 
 
-def test_check_says_what_failed_and_what_to_do(mcpconn: Invoke, config: Config) -> None:
+def test_check_says_what_failed_and_the_fix(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("check", config(good=stdio(), crash=stdio("--crash-on-start", "no such module"), down=REFUSED))
     assert result.exit_code == 1
     assert "crash: the server process exited before the handshake (exited with 1: no such module)" in result.stdout
@@ -53,7 +53,7 @@ def test_check_says_what_failed_and_what_to_do(mcpconn: Invoke, config: Config) 
     assert result.stdout.count("✖ failed") == 2
 
 
-def test_check_tells_programs_everything_as_json(mcpconn: Invoke, config: Config) -> None:
+def test_check_tells_programs_all_as_json(mcpconn: Invoke, config: Config) -> None:
     off = {**REFUSED, "disabled": True}
     result = mcpconn("check", config(good=stdio(), down=REFUSED, off=off), "--json")
     assert result.exit_code == 1
@@ -74,15 +74,13 @@ def test_a_disabled_server_is_no_failure(mcpconn: Invoke, config: Config) -> Non
     assert "- disabled" in result.stdout
 
 
-def test_a_lazy_server_is_connected_to_as_well(mcpconn: Invoke, config: Config) -> None:
+def test_a_lazy_server_is_connected_too(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("check", config(lazy={**stdio(), "lazy": True}))
     assert result.exit_code == 0
     assert "● ready" in result.stdout
 
 
-def test_the_file_is_found_by_variable_or_folder(
-    mcpconn: Invoke, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_found_by_name_or_folder(mcpconn: Invoke, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     path = config(off={**REFUSED, "disabled": True})
     monkeypatch.chdir(path.parent)
     assert mcpconn("check").exit_code == 0
@@ -124,7 +122,7 @@ def test_tools_shows_what_there_is_although_a_server_failed(mcpconn: Invoke, con
 # -- call
 
 
-def test_call_prints_the_answer_and_nothing_else(mcpconn: Invoke, config: Config) -> None:
+def test_call_prints_nothing_but_the_answer(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("call", "srv", "add", '{"a": 1, "b": 2}', "--config", config(srv=stdio()))
     assert (result.exit_code, result.stdout, result.stderr) == (0, "3\n", "")
 
@@ -134,7 +132,7 @@ def test_call_reads_arguments_from_stdin(mcpconn: Invoke, config: Config) -> Non
     assert (result.exit_code, result.stdout) == (0, "3\n")
 
 
-def test_call_prints_the_whole_result_as_json(mcpconn: Invoke, config: Config) -> None:
+def test_call_prints_a_whole_result_as_json(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("call", "srv", "add", '{"a": 1, "b": 2}', "--json", "--config", config(srv=stdio()))
     assert result.exit_code == 0
     answer = json.loads(result.stdout)
@@ -142,7 +140,7 @@ def test_call_prints_the_whole_result_as_json(mcpconn: Invoke, config: Config) -
     assert answer["isError"] is False
 
 
-def test_a_failed_tool_is_an_error_in_one_line(mcpconn: Invoke, config: Config) -> None:
+def test_a_failed_tool_is_a_line_of_error(mcpconn: Invoke, config: Config) -> None:
     path = config(srv=stdio())
     result = mcpconn("call", "srv", "session_expired_result", "--config", path)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -171,7 +169,7 @@ def test_a_call_that_may_have_run_has_a_status_of_its_own(mcpconn: Invoke, confi
     assert result.stderr == ""
 
 
-def test_a_call_to_a_server_down_says_so_at_once(mcpconn: Invoke, config: Config) -> None:
+def test_a_call_to_a_server_down_fails_fast(mcpconn: Invoke, config: Config) -> None:
     result = mcpconn("call", "down", "add", "--config", config(down=REFUSED))
     assert result.exit_code == 1
     assert "the server cannot be reached" in error_of(result)
@@ -231,7 +229,7 @@ def test_a_missing_file_names_its_variable(mcpconn: Invoke, monkeypatch: pytest.
     )
 
 
-def test_an_editors_file_is_named_and_not_read(mcpconn: Invoke) -> None:
+def test_an_editors_file_is_named_not_read(mcpconn: Invoke) -> None:
     Path(".vscode").mkdir()
     Path(".vscode/mcp.json").write_text("{}", encoding="utf-8")
     assert "there is .vscode/mcp.json: name it with --config FILE" in error_of(mcpconn("check"))
@@ -275,7 +273,7 @@ def test_a_server_that_is_not_there_is_told_with_those_that_are(
     assert message in error_of(result)
 
 
-def test_a_configured_secret_is_never_printed(mcpconn: Invoke, config: Config) -> None:
+def test_configured_secrets_are_not_printed(mcpconn: Invoke, config: Config) -> None:
     secret = "sk-live-4f9a8b7c6d5e"
     program = "import os, sys; sys.exit('bad token ' + os.environ['TOKEN'])"
     path = config(srv={"command": sys.executable, "args": ["-c", program], "env": {"TOKEN": secret}})
@@ -326,7 +324,7 @@ def test_diagram_writes_and_then_finds_true(mcpconn: Invoke) -> None:
     assert mcpconn("diagram", "--write", page).stderr == ""
 
 
-def test_diagram_compares_drawing_and_machine(mcpconn: Invoke) -> None:
+def test_diagram_compares_with_the_machine(mcpconn: Invoke) -> None:
     Path("host.md").write_text(f"```mermaid\n{diagram.mermaid()}    idle --> ready: lost\n```\n", encoding="utf-8")
     result = mcpconn("diagram", "--compare", "host.md")
     assert result.exit_code == 1
@@ -382,7 +380,7 @@ def test_the_demo_is_given_its_options(mcpconn: Invoke, monkeypatch: pytest.Monk
     assert seen == [["--seconds", "2", "--log", "demo.log"], []]
 
 
-def test_names_of_servers_complete_in_a_shell(mcpconn: Invoke, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_names_complete_in_a_shell(mcpconn: Invoke, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCPCONN_CONFIG", str(config(alpha=REFUSED, beta=REFUSED, alps=REFUSED)))
     monkeypatch.setenv("_MCPCONN_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "mcpconn call al")
@@ -425,7 +423,7 @@ def test_every_command_takes_the_file_as_its_first_word(
 
 
 @pytest.mark.parametrize("words", [["call"], ["call", "one"], ["read", "one"], ["login"]])
-def test_a_file_without_the_rest_is_a_clear_line(mcpconn: Invoke, config: Config, words: list[str]) -> None:
+def test_an_incomplete_file_is_a_clear_line(mcpconn: Invoke, config: Config, words: list[str]) -> None:
     command, *rest = words
     result = mcpconn(command, config(one=stdio()), *rest)
     assert result.exit_code == 2

@@ -59,7 +59,7 @@ def test_progress_names_servers_it_waits_for(screen: io.StringIO) -> None:
 
 
 @pytest.mark.anyio
-async def test_progress_ends_when_all_have_answered(screen: io.StringIO) -> None:
+async def test_progress_ends_when_all_answered(screen: io.StringIO) -> None:
     results = await connect.check(scripted(one=Script(), two=Script()))
     assert [result.ok for result in results] == [True, True]
     assert "waiting for one" in screen.getvalue()
@@ -95,7 +95,7 @@ async def test_a_server_that_cannot_list_its_tools_is_no_success() -> None:
 
 @pytest.mark.anyio
 @VIRTUAL
-async def test_waiting_ends_when_the_server_is_there() -> None:
+async def test_waiting_ends_when_a_server_is_up() -> None:
     servers = scripted(srv=Script())
     transport = servers["srv"].http_transport
     transport.down = True
@@ -117,7 +117,7 @@ async def test_waiting_ends_when_the_server_is_there() -> None:
 
 @pytest.mark.anyio
 @VIRTUAL
-async def test_the_live_view_is_drawn_until_its_end(screen: io.StringIO) -> None:
+async def test_the_live_view_is_drawn_to_its_end(screen: io.StringIO) -> None:
     source = watching.own(scripted(srv=Script()), Path("mcp.json"), probe=5)
     await watching.watch(source, duration=3, as_json=False)
     text = screen.getvalue()
@@ -142,7 +142,7 @@ def test_an_error_of_the_application_is_json_where_json_is_asked_for(mcpconn: In
 
 
 @pytest.mark.parametrize(("command", "status"), [("check", 130), ("watch", 0)])
-def test_ctrl_c_is_a_failure_of_all_but_watch(
+def test_ctrl_c_fails_all_commands_but_watch(
     mcpconn: Invoke, config: Config, monkeypatch: pytest.MonkeyPatch, command: str, status: int
 ) -> None:
     async def interrupted(*arguments: Any, **options: Any) -> None:
@@ -171,9 +171,7 @@ def test_the_console_script_runs_a_command(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().out.startswith("mcpconn 0.")
 
 
-def test_the_console_script_names_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for module in ("app", "more"):
         monkeypatch.delitem(sys.modules, f"mcpconn.cli.{module}")
     monkeypatch.setitem(sys.modules, "typer", None)

@@ -40,7 +40,7 @@ def test_a_disabled_bad_entry_is_no_failure(mcpconn: Invoke, config: Config) -> 
         assert "- disabled" in result.stdout
 
 
-def test_other_commands_work_beside_a_bad_entry(mcpconn: Invoke, config: Config) -> None:
+def test_other_commands_ignore_a_bad_entry(mcpconn: Invoke, config: Config) -> None:
     file = config(bad=BAD, good=stdio())
     result = mcpconn("call", "good", "add", '{"a": 1, "b": 2}', "--config", file)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -53,7 +53,7 @@ def test_other_commands_work_beside_a_bad_entry(mcpconn: Invoke, config: Config)
     assert REASON in result.stderr
 
 
-def test_check_tells_how_the_file_was_understood(mcpconn: Invoke, tmp_path: Path) -> None:
+def test_check_tells_how_a_file_was_read(mcpconn: Invoke, tmp_path: Path) -> None:
     good = {**stdio(), "timeout": 60000, "disabledTools": ["x"], "description": "${MCPCONN_NOPE}"}
     file = tmp_path / "mcp.json"
     file.write_text(json.dumps({"mcpServers": {"good": good}, "mcpServer": {}, "preferences": {}}))

@@ -37,7 +37,7 @@ def test_a_name_that_is_taken_is_one_line(mcpconn: Invoke, file: Path) -> None:
     assert again.stderr.count("\n") == 1
 
 
-def test_a_file_without_keys_says_what_to_write(mcpconn: Invoke, tmp_path: Path) -> None:
+def test_a_file_without_keys_says_the_fix(mcpconn: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "mcp.json"
     path.write_text('{"mcpServers": {}}')
     refused = mcpconn("key", "list", "--config", path)

@@ -90,7 +90,7 @@ def test_a_login_that_is_refused_says_so(
     assert "<b>" not in browser.pages[-1]
 
 
-def test_a_second_login_uses_the_same_address(
+def test_a_second_login_has_the_same_address(
     mcpconn: Invoke, config: Config, server: AuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = opened(monkeypatch)

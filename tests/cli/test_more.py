@@ -30,7 +30,7 @@ COMMAND = ["--", SERVER["command"], *SERVER["args"]]
 # -- servers that are in no file
 
 
-def test_a_command_after_two_dashes_is_a_server(mcpconn: Invoke) -> None:
+def test_after_two_dashes_comes_a_command(mcpconn: Invoke) -> None:
     result = mcpconn("check", *COMMAND)
     assert result.exit_code == 0, result.output
     assert "● ready" in result.stdout
@@ -53,7 +53,7 @@ def test_an_address_is_a_server(mcpconn: Invoke) -> None:
         (["check", "https://a b"], "not a valid http or https address"),
     ],
 )
-def test_what_is_missing_is_told_with_an_example(mcpconn: Invoke, arguments: list[str], words: str) -> None:
+def test_missing_words_are_told_by_example(mcpconn: Invoke, arguments: list[str], words: str) -> None:
     result = mcpconn(*arguments)
     assert result.exit_code == 2
     assert words in error_of(result)
@@ -62,7 +62,7 @@ def test_what_is_missing_is_told_with_an_example(mcpconn: Invoke, arguments: lis
 # -- arguments
 
 
-def test_arguments_are_pairs_objects_and_files(tmp_path: Path) -> None:
+def test_arguments_are_pairs_or_files(tmp_path: Path) -> None:
     text, whole = tmp_path / "text.txt", tmp_path / "whole.json"
     text.write_text("hello\n")
     whole.write_text('{"x": 1, "y": 2}')
@@ -95,7 +95,7 @@ def test_arguments_are_pairs_objects_and_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["n:=four", "@/nowhere", "x=@/nowhere", "[1]", "{", "word", "[" * 100_000])
-def test_an_unknown_word_is_an_error_of_usage(word: str) -> None:
+def test_an_unknown_word_is_a_usage_error(word: str) -> None:
     with pytest.raises(CliError) as caught:
         arguments_of([word])
     assert caught.value.status == 2
@@ -148,7 +148,7 @@ def test_a_tool_is_shown_as_a_function() -> None:
 
 
 @pytest.mark.parametrize("schema", [{"properties": 5}, {"required": "x"}, {"properties": {"a": {"type": {}}}}, {}])
-def test_an_invalid_schema_is_shown_all_the_same(schema: dict[str, Any]) -> None:
+def test_an_invalid_schema_is_still_shown(schema: dict[str, Any]) -> None:
     assert signature(types.Tool(name="t", input_schema=schema)).startswith("t(")
 
 
@@ -182,7 +182,7 @@ def test_the_same_file_is_shown_once(tmp_path: Path) -> None:
 # -- completion
 
 
-def test_tools_complete_once_they_were_listed(
+def test_tools_complete_once_listed(
     mcpconn: Invoke, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -211,7 +211,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], io.StringIO]:
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 100, 200])
-def test_name_and_state_are_whole_at_any_width(screen: Callable[[int], io.StringIO], width: int) -> None:
+def test_name_and_state_fit_any_width(screen: Callable[[int], io.StringIO], width: int) -> None:
     file, name = screen(width), "a-server-with-a-long-name-of-38-letters"
     table = Rows(
         Column("server", len(name), whole=True), Column("state", 13, whole=True), Column("x", 9), Column("y", 9)

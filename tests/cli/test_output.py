@@ -32,7 +32,7 @@ DOCUMENTED = Path(__file__).resolve().parent.parent.parent / "docs_src" / "howto
 SERVERS = {"alpha": {"url": "http://alpha/mcp"}, "be[red]ta": {"url": "http://beta/mcp"}}
 
 
-def test_a_servers_text_cannot_command_a_terminal() -> None:
+def test_servers_cannot_command_a_terminal() -> None:
     assert clean("\x1b]0;owned\x07\x1b[2Jplain\ttext\nnext\r\nlast\x9b1m") == "�]0;owned��[2Jplain\ttext\nnext\nlast�1m"
 
 
@@ -52,14 +52,14 @@ def test_a_duration_is_written_for_people(value: float | None, text: str) -> Non
     assert seconds(value) == text
 
 
-def test_every_state_and_failure_has_its_words() -> None:
+def test_all_states_and_failures_have_words() -> None:
     assert set(STYLES) == set(State)
     for kind in FailureKind:
         failure = Failure(kind=kind, delivery=Delivery.UNKNOWN, proof=True, summary="x")
         assert fix(failure)
 
 
-def test_all_kinds_of_content_are_shown_as_text() -> None:
+def test_all_kinds_of_content_become_text() -> None:
     blob = types.BlobResourceContents(uri="file:///b", blob="QUJDRA==")
     result = types.CallToolResult(
         content=[

@@ -144,12 +144,12 @@ def test_a_narrow_terminal_shows_whole_names(config: Config) -> None:
     assert "…" not in screen.text
 
 
-def test_a_terminal_of_ascii_shows_plain_signs(config: Config) -> None:
+def test_an_ascii_terminal_gets_plain_signs(config: Config) -> None:
     with terminal("check", config(srv=stdio()), stream="stdout", LC_ALL="C") as screen:
         screen.read_until("+ ready")
 
 
-def test_watch_shows_the_connections_until_ctrl_c(config: Config) -> None:
+def test_watch_shows_connections_to_the_end(config: Config) -> None:
     path = config(srv=stdio(), down=REFUSED)
     with terminal("watch", "--config", path, stream="stdout") as screen:
         screen.read_until("1 of 2 ready")
@@ -159,7 +159,7 @@ def test_watch_shows_the_connections_until_ctrl_c(config: Config) -> None:
         assert (screen.process.returncode, errors) == (0, "")
 
 
-def test_a_traceback_is_shown_on_request_alone(config: Config) -> None:
+def test_a_traceback_is_shown_on_request(config: Config) -> None:
     arguments = [*COMMAND, "call", "down", "add", "--config", str(config(down=REFUSED))]
     quiet = subprocess.run(arguments, capture_output=True, text=True, timeout=SAFETY)
     assert quiet.returncode == 1
@@ -172,7 +172,7 @@ def test_a_traceback_is_shown_on_request_alone(config: Config) -> None:
 
 
 @pytest.mark.parametrize("name", ["typer", "rich"])
-def test_a_missing_extra_says_how_to_install_it(name: str) -> None:
+def test_a_missing_extra_says_the_command(name: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", WITHOUT.format(name=name)], capture_output=True, text=True, timeout=SAFETY
     )

@@ -211,7 +211,7 @@ async def test_an_attached_source_follows_a_host_and_acts_on_it() -> None:
         ]
 
 
-def test_diagram_marks_a_running_hosts_states(mcpconn: Invoke) -> None:
+def test_diagram_marks_a_hosts_states(mcpconn: Invoke) -> None:
     with Host() as host:
         assert mcpconn("diagram", "--attach", host.url).stdout == diagram.mermaid("2 ready")
 
@@ -264,7 +264,7 @@ def test_a_wrong_key_says_where_to_put_it(key: str) -> None:
         assert KEY not in errors
 
 
-def test_a_host_that_is_not_there_is_one_line() -> None:
+def test_an_absent_host_is_one_line() -> None:
     process = watch("--attach", "http://127.0.0.1:9/")
     _, errors = process.communicate()
     assert process.returncode == 1

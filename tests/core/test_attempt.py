@@ -66,7 +66,7 @@ def test_progress_is_remembered_over_requests_and_an_answer_is_one_requests() ->
     assert not attempt.answered
 
 
-def test_the_first_request_has_none_before_it() -> None:
+def test_a_first_request_has_none_before_it() -> None:
     attempt = Attempt("call", written=True)
     attempt.start()
     assert attempt.earlier == 0
@@ -134,7 +134,7 @@ def test_the_wire_saw_it_fail_by_its_status(status: int | None, failed: bool) ->
     assert attempt.failed is failed
 
 
-def test_the_wire_saw_it_fail_by_an_exception() -> None:
+def test_the_wire_saw_an_exception() -> None:
     attempt = Attempt("call")
     attempt.http_status = 200
     attempt.exception = ConnectionResetError()

@@ -37,7 +37,7 @@ MIDDLE = Fixed(0.5)
 """No jitter either way."""
 
 
-def test_figures_are_grpcs_with_half_the_ceiling() -> None:
+def test_figures_are_grpcs_with_half_the_cap() -> None:
     backoff = Backoff()
     assert (backoff.initial, backoff.factor, backoff.maximum, backoff.jitter) == (1.0, 1.6, 60.0, 0.2)
     delays = [backoff.delay(attempt, MIDDLE) for attempt in range(12)]
@@ -61,12 +61,12 @@ def test_a_delay_stays_within_its_bounds(backoff: Backoff, attempt: int, seed: i
 
 
 @given(backoff=BACKOFFS, attempt=ATTEMPTS)
-def test_a_delay_without_jitter_never_shrinks(backoff: Backoff, attempt: int) -> None:
+def test_unjittered_delays_never_shrink(backoff: Backoff, attempt: int) -> None:
     assert backoff.delay(attempt, MIDDLE) <= backoff.delay(attempt + 1, MIDDLE)
 
 
 @given(attempt=st.integers(1, 10_000), seed=st.integers())
-def test_jitter_moves_a_delay_by_a_fifth_at_most(attempt: int, seed: int) -> None:
+def test_jitter_moves_a_delay_by_a_fifth(attempt: int, seed: int) -> None:
     plain = Backoff().delay(attempt, MIDDLE)
     assert 0.8 * plain <= Backoff().delay(attempt, random.Random(seed)) <= 1.2 * plain + 1e-9
 
@@ -114,7 +114,7 @@ def test_many_failures_are_no_overflow(attempt: int) -> None:
     )
 
 
-def test_numbers_are_given_by_name_and_are_frozen() -> None:
+def test_numbers_have_names_and_are_frozen() -> None:
     with pytest.raises(TypeError):
         Backoff(1.0)  # type: ignore[call-arg] # that is the point
     with pytest.raises(AttributeError):
@@ -149,7 +149,7 @@ def test_exactly_one_is_enough_for_a_replay() -> None:
     assert budget.balance == 0
 
 
-def test_no_more_than_the_maximum_is_saved_up() -> None:
+def test_no_more_than_the_most_is_saved() -> None:
     budget = ReplayBudget()
     for _ in range(1000):
         budget.deposit()

@@ -105,7 +105,7 @@ def test_a_404_with_session_id_is_proof_with_json_or_no_body(body: dict[str, Any
     assert (failure.kind, failure.delivery, failure.proof) == (K.SESSION_EXPIRED, D.REJECTED, True)
 
 
-def test_a_404_of_an_unknown_method_is_no_proof() -> None:
+def test_an_unknown_methods_404_is_no_proof() -> None:
     evidence = Evidence(http_status=404, session_sent=True, code=-32601, message="no", from_wire=True)
     failure = classify(evidence)
     assert (failure.kind, failure.delivery, failure.proof) == (K.APPLICATION, D.REJECTED, False)
@@ -119,7 +119,7 @@ def test_a_proxys_404_is_only_a_suspicion(content_type: str) -> None:
 
 
 @pytest.mark.parametrize("sent", [False, None])
-def test_a_404_without_a_session_id_is_no_proof(sent: bool | None) -> None:
+def test_a_404_without_session_is_no_proof(sent: bool | None) -> None:
     assert classify(Evidence(http_status=404, session_sent=sent, phase="call")).kind is K.UNAVAILABLE
     assert classify(Evidence(http_status=404, session_sent=sent, phase="dial")).kind is K.CONFIG
 
@@ -214,7 +214,7 @@ def test_a_phrase_of_a_users_server_is_a_suspicion_in_any_case(text: str) -> Non
     assert classify(Evidence(code=1, message="context", from_wire=True), rules=rules).kind is K.APPLICATION
 
 
-def test_a_phrase_has_its_own_kind_and_delivery() -> None:
+def test_phrases_have_a_kind_and_delivery() -> None:
     rule = Rule.phrase("pod moved", K.TRANSPORT_LOST, delivery=D.UNKNOWN, because="the pod moved")
     failure = classify(Evidence(code=1, message="Pod moved", from_wire=True), rules=(rule,))
     assert (failure.kind, failure.delivery, failure.proof) == (K.TRANSPORT_LOST, D.UNKNOWN, False)
@@ -274,7 +274,7 @@ def test_a_parsers_words_are_not_quoted_even_from_an_exception() -> None:
 
 
 @pytest.mark.parametrize("length", [SUMMARY_LIMIT, SUMMARY_LIMIT + 1, 10_000_000])
-def test_a_summary_quotes_no_more_than_the_limit(length: int) -> None:
+def test_a_summary_quotes_up_to_the_limit(length: int) -> None:
     summary = classify(Evidence(code=1, message="x" * length, from_wire=True)).summary
     dots = "..." if length > SUMMARY_LIMIT else ""
     assert summary == f"the server answered with an error (JSON-RPC 1, {'x' * SUMMARY_LIMIT}{dots})"
@@ -287,7 +287,7 @@ def test_a_summary_is_one_line(text: str, code: int, status: int | None) -> None
     assert "\n" not in failure.summary
 
 
-def test_the_servers_retry_after_is_handed_on() -> None:
+def test_a_servers_retry_after_is_handed_on() -> None:
     assert classify(Evidence(http_status=429, retry_after=2.5)).retry_after == 2.5
     assert classify(Evidence(http_status=429)).retry_after is None
 

@@ -35,12 +35,12 @@ K, D = FailureKind, Delivery
     ],
     ids=repr,
 )
-def test_an_error_is_found_however_it_is_wrapped(error: BaseException, kind: FailureKind, how: str) -> None:
+def test_an_error_is_found_in_any_wrapping(error: BaseException, kind: FailureKind, how: str) -> None:
     assert classify(Evidence(exception=wrapped(error, how))).kind is kind
 
 
 @given(how=wrappings())
-def test_an_error_is_found_however_deep_it_is(how: list[str]) -> None:
+def test_an_error_is_found_at_any_depth(how: list[str]) -> None:
     failure = classify(Evidence(exception=wrapped(anyio.ClosedResourceError(), *how)))
     assert (failure.kind, failure.proof) == (K.TRANSPORT_LOST, True)
 
@@ -166,7 +166,7 @@ def test_a_cancellation_wins_over_everything(error: BaseException, how: str, res
         assert decide(state, failure) is None
 
 
-def test_a_cancellation_wins_over_a_users_rule() -> None:
+def test_cancellation_beats_a_users_rule() -> None:
     everything = Rule("mine", K.TRANSPORT_LOST, D.REJECTED, True, lambda seen: True)
     failure = classify(Evidence(exception=asyncio.CancelledError()), rules=(everything,))
     assert (failure.kind, failure.summary) == (K.CANCELLED, "cancelled (CancelledError)")
@@ -190,7 +190,7 @@ AnotherTimeoutError = type("TimeoutError", (Exception,), {})
 @pytest.mark.parametrize("outer", [TimeoutError(), AnotherTimeoutError()], ids=["builtin", "another"])
 @pytest.mark.parametrize("how", ["as a cause", "as a context"])
 @pytest.mark.parametrize("timer", [asyncio.CancelledError, concurrent.futures.CancelledError])
-def test_a_timers_own_cancellation_is_a_timeout(outer: Exception, how: str, timer: type[BaseException]) -> None:
+def test_a_timers_cancellation_is_a_timeout(outer: Exception, how: str, timer: type[BaseException]) -> None:
     outer.__cause__ = timer() if how == "as a cause" else None
     outer.__context__ = timer()
     failure = classify(Evidence(exception=outer))

@@ -167,7 +167,7 @@ def test_a_session_that_refuses_its_probe_has_expired_unless_more_is_known(kind:
         assert lost is found
 
 
-def test_only_a_child_that_ended_is_probed_sooner() -> None:
+def test_only_an_ended_child_is_probed_early() -> None:
     class Returned(Exception):
         transport_ended: bool | None = False
 
@@ -227,7 +227,7 @@ def test_a_refusal_stays_one_only_if_its_session_was_refused_for_its_own_sake() 
         assert confirmed(refusal, lost).kind is K.SESSION_EXPIRED
 
 
-def test_a_sentence_about_a_session_stays_unknown() -> None:
+def test_a_sentence_on_sessions_is_unknown() -> None:
     sentence = said("Checkout failed: session expired", delivery=D.UNKNOWN)
     for lost in (None, GONE, sentence):
         assert confirmed(sentence, lost) is sentence

@@ -12,7 +12,7 @@ from mcpconn.core import Delivery, Evidence, Failure, FailureKind, classify
 
 
 @pytest.mark.parametrize("kind", [FailureKind, Delivery])
-def test_a_name_in_logs_is_the_lower_case_name(kind: type[FailureKind] | type[Delivery]) -> None:
+def test_names_in_logs_are_lower_case(kind: type[FailureKind] | type[Delivery]) -> None:
     for member in kind:
         assert str(member) == f"{member}" == member.value == member.name.lower()
 
@@ -32,7 +32,7 @@ def test_evidence_and_failures_are_told_by_name_and_do_not_change(cls: Any) -> N
         failure.evidence.code = 1  # type: ignore[misc] # that is the point
 
 
-def test_a_repr_shows_no_exception_or_challenge() -> None:
+def test_a_repr_shows_no_exception() -> None:
     evidence = Evidence(exception=RuntimeError("sk-secret"), challenge='Bearer realm="sk-secret"', http_status=401)
     assert "sk-secret" not in repr(evidence)
     assert "http_status=401" in repr(evidence)

@@ -363,7 +363,7 @@ TESTED = [name.removeprefix("test_") for name in list(globals()) if name.startsw
 
 
 @pytest.mark.parametrize("invariant", INVARIANTS, ids=lambda invariant: invariant.__name__)
-def test_every_invariant_has_a_test_of_its_name(invariant: Invariant) -> None:
+def test_each_invariant_has_a_test_by_name(invariant: Invariant) -> None:
     assert invariant.__name__ in TESTED
 
 

@@ -52,7 +52,7 @@ OTHER_WORDS = [
 
 
 @pytest.mark.parametrize("text", REFUSALS)
-def test_a_refusal_says_nothing_but_its_session(text: str) -> None:
+def test_a_refusal_names_only_its_session(text: str) -> None:
     assert names_session(text)
     assert is_session_refusal(text)
 
@@ -64,7 +64,7 @@ def test_a_mention_says_more_than_a_refusal(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", OTHERS)
-def test_what_only_sounds_alike_names_no_session(text: str) -> None:
+def test_words_that_sound_alike_do_not_match(text: str) -> None:
     assert not names_session(text)
     assert not is_session_refusal(text)
 
@@ -113,7 +113,7 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_every_change_of_a_pattern_is_noticed(name: str) -> None:
+def test_changes_of_a_pattern_are_noticed(name: str) -> None:
     pattern, method, right, wrong = PATTERNS[name]
     right = [text for text in right if text != ONLY_WHOLE or name == "refusal"]
     # The identifier has its own turn; in the others it stays what it is.

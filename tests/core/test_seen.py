@@ -23,7 +23,7 @@ def test_a_walk_meets_each_error_once(how: list[str]) -> None:
     assert len({id(error) for error in met}) == len(met)
 
 
-def test_a_walk_continues_after_a_repeated_error() -> None:
+def test_a_walk_passes_a_repeated_error() -> None:
     shared, last = ValueError("shared"), ValueError("last")
     group = in_group(shared)
     twice = in_group(group)
@@ -53,7 +53,7 @@ def test_what_is_no_sequence_is_left_alone() -> None:
     assert [str(error) for error in walk(outer)] == ["outer"]
 
 
-def test_without_an_exception_nothing_is_walked() -> None:
+def test_without_an_exception_no_walk() -> None:
     assert Seen(Evidence()).errors == ()
     assert Seen(Evidence()).names == frozenset()
     assert Seen(Evidence()).text == ""
@@ -68,7 +68,7 @@ def test_the_names_are_those_of_the_types_and_their_bases() -> None:
     assert not seen.is_a()
 
 
-def test_the_text_is_the_message_in_lower_case() -> None:
+def test_the_text_is_in_lower_case() -> None:
     assert Seen(Evidence(message="  Session NOT found\n", exception=RuntimeError("x"))).text == "session not found"
 
 

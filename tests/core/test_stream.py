@@ -21,7 +21,7 @@ def waits(record: StreamRecord, times: int) -> list[float]:
     return [record.lost(0.0, "refused") for _ in range(times)]
 
 
-def test_waits_double_from_one_second_to_sixty() -> None:
+def test_waits_double_from_1_s_to_60_s() -> None:
     assert waits(StreamRecord(), 8) == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
@@ -51,7 +51,7 @@ def test_jitter_only_lengthens_a_wait() -> None:
     assert late.lost(0.0, "cut") == REOPEN_CEILING * (1 + JITTER)
 
 
-def test_a_stream_is_settled_once_open_or_refused() -> None:
+def test_an_open_or_refused_stream_settles() -> None:
     record = StreamRecord()
     assert record.known
     record.opening()

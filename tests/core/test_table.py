@@ -24,7 +24,7 @@ def test_the_table_keeps_the_law(law: Callable[[Table], None]) -> None:
 
 
 @pytest.mark.parametrize(("state", "event"), ALL_PAIRS)
-def test_the_machine_does_what_the_table_says(state: State, event: Event) -> None:
+def test_the_machine_does_what_the_table_has(state: State, event: Event) -> None:
     cell = Cell(state)
     target = TARGETS.get((state, event))
     if target is None:
@@ -69,7 +69,7 @@ def test_a_machine_has_no_ways_states_or_models_of_its_own(machine: Machine) -> 
     assert machine.initial == State.IDLE.name
 
 
-def test_a_machine_without_rows_knows_no_event() -> None:
+def test_an_empty_machine_knows_no_event() -> None:
     empty = build([])
     assert empty.events == {}
     assert empty.models == []
@@ -78,7 +78,7 @@ def test_a_machine_without_rows_knows_no_event() -> None:
         fire(Cell(), Event.CONNECT, empty)
 
 
-def test_firing_leaves_nothing_in_the_machine() -> None:
+def test_firing_leaves_the_machine_unchanged() -> None:
     before = {name: len(event.transitions) for name, event in MACHINE.events.items()}
     for _ in range(50):
         fire(Cell(), Event.CONNECT)
@@ -92,7 +92,7 @@ def test_cells_do_not_know_of_each_other() -> None:
     assert (first.state, second.state) == (State.CONNECTING, State.IDLE)
 
 
-def test_a_cell_begins_idle_and_holds_one_state() -> None:
+def test_a_cell_begins_idle_with_one_state() -> None:
     cell = Cell()
     assert cell.state is State.IDLE
     assert Cell.__slots__ == ("state",)
@@ -112,7 +112,7 @@ def test_an_illegal_transition_says_where() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_an_illegal_transition_survives_pickling(protocol: int) -> None:
+def test_an_illegal_transition_is_pickled(protocol: int) -> None:
     error = IllegalTransition(State.READY, Event.RETRY)
     for twin in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error)):
         assert type(twin) is IllegalTransition
@@ -128,7 +128,7 @@ def test_a_subclass_survives_pickling() -> None:
 
 
 @pytest.mark.parametrize("kind", [State, Event])
-def test_a_name_in_logs_is_the_lower_case_name(kind: type[State] | type[Event]) -> None:
+def test_names_in_logs_are_lower_case(kind: type[State] | type[Event]) -> None:
     for member in kind:
         assert str(member) == f"{member}" == member.value == member.name.lower()
 

@@ -39,7 +39,7 @@ def test_a_row_that_is_missing_breaks_a_law(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", ROWS)
-def test_a_row_with_another_target_breaks_a_law(i: int) -> None:
+def test_a_row_with_a_wrong_target_breaks_it(i: int) -> None:
     mutants = list(redirected(i))
     assert len(mutants) == len(State) - 1
     for mutant in mutants:
@@ -48,14 +48,14 @@ def test_a_row_with_another_target_breaks_a_law(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", ROWS)
-def test_a_missing_row_is_missed_by_the_model(i: int) -> None:
+def test_the_model_misses_a_missing_row(i: int) -> None:
     found = search(Model(safe=(False,), renewals=1, table=without(i))).counterexample
     assert found is not None
     assert found.invariant == "only_legal_events"
 
 
 @pytest.mark.parametrize("i", ROWS)
-def test_ready_without_a_session_breaks_the_model(i: int) -> None:
+def test_ready_needs_a_session_in_the_model(i: int) -> None:
     for mutant in redirected(i):
         if State.READY in (mutant[i].target, TRANSITIONS[i].target):
             assert search(Model(safe=(False,), renewals=1, table=mutant)).counterexample is not None, mutant[i]

@@ -112,7 +112,7 @@ def test_a_misspelt_field_and_a_wrong_type_are_found():
     assert misfits({"n": [{"m": 1}]}, {"n": [{"m": bool}]}, "a") == ["a.n[0].m is no bool"]
 
 
-def test_the_service_finds_the_pod_and_its_port():
+def test_the_service_finds_the_pods_port():
     labels = DOCUMENTS["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert DOCUMENTS["Deployment"]["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert DOCUMENTS["Service"]["spec"]["selector"].items() <= labels.items()

@@ -81,7 +81,7 @@ async def test_every_query_asks_for_what_a_gateway_exports(tmp_path):
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_every_value_asked_for_is_one_there_is(name):
+def test_every_value_asked_for_exists(name):
     for use in uses(QUERIES[name]):
         for label, value in use.matchers.items():
             if label in VALUES:
@@ -107,7 +107,7 @@ def test_a_rule_says_how_grave_it_is_and_what_to_do(rule):
         assert named <= groupings(rule["expr"])
 
 
-def test_panels_are_distinct_and_do_not_overlap():
+def test_panels_differ_and_do_not_overlap():
     assert len({panel["id"] for panel in panels()}) == len(panels())
     cells = [
         (x, y)
@@ -119,7 +119,7 @@ def test_panels_are_distinct_and_do_not_overlap():
     assert max(x for x, _ in cells) < 24, "a board is 24 columns wide"
 
 
-def test_the_board_uses_the_variables_it_declares():
+def test_a_board_uses_variables_it_declares():
     board = json.loads(BOARD.read_text())
     declared = {variable["name"] for variable in board["templating"]["list"]}
     built_in = {"__rate_interval"}

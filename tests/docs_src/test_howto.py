@@ -38,7 +38,7 @@ def test_a_sync_host_registers_every_tool() -> None:
 
 
 @pytest.mark.anyio
-async def test_each_user_has_a_connection_until_logout() -> None:
+async def test_each_user_is_connected_until_logout() -> None:
     page = load(HOWTO / "per_user.py")
     alice, bob = Script(), Script()
     async with Manager({}) as manager:
@@ -119,7 +119,7 @@ async def test_a_database_is_a_token_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_servers_odd_phrase_is_a_lost_session() -> None:
+async def test_a_servers_odd_phrase_ends_a_session() -> None:
     script = Script()
     forgotten = faults.rpc_error(-32602, "Error: No such conversation (id 7)", ran=False)
     script.inject(forgotten, method=None, times=2)
@@ -163,7 +163,7 @@ async def test_the_example_of_tests_passes(name: str) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["client_before.py", "client_after.py"])
-async def test_code_for_a_client_works_on_a_connection(name: str) -> None:
+async def test_client_code_works_on_a_connection(name: str) -> None:
     server: MCPServer[None] = MCPServer("sums")
 
     @server.tool()
@@ -230,7 +230,7 @@ async def test_callbacks_answer_what_a_server_asks(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.anyio
-async def test_a_listener_hears_of_a_watched_resource() -> None:
+async def test_listeners_hear_of_watched_resources() -> None:
     script, told, came = Script(), [], anyio.Event()
 
     def tell(uri: str) -> None:
@@ -248,14 +248,14 @@ async def test_a_listener_hears_of_a_watched_resource() -> None:
     assert set(told) == {uri}
 
 
-def test_a_server_may_have_callbacks_of_its_own() -> None:
+def test_a_server_may_have_own_callbacks() -> None:
     manager = load(HOWTO / "callbacks_each.py").two(print)
     assert list(manager) == ["shop", "news"]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_reconnect_code_by_hand_charges_twice() -> None:
+async def test_reconnecting_by_hand_charges_twice() -> None:
     script = Script()
     script.inject(faults.cut_stream())
     async with HttpServer(script) as server:
@@ -268,7 +268,7 @@ async def test_reconnect_code_by_hand_charges_twice() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_connection_in_its_place_charges_once() -> None:
+async def test_a_connection_instead_charges_once() -> None:
     script = Script()
     script.inject(faults.cut_stream())
     async with HttpServer(script) as server:
@@ -290,7 +290,7 @@ def test_a_fleet_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "fleet.svg").read_text(encoding="utf-8") == diagram.svg("2 idle")
 
 
-def test_a_picture_is_compared_as_the_page_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_picture_is_compared_as_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(HOWTO)
     follow(HOWTO / "compare.console")
     check = load(HOWTO / "own_picture.py").check_our_picture
@@ -376,14 +376,14 @@ def test_logs_have_their_fields_in_a_formatter_of_ones_own() -> None:
     assert json.loads(formatter.format(record))["epoch"] == 1
 
 
-def test_the_scrape_holds_what_the_page_shows() -> None:
+def test_the_scrape_has_what_the_page_shows() -> None:
     scraped = run_alone("metrics", "print(metrics.scrape())").stdout.splitlines()
     for line in (HOWTO / "metrics.txt").read_text(encoding="utf-8").splitlines():
         assert line in scraped
 
 
 @pytest.mark.anyio
-async def test_a_host_shows_its_connections_on_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_shows_connections_on_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAGE_READ_KEY", "a-key-for-reading")
     app = load(HOWTO / "status_page.py").application({"shop": scripted(Script())})
     headers = {"authorization": "Bearer a-key-for-reading"}

@@ -46,7 +46,7 @@ def test_calls_survive_a_killed_server_as_the_tutorial_shows(shop: Shop) -> None
     assert masked("\n".join(lines[begin:]))[: len(shown)] == shown
 
 
-def test_a_cut_order_is_told_as_the_tutorial_says(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cut_order_is_told_as_in_the_page(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     order = load(TUTORIAL / "order.py")
 
     async def cut_off() -> None:
@@ -64,7 +64,7 @@ def test_a_cut_order_is_told_as_the_tutorial_says(shop: Shop, capsys: pytest.Cap
     assert cut.sub("", capsys.readouterr().out) == cut.sub("", expected)
 
 
-def test_the_cli_says_what_the_tutorial_shows(folder: Path, shop: Shop) -> None:
+def test_the_cli_says_what_the_page_shows(folder: Path, shop: Shop) -> None:
     # The first command waits for the shop to start.
     assert CliRunner().invoke(app, ["check", "--wait", "30"]).exit_code == 0
     follow(folder / "check.console")

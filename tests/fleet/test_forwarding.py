@@ -48,7 +48,7 @@ MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client"
 
 
 @MODES
-async def test_calls_by_any_replica_use_one_session(mode):
+async def test_calls_by_any_replica_share_sessions(mode):
     async with fleet() as (made, _), made.client(mode=mode) as client:
         told = [await remember(client, str(number)) for number in range(6)]
     assert told[-1]["ran"] == ["0", "1", "2", "3", "4", "5"]
@@ -142,7 +142,7 @@ async def test_a_call_of_a_replica_that_lost_its_lease_is_unknown():
         assert '"mcpconn/outcome":"unknown"' in resumed.text.replace(" ", "")
 
 
-async def test_the_end_of_a_session_reaches_its_owner():
+async def test_an_owner_is_told_of_a_sessions_end():
     async with fleet() as (made, _):
         async with made.client() as client:
             await remember(client, "a")

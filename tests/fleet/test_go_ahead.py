@@ -113,7 +113,7 @@ async def test_calls_that_wait_for_their_server_outlive_their_owner(mode, lose):
         assert late.stateful.ran[name] == 1
 
 
-async def test_without_an_answer_a_call_does_not_go_out():
+async def test_an_unanswered_call_is_not_sent():
     asked: list[str] = []
 
     async def question() -> None:

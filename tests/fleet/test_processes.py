@@ -107,7 +107,7 @@ async def test_an_owner_that_is_paused_and_woken_is_one_no_more(tmp_path, tool, 
 
 
 @MODES
-async def test_a_key_sent_to_another_replica_runs_once(tmp_path, mode):
+async def test_a_key_at_another_replica_runs_once(tmp_path, mode):
     with anyio.fail_after(SAFETY):
         async with fleet(tmp_path, count=2) as made:
 

@@ -129,7 +129,7 @@ async def machines(folder: Path, server: Any, *stores: Store) -> AsyncIterator[M
 
 
 @pytest.mark.parametrize("owner", [0, 1])
-async def test_an_event_stream_on_another_replica_ends(tmp_path: Path, owner: int):
+async def test_another_replicas_event_stream_ends(tmp_path: Path, owner: int):
     async with machines(tmp_path, Asking()) as made, httpx2.AsyncClient(timeout=30) as http:
         begun = await http.post((made.one, made.two)[owner].url, json=INITIALIZE, headers=made.headers)
         headers = {**made.headers, "mcp-session-id": begun.headers["mcp-session-id"]}
@@ -262,7 +262,7 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
     """No application."""
 
 
-async def test_removals_after_a_quiet_month_are_heard():
+async def test_a_removal_after_a_month_is_heard():
     time = Time()
     store, one, two = MemoryStore(now=time), Keys(), Keys()
     teller, hearer = Revocations(store, one), Revocations(store, two)

@@ -42,7 +42,7 @@ class Refusing:
             accepted.close()
 
 
-async def test_a_refusing_server_has_one_scout_a_second():
+async def test_a_refusing_server_has_one_scout():
     refusing = Refusing()
     servers: Any = {"a": {"url": f"http://127.0.0.1:{refusing.port}/mcp", "mode": "legacy"}}
     async with replicas(servers) as made, anyio.create_task_group() as group:

@@ -102,7 +102,7 @@ async def test_one_login_serves_all_replicas_and_is_refreshed_once(redis, auth, 
     assert not [token for token in auth.valid if token.encode() in stored]
 
 
-async def test_a_forgotten_login_is_used_by_no_replica(redis, auth, keys, monkeypatch):
+async def test_no_replica_uses_a_forgotten_login(redis, auth, keys, monkeypatch):
     opened(monkeypatch)
     assert await log_in_for(redis, keys, auth) == 0
     assert await log_in_for(redis, keys, auth, forget=True) == 0

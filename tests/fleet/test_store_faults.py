@@ -207,14 +207,14 @@ async def calls_go_on(client: Client, seconds: float) -> None:
         await anyio.sleep(0.1)
 
 
-async def test_an_owner_continues_while_the_store_hangs(redis):
+async def test_owners_continue_while_a_store_hangs(redis):
     async with replica_before_state(redis.url) as client:
         redis.pause()
         # Past the end of its lease, and past the time in which one request to the store ends.
         await calls_go_on(client, 12.0)
 
 
-async def test_an_owner_keeps_its_lease_on_a_slow_store(redis):
+async def test_an_owner_keeps_its_lease_if_slow(redis):
     async with delayed(redis, 0.0) as link, replica_before_state(link.url) as client:
         link.latency = LATENCY
         await calls_go_on(client, 12.0)

@@ -102,7 +102,7 @@ async def test_lists_and_calls_of_the_others_are_unharmed(mode: Any):
 
 
 @MODES
-async def test_the_late_one_appears_without_a_restart(mode: Any):
+async def test_a_late_server_needs_no_restart(mode: Any):
     news = anyio.Event()
 
     async def note(message: Any) -> None:

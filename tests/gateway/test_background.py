@@ -20,7 +20,7 @@ from tests.support import text_of
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_task_that_fails_is_logged_and_alone(caplog):
+async def test_a_failed_task_is_logged_and_alone(caplog):
     ended = anyio.Event()
 
     async def fail(what: str) -> None:
@@ -39,7 +39,7 @@ async def test_a_task_that_fails_is_logged_and_alone(caplog):
     assert "ValueError: why" in caplog.text
 
 
-async def test_a_background_task_that_ends_is_restarted(monkeypatch):
+async def test_background_tasks_are_restarted(monkeypatch):
     monkeypatch.setattr(background, "AGAIN", 0)
     begun = 0
 

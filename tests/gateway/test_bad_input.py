@@ -95,7 +95,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=list(BOMBS))
-async def test_a_bomb_is_refused_and_harms_no_other(bomb):
+async def test_a_bomb_is_refused_alone(bomb):
     async with open_to_all() as (made, http):
         opened = await http.post(made.url, json=INITIALIZE)
         known = {"mcp-session-id": opened.headers["mcp-session-id"]}
@@ -110,7 +110,7 @@ async def test_a_bomb_is_refused_and_harms_no_other(bomb):
         await still_serves(made)
 
 
-async def test_a_compressed_body_is_refused_in_words():
+async def test_compressed_bodies_are_refused():
     async with open_to_all() as (made, http):
         body = gzip.compress(json.dumps(INITIALIZE).encode())
         headers = {"content-type": "application/json", "content-encoding": "gzip"}
@@ -269,7 +269,7 @@ async def test_a_page_of_another_site_cannot_do_anything(method, headers):
 # -- ids
 
 
-async def test_a_flood_of_forged_ids_harms_no_client(monkeypatch):
+async def test_forged_ids_harm_no_client(monkeypatch):
     script = Script()
     async with open_to_all(script) as (made, http), Client(made.url, mode="legacy") as client:
         await client.call_tool("a__add", {"a": 1, "b": 1})

@@ -98,7 +98,7 @@ async def test_one_principals_sessions_are_its_own_to_give(tmp_path: Path) -> No
         assert len(made.app.endpoint("").sessions) == 4
 
 
-async def test_a_crowd_beyond_a_limit_harms_no_other(tmp_path: Path) -> None:
+async def test_crowds_beyond_a_limit_harm_no_other(tmp_path: Path) -> None:
     # The short form of `python -m tests.gateway.crowd --clients 10000 --sockets`.
     options = {"by_sockets": True, "one_principal": False}
     assert await idle_clients(tmp_path, 12, processes=1, within=60, rest=0, over=12, **options)

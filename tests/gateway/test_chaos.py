@@ -65,7 +65,7 @@ def test_the_judge_lets_pass_what_was_true(call: Said, ran: int) -> None:
     assert not list(of_calls([call], Counter({ID: ran})))
 
 
-def test_the_judge_finds_a_session_of_two_clients() -> None:
+def test_the_judge_finds_a_shared_session() -> None:
     journal = [{"session": "s", "canary": "a"}, {"session": "s", "canary": "b"}, {"session": "t", "canary": "b"}]
     assert len(list(of_sessions(journal, "session"))) == 1
     assert not list(of_sessions(journal[1:], "session"))

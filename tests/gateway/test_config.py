@@ -21,7 +21,7 @@ def test_what_a_view_denies_is_read(tmp_path, text):
     assert not settings.views["calm"].shows("fs", "delete")
 
 
-def test_a_file_without_the_section_has_one_view(tmp_path):
+def test_a_file_without_views_has_one(tmp_path):
     path = tmp_path / "mcp.json"
     path.write_text('{"mcpServers": {}}')
     assert list(parse_settings(read_section(path), ()).views) == [""]
@@ -74,6 +74,6 @@ def test_limits_are_those_of_the_file():
         ({"session_idle": float("nan")}, "limits.session_idle must be a number of seconds above 0"),
     ],
 )
-def test_a_limit_that_cannot_be_used_is_named(limits, words):
+def test_an_unusable_limit_is_named(limits, words):
     with pytest.raises(ConfigError, match=words):
         parse_settings({"limits": limits}, ())

@@ -83,7 +83,7 @@ async def by_gateway(script: Script, tool: str, fault: str, front: str) -> tuple
 
 @pytest.mark.parametrize("tool", ["add", "charge"])
 @pytest.mark.parametrize("fault", FAULTS, ids=list(FAULTS))
-async def test_a_client_is_told_what_the_library_says(fault: str, tool: str, era: Any, front: str) -> None:
+async def test_a_client_gets_the_librarys_words(fault: str, tool: str, era: Any, front: str) -> None:
     with anyio.fail_after(SAFETY):
         expected = await by_library(Script(era=era), tool, fault)
         script = Script(era=era)

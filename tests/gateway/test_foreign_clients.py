@@ -99,7 +99,7 @@ def text_of(result: Any) -> str:
 
 @OVER
 @CLIENTS
-async def test_the_typescript_sdk_can_do_everything(tmp_path, package, mode, stdio):
+async def test_the_typescript_sdk_does_everything(tmp_path, package, mode, stdio):
     async with before(tmp_path) as made:
         if stdio:
             target = stdio_command(made)
@@ -131,7 +131,7 @@ async def test_the_typescript_sdk_can_do_everything(tmp_path, package, mode, std
 
 
 @CLIENTS
-async def test_the_typescript_sdk_outlives_the_gateway(tmp_path, package, mode):
+async def test_the_typescript_sdk_lives_on(tmp_path, package, mode):
     async with before(tmp_path) as made:
         await made.start()
         async with foreign(package, mode, made.url) as client:

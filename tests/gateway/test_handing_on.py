@@ -89,7 +89,7 @@ async def test_sigterm_under_load_loses_no_call(tmp_path, mode: Any):
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
-async def test_what_is_open_at_sigterm_comes_to_its_end(tmp_path, mode: Any):
+async def test_open_requests_end_after_sigterm(tmp_path, mode: Any):
     script, began = Script(), anyio.Event()
     script.on_execute = lambda _: began.set()
     with anyio.fail_after(SAFETY), socket.create_server(("127.0.0.1", 0)) as listening:

@@ -156,7 +156,7 @@ async def test_a_reset_while_the_tool_runs_is_no_unknown(mode, engine):
 
 
 @ERAS
-async def test_a_fault_behind_the_gateway_stays_unknown(mode):
+async def test_faults_behind_it_stay_unknown(mode):
     script = Script()
     async with gateway(script) as made, Connection({"url": made.url, "mode": mode}) as connection:
         await connection.list_tools()
@@ -208,7 +208,7 @@ async def test_a_gateway_with_another_ledger_runs_nothing_again(mode):
 
 
 @ERAS
-async def test_a_call_that_is_given_up_is_cancelled(mode):
+async def test_an_abandoned_call_is_cancelled(mode):
     script = Script()
     async with gateway(script) as made, Connection({"url": made.url, "mode": mode}) as connection:
         await connection.list_tools()

@@ -150,7 +150,7 @@ async def test_dials_that_fail_first_cost_no_call(engine: str, mode: str) -> Non
 
 
 @pytest.mark.parametrize("engine", ["direct", "httpx"])
-async def test_a_port_that_speaks_tls_is_a_wrong_url(engine: str) -> None:
+async def test_a_tls_port_is_a_wrong_url(engine: str) -> None:
     """At the first dial. On a link that has worked before, it is a fault like the others."""
     script = Script()
     async with behind_a_door(script) as door:
@@ -166,7 +166,7 @@ async def test_a_port_that_speaks_tls_is_a_wrong_url(engine: str) -> None:
 
 @LINKS
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_dials_that_fail_after_a_cut_cost_no_call(fault: str, engine: str, mode: str) -> None:
+async def test_failed_dials_after_a_cut_are_free(fault: str, engine: str, mode: str) -> None:
     """The link is cut while the tool runs, and the next dials fail: the answer comes, of the run that there was."""
     script = Script()
     async with behind_a_door(script) as door:
@@ -185,7 +185,7 @@ async def test_dials_that_fail_after_a_cut_cost_no_call(fault: str, engine: str,
 
 
 @LINKS
-async def test_refused_dials_after_a_cut_cost_no_call(engine: str, mode: str) -> None:
+async def test_refused_dials_after_a_cut_are_free(engine: str, mode: str) -> None:
     """The gateway is away while the tool runs, and comes back: the answer is that of the run that there was."""
     script, ran = Script(), anyio.Event()
     async with behind_a_door(script) as door:

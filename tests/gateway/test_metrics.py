@@ -100,14 +100,14 @@ async def test_requests_and_sessions_of_the_gateway_are_told():
         assert of(await scrape(made), "mcpconn_gateway_draining") == 1
 
 
-async def test_audit_lines_that_were_lost_are_counted():
+async def test_lost_audit_lines_are_counted():
     async with gateway(Script(), settings=Settings(audit=Path("/dev/full"))) as made, Client(made.url) as client:
         await client.session.call_tool("a__add", {"a": 1, "b": 2})
         assert of(await scrape(made), "mcpconn_gateway_audit_failures_total") == 2
 
 
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (0.005, 0), (0.006, 1), (60.0, 12), (61.0, 13)])
-async def test_a_request_is_in_the_bucket_of_its_time(seconds: float, bucket: int):
+async def test_a_request_is_in_its_times_bucket(seconds: float, bucket: int):
     now = 0.0
     told = Requests(lambda: now)
 

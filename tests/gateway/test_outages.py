@@ -61,7 +61,7 @@ class Calls:
 @pytest.mark.parametrize("seconds", [3, 30])
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize("front", FRONTS)
-async def test_calls_wait_for_a_server_that_is_away(front: str, era: Literal["legacy", "modern"], seconds: int) -> None:
+async def test_calls_wait_for_an_absent_server(front: str, era: Literal["legacy", "modern"], seconds: int) -> None:
     script, calls = Script(era=era), Calls()
     transport = Noting(script)
     async with inside(script, transport=transport) as made, AsyncExitStack() as stack:
@@ -92,7 +92,7 @@ async def test_calls_wait_for_a_server_that_is_away(front: str, era: Literal["le
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
-async def test_a_gateway_process_dials_once_a_second(tmp_path: Any, mode: Any) -> None:
+async def test_a_gateway_dials_once_a_second(tmp_path: Any, mode: Any) -> None:
     script, calls = Script(), Calls()
     with anyio.fail_after(SAFETY):
         async with HttpServer(script) as server, FaultProxy(server) as proxy, AsyncExitStack() as stack:

@@ -90,7 +90,7 @@ async def test_a_server_that_comes_up_late_is_seen(monkeypatch: pytest.MonkeyPat
         made.close()
 
 
-async def test_answers_say_close_once_the_end_has_begun():
+async def test_answers_say_close_near_the_end():
     drain = Drain()
     sent = []
 

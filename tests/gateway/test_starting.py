@@ -47,7 +47,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=list(BROKEN))
-def test_a_file_that_cannot_be_served_is_one_line(tmp_path, case):
+def test_an_unusable_file_is_one_line(tmp_path, case):
     path = tmp_path / "mcp.json"
     if (content := BROKEN[case]) is not None:
         path.write_text(content, encoding="utf-8")
@@ -70,7 +70,7 @@ def test_a_taken_port_is_one_line(tmp_path, file):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
-def test_a_key_is_made_once_and_kept_to_its_owner(tmp_path, file):
+def test_a_key_is_made_once_and_private(tmp_path, file):
     said: list[str] = []
     state = tmp_path / "state"
 

@@ -67,7 +67,7 @@ async def count(client: Client) -> int:
     return int(text_of(await client.call_tool("c__count", {})))
 
 
-async def test_two_legacy_sessions_have_their_own_state():
+async def test_two_legacy_sessions_have_own_state():
     async with (
         before_counting() as (made, server),
         Client(made.url, mode="legacy") as one,
@@ -133,7 +133,7 @@ async def test_a_user_scope_is_one_for_a_principal():
         assert [await count(one), await count(two)] == [1, 2]
 
 
-async def test_a_client_scope_ends_with_its_session():
+async def test_a_client_scope_ends_with_a_session():
     async with before_counting() as (made, _):
         async with Client(made.url, mode="legacy") as one:
             assert await count(one) == 1

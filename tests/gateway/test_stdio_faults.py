@@ -199,9 +199,7 @@ async def meet(call: Call, fault: Fault, tool: str, ran: Told, *, connections: i
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("tool", ["slow", "slow_charge"], ids=["safe", "unsafe"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
-async def test_a_client_is_told_what_the_library_says(
-    fault: Fault, tool: str, front: str, era: str, tmp_path: Path
-) -> None:
+async def test_a_client_gets_the_librarys_words(fault: Fault, tool: str, front: str, era: str, tmp_path: Path) -> None:
     async def found(name: str) -> tuple[str, int, str]:
         folder = tmp_path / name
         folder.mkdir()

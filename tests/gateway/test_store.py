@@ -112,7 +112,7 @@ async def test_writing_again_prolongs(store, time):
     assert (await store.get(KEY)).value == b"two"
 
 
-async def test_a_full_group_refuses_and_evicts_nothing(store, time):
+async def test_a_full_group_evicts_nothing(store, time):
     for name in "ab":
         assert await store.add(Key("group", name), b"", ttl=10, limit=2)
     with pytest.raises(StoreFull):
@@ -205,7 +205,7 @@ async def test_a_closed_file_says_so(tmp_path):
 # -- hints
 
 
-async def test_a_hint_reaches_who_subscribed_before(store):
+async def test_a_hint_reaches_earlier_subscribers(store):
     await store.publish("channel", b"before")
     async with store.subscribe("channel") as hints:
         await store.publish("other", b"elsewhere")
@@ -282,7 +282,7 @@ async def test_a_holder_that_slept_knows_it_lost(store, time):
     assert await leases.holder(LEASE) == b"b", "who lost a lease cannot give up another's"
 
 
-async def test_a_number_grows_from_holder_to_holder(store, time):
+async def test_a_number_grows_with_each_holder(store, time):
     leases = Leases(store, now=time)
     numbers = []
     for _ in range(5):
@@ -326,7 +326,7 @@ async def test_a_limit_holds_for_adds_at_once(store):
     assert len(full) == 15
 
 
-async def test_several_logs_are_appended_to_in_one_step(store):
+async def test_several_logs_grow_in_one_step(store):
     other = Key("other", "log")
     await store.append(KEY, b"0", ttl=10, keep=3)
     await store.append_all({KEY: [b"1", b"2", b"3"], other: [b"a"]}, ttl=10, keep=3)
@@ -337,7 +337,7 @@ async def test_several_logs_are_appended_to_in_one_step(store):
     assert await store.append(other, b"b", ttl=10, keep=3) == 7
 
 
-async def test_entries_appended_at_once_are_all_kept(store):
+async def test_concurrent_entries_are_all_kept(store):
     numbers = []
 
     async def append(value: bytes) -> None:
@@ -374,7 +374,7 @@ async def test_a_version_grows_over_expiry(store, time):
     assert second > first
 
 
-async def test_a_failed_write_leaves_the_file_usable(tmp_path):
+async def test_a_failed_write_spares_the_file(tmp_path):
     store = FileStore(tmp_path / "store.db")
     with pytest.raises(StoreUnavailable):
         await store._run(lambda database: database.execute("no such statement"))

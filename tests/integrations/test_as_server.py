@@ -90,7 +90,7 @@ async def test_a_cancelled_call_is_cancelled_on_the_server(shop: Shop) -> None:
         assert said(await client.call_tool("shop__add", {"a": 1, "b": 1})) == "2"
 
 
-async def test_a_session_answers_a_failed_call_in_words(shop: Shop) -> None:
+async def test_a_session_tells_a_failed_call(shop: Shop) -> None:
     async with Manager(shop.servers) as manager:
         session = Session(manager["shop"])
         assert (await session.initialize()).server_info.name == "shop"

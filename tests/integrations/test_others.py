@@ -16,7 +16,7 @@ def test_a_client_calls_on_after_its_server_was_killed(other: Other, tmp_path: P
     assert tried(other, tmp_path) == ["3", "7"]
 
 
-def test_each_client_is_on_the_page_and_is_tried() -> None:
+def test_each_client_is_listed_and_tried() -> None:
     page = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8")
     files = {path.stem for path in CLIENTS.glob("*.py")} - {"__main__"}
     assert files == {other.name for other in OTHERS}

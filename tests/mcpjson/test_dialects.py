@@ -28,7 +28,7 @@ def one(servers: Servers) -> ServerConfig:
     return config
 
 
-def test_comments_and_trailing_commas_are_allowed(tmp_path: Path) -> None:
+def test_comments_and_commas_are_allowed(tmp_path: Path) -> None:
     text = """
     // The file of an editor.
     {
@@ -49,7 +49,7 @@ def test_comments_and_trailing_commas_are_allowed(tmp_path: Path) -> None:
     assert config.env == {"A": ",}"}
 
 
-def test_an_error_behind_comments_is_where_it_was(tmp_path: Path) -> None:
+def test_errors_behind_comments_keep_lines(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 3, column 6"):
         read(tmp_path, "mcp.json", '{ /* a\n b */\n "a" 5}')
 
@@ -144,7 +144,7 @@ def test_gemini_cli(tmp_path: Path) -> None:
     assert config.auth is None
 
 
-def test_zed_and_opencode_and_crush_and_copilot(tmp_path: Path) -> None:
+def test_zed_opencode_crush_and_copilot(tmp_path: Path) -> None:
     entry: dict[str, Any] = {
         "source": "custom",
         "command": {"path": "npx", "args": ["-y"], "env": {"A": 1}},
@@ -288,12 +288,12 @@ def test_a_timeout_is_read_by_its_name_or_its_size(
         assert note.startswith(f"{key}: {entry[key]} is read as milliseconds, as ")
 
 
-def test_in_a_program_a_timeout_is_in_seconds() -> None:
+def test_in_programs_timeouts_are_seconds() -> None:
     config = ServerConfig.parse("a", {"url": "https://a", "timeout": 2000})
     assert (config.timeout, config.notes) == (2000, ())
 
 
-def test_comments_written_as_keys_are_left_alone(tmp_path: Path) -> None:
+def test_comments_as_keys_are_left_alone(tmp_path: Path) -> None:
     entry = {"_comment": "x", "//": "y", "$schema": "z", "#note": 1, "url": "https://a"}
     assert one(read(tmp_path, "mcp.json", {"mcpServers": {"a": entry}})).notes == ()
 
@@ -337,7 +337,7 @@ def test_variables_and_their_defaults(tmp_path: Path, text: str, environ: dict[s
         (b"A=\0", ["NUL"]),
     ],
 )
-def test_an_env_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None, words: list[str]) -> None:
+def test_an_unusable_env_file_is_named(tmp_path: Path, content: bytes | None, words: list[str]) -> None:
     if content is not None:
         (tmp_path / ".env").write_bytes(content)
     path = tmp_path / "mcp.json"

@@ -210,14 +210,14 @@ def test_an_entry_of_a_host_is_understood(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", NOT_USABLE)
-def test_what_needs_its_host_disables_the_entry(tmp_path: Path, case: str) -> None:
+def test_entries_that_need_a_host_are_off(tmp_path: Path, case: str) -> None:
     name, entry, words = NOT_USABLE[case]
     problem = load(written(tmp_path, name, entry), environ=ENVIRON)["a"].problem
     assert problem is not None
     assert words in problem
 
 
-def test_servers_of_single_projects_are_told_of(tmp_path: Path) -> None:
+def test_servers_of_projects_are_told_of(tmp_path: Path) -> None:
     path = tmp_path / ".claude.json"
     path.write_text(json.dumps({"mcpServers": {}, "projects": {"/x": {"mcpServers": {"a": {"command": "x"}}}}}))
     assert "single projects" in load(path).notes[0]

@@ -59,7 +59,7 @@ def test_the_usual_spellings_of_a_transport_are_understood(file: Path, key: str,
     assert loaded["a"].kind == kind
 
 
-def test_variables_are_replaced_in_every_string(file: Path) -> None:
+def test_variables_are_replaced_everywhere(file: Path) -> None:
     entry = {
         "url": "https://${HOST}/mcp",
         "headers": {"Authorization": "Bearer ${env:TOKEN}", "X": "${MISSING:-fallback}", "Y": "${EMPTY:-full}"},
@@ -115,7 +115,7 @@ def in_file(servers: Any) -> str:
 
 
 @pytest.mark.parametrize(("servers", "words"), WRONG)
-def test_one_bad_entry_disables_that_server_alone(file: Path, servers: Any, words: list[str]) -> None:
+def test_a_bad_entry_disables_one_server(file: Path, servers: Any, words: list[str]) -> None:
     loaded = load(write(file, in_file(servers)), environ={})
     (bad,) = [config for name, config in loaded.items() if name != "fine"]
     assert loaded["fine"].problem is None
@@ -128,7 +128,7 @@ def test_one_bad_entry_disables_that_server_alone(file: Path, servers: Any, word
 
 
 @pytest.mark.parametrize(("servers", "words"), WRONG)
-def test_strict_refuses_the_file_and_says_where(file: Path, servers: Any, words: list[str]) -> None:
+def test_strict_refuses_the_file_and_says_it(file: Path, servers: Any, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(write(file, in_file(servers)), environ={}, strict=True)
     assert caught.value.server is not None

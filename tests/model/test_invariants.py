@@ -23,7 +23,7 @@ def test_the_page_names_a_mistake_for_each() -> None:
 
 
 @pytest.mark.parametrize("holds", INVARIANTS, ids=lambda holds: holds.__name__)
-def test_an_invariant_is_said_in_full_sentences(holds: object) -> None:
+def test_an_invariant_is_in_full_sentences(holds: object) -> None:
     words = " ".join((holds.__doc__ or "").split())
     assert words[0].isupper()
     assert words.endswith((".", ".)"))

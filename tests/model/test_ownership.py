@@ -44,7 +44,7 @@ def test_a_mistake_in_ownership_is_found(name):
     assert search(World(), Model(rules).steps).broken == broken
 
 
-def test_the_page_names_each_mistake_of_a_fleet():
+def test_the_page_names_each_fleet_mistake():
     page = (Path(__file__).parents[2] / "docs" / "invariants.md").read_text(encoding="utf-8")
     for words in (*INVARIANTS, *MISTAKES):
         assert words in page

@@ -44,7 +44,7 @@ def test_memory_does_not_end_a_doubt():
     assert found.broken == THE_FAMILY_LIVES
 
 
-def test_without_a_fault_everybody_has_tokens():
+def test_without_a_fault_all_have_tokens():
     found = search(Model(refreshes=2, faults=0))
     assert found.broken is None, found.path
     assert {tuple(each.at for each in world.processes) for world in found.ends} == {("done", "done")}

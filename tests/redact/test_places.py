@@ -86,7 +86,7 @@ def test_arguments_that_are_secret_are_found(args: list[str], secret: str) -> No
         ("CREDENTIALS", str(Path(__file__)), True),
     ],
 )
-def test_a_variable_is_secret_unless_it_is_plain(name: str, value: str, secret: bool) -> None:
+def test_variables_are_secret_unless_plain(name: str, value: str, secret: bool) -> None:
     assert (value in secrets_of_env({name: value})) is secret
 
 
@@ -129,7 +129,7 @@ def test_inherited_variables_are_secret_by_name_or_form() -> None:
         ),
     ],
 )
-def test_headers_are_secret_unless_they_are_plain(headers: dict[str, str], secrets: set[str]) -> None:
+def test_headers_are_secret_unless_plain(headers: dict[str, str], secrets: set[str]) -> None:
     assert secrets_of_headers(headers) == secrets
     assert secrets_of_cookies("a=; b=hunter22") == {"hunter22"}
 
@@ -145,7 +145,7 @@ def test_the_secrets_of_a_url_are_known_as_written_and_decoded() -> None:
     assert secrets_of_url("http://[::1/broken") == set()
 
 
-def test_an_address_is_shown_without_its_secrets() -> None:
+def test_addresses_are_shown_without_secrets() -> None:
     url = f"https://u:p@host:8/s/{TOKEN}/mcp?key=v#f"
     assert redact_url(url) == "https://host:8/s/***/mcp?***"
 

@@ -45,7 +45,7 @@ def test_a_secret_is_hidden_in_every_form(form: str) -> None:
 
 
 @pytest.mark.parametrize("user", ["u", "me", "you", "someone@example.com"])
-def test_a_token_is_hidden_within_longer_base64(user: str) -> None:
+def test_tokens_in_longer_base64_are_hidden(user: str) -> None:
     said = Redactor([TOKEN])(f"Authorization: Basic {in_base64(f'{user}:{TOKEN}')}")
     assert HIDDEN in said
     # What is left is the user and the characters that belong to both.
@@ -68,7 +68,7 @@ def test_a_secret_that_was_cut_is_hidden(kept: int) -> None:
 
 
 @given(st.text(string.ascii_letters + string.digits, min_size=16, max_size=60), st.text(max_size=30), st.data())
-def test_no_cut_of_a_text_shows_much_of_a_secret(secret: str, around: str, data: st.DataObject) -> None:
+def test_no_cut_of_a_text_shows_a_secret(secret: str, around: str, data: st.DataObject) -> None:
     text = f"{around}{secret}{around}"
     end = data.draw(st.integers(0, len(text)))
     said = Redactor([secret])(text[:end])
@@ -84,7 +84,7 @@ def test_a_redactor_takes_any_text(secrets: list[str], text: str) -> None:
     )
 
 
-def test_neighbours_and_overlaps_are_hidden_once() -> None:
+def test_overlaps_are_hidden_once() -> None:
     redact = Redactor([TOKEN, TOKEN[10:] + "-and-more-of-it"])
     assert redact(f"{TOKEN}{TOKEN}") == HIDDEN
     assert redact(f"{TOKEN}-and-more-of-it.") == "***."

@@ -24,7 +24,7 @@ def test_a_url_names_servers(url, kind, hosts, tls):
     assert (address.kind, address.hosts, address.tls) == (kind, hosts, tls)
 
 
-def test_a_url_names_user_database_and_service():
+def test_a_url_names_user_and_database():
     address = Address.parse("redis://us%3Aer:pa%40ss@one/3?prefix=gw")
     assert (address.user, address.password, address.database, address.prefix) == ("us:er", "pa@ss", 3, "gw")
     sentinel = Address.parse("redis+sentinel://one/main/2?sentinel_user=s")

@@ -45,7 +45,7 @@ def test_a_server_that_hides_its_settings_is_not_safe():
     assert not facts.safe
 
 
-def test_of_several_primaries_the_worst_counts():
+def test_the_worst_primary_counts():
     facts = Facts.of([GOOD, GOOD | {"aof_enabled": "0", "connected_slaves": "3"}])
     assert facts.unfit is not None
     assert facts.replicas == 0

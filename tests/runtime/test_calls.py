@@ -519,7 +519,7 @@ async def test_an_error_says_what_happened_to_which_server_and_what_to_do() -> N
         assert str(refused.value).endswith("(HTTP 403); the call was not run")
 
 
-async def test_every_call_is_counted_with_its_outcome() -> None:
+async def test_calls_are_counted_with_outcomes() -> None:
     rig = Rig()
     async with rig.running():
         await rig.call("answer")

@@ -152,7 +152,7 @@ def test_a_returned_server_is_dialled_at_once_if_its_port_refused(schedule: Dial
     assert schedule.due == time.now
 
 
-def test_cool_downs_double_up_to_their_maximum(schedule: DialSchedule, time: Time) -> None:
+def test_cool_downs_double_to_their_maximum(schedule: DialSchedule, time: Time) -> None:
     waits = []
     for _ in range(6):
         schedule.cool_down(forever=False)

@@ -139,7 +139,7 @@ class Others:
         """Nobody there wants to know."""
 
 
-async def test_hosts_that_come_and_go_do_not_add_up() -> None:
+async def test_passing_hosts_do_not_add_up() -> None:
     dials = Dials(Policy())
     dials.elsewhere = Others()
     rig = Rig(dials=dials, origin="host:1", route=("host:1", "http://host:1/mcp"))

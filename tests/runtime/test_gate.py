@@ -127,7 +127,7 @@ async def test_a_call_that_comes_again_goes_to_the_front_and_is_not_turned_away(
         assert callers.through == ["a", "again", "b"]
 
 
-async def test_calls_that_come_again_keep_their_order() -> None:
+async def test_repeated_calls_keep_their_order() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(max_in_flight=1, max_waiting=2), group)
         await callers.call("new")
@@ -145,7 +145,7 @@ async def test_calls_that_come_again_keep_their_order() -> None:
         assert let_through == ["first", "second", "third", "new"]
 
 
-async def test_a_refusing_gate_turns_everybody_away() -> None:
+async def test_a_refusing_gate_refuses_everybody() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(), group)
         await callers.call("a", "b")
@@ -181,7 +181,7 @@ async def test_a_closing_gate_takes_back_permits_in_order() -> None:
         assert callers.through == ["a", "b", "c"]
 
 
-async def test_a_refusing_gate_turns_away_woken_callers() -> None:
+async def test_a_refusing_gate_refuses_the_woken() -> None:
     async with anyio.create_task_group() as group:
         callers = Callers(gate(), group)
         await callers.call("a", "b", "c")

@@ -116,7 +116,7 @@ async def test_a_waiting_suspicion_ends_with_its_session() -> None:
         assert (rig.lifecycle.epoch, rig.link.asked) == (2, [])
 
 
-async def test_an_ended_child_is_probed_at_once_for_1_s() -> None:
+async def test_an_ended_child_is_probed_for_1_s() -> None:
     class Returned(ConnectionResetError):
         """Its process has returned, and its pipes are still open."""
 
@@ -166,7 +166,7 @@ async def test_a_keepalive_of_a_server_that_drops_pings_leaves_it_alone() -> Non
         assert set(rig.link.asked[2:]) == {"tools/list"}
 
 
-async def test_a_late_answer_to_a_ping_is_an_answer() -> None:
+async def test_late_answers_to_a_ping_count() -> None:
     rig = Rig(Policy(probe_timeout=5))
 
     async def late() -> None:
@@ -295,7 +295,7 @@ async def test_a_listing_that_never_works_costs_one_session_and_no_more() -> Non
         assert rig.lifecycle.epoch == 2
 
 
-async def test_without_a_listing_a_ping_decides_alone() -> None:
+async def test_without_a_listing_a_ping_decides() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -451,7 +451,7 @@ async def test_one_useless_session_after_a_cool_down_is_enough() -> None:
         assert rig.lifecycle.state is State.READY
 
 
-async def test_sessions_without_calls_are_not_useless() -> None:
+async def test_idle_sessions_are_not_useless() -> None:
     rig = Rig(Policy(keepalive=10))
 
     async def useless(link: FakeLink) -> None:

@@ -85,7 +85,7 @@ async def test_all_follow_when_the_scout_gets_in() -> None:
         assert fleet.at[-1] - back <= 1
 
 
-async def test_those_who_share_a_dial_lose_patience_too() -> None:
+async def test_sharers_of_a_dial_lose_patience_too() -> None:
     async with refused(MANY) as fleet:
         # Patience is 30 s; the last wait before its end is up to 15 s.
         await anyio.sleep(60)
@@ -94,7 +94,7 @@ async def test_those_who_share_a_dial_lose_patience_too() -> None:
         assert all(rig.lifecycle.schedule.attempts >= 3 for rig in fleet.rigs)
 
 
-async def test_a_scout_that_is_closed_hands_its_turn_on() -> None:
+async def test_a_closed_scout_hands_its_turn_on() -> None:
     scouts = Scouts(1.0)
     scouts.found(ROUTE, classify(REFUSED))
     turns: list[bool] = []
@@ -133,7 +133,7 @@ async def test_another_server_need_not_wait(evidence: Any, other: Route) -> None
     assert anyio.current_time() == began
 
 
-async def test_an_answer_of_any_kind_ends_a_refusal() -> None:
+async def test_any_answer_ends_a_refusal() -> None:
     scouts = Scouts(1.0)
     scouts.found(ROUTE, classify(REFUSED))
     assert scouts.found(ROUTE, classify(CUT))
@@ -142,7 +142,7 @@ async def test_an_answer_of_any_kind_ends_a_refusal() -> None:
     assert not scouts.found(ROUTE, None)
 
 
-async def test_refusals_that_are_over_are_forgotten() -> None:
+async def test_ended_refusals_are_forgotten() -> None:
     scouts = Scouts(1.0)
     for number in range(10):
         scouts.found(Route(number, str(number)), classify(REFUSED))
@@ -151,7 +151,7 @@ async def test_refusals_that_are_over_are_forgotten() -> None:
     assert len(scouts._refusals) == 1
 
 
-async def test_a_lone_connection_keeps_its_own_pace() -> None:
+async def test_a_lone_connection_keeps_its_pace() -> None:
     async with refused(1) as fleet:
         await anyio.sleep(1.5)
         assert len(fleet.at) == 2

@@ -189,7 +189,7 @@ async def test_a_failure_reported_for_an_old_epoch_changes_nothing() -> None:
         assert rig.link.asked == []
 
 
-async def test_a_hundred_failures_cause_one_reconnect() -> None:
+async def test_100_failures_cause_one_reconnect() -> None:
     rig = Rig()
     async with rig.running():
         await rig.ready()
@@ -503,7 +503,7 @@ async def test_closing_twice_is_harmless() -> None:
         await rig.call("never")
 
 
-async def test_a_cancelled_owner_closes_its_connection() -> None:
+async def test_cancelled_owners_close_connections() -> None:
     rig = Rig()
     async with anyio.create_task_group() as group:
         group.start_soon(rig.supervisor.run)

@@ -46,7 +46,7 @@ def listing_of(one: ClientSession) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_the_sdk_lists_the_tools_inside_a_call(mode: str) -> None:
+async def test_the_sdk_lists_tools_inside_a_call(mode: str) -> None:
     # If this fails, the SDK has changed, and `validate_known` may not be needed any more.
     async with session(mode) as one:
         made = listing_of(one)
@@ -63,7 +63,7 @@ async def test_a_call_is_one_request(mode: str) -> None:
         assert made == []
 
 
-async def test_what_the_session_has_listed_is_validated() -> None:
+async def test_what_was_listed_is_validated() -> None:
     async with session() as one:
         sdk.validate_known(one)
         tools = (await one.list_tools()).tools

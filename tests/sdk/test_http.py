@@ -12,7 +12,7 @@ import pytest
 from mcpconn.sdk.http import ProxyMap, pool_of, use_backend
 
 
-def test_proxies_are_found_by_the_rules_of_httpx2(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_are_found_as_by_httpx2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert callable(httpx2._utils.get_environment_proxies)
     assert httpx2._utils.URLPattern("all://*.example").matches(httpx2.URL("http://a.example/"))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):

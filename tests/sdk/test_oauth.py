@@ -46,11 +46,11 @@ def test_a_method_that_is_called_is_there(name: str, parameters: list[str], is_a
     assert name in sdk.NEEDED
 
 
-def test_every_method_that_is_replaced_is_there() -> None:
+def test_every_replaced_method_exists() -> None:
     assert [name for name in sdk.REPLACED if not hasattr(OAuthClientProvider, name)] == []
 
 
-def test_a_fixed_issuer_is_kept_under_its_name() -> None:
+def test_a_fixed_issuer_keeps_its_name() -> None:
     auth = ClientCredentialsOAuthProvider(f"{ORIGIN}/mcp", Memory(), "client", "secret", issuer=ORIGIN)
     assert sdk.fixed_issuer(auth) == ORIGIN
     assert sdk.fixed_issuer(provider(Memory())) is None

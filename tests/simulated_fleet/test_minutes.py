@@ -146,7 +146,7 @@ def test_a_mistake_in_the_fleet_is_found(name: str, monkeypatch: pytest.MonkeyPa
             live_through(seed, troubles=mistake.troubles)
 
 
-def test_the_page_names_each_promise_of_a_fleet() -> None:
+def test_the_page_names_each_fleet_promise() -> None:
     page = (Path(__file__).parents[2] / "docs" / "invariants.md").read_text(encoding="utf-8")
     for words in (*checks.PROMISES, *MISTAKES):
         assert words in page

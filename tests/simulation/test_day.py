@@ -67,7 +67,7 @@ def test_an_engine_that_keeps_left_over_bytes_is_found_out(monkeypatch: pytest.M
             live_through(seed, "asyncio")
 
 
-def test_a_record_of_two_requests_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_of_two_requests_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Attempt.start_request
 
     def start_request(self: Attempt, *, session_sent: bool, written: bool | None) -> None:
@@ -87,7 +87,7 @@ def test_a_seed_repeats_its_day(backend: str) -> None:
     assert len(digests) == 2
 
 
-def test_a_day_that_fails_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_day_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(failure: Any, **facts: Any) -> bool:
         return may_replay(failure, **{**facts, "safe": True})
 

@@ -41,7 +41,7 @@ async def test_a_launcher_that_exits_at_once_leaves_a_server_that_works(
 
 
 @pytest.mark.parametrize("options", ["", "--ignore ping"])
-async def test_a_late_launcher_exit_costs_one_probe(options: str, told: Told) -> None:
+async def test_a_late_launcher_exit_costs_a_probe(options: str, told: Told) -> None:
     launcher = shell(SERVING.format(options=options) + f" read line < {told.path}.go")
     os.mkfifo(f"{told.path}.go")
     async with connected(launcher) as connection:

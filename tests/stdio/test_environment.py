@@ -40,7 +40,7 @@ for line in sys.stdin:
         ([], set()),
     ],
 )
-async def test_a_child_inherits_what_its_entry_says(
+async def test_a_child_inherits_what_it_is_given(
     inherit: Any, seen: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TRIED_CA_FILE", "TRIED_PROXY", "TRIED_OTHER"):

@@ -82,9 +82,7 @@ async def test_a_child_that_answers_everything_but_discover_is_initialized_as_it
 
 
 @pytest.mark.parametrize("where", ["1", "2"], ids=["stdout", "stderr"])
-async def test_a_child_with_a_banner_is_waited_for_less(
-    where: str, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_childs_banner_shortens_the_wait(where: str, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "MUTE", 2 * SAFETY)
     monkeypatch.setattr(discovery, "MUTE_AFTER_OUTPUT", 0.2)
     config = shell(f"echo start >> {told.path}; echo 'server on stdio' >&{where}; exec $SERVER --first ignore")
@@ -153,7 +151,7 @@ async def test_a_modern_server_that_crashes_at_the_question_is_modern_the_next_t
             assert seen.events == ["recycle", "connect", "established"]
 
 
-async def test_a_refused_initialize_is_for_a_person(told: Told) -> None:
+async def test_a_refused_initialize_needs_a_person(told: Told) -> None:
     for code in ("-32600", "-32601", "-32602"):
         with anyio.fail_after(SAFETY):
             with pytest.raises(ConnectionFailed, match="refused the handshake") as caught:
@@ -171,7 +169,7 @@ async def test_a_passing_failure_of_initialize_is_retried() -> None:
     assert caught.value.retry_in is not None
 
 
-async def test_check_finds_children_that_exit_on_it() -> None:
+async def test_check_finds_children_that_exit() -> None:
     config = ServerConfig.parse("odd", server("--first", "exit"))
     with anyio.fail_after(SAFETY):
         (result,) = await check({"odd": config})

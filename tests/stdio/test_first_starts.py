@@ -212,7 +212,7 @@ async def test_a_start_that_takes_too_long_says_what_the_child_wrote_last() -> N
                 raise AssertionError("never ready")
 
 
-async def test_hanging_starts_make_room_for_the_others(told: Told) -> None:
+async def test_hanging_starts_delay_no_others(told: Told) -> None:
     policy = Policy(connect_timeout=0.5, start_timeout=60, dials_per_origin=2)
     hanging = {f"hanging{n}": shell(f"echo start >> {told.path}; exec sleep 100") for n in range(2)}
     with anyio.fail_after(SAFETY):

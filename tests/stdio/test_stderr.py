@@ -40,7 +40,7 @@ async def failure_of(config: dict[str, Any], policy: Policy = IMPATIENT) -> tupl
 @pytest.mark.parametrize(
     "name", ["node, a module is missing", "npx, no such package", "docker, no such image", "python, an exception group"]
 )
-async def test_a_failure_names_the_reason_a_child_gave(name: str) -> None:
+async def test_a_failure_names_the_childs_reason(name: str) -> None:
     text, reason = SAMPLES[name]
     said, status = await failure_of(dying(text))
     assert f"exited with 1: {reason}" in said
@@ -69,13 +69,13 @@ async def test_each_line_is_logged_as_it_comes(caplog: pytest.LogCaptureFixture)
     assert "server.stderr connection=child line='key *** refused'" in lines
 
 
-async def test_without_a_listener_nothing_is_formatted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_listeners_no_formatting(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="mcpconn.stderr")
     await failure_of(dying("loading"))
     assert not [record for record in caplog.records if record.name == "mcpconn.stderr"]
 
 
-async def test_a_running_childs_lines_are_in_status() -> None:
+async def test_a_childs_lines_are_in_status() -> None:
     code = f"import runpy, sys; print('listening', file=sys.stderr); sys.argv = [{SCRIPT!r}]; "
     config = {"command": sys.executable, "args": ["-c", code + f"runpy.run_path({SCRIPT!r}, run_name='__main__')"]}
     with anyio.fail_after(SAFETY):

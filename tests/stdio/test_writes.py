@@ -48,7 +48,7 @@ raise SystemExit
     )
 
 
-async def test_calls_behind_a_stuck_write_were_not_sent(told: Told) -> None:
+async def test_behind_a_stuck_write_none_was_sent(told: Told) -> None:
     outcomes: dict[str, tuple[str, Delivery]] = {}
     with anyio.fail_after(SAFETY):
         async with Connection({**stalling(told), "probe_timeout": 30, "drain_timeout": 0.1}) as connection:
@@ -200,7 +200,7 @@ async def test_a_sender_that_leaves_as_room_is_made_was_sent_or_was_not() -> Non
             assert bool(received) is said
 
 
-async def test_senders_are_told_that_the_reader_is_gone() -> None:
+async def test_senders_hear_that_the_reader_left() -> None:
     async with rig() as one:
         exchange = record()
         await one.reader.aclose()
@@ -225,7 +225,7 @@ async def test_closing_waits_for_nothing_if_nothing_is_being_written(monkeypatch
             await one.outbox.flush()
 
 
-async def test_closing_waits_a_limited_time_for_writes() -> None:
+async def test_closing_waits_a_while_for_writes() -> None:
     with anyio.fail_after(SAFETY):
         async with rig() as one, anyio.create_task_group() as group:
 

@@ -36,11 +36,11 @@ def live(expiry: str, *, seconds: float = 20, backend: str = "asyncio") -> dict[
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("expiry", list(UNLISTED)[::5])
-def test_a_forgotten_session_is_replaced_in_time(expiry: str, backend: str) -> None:
+def test_forgotten_sessions_are_replaced(expiry: str, backend: str) -> None:
     assert live(expiry, backend=backend)["answered"] >= 10
 
 
-def test_a_machine_without_probes_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_probes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def confident(state: State, failure: Failure, **facts: Any) -> Event | None:
         event = decide(state, failure, **facts)
         return None if event is Event.SUSPECTED else event

@@ -36,7 +36,7 @@ def outcomes(path: Path, *, failing: bool = False) -> tuple[dict[str, int], str]
     return {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|error)s?\b", last)}, run.stdout
 
 
-def test_the_example_passes_on_both_event_loops() -> None:
+def test_the_example_passes_on_both_loops() -> None:
     assert outcomes(HOWTO / "test_my_handler_with_fixtures.py")[0] == {"passed": 6}
 
 

@@ -95,7 +95,7 @@ def test_a_failure_is_told_in_the_lines_that_matter(caplog: pytest.LogCaptureFix
     assert not logging.getLogger("mcpconn").disabled
 
 
-def test_a_bug_of_the_machine_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     def run(case: Any) -> None:
         raise ZeroDivisionError
 

@@ -201,7 +201,7 @@ def test_a_broken_handler_is_found_by_search(handler: Any) -> None:
 
 
 @pytest.mark.parametrize("handler", RIGHT, ids=named)
-def test_a_search_does_not_blame_a_right_handler(handler: Any) -> None:
+def test_a_search_spares_a_right_handler(handler: Any) -> None:
     run_state_machine_as_test(machine(handler), settings=settings(SEARCH, max_examples=10))
 
 

@@ -64,7 +64,7 @@ def test_truthful_calls_break_no_rule() -> None:
     assert (failed.delivery, left.delivery, broken.delivery) == (Delivery.NOT_SENT, None, None)
 
 
-def test_a_call_that_is_not_safe_and_ran_twice() -> None:
+def test_an_unsafe_call_that_ran_twice() -> None:
     history = History()
     call = ended(history)
     assert rules(history, Server(call, call)) == ["ran at most once"]
@@ -82,7 +82,7 @@ def test_an_answer_that_no_server_gave() -> None:
     assert rules(history, Server()) == ["no answer invented"]
 
 
-def test_an_answer_that_belongs_to_another_call() -> None:
+def test_an_answer_of_another_call() -> None:
     history = History()
     first = ended(history, answer=SimpleNamespace(structured_content={"call_id": "call-2"}))
     second = ended(history, answer=SimpleNamespace(structured_content={"call_id": "call-2"}))

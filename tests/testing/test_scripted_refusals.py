@@ -32,7 +32,7 @@ def modern(method: str = "tools/call", **changes: Any) -> tuple[dict[str, Any], 
     return message, {**headers, **changes}
 
 
-def test_a_correct_modern_request_is_answered() -> None:
+def test_a_correct_modern_request_is_served() -> None:
     status, answer = decided(Script(era="modern"), *modern())
     assert (status, answer["result"]["content"][0]["text"]) == (200, "3")
 
@@ -117,7 +117,7 @@ def test_what_does_not_exist_is_an_error_of_the_application(
     assert (status, answer["error"]["code"], answer["error"]["message"]) == (200, code, text)
 
 
-def test_a_modern_stdio_server_knows_no_handshake() -> None:
+def test_a_modern_child_knows_no_handshake() -> None:
     script = Script(era="modern")
     (refusal,) = script.exchange(request("initialize"))
     assert refusal["error"] == {"code": -32601, "message": "Method not found: initialize"}  # type: ignore[index]

@@ -221,7 +221,7 @@ async def test_a_cut_stream_without_ids_is_lost(wire: str) -> None:
     assert script.executions == {"charge": 1}
 
 
-async def test_notifications_on_the_standing_stream(wire: str) -> None:
+async def test_notifications_on_a_standing_stream(wire: str) -> None:
     script = Script()
     seen: list[Any] = []
     opened, told = anyio.Event(), anyio.Event()
@@ -377,7 +377,7 @@ async def test_stop_and_start_on_the_same_port() -> None:
         assert server.accepted == 2
 
 
-async def test_an_exception_leaves_the_server_as_it_is() -> None:
+async def test_an_exception_leaves_a_server_as_is() -> None:
     with pytest.raises(ValueError, match="mine"):
         async with HttpServer(Script()):
             raise ValueError("mine")

@@ -74,7 +74,7 @@ async def connected_to(host: str, port: int) -> Any:
             return sock.getpeername()
 
 
-async def test_an_address_in_digits_needs_no_look_up(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_ip_address_needs_no_look_up(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch)
     assert await connected_to(*listener.getsockname()) == listener.getsockname()
 
@@ -99,7 +99,7 @@ async def test_an_error_names_every_reason_once(monkeypatch: pytest.MonkeyPatch)
         await open_socket("somewhere", 1)
 
 
-async def test_a_cancelled_connect_leaves_no_socket(deaf: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_connects_leave_no_socket(deaf: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "STAGGER", 0.001)
     resolving(monkeypatch, deaf, deaf)
     # A socket that is left open is a ResourceWarning, and so a failure.

@@ -134,7 +134,7 @@ def crumbs(count: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * count + b"0\r\n\r\n"
 
 
-async def test_other_tasks_run_while_crumbs_are_read(engine: Name) -> None:
+async def test_reading_crumbs_lets_others_run(engine: Name) -> None:
     count = 5000
     neighbour = Neighbour()
     async with (
@@ -151,7 +151,7 @@ async def test_other_tasks_run_while_crumbs_are_read(engine: Name) -> None:
     assert neighbour.turns >= count // STEPS // 2
 
 
-async def test_a_body_of_too_many_crumbs_is_refused(engine: Name) -> None:
+async def test_a_body_in_crumbs_is_refused(engine: Name) -> None:
     async with listening(Reply(crumbs(2 * TINY_LIMIT), "close")) as server, client(engine) as http:
         with pytest.raises(httpx2.DecodingError, match="chunks of less than 16 bytes"):
             await http.get(server.url)
@@ -167,7 +167,7 @@ async def test_a_socket_is_used_again(engine: Name) -> None:
     assert server.accepted == 1
 
 
-async def test_concurrent_requests_have_own_sockets(engine: Name) -> None:
+async def test_concurrent_requests_share_no_socket(engine: Name) -> None:
     async with listening(*[Reply()] * 5) as server, client(engine) as http, anyio.create_task_group() as group:
         for _ in range(5):
             group.start_soon(http.get, server.url)
@@ -189,7 +189,7 @@ async def test_a_socket_that_the_server_closed_meanwhile_is_not_used_again(engin
     assert server.accepted == 2
 
 
-async def test_a_server_that_says_close_is_believed(engine: Name) -> None:
+async def test_a_server_saying_close_is_believed(engine: Name) -> None:
     close = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
     async with listening(Reply(close), Reply()) as server, client(engine) as http:
         await http.get(server.url)
@@ -198,7 +198,7 @@ async def test_a_server_that_says_close_is_believed(engine: Name) -> None:
     assert server.accepted == 2
 
 
-async def test_a_cancelled_request_closes_its_socket(engine: Name) -> None:
+async def test_cancelled_requests_close_sockets(engine: Name) -> None:
     async with listening(Reply(b"", "hang")) as server, client(engine) as http:
         async with anyio.create_task_group() as group:
             group.start_soon(http.get, server.url)
@@ -207,7 +207,7 @@ async def test_a_cancelled_request_closes_its_socket(engine: Name) -> None:
         await server.gone.wait()
 
 
-async def test_closing_the_client_closes_idle_sockets(engine: Name) -> None:
+async def test_closing_a_client_closes_sockets(engine: Name) -> None:
     async with listening(Reply()) as server:
         async with client(engine) as http:
             await http.get(server.url)
@@ -243,7 +243,7 @@ async def test_a_server_that_wants_another_protocol_is_a_protocol_error() -> Non
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello"], ids=["head", "body"])
-async def test_a_reset_after_a_request_is_a_read_error(sent: bytes, engine: Name) -> None:
+async def test_a_reset_after_sending_is_read_error(sent: bytes, engine: Name) -> None:
     async with listening(Reply(sent, "reset")) as server, client(engine) as http:
         with pytest.raises(httpx2.ReadError) as caught:
             await http.get(server.url)
@@ -251,7 +251,7 @@ async def test_a_reset_after_a_request_is_a_read_error(sent: bytes, engine: Name
     assert caught.value.__cause__ is None or engine == "httpx"
 
 
-async def test_a_refusal_of_a_half_read_request_is_read(engine: Name) -> None:
+async def test_a_refusal_of_half_a_request_is_read(engine: Name) -> None:
     refusal = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     async with listening(Reply(refusal, "hang", read=False)) as server, client(engine) as http:
         assert (await http.post(server.url, content=b"a" * 30_000)).status_code == 413
@@ -263,7 +263,7 @@ LARGE = b"a" * 6_000_000
 @pytest.mark.parametrize("status", [401, 413, 429, 503])
 @pytest.mark.parametrize("then", ["close", "stall"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_a_large_request_can_be_refused_early(
+async def test_large_requests_can_be_refused_early(
     status: int, then: Literal["close", "stall"], secure: bool, engine: Name
 ) -> None:
     # The close comes with a reset, because there is something that nobody has read.
@@ -281,7 +281,7 @@ async def test_a_large_request_is_written_to_its_end_although_an_answer_has_begu
         assert len(server.bodies[0]) == len(LARGE)
 
 
-async def test_a_port_that_refuses_is_a_connect_error(engine: Name) -> None:
+async def test_a_refusing_port_is_a_connect_error(engine: Name) -> None:
     port = await free_port()
     async with client(engine) as http:
         with pytest.raises(httpx2.ConnectError, match=r"."):
@@ -301,7 +301,7 @@ async def test_a_header_that_would_be_two_is_refused_before_it_is_written(engine
         assert server.heads == []
 
 
-async def test_a_scheme_that_is_not_http_is_refused(engine: Name) -> None:
+async def test_schemes_other_than_http_are_refused(engine: Name) -> None:
     async with client(engine) as http:
         with pytest.raises(httpx2.UnsupportedProtocol):
             await http.get("ftp://127.0.0.1/")
@@ -376,7 +376,7 @@ async def test_a_certificate_that_is_not_trusted_is_a_connect_error(
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
 
 
-async def test_a_server_without_tls_is_a_connect_error(engine: Name) -> None:
+async def test_a_plain_server_is_a_connect_error(engine: Name) -> None:
     _, trusting = certificate()
     async with listening() as server, client(engine, tls=trusting) as http:
         server.greeting = b"220 mail.example.com ESMTP\r\n"
@@ -384,7 +384,7 @@ async def test_a_server_without_tls_is_a_connect_error(engine: Name) -> None:
             await http.get(server.url.replace("http:", "https:"))
 
 
-async def test_no_tls_context_is_made_for_plain_http() -> None:
+async def test_plain_http_makes_no_tls_context() -> None:
     network = Network()
     async with listening(Reply()) as server, httpx2.AsyncClient(transport=network.transport(server.url)) as http:
         assert (await http.get(server.url)).text == "hello"
@@ -403,7 +403,7 @@ def transport(monkeypatch: pytest.MonkeyPatch, engine: str, **environment: str) 
     return Network().transport("http://server.example/mcp", engine)
 
 
-async def test_the_engine_is_the_one_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_engine_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(transport(monkeypatch, "direct"), Engine)
     assert isinstance(transport(monkeypatch, "httpx"), Library)
 

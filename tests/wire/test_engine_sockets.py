@@ -99,7 +99,7 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("what", BEHIND)
-async def test_bytes_behind_a_response_end_its_socket(what: str, secure: bool) -> None:
+async def test_bytes_behind_a_response_close_it(what: str, secure: bool) -> None:
     async with serving(Reply(BEHIND[what]), Reply(), secure=secure) as (server, engine):
         await ask(engine, server)
         answer = await ask(engine, server)
@@ -108,7 +108,7 @@ async def test_bytes_behind_a_response_end_its_socket(what: str, secure: bool) -
 
 
 @pytest.mark.parametrize("what", ["bytes", "the end", "reset"])
-async def test_what_comes_to_an_idle_socket_ends_it(what: str, secure: bool) -> None:
+async def test_bytes_on_an_idle_socket_end_it(what: str, secure: bool) -> None:
     then: Any = {"bytes": "more", "the end": "close", "reset": "reset"}[what]
     async with serving(Reply(then=then), Reply(), secure=secure) as (server, engine):
         await ask(engine, server)
@@ -177,7 +177,7 @@ async def test_a_hasty_refusal_without_acks_is_not_believed(
 @pytest.mark.parametrize(
     "greeting", [LEFT_OVER, b"220 mail.example.com ESMTP\r\n"], ids=["refusal", "another protocol"]
 )
-async def test_a_server_speaking_first_gets_no_request(greeting: bytes) -> None:
+async def test_a_server_speaking_first_is_not_used(greeting: bytes) -> None:
     async with serving(Reply()) as (server, engine):
         server.greeting = greeting
         original = engine._connect
@@ -236,7 +236,7 @@ async def test_a_large_request_gets_a_fresh_socket() -> None:
         ("max=3", 8.0, 8.1),
     ],
 )
-async def test_a_server_is_taken_at_its_keep_alive_word(header: str, trusted: float, given_up: float) -> None:
+async def test_a_keep_alive_header_is_believed(header: str, trusted: float, given_up: float) -> None:
     clock = Clock()
     reply = Reply(response(200, b"hello", {"keep-alive": header}))
     async with serving(*[reply] * 3, now=clock, expiry=8.0) as (server, engine):
@@ -302,7 +302,7 @@ async def test_closed_idle_sockets_are_swept() -> None:
                     await checkpoint()
 
 
-async def test_sockets_are_swept_when_they_are_too_old() -> None:
+async def test_sockets_are_swept_when_too_old() -> None:
     clock = Clock()
     async with serving(*[Reply()] * 2, now=clock, expiry=4.0) as (server, engine):
         await ask(engine, server)
@@ -314,7 +314,7 @@ async def test_sockets_are_swept_when_they_are_too_old() -> None:
         await server.gone.wait()
 
 
-async def test_the_last_session_closes_idle_sockets() -> None:
+async def test_the_last_session_closes_sockets() -> None:
     async with serving(Reply()) as (server, engine):
         async with engine.tended():
             await ask(engine, server)

@@ -43,7 +43,7 @@ def events(*chunks: bytes, limit: int = 10_000) -> list[Event]:
     return [event for chunk in chunks for event in reader.feed(chunk)]
 
 
-def test_a_stream_is_read_as_the_standard_says() -> None:
+def test_streams_are_read_by_the_standard() -> None:
     assert events(STREAM) == EVENTS
 
 
@@ -66,7 +66,7 @@ def test_the_data_is_what_httpx2_reads(text: str) -> None:
     assert [event.data.decode() for event in events(body)] == [event.data for event in source]
 
 
-def test_a_time_to_wait_is_believed_up_to_an_hour() -> None:
+def test_waits_are_believed_up_to_an_hour() -> None:
     assert [event.retry for event in events(b"retry: 0\n\n" + b"retry: " + b"9" * 5000 + b"\n\n")] == [0, RETRY_LIMIT]
 
 
@@ -101,7 +101,7 @@ def test_the_limit_is_each_events_own() -> None:
     ],
     ids=["no message", "id first", "id last", "lines", "a notification"],
 )
-def test_an_event_above_the_limit_can_be_skipped(size: int, data: bytes, answers: object, asks: bool) -> None:
+def test_an_oversized_event_can_be_skipped(size: int, data: bytes, answers: object, asks: bool) -> None:
     stream = b"data: before\n\n" + data + b"\n\ndata: after\n\n" + data + b"\nid: 9\n\ndata: last\n\n"
     reader = EventReader(1000, skip=True)
     found = [event for start in range(0, len(stream), size) for event in reader.feed(stream[start : start + size])]

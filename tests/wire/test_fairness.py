@@ -47,13 +47,13 @@ async def test_a_wait_counts_as_a_turn() -> None:
     assert await turns_during(turns, STEPS - 1) == 0
 
 
-def test_chunks_of_some_size_are_never_too_many() -> None:
+def test_sizable_chunks_are_never_too_many() -> None:
     chunks = TinyChunks(lambda: 0.0)
     for _ in range(3 * TINY_LIMIT):
         chunks.count(TINY)
 
 
-def test_tiny_chunks_are_too_many_at_some_point() -> None:
+def test_tiny_chunks_become_too_many() -> None:
     chunks = TinyChunks(lambda: 0.0)
     for _ in range(TINY_LIMIT):
         chunks.count(TINY - 1)

@@ -126,7 +126,7 @@ async def test_it_is_in_the_error_of_a_call() -> None:
         b"Client sent an HTTP request to an HTTPS server.\n",
     ],
 )
-async def test_a_server_expecting_tls_is_understood(page: bytes) -> None:
+async def test_a_server_wanting_tls_is_understood(page: bytes) -> None:
     script = Script()
     reply = Reply(400, (("content-type", "text/html"),), (Send(page),))
     script.inject(faults.Fault("plain", lambda attempt: reply), method=None, times=None)

@@ -53,7 +53,7 @@ LIMITS = Limits(1_000_000, 25_000)
         (b'{"jsonrpc": "2.0", "id": null, "error": {"code": -32700, "message": "no"}}', JSONRPCError),
     ],
 )
-def test_messages_are_told_apart_by_their_members(data: bytes, kind: type[JSONRPCMessage]) -> None:
+def test_messages_differ_by_their_members(data: bytes, kind: type[JSONRPCMessage]) -> None:
     message = read(data)
     assert type(message) is kind
     assert message.model_dump() == jsonrpc_message_adapter.validate_json(data).model_dump() or b"NaN" in data
@@ -170,7 +170,7 @@ def test_the_id_of_a_broken_message_is_looked_for_at_its_ends(data: bytes, answe
     assert (error.answers, error.asks) == (answers, asks)
 
 
-def test_a_misshapen_message_says_whose_it_was() -> None:
+def test_misshapen_messages_say_whose_it_was() -> None:
     with pytest.raises(Unreadable) as caught:
         read(b'{"jsonrpc": "2.0", "id": 7, "result": "a text"}')
     assert (caught.value.answers, caught.value.asks) == (7, False)
@@ -188,7 +188,7 @@ def test_ids_are_compared_as_in_the_sdk(one: Any, other: Any, same: bool) -> Non
 
 
 @pytest.mark.parametrize(("written", "read_as"), [(b"7.0", 7), (b"7", 7), (b'"7"', "7"), (b"7e0", 7)])
-def test_a_number_is_an_id_however_it_is_written(written: bytes, read_as: Any) -> None:
+def test_a_number_is_an_id_in_any_spelling(written: bytes, read_as: Any) -> None:
     message = read(b'{"jsonrpc":"2.0","id":%s,"result":{}}' % written)
     assert isinstance(message, JSONRPCResponse)
     assert (message.id, type(message.id)) == (read_as, type(read_as))
@@ -335,7 +335,7 @@ def _deep() -> list[Any]:
     ],
     ids=["surrogate", "digits", "nan", "infinity", "object", "key", "loop", "deep"],
 )
-def test_what_cannot_be_sent_says_why_unquoted(value: Any, why: str) -> None:
+def test_an_unsendable_says_why_unquoted(value: Any, why: str) -> None:
     message = JSONRPCRequest(jsonrpc="2.0", id=1, method="tools/call", params={"arguments": {"secret": value}})
     with pytest.raises(ValueError, match=why) as caught:
         encode(message)

@@ -85,7 +85,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @ENGINES
 @pytest.mark.parametrize("settings", ["ca_file", "verify"])
-async def test_a_server_with_a_ca_of_its_own_is_reached(engine: Any, settings: str, authority: Authority) -> None:
+async def test_a_server_with_its_own_ca_is_reached(engine: Any, settings: str, authority: Authority) -> None:
     own: dict[str, Any] = {"ca_file": str(authority.file)} if settings == "ca_file" else {"verify": False}
     with anyio.fail_after(SAFETY):
         async with (

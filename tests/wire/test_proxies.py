@@ -85,7 +85,7 @@ EXCEPTIONS = [
 
 
 @pytest.mark.parametrize(("no_proxy", "url", "excepted"), EXCEPTIONS)
-def test_no_proxy_excepts_by_the_rules_of_httpx2(
+def test_no_proxy_excepts_as_in_httpx2(
     no_proxy: str, url: str, excepted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = environment(monkeypatch, ALL_PROXY="p:3128", NO_PROXY=no_proxy).proxy_for(url)
@@ -93,7 +93,7 @@ def test_no_proxy_excepts_by_the_rules_of_httpx2(
 
 
 @pytest.mark.parametrize(("no_proxy", "url", "excepted"), EXCEPTIONS)
-def test_those_are_the_rules_of_its_own_client(
+def test_those_are_its_own_clients_rules(
     no_proxy: str, url: str, excepted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://p:3128")
@@ -163,7 +163,7 @@ async def test_tls_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, truste
             assert set(proxy.authorizations) == {""}
 
 
-async def test_a_bad_certificate_behind_a_proxy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bad_tunnelled_certificate_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async with HttpServer(Script()) as server:
         with ForwardProxy() as proxy, TlsFront(made()[0], server.port) as front:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
@@ -222,7 +222,7 @@ async def test_a_proxy_that_does_not_answer_is_blamed_and_not_the_server(monkeyp
         (503, "could not connect to the server: HTTP 503 Service Unavailable", FailureKind.UNAVAILABLE),
     ],
 )
-async def test_what_a_proxy_says_of_a_tunnel_is_told(
+async def test_a_proxys_words_on_a_tunnel_are_told(
     status: int, says: str, kind: FailureKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ForwardProxy() as proxy:

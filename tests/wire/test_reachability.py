@@ -87,7 +87,7 @@ async def test_a_name_that_is_not_known_is_named(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_tls_at_a_port_without_it_is_a_wrong_url(engine: Engine) -> None:
+async def test_tls_at_a_plain_port_is_a_wrong_url(engine: Engine) -> None:
     # Any web server will do: what it cannot read it answers with a page.
     with ForwardProxy() as server:
         error = await failing(f"https://127.0.0.1:{server.port}/mcp", engine, Policy())
@@ -96,7 +96,7 @@ async def test_tls_at_a_port_without_it_is_a_wrong_url(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_no_tls_at_a_port_with_it_is_a_wrong_url(engine: Engine) -> None:
+async def test_plain_http_at_tls_is_a_wrong_url(engine: Engine) -> None:
     async with HttpServer(Script()) as server:
         with TlsFront(made()[0], server.port) as front:
             error = await failing(f"http://127.0.0.1:{front.port}/mcp", engine, Policy())

@@ -49,7 +49,7 @@ def post(**headers: str) -> httpx2.Request:
     return httpx2.Request("POST", "http://host.example/mcp", headers=headers, content=b"message")
 
 
-async def test_a_request_of_no_message_has_no_record() -> None:
+async def test_a_messageless_request_has_no_record() -> None:
     inner = Answering(httpx2.Response(200))
     assert (await Recorder(inner).handle_async_request(post())).status_code == 200
     assert inner.seen[0].extensions == {}
@@ -88,7 +88,7 @@ async def test_a_foreign_transport_tells_by_its_error_what_was_written(error: Ex
     assert attempt.written is written
 
 
-async def test_each_request_gets_a_record_of_its_own() -> None:
+async def test_each_request_gets_an_own_record() -> None:
     attempt = Attempt("call")
     recorder = Recorder(Answering(httpx2.Response(307), httpx2.Response(502), httpx2.ConnectError("refused")))
     request = carrying(post(), attempt)
@@ -110,7 +110,7 @@ async def test_a_request_that_was_never_connected_was_not_written(engine: Name) 
     await transport.aclose()
 
 
-async def test_an_unsendable_header_was_not_written(engine: Name) -> None:
+async def test_an_unsendable_header_is_not_written(engine: Name) -> None:
     attempt = Attempt("call")
     async with listening(Reply()) as server:
         transport = Network().transport(server.url, engine)

@@ -71,7 +71,7 @@ def test_https_is_never_left_for_http() -> None:
     assert redirected("http://host.example/mcp", url="https://host.example/mcp") is None
 
 
-async def test_a_redirect_is_named_without_its_secrets() -> None:
+async def test_a_redirect_is_named_without_secrets() -> None:
     location = "http://user:secret@host.example/path?token=secret#secret"
     transport = httpx2.MockTransport(lambda _: httpx2.Response(307, headers={"location": location}))
     async with httpx2.AsyncClient(transport=transport) as client:
@@ -81,7 +81,7 @@ async def test_a_redirect_is_named_without_its_secrets() -> None:
 # -- what a caller is told
 
 
-async def test_a_missing_slash_costs_one_more_request(engine: Name) -> None:
+async def test_a_missing_slash_costs_one_request(engine: Name) -> None:
     script = Script()
     script.inject(poison.redirect(), method=None, times=1)
     script.inject(poison.redirect(308), method="notifications/initialized")
@@ -92,7 +92,7 @@ async def test_a_missing_slash_costs_one_more_request(engine: Name) -> None:
         assert (script.count("tools/call") - before, script.executions["charge"]) == (2, 1)
 
 
-async def test_a_notification_is_redirected_like_a_call(engine: Name) -> None:
+async def test_a_notification_is_redirected_too(engine: Name) -> None:
     script = Script()
     redirect = script.inject(poison.redirect(), method="notifications/initialized")
     async with served(script, config={"engine": engine}):
@@ -101,7 +101,7 @@ async def test_a_notification_is_redirected_like_a_call(engine: Name) -> None:
 
 
 @pytest.mark.parametrize("location", ["/mcp", "/mcp#again"])
-async def test_a_redirect_to_itself_is_not_followed(location: str, engine: Name) -> None:
+async def test_a_self_redirect_is_not_followed(location: str, engine: Name) -> None:
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
         script.inject(poison.redirect(location=location), times=None)
@@ -134,7 +134,7 @@ AFTER_THE_HOP = {
 
 
 @pytest.mark.parametrize("how", AFTER_THE_HOP)
-async def test_the_redirected_request_is_judged_alone(how: str, engine: Name) -> None:
+async def test_a_redirected_request_stands_alone(how: str, engine: Name) -> None:
     fault, expected, delivery = AFTER_THE_HOP[how]
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
@@ -159,7 +159,7 @@ async def test_a_redirect_after_a_run_is_unknown(status: int, ran: bool, engine:
         assert script.executions["charge"] == ran
 
 
-async def test_a_safe_call_is_retried_after_a_redirect(engine: Name) -> None:
+async def test_safe_calls_are_retried_on_redirect(engine: Name) -> None:
     script = Script()
     async with served(script, config={"engine": engine}) as (connection, _):
         script.inject(poison.redirect(303, "/receipt", ran=True))

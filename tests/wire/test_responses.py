@@ -51,14 +51,14 @@ def test_retry_after_as_a_date(offset: int) -> None:
     assert max(0, offset - 5) <= found <= max(0, offset) + 1
 
 
-def test_a_retry_after_date_without_zone_is_utc() -> None:
+def test_a_date_without_zone_is_utc() -> None:
     when = datetime.now(timezone.utc) + timedelta(seconds=60)
     found = retry_after(when.strftime("%d %b %Y %H:%M:%S -0000"))
     assert found is not None
     assert 50 <= found <= 61
 
 
-async def test_reading_stops_one_chunk_past_the_limit() -> None:
+async def test_reading_ends_a_chunk_past_the_limit() -> None:
     body = Chunks(b"x" * 1000, endless=True)
     response = httpx2.Response(200, stream=body, request=httpx2.Request("POST", URL))
     with pytest.raises(MessageTooLarge, match="larger than 5000 bytes"):
@@ -90,14 +90,14 @@ async def test_a_web_page_says_nothing_in_words() -> None:
     assert (evidence.message, evidence.retry_after, evidence.content_type) == (None, 7, "text/html")
 
 
-async def test_a_challenge_is_noted_and_is_in_no_repr() -> None:
+async def test_a_challenge_is_noted_in_no_repr() -> None:
     evidence = (await refused(401, b"", "text/plain", www_authenticate='Bearer realm="internal-name"')).evidence()
     assert evidence.challenge == 'Bearer realm="internal-name"'
     assert "internal-name" not in repr(evidence)
     assert "internal-name" not in classify(evidence).summary
 
 
-async def test_an_error_is_noted_with_or_without_id() -> None:
+async def test_errors_are_noted_with_or_without_id() -> None:
     for identity in (b"", b'"id": null, ', b'"id": 99, '):
         body = b'{"jsonrpc": "2.0", ' + identity + b'"error": {"code": -32600, "message": "sk-secret-value"}}'
         evidence = (await refused(400, body, "application/json")).evidence()

@@ -53,7 +53,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("status", [400, 404, 405])
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_a_server_of_2024_is_found_by_a_url_alone(status: int, mode: str, engine: str) -> None:
+async def test_a_server_of_2024_is_found_by_url(status: int, mode: str, engine: str) -> None:
     script = OldServer(status)
     with anyio.fail_after(SAFETY):
         async with (
@@ -85,7 +85,7 @@ async def test_a_server_that_learned_the_present_transport_is_found_again() -> N
 
 
 @pytest.mark.parametrize("status", [401, 403, 422, 500, 503])
-async def test_other_refusals_are_no_reason_to_try_it(status: int) -> None:
+async def test_other_refusals_do_not_try_it(status: int) -> None:
     script = OldServer(status)
     async with HttpServer(script) as server:
         with pytest.raises(ConnectionFailed) as caught:

@@ -100,7 +100,7 @@ def test_an_event_that_was_cut_in_the_middle_is_not_delivered() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 500])
-def test_a_refused_event_id_is_not_sent_again(status: int) -> None:
+def test_a_refused_event_id_is_not_repeated(status: int) -> None:
     def check(server: Server, delivered: list[Any], watch: Watch, signs: list[Evidence]) -> None:
         assert [event_id for _, event_id in server.asked] == [None, b"7", None]
 
@@ -115,7 +115,7 @@ def test_an_event_id_survives_a_server_that_cannot_be_reached() -> None:
 
 
 @pytest.mark.parametrize(("retry", "least"), [(b"0", 1.0), (b"50", 1.0), (b"20000", 20.0)])
-def test_a_retry_field_can_only_lengthen_the_wait(retry: bytes, least: float) -> None:
+def test_a_retry_field_only_lengthens_waits(retry: bytes, least: float) -> None:
     def check(server: Server, delivered: list[Any], watch: Watch, signs: list[Evidence]) -> None:
         first, second = (when for when, _ in server.asked)
         assert least <= second - first <= least * (1 + JITTER)
@@ -123,7 +123,7 @@ def test_a_retry_field_can_only_lengthen_the_wait(retry: bytes, least: float) ->
     play(b"retry: " + retry + b"\n\n", check=check)
 
 
-def test_answers_and_non_messages_are_dropped() -> None:
+def test_other_messages_are_dropped() -> None:
     def check(server: Server, delivered: list[Any], watch: Watch, signs: list[Evidence]) -> None:
         assert delivered == ["notifications/tools/list_changed"]
         assert watch.dropped == 2
@@ -154,7 +154,7 @@ def test_a_refusal_is_a_suspicion_at_most(answers: tuple[Any, ...], signs: list[
     play(*answers, check=check)
 
 
-def test_no_word_of_an_error_gets_into_the_reason() -> None:
+def test_a_reason_quotes_no_error() -> None:
     def check(server: Server, delivered: list[Any], watch: Watch, signs: list[Evidence]) -> None:
         assert watch.stream.reason == "cut (ConnectError)"
 

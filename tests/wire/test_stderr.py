@@ -17,7 +17,7 @@ def written(text: str) -> Stderr:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_reason_is_found_in_programs_output(name: str) -> None:
+def test_a_reason_is_found_in_output(name: str) -> None:
     text, reason = SAMPLES[name]
     assert written(text).reason == reason
 

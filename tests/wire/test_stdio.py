@@ -42,7 +42,7 @@ async def lines(*pieces: bytes, limit: int = 100) -> list[bytes | str]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
-async def test_lines_are_joined_however_they_arrive(size: int) -> None:
+async def test_lines_are_joined_in_any_split(size: int) -> None:
     data = b'{"a": 1}\n\n  \n{"b": 2}\r\nlast\nno end'
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     assert await lines(*pieces) == [b'{"a": 1}', b'{"b": 2}\r', b"last"]
@@ -156,7 +156,7 @@ sys.stderr.write('end')
     await one.stop()
 
 
-async def test_stderr_without_lines_takes_no_memory() -> None:
+async def test_stderr_without_lines_is_bounded() -> None:
     one = await child("import sys\nfor _ in range(200): sys.stderr.write('x' * 65536)")
     with anyio.fail_after(20):
         await one.drain_stderr()

@@ -80,7 +80,7 @@ async def test_what_is_no_answer_to_this_request_is_unknown_at_once(body: bytes)
 
 
 @pytest.mark.parametrize(("body", "content_type"), [(b"", None), (b"fine", "text/plain"), (b"<html>", "text/html")])
-async def test_neither_json_nor_a_stream_is_no_answer(body: bytes, content_type: str | None) -> None:
+async def test_only_json_or_a_stream_is_an_answer(body: bytes, content_type: str | None) -> None:
     _, session = await asked(replied(200, body, content_type))
     assert kind(session) == (K.PROTOCOL if content_type is None else K.CONFIG, "unknown")
 
@@ -106,7 +106,7 @@ async def test_an_answer_without_end_is_given_up() -> None:
 # -- refusals
 
 
-async def test_a_jsonrpc_refusal_gets_the_requests_id() -> None:
+async def test_a_refusal_gets_its_requests_id() -> None:
     body = b'{"jsonrpc": "2.0", "error": {"code": -32000, "message": "Bad Request: No valid session ID provided"}}'
     answer, session = await asked(replied(400, body, "application/json"))
     assert isinstance(answer, JSONRPCError)
@@ -115,7 +115,7 @@ async def test_a_jsonrpc_refusal_gets_the_requests_id() -> None:
 
 
 @pytest.mark.parametrize("status", [202, 302, 503])
-async def test_a_bare_refusal_has_an_answer_made_here(status: int) -> None:
+async def test_a_bare_refusal_is_answered_here(status: int) -> None:
     answer, session = await asked(replied(status))
     assert isinstance(answer, JSONRPCError)
     assert answer.error.message == f"Request failed: HTTP {status}"
@@ -298,7 +298,7 @@ def cancelled(request_id: Any) -> JSONRPCNotification:
 
 @pytest.mark.parametrize(("request_id", "ends"), [(7, True), ("7", True), (None, False), (8, False)])
 @pytest.mark.parametrize("modern", [True, False])
-async def test_only_the_cancelled_request_is_given_up(request_id: Any, ends: bool, modern: bool) -> None:
+async def test_only_the_cancelled_request_ends(request_id: Any, ends: bool, modern: bool) -> None:
     waiting = anyio.Event()
 
     async def silent() -> httpx2.Response:

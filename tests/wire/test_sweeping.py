@@ -29,7 +29,7 @@ class Idle:
 
 
 @BACKENDS
-def test_no_task_waits_while_no_socket_is_idle(backend: str) -> None:
+def test_no_task_waits_for_idle_sockets(backend: str) -> None:
     async def main() -> None:
         idle = Idle(0)
         async with idle.sweeping.within():

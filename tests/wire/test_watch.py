@@ -289,7 +289,7 @@ class Taking:
 
 
 @pytest.mark.parametrize("final", [True, False])
-async def test_a_message_is_passed_on_with_its_bytes(final: bool) -> None:
+async def test_a_message_keeps_its_bytes(final: bool) -> None:
     inner, watch = Taking(), Watch(lambda _: None)
     attempt = Attempt("call")
     ATTEMPT.set(attempt)

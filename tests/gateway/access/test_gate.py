@@ -128,7 +128,7 @@ async def test_a_session_of_another_is_not_found(keys):
         assert script.executions["charge"] == 1
 
 
-async def test_a_flood_of_one_leaves_the_other_alone(keys):
+async def test_a_flood_of_one_spares_the_other(keys):
     script = Script()
     ann, bob = keys.add("ann"), keys.add("bob")
     rules = (Rights(who=("key:ann",), rate=0.001, burst=3), Rights())

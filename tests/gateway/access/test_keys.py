@@ -26,7 +26,7 @@ def test_a_key_is_known_by_its_hash_alone(keys):
     assert json.loads(keys.path.read_text())["keys"][0]["made"] == "1970-01-01T00:00:00Z"
 
 
-def test_a_key_that_was_removed_opens_nothing(keys):
+def test_a_removed_key_opens_nothing(keys):
     made, other = keys.add("ci"), keys.add("ann")
     running = KeyFile(keys.path)
     running.identify(made)

@@ -70,7 +70,7 @@ class Slow:
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-async def test_a_session_id_opens_nothing_for_another(keys, method):
+async def test_anothers_session_id_opens_nothing(keys, method):
     ann, bob = keys.add("ann"), keys.add("bob")
     script = Script()
     async with gateway(script, settings=settings(keys)) as made, httpx2.AsyncClient(timeout=30) as http:
@@ -100,7 +100,7 @@ async def test_a_last_event_id_gives_nothing_of_anothers_stream(keys):
                         assert "charged" not in chunk
 
 
-async def test_a_request_id_of_another_cancels_nothing(keys):
+async def test_anothers_request_id_cancels_nothing(keys):
     ann, bob = keys.add("ann"), keys.add("bob")
     slow = Slow()
     slow_call = {**CALL, "params": {"name": "s__slow", "arguments": {}}}

@@ -75,7 +75,7 @@ async def test_in_the_long_run_all_together_let_in_the_rate(ahead: tuple[float, 
     assert 110 <= count <= 60 * 2 + 3 * 6 + 6
 
 
-async def test_what_one_replica_let_in_another_knows_of() -> None:
+async def test_replicas_know_whom_others_let_in() -> None:
     async with replicas(store(), 0, 0) as (one, two):
         assert [let_in(one) for _ in range(7)] == [True] * 6 + [False]
         await settle()

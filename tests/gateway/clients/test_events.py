@@ -93,7 +93,7 @@ async def test_a_call_that_died_with_its_process_is_unknown(store):
     assert "restarted" in said.message.result["content"][0]["text"]
 
 
-async def test_a_process_that_still_runs_is_waited_for(store):
+async def test_a_running_process_is_waited_for(store):
     alive = True
 
     async def lives(owner: str) -> bool:
@@ -115,7 +115,7 @@ async def test_a_process_that_still_runs_is_waited_for(store):
 
 
 @pytest.mark.parametrize("last", ["99.12", "99.abc"])
-async def test_a_stream_that_is_forgotten_is_answered(store, last):
+async def test_a_forgotten_stream_is_answered(store, last):
     (said,) = await replayed(Events(store), last)
     assert isinstance(said.message, JSONRPCError)
     assert str(said.message.id) == last.partition(".")[2]

@@ -92,7 +92,7 @@ async def test_two_clients_are_asked_their_own():
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
-async def test_a_shared_session_asks_whose_call_it_is(mode):
+async def test_a_shared_session_asks_the_caller(mode):
     first, second = Person("a"), Person("b")
     async with before_asking(SHARED) as (made, _), AsyncExitStack() as stack:
         one, two, three = [
@@ -180,7 +180,7 @@ async def test_a_state_of_another_call_is_refused():
             await client.session.call_tool("q__elicit", {"times": 2}, request_state=asked.request_state, **ASK)
 
 
-async def test_a_key_asked_again_gets_the_same_question():
+async def test_a_key_asked_again_gets_its_question():
     meta: Any = {IDEMPOTENCY_KEY: "k"}
     async with before_asking() as (made, server), Client(made.url, **Person().options) as client:
         asked = await begun(client, meta)
@@ -191,7 +191,7 @@ async def test_a_key_asked_again_gets_the_same_question():
         assert server.ran["elicit"] == server.finished["elicit"] == 1
 
 
-async def test_a_round_of_a_modern_server_runs_once():
+async def test_a_modern_servers_round_runs_once():
     meta: Any = {IDEMPOTENCY_KEY: "k"}
     async with before_asking(era="2026-07-28") as (made, server), Client(made.url, **Person().options) as client:
 
@@ -256,7 +256,7 @@ async def test_an_answer_with_a_new_token_is_good_for_the_next_question():
         assert server.finished["elicit"] == 1
 
 
-async def test_a_parked_call_ends_with_its_clients_key(tmp_path):
+async def test_parked_calls_end_with_their_key(tmp_path):
     keys = KeyFile(tmp_path / "clients.json")
     ann, bob = keys.add("ann"), keys.add("bob")
     async with before_asking(Settings(access=AccessSettings(keys))) as (made, server), AsyncExitStack() as stack:

@@ -74,7 +74,7 @@ async def test_a_deleted_id_is_no_session_anywhere(store, wall):
     assert await other.params(opened) is None
 
 
-async def test_keys_rotate_without_losing_a_session(store, wall):
+async def test_rotated_keys_lose_no_session(store, wall):
     before = await ids(store, wall, OLD).make(alices(wall))
     during = await ids(store, wall, OLD, NEW).make(alices(wall))
     after = await ids(store, wall, NEW, OLD).make(alices(wall))

@@ -43,7 +43,7 @@ def test_a_passed_socket_is_taken_once_and_not_inherited(monkeypatch):
 
 
 @pytest.mark.parametrize("variables", [{}, environment(0), environment("x"), environment(1, pid=1)])
-def test_what_is_another_processs_is_not_taken(variables):
+def test_another_processs_socket_is_not_used(variables):
     assert passed_socket(variables) is None
 
 
@@ -53,7 +53,7 @@ def test_several_sockets_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["connected", "datagram", "unix", "closed"])
-def test_what_is_no_listening_socket_is_refused(monkeypatch, tmp_path, kind):
+def test_a_socket_not_listening_is_refused(monkeypatch, tmp_path, kind):
     if kind == "connected":
         made = socket.socket()
     elif kind == "datagram":

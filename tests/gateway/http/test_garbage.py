@@ -18,7 +18,7 @@ def restored() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("restored")
-def test_it_looks_seldom_and_not_at_what_is_there() -> None:
+def test_it_looks_seldom_and_at_new_ones() -> None:
     # What is frozen stays so: the test run freezes its tests, too.
     kept: list[list[int]] = [[] for _ in range(1000)]
     before = gc.get_freeze_count()

@@ -58,7 +58,7 @@ async def joined(socket):
     return JoinedWrites(socket, asyncio.get_running_loop())
 
 
-async def test_what_is_written_in_one_turn_is_one_write(socket, joined):
+async def test_writes_of_one_turn_are_one_write(socket, joined):
     for part in (b"head ", b"", b"body ", b"end"):
         joined.write(part)
     assert socket.done == []
@@ -76,7 +76,7 @@ async def test_a_later_turn_writes_by_itself(socket, joined):
     assert socket.done == [b"one", b"two"]
 
 
-async def test_much_is_written_at_once_for_flow_control(socket, joined):
+async def test_large_writes_wait_for_flow_control(socket, joined):
     joined.write(b"x")
     joined.write(b"y" * FULL)
     assert socket.done == [b"x" + b"y" * FULL]

@@ -104,7 +104,7 @@ async def everything(stream: SocketStream) -> str:
         return answer.decode()
 
 
-async def test_one_connection_too_many_is_refused_alone():
+async def test_one_connection_too_many_is_refused():
     async with listening(SocketLimits(connections=3)) as made:
         served = [await made.connect() for _ in range(3)]
         assert all([(await ask(each)).startswith("HTTP/1.1 200") for each in served])
@@ -160,7 +160,7 @@ async def test_a_head_in_two_parts_is_served():
         assert getattr(connection, "_head_timer", None) is None
 
 
-async def test_a_connection_that_never_asks_is_closed():
+async def test_a_silent_connection_is_closed():
     async with listening(SocketLimits(), timeout_keep_alive=0.05) as made, await made.connect() as silent:
         assert await everything(silent) == ""
 
@@ -178,7 +178,7 @@ async def test_a_client_that_reads_nothing_is_cut():
             await other.aclose()
 
 
-async def test_a_client_that_reads_slowly_is_not_cut():
+async def test_a_slow_reader_is_not_cut():
     # It is looked at every 10 ms, and takes something in between: a byte is enough here.
     async with listening(SocketLimits(slow_patience=0.01, slow_bytes=0)) as made:
         with await made.stuck(5_000_000) as slow:

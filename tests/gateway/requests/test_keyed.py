@@ -89,7 +89,7 @@ async def charging(script: Script, mode: str, **options: Any) -> AsyncIterator[t
 
 
 @MODES
-async def test_a_key_with_other_arguments_is_refused(mode):
+async def test_a_key_with_new_arguments_is_refused(mode):
     """Also with another tool; nothing runs, and the key's own call keeps its answer."""
     script = Script()
     async with charging(script, mode) as (_, client):
@@ -116,7 +116,7 @@ async def test_a_repeat_that_claims_to_be_the_first_runs_nothing(mode):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", ["get", "add", "swap", "delete"])
 @pytest.mark.parametrize("fault", ["none", "not run", "unknown"])
-async def test_a_store_that_fails_changes_no_outcome(mode, operation, when, fault):
+async def test_a_failing_store_changes_no_outcome(mode, operation, when, fault):
     script, store = Script(), FaultyStore()
     async with charging(script, mode, store=store) as (_, client):
         if fault == "unknown":
@@ -158,7 +158,7 @@ async def test_a_repeat_without_a_store_is_unknown(mode):
 
 
 @MODES
-async def test_a_repeat_under_another_ledger_is_unknown(mode):
+async def test_another_ledgers_repeat_is_unknown(mode):
     script = Script()
     async with charging(script, mode) as (made, client):
         own = await made.app.ledger.identity()
@@ -202,7 +202,7 @@ async def test_an_expired_key_names_a_new_call(mode):
 
 @MODES
 @pytest.mark.parametrize("key", ["", "x" * 257])
-async def test_a_key_of_the_wrong_length_is_refused(mode, key):
+async def test_a_key_of_wrong_length_is_refused(mode, key):
     script = Script()
     async with charging(script, mode) as (_, client):
         assert outcome(await charge(client, meta={IDEMPOTENCY_KEY: key})) == "not_run"
@@ -275,7 +275,7 @@ async def test_a_call_with_a_key_is_cancelled_by_its_key(mode):
 
 
 @MODES
-async def test_a_call_that_is_unknown_names_its_record(mode):
+async def test_an_unknown_call_names_its_record(mode):
     script = Script()
     async with charging(script, mode) as (_, client):
         script.inject(faults.drop_after())

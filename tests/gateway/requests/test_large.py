@@ -161,7 +161,7 @@ async def test_an_unsafe_tools_stream_begins_before_its_call():
 
 
 @pytest.mark.parametrize(("tool", "held"), [(None, DECISION), (("a", "look"), SAFE_HOLD), (("a", "dump"), LARGE_HOLD)])
-async def test_a_head_goes_when_it_was_held_long_enough(tool, held):
+async def test_a_head_held_long_enough_is_sent(tool, held):
     large_tools.remember(("a", "dump"))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -177,7 +177,7 @@ async def test_a_head_goes_when_it_was_held_long_enough(tool, held):
     assert held <= served.at[0] - began <= held + TURN
 
 
-async def test_a_long_hold_delays_no_other_response():
+async def test_a_long_hold_delays_no_other():
     large_tools.remember(("a", "dump"))
 
     async def long(scope: Any, receive: Any, send: Any) -> None:
@@ -214,7 +214,7 @@ async def test_a_large_answer_that_was_held_back_is_plain_json():
     served.is_plain_json(answer)
 
 
-async def test_a_head_that_cannot_be_sent_ends_no_other():
+async def test_an_unsendable_head_ends_no_other():
     async def broken(message: Any) -> None:
         raise OSError("the client is gone")
 
@@ -270,7 +270,7 @@ async def test_kept_progress_goes_out_before_an_answer_that_is_small():
     assert [each.get("body") for each in served.got] == [None, event(PROGRESS)["body"], small["body"]]
 
 
-async def test_a_question_releases_the_head_of_any_tool():
+async def test_a_question_releases_a_held_head():
     large_tools.remember(("a", "dump"))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -314,5 +314,5 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_says_that_a_tool_returns_much(name):
+def test_a_name_tells_that_much_is_returned(name):
     assert large_tools.returns_much(name) is NAMES[name]

@@ -157,7 +157,7 @@ async def test_a_client_of_the_extension_gets_its_result() -> None:
     assert server.runs == 1
 
 
-async def test_a_task_can_be_cancelled_after_a_restart() -> None:
+async def test_a_task_is_cancelled_after_a_restart() -> None:
     async with brewing() as (made, server):
         async with Client(made.url, extensions=[Following()]) as client:
             task = await begun(client)

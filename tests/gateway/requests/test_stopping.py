@@ -38,7 +38,7 @@ def outcome(result: CallToolResult) -> str:
 
 
 @MODES
-async def test_a_call_that_runs_is_answered_as_unknown(mode: Any) -> None:
+async def test_a_running_call_is_told_as_unknown(mode: Any) -> None:
     script, began = Script(), anyio.Event()
     script.on_execute = lambda _: began.set()
     async with gateway(script) as made, Client(made.url, mode=mode) as client:
@@ -134,7 +134,7 @@ async def kept(process: anyio.abc.Process) -> AsyncIterator[None]:
             await process.aclose()
 
 
-async def test_sigterm_answers_what_outlasts_the_grace(tmp_path: Any) -> None:
+async def test_sigterm_answers_calls_after_grace(tmp_path: Any) -> None:
     script, began = Script(), anyio.Event()
     script.on_execute = lambda _: began.set()
     with anyio.fail_after(SAFETY), socket.create_server(("127.0.0.1", 0)) as free:

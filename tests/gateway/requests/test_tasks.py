@@ -88,7 +88,7 @@ async def test_a_connection_calls_a_tool_that_needs_a_task():
     assert service.executions["research"] == 1
 
 
-async def test_a_task_can_be_asked_about_and_cancelled():
+async def test_tasks_can_be_asked_and_cancelled():
     script, service = cancellable()
     async with gateway(script) as made, Client(made.url, mode="legacy") as client:
         await client.list_tools()
@@ -105,7 +105,7 @@ async def test_a_task_can_be_asked_about_and_cancelled():
         assert service.cancelled == ["task-2"]
 
 
-async def test_a_task_outlives_the_upstream_session():
+async def test_a_task_outlives_its_session():
     script, service = scripted()
     async with gateway(script) as made, Client(made.url, mode="legacy") as client:
         await client.list_tools()
@@ -132,7 +132,7 @@ async def two_people(
         yield made, people[0], people[1]
 
 
-async def test_anothers_task_is_as_if_it_had_never_been(tmp_path):
+async def test_anothers_task_does_not_exist(tmp_path):
     script, service = cancellable()
     async with two_people(tmp_path, script) as (_, ann, bob):
         await ann.list_tools()
@@ -247,7 +247,7 @@ async def test_across_eras_a_tool_that_needs_a_task_is_not_listed():
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_a_modern_server_is_asked_for_no_task(mode):
+async def test_modern_servers_are_asked_no_task(mode):
     script = Script(era="modern")
     async with gateway(script) as made, Client(made.url, mode=mode) as client:
         await client.list_tools()

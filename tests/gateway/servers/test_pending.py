@@ -42,7 +42,7 @@ def test_the_oldest_of_too_many_are_dropped():
     assert kept[0] == (LOG, {"level": "info", "data": 10})
 
 
-def test_the_oldest_of_too_large_ones_are_dropped():
+def test_the_oldest_large_ones_are_dropped():
     pending = Pending()
     for number in range(100):
         pending.put(LOG, {"level": "info", "data": f"{number} {'x' * 100_000}"})

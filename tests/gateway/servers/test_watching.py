@@ -66,7 +66,7 @@ def update(script: Script, public: str) -> None:
 
 
 @ERAS
-async def test_a_legacy_client_hears_of_what_it_watches(era):
+async def test_a_legacy_watcher_hears_of_changes(era):
     script, watching, other = Script(era=era), News(), News()
     async with gateway(script) as made, AsyncExitStack() as stack:
         one = await stack.enter_async_context(Client(made.url, mode="legacy", message_handler=watching))
@@ -85,7 +85,7 @@ async def test_a_legacy_client_hears_of_what_it_watches(era):
 
 
 @ERAS
-async def test_a_modern_client_hears_of_what_it_watches(era):
+async def test_a_modern_watcher_hears_of_changes(era):
     script = Script(era=era)
     async with gateway(script) as made, Client(made.url) as client, Client(made.url) as two:
         uri = await uri_of(made, client)
@@ -173,7 +173,7 @@ async def test_a_stuck_client_delays_no_other():
         assert len(channel.pending) <= 256
 
 
-async def test_a_shared_session_tells_each_who_watches():
+async def test_a_shared_session_tells_each_watcher():
     script, first, second = Script(), News(), News()
     settings = Settings(scopes={"a": "shared"})
     async with gateway(script, settings=settings) as made, AsyncExitStack() as stack:

@@ -63,7 +63,7 @@ def test_a_public_address_is_permitted(address):
     assert AllowedAddresses().permits(address)
 
 
-def test_what_the_operator_names_is_permitted():
+def test_what_operators_name_is_permitted():
     allowed = AllowedAddresses(["10.1.0.0/16", "login.internal"], origins=["http://127.0.0.1:8000/mcp"])
     assert allowed.permits("10.1.9.9")
     assert not allowed.permits("10.2.0.1")
@@ -73,7 +73,7 @@ def test_what_the_operator_names_is_permitted():
 
 
 @pytest.mark.parametrize("entry", ["", "http://a.example", "10.0.0.0/40", "a b/", "b\u00fcro.example"])
-def test_an_entry_that_names_nothing_is_refused(entry):
+def test_an_entry_naming_nothing_is_refused(entry):
     with pytest.raises(ConfigError, match="allowed_addresses"):
         AllowedAddresses([entry])
 

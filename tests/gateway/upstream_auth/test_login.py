@@ -109,7 +109,7 @@ async def needed(connected: Client) -> str:
     return link_in(text_of(said))
 
 
-async def test_a_link_of_another_user_opens_nothing(keys):
+async def test_another_users_link_opens_nothing(keys):
     ann, bob = keys.add("ann"), keys.add("bob")
     async with users(keys) as (made, cloud), client(made, ann, "auto") as of_ann, Browser() as bobs, Browser() as anns:
         link = await needed(of_ann)
@@ -260,7 +260,7 @@ async def test_the_cookie_is_the_browsers_alone(keys):
 # -- the tokens
 
 
-async def test_a_token_that_is_refused_is_renewed_once(keys):
+async def test_a_refused_token_is_renewed_once(keys):
     key = keys.add("ann")
     async with users(keys) as (made, cloud), client(made, key, "legacy") as ann, Browser() as browser:
         await browser.log_in(await needed(ann), key, "ann@cloud")
@@ -295,7 +295,7 @@ async def test_a_login_that_was_taken_back_is_made_again(keys, mode):
         assert cloud.counts["reused"] == 0
 
 
-async def test_one_client_is_registered_for_all_users(keys):
+async def test_one_client_serves_all_users(keys):
     names = ["ann", "bob", "eve"]
     async with users(keys) as (made, cloud):
         for name in names:
@@ -363,7 +363,7 @@ async def test_the_tool_to_log_in_does_it(keys):
         assert text_of(await ann.call_tool("cloud__whoami", {})) == "ann@cloud"
 
 
-async def test_a_user_without_the_right_cannot_log_in(keys):
+async def test_without_the_right_nobody_logs_in(keys):
     key = keys.add("ann")
     async with users(keys, Rights(servers=("other",))) as (made, _), client(made, key, "auto") as ann:
         assert await tools(ann) == set()

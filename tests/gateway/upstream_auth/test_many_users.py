@@ -94,7 +94,7 @@ async def visit(made: Gateway, cloud: Cloud, pool: Cloud, authority: Authority, 
     return said
 
 
-async def test_users_with_their_own_tokens_come_and_go():
+async def test_users_with_own_tokens_come_and_go():
     # `make test-users` has 600 of them; each is some 20 requests.
     count = int(os.environ.get("MCPCONN_USERS", "20"))
     authority = Authority()
