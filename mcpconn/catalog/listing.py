@@ -32,6 +32,9 @@ _FORMS: dict[str, tuple[str, type[BaseModel], type[BaseModel]]] = {
 }
 """For each kind the member of a page that has the entries, their form, and the form of the page."""
 
+MEMBERS = {kind: member for kind, (member, _, _) in _FORMS.items()}
+"""For each kind the member of a page that has the entries."""
+
 _EVENTS: dict[type[Any], tuple[str, ...]] = {
     types.ToolListChangedNotification: ("tools",),
     types.ResourceListChangedNotification: ("resources", "templates"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,6 @@ from mcpconn.gateway.clients.downstream import Downstream
 from mcpconn.gateway.clients.events import Events
 from mcpconn.gateway.clients.extras import Extras
 from mcpconn.gateway.clients.parked import ParkingLot
-from mcpconn.gateway.clients.session_ids import Session
 from mcpconn.gateway.config import Settings, loaded
 from mcpconn.gateway.endpoint import Endpoint
 from mcpconn.gateway.fleet.config import FleetSettings
@@ -39,6 +38,7 @@ from mcpconn.gateway.requests.forward import Forwarder
 from mcpconn.gateway.requests.instructions import joined
 from mcpconn.gateway.requests.ledger import Ledger
 from mcpconn.gateway.requests.lists import Lists
+from mcpconn.gateway.servers.listings import Listings
 from mcpconn.gateway.servers.relay import Relay
 from mcpconn.gateway.servers.upstreams import MARK, Upstreams
 from mcpconn.gateway.store import Store, StoreUnavailable
@@ -118,7 +118,7 @@ class App:
         self._outside = Outside(self.manager, self.settings.dashboard, self._metrics.render, self.store)
         self._audit: AuditLog | None = None
         self.relay: Relay
-        self._catalogs: dict[str, Callable[[], None]] = {}
+        self._listings = Listings(self.store, connection=self.manager.__getitem__, changed=self._changed)
         self._gate = Gate(
             self._serve,
             self.settings.access,
@@ -190,6 +190,7 @@ class App:
             group.keep(self.ledger.obey)
             for server in self.servers:
                 self._follow(server)
+            group.keep(self._listings.keep)
             self._group = group
             self._stack = stack.pop_all()
         return self
@@ -236,8 +237,7 @@ class App:
         for server in (*result["removed"], *result["changed"], *told):
             self.upstreams.forget(server)
         for server in (*result["removed"], *result["changed"]):
-            if (end := self._catalogs.pop(server, None)) is not None:
-                end()
+            self._listings.forget(server)
         for server in (*result["added"], *result["changed"]):
             self._follow(server)
         if settings.views != self.settings.views:
@@ -255,9 +255,8 @@ class App:
 
     def _follow(self, server: str) -> None:
         """Pass on what changes in a server's lists."""
-        if self.auth.users.own(server):
-            return
-        self._catalogs[server] = self.manager[server].catalog.subscribe(self._changed)
+        if not self.auth.users.own(server):
+            self._listings.follow(server)
 
     def endpoint(self, view: str) -> Endpoint:
         """The endpoint of a view; it exists while the gateway runs."""
@@ -324,6 +323,7 @@ class App:
             trusted=self._trusted,
             look=lambda client: self.upstreams.look(self._served(view), client),
             logs_in=self.auth.users.logs_in,
+            listings=self._listings,
         )
         endpoint: Endpoint
         forwarder = Forwarder(
@@ -354,7 +354,7 @@ class App:
             ring=self.ring,
             store=self.store,
             events=Events(self.store, owner=self.ledger.owner, alive=None if self.fleet else self.ledger.alive),
-            ended=self._session_ended,
+            ended=lambda session: self.upstreams.release(session.sid),
             security=self._security,
             bodies=self._bodies,
             auditing=Auditing(self._audit, view.name, table) if self._audit is not None else None,
@@ -380,9 +380,6 @@ class App:
     def _instructions(self, view: View) -> str | None:
         chosen = self._chosen(view)
         return joined([self.manager[name] for name in chosen if name in self.manager], alone=len(chosen) == 1)
-
-    def _session_ended(self, session: Session) -> None:
-        self.upstreams.release(session.sid)
 
     def _listens(self, sid: str) -> bool:
         return sid == "stdio" or any(endpoint.sessions.has_stream(sid) for endpoint in self._endpoints.values())

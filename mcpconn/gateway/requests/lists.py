@@ -1,8 +1,8 @@
 """The lists of a view: the tools, prompts and resources of its servers, under public names.
 
-For an unreachable server, the last known entries are listed. A server that was never connected is omitted, and the
-result's `_meta` says which and why, because an empty or partial list must not look like a complete one. Lists never
-open a connection per client.
+For an unreachable server, the last known entries are listed, also those that another process has seen. A server of
+which nothing is known is omitted. The result's `_meta` says which and why, because an empty or partial list must not
+look like a complete one. Lists never open a connection per client.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mcpconn.connection import Connection
 from mcpconn.core.states import State
 from mcpconn.gateway.clients.downstream import Downstream
 from mcpconn.gateway.rewrite import Json, from_server
+from mcpconn.gateway.servers.listings import Listings
 from mcpconn.gateway.upstream_auth.offering import LOGIN_TOOL, login_tool
 from mcpconn.gateway.upstream_auth.users import NoCredentials, lacks_credentials
 from mcpconn.names import Table
@@ -62,6 +63,7 @@ class Lists:
         trusted: Callable[[str], bool] = lambda server: False,
         look: Callable[[Downstream], Awaitable[None]] = _nothing,
         logs_in: Callable[[str], bool] = lambda server: False,
+        listings: Listings | None = None,
         page: int = PAGE,
     ) -> None:
         """
@@ -74,6 +76,7 @@ class Lists:
             trusted: Whether a server is a gateway of our own.
             look: Finds out which servers list something else for clients of this kind.
             logs_in: Whether a server's users log in there themselves.
+            listings: The lists of servers that were never reached here.
             page: Entries of one page.
         """
         self._servers = servers
@@ -83,6 +86,7 @@ class Lists:
         self._trusted = trusted
         self._look = look
         self._logs_in = logs_in
+        self._listings = listings
         self._page = page
         # What was made from a listing is kept until the next: 300 tools need not be rendered for each client.
         self._rendered: WeakKeyDictionary[Connection, dict[str, tuple[Mapping[str, Any], list[Json]]]]
@@ -106,6 +110,8 @@ class Lists:
         await self.first_look((kind,), client=client)
         await self._look(client)
         servers = self._servers(client)
+        if self._listings is not None:
+            await self._listings.recall(each for each in servers.values() if isinstance(each, Connection))
         entries: list[Json] = []
         missing: Json = {}
         for server, connection in servers.items():
@@ -122,7 +128,7 @@ class Lists:
             entries += self._usable(rendered, client) if kind == "tools" else rendered
             if kind == "tools" and self.offers_login(server, connection):
                 entries.append(login_tool(server, self._table.name(server, LOGIN_TOOL)))
-            if (state := _condition(connection, kind)) is not None:
+            if (state := _condition(connection, kind, known=bool(self._known(connection, kind)))) is not None:
                 missing[server] = state
         shown = entries[after : after + self._page]
         result: Json = {member: shown}
@@ -170,8 +176,14 @@ class Lists:
                 for connection in unknown:
                     group.start_soon(_known, connection, tuple(kinds))
 
-    def _entries(self, server: str, connection: Connection, kind: str) -> list[Json]:
+    def _known(self, connection: Connection, kind: str) -> Mapping[str, BaseModel]:
+        if self._listings is not None:
+            return self._listings.entries(connection, kind)
         known: Mapping[str, BaseModel] = getattr(connection.catalog, kind)
+        return known
+
+    def _entries(self, server: str, connection: Connection, kind: str) -> list[Json]:
+        known = self._known(connection, kind)
         kept = self._rendered.setdefault(connection, {})
         made_from, rendered = kept.get(kind, (None, []))
         if made_from is not None and made_from == known:
@@ -233,14 +245,14 @@ async def _known(connection: Connection, kinds: tuple[str, ...]) -> None:
         return
 
 
-def _condition(connection: Connection, kind: str) -> Json | None:
+def _condition(connection: Connection, kind: str, *, known: bool) -> Json | None:
     """What is wrong with a server's entries of one kind; None if nothing is."""
     if kind in connection.catalog.listed:
         return None
     if connection.state is State.READY:
-        what = "its last known entries are listed" if getattr(connection.catalog, kind) else "its entries are missing"
+        what = "its last known entries are listed" if known else "its entries are missing"
         return {"state": connection.state.value, "reason": f"its {kind} could not be listed", "note": what}
     failure = connection.last_failure
-    listed = "its last known entries are listed" if connection.catalog.epoch else "its entries are missing"
+    listed = "its last known entries are listed" if known or connection.catalog.epoch else "its entries are missing"
     reason = failure.summary if failure is not None else f"it is {connection.state}"
     return {"state": connection.state.value, "reason": reason, "note": listed}
