@@ -24,8 +24,8 @@ pytestmark = pytest.mark.anyio
 CALLS = 10
 WARM = 4
 BY_THE_CLOCK = ("replica", "revoked", "ledger", "lists")
-"""Groups, without what may follow after a slash, of what replicas do by the clock and after listings, not for calls. (`ledger/...` is a
-principal's part of the ledger, and belongs to calls.)"""
+"""Groups, without what may follow after a slash, of what replicas do by the clock and after listings, not for calls.
+(`ledger/...` is a principal's part of the ledger, and belongs to calls.)"""
 
 
 class Counting(MemoryStore):

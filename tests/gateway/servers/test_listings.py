@@ -57,26 +57,25 @@ class Store(MemoryStore):
 @MODES
 async def test_a_server_that_is_away_at_the_start_is_listed(mode: Any):
     store = Store()
-    async with HttpServer(Script()) as server:
-        async with gateway(more={"shop": {"url": server.url}}, store=store) as made:
-            await store.written.wait()
-            await server.stop()
-            await made.replace()
-            async with Client(made.url, mode=mode) as client:
-                listed = await client.list_tools()
-                assert "shop__add" in {tool.name for tool in listed.tools}
-                condition = (listed.meta or {})[SERVERS_META]["shop"]
-                assert condition["note"] == "its last known entries are listed"
-                assert condition["state"] == "connecting"
-                # It is back: what it lists now counts.
-                del server.script.tools["add"]
-                await server.start()
-                await made.app.manager["shop"].wait_ready()
-                assert await made.app.manager["shop"].catalog.ensure()
-                listed = await client.list_tools()
-                assert "shop__add" not in {tool.name for tool in listed.tools}
-                assert listed.tools
-                assert listed.meta is None or SERVERS_META not in listed.meta
+    async with HttpServer(Script()) as server, gateway(more={"shop": {"url": server.url}}, store=store) as made:
+        await store.written.wait()
+        await server.stop()
+        await made.replace()
+        async with Client(made.url, mode=mode) as client:
+            listed = await client.list_tools()
+            assert "shop__add" in {tool.name for tool in listed.tools}
+            condition = (listed.meta or {})[SERVERS_META]["shop"]
+            assert condition["note"] == "its last known entries are listed"
+            assert condition["state"] == "connecting"
+            # It is back: what it lists now counts.
+            del server.script.tools["add"]
+            await server.start()
+            await made.app.manager["shop"].wait_ready()
+            assert await made.app.manager["shop"].catalog.ensure()
+            listed = await client.list_tools()
+            assert "shop__add" not in {tool.name for tool in listed.tools}
+            assert listed.tools
+            assert listed.meta is None or SERVERS_META not in listed.meta
 
 
 @pytest.fixture
