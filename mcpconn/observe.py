@@ -47,9 +47,10 @@ def prepare() -> Any:
     nothing."""
     import structlog
 
+    # Bound here: what `wrap_logger` returns makes a logger for each line.
     return structlog.wrap_logger(
         logger, processors=[structlog.stdlib.filter_by_level, _render], wrapper_class=structlog.stdlib.BoundLogger
-    )
+    ).bind()
 
 
 class _Log:

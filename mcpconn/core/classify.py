@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 from mcpconn.core.failures import Delivery, Evidence, Failure
 from mcpconn.core.rule import Rule
@@ -22,7 +23,7 @@ def classify(
         redact: Replaces secrets in the summary.
     """
     seen = Seen(evidence)
-    rule = next(rule for rule in (*rules, *DEFAULT_RULES) if rule.matches(seen))
+    rule = next(rule for rule in chain(rules, DEFAULT_RULES) if rule.matches(seen))
     # A cancellation takes precedence over users' rules too, because it is never a failure of the connection.
     if seen.cancelled:
         rule = CANCELLATION[0]

@@ -110,6 +110,7 @@ class Dialling:
         schedule.set_due()
         # A loop, because waiting calls, or another connection to the same host, may make the dial due earlier.
         while schedule.due is not None:
+            lifecycle.wake.clear()
             due = schedule.due_for_waiters(lifecycle.last_failure, waiting=lifecycle.gate.waiting > 0)
             if due <= self._clock.now():
                 break

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import anyio
+import anyio.lowlevel
+from typing_extensions import Self
 
 from mcpconn.core.failures import Failure
 from mcpconn.policy import Policy
@@ -14,18 +15,45 @@ from mcpconn.runtime.scouts import Route, Scouts
 
 
 class Slot:
-    """The right to dial, of one connection."""
+    """The right to dial, of one connection: entering waits for it."""
 
-    def __init__(self, *limiters: anyio.CapacityLimiter) -> None:
+    __slots__ = ("_ended", "_held", "_limiters")
+
+    def __init__(self, *limiters: anyio.CapacityLimiter, ended: Callable[[], None]) -> None:
+        """
+        Args:
+            limiters: They are acquired in this order.
+            ended: Called when the block ends, and if entering it was cancelled.
+        """
         self._limiters = limiters
+        self._ended = ended
         self._held: list[anyio.CapacityLimiter] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.acquire()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # If the slot was already released, this does nothing.
+        self.release()
+        self._ended()
 
     async def acquire(self) -> None:
         """Acquire the slot from all limiters in turn."""
+        # A cancelled connection opens nothing, not even up to its first wait.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         for limiter in self._limiters:
             # Acquired on behalf of the slot, not of the task, because another task may release it (see
             # `Dialling._make_room`).
-            await limiter.acquire_on_behalf_of(self)
+            try:
+                # Without a turn of the event loop if one is free and nobody waits: the dial itself waits soon enough.
+                limiter.acquire_on_behalf_of_nowait(self)
+            except anyio.WouldBlock:
+                await limiter.acquire_on_behalf_of(self)
             self._held.append(limiter)
 
     def release(self) -> None:
@@ -126,8 +154,7 @@ class Dials:
             self._scouts.found(route, None)
         self.server_returned(origin)
 
-    @asynccontextmanager
-    async def take(self, origin: str) -> AsyncIterator[Slot]:
+    def take(self, origin: str) -> Slot:
         """Hold one slot. The origin's limiter comes first, so that dials that wait for one busy server do not block
         others."""
         if self._total is None:
@@ -138,17 +165,13 @@ class Dials:
             limiter = self._origins[origin] = anyio.CapacityLimiter(self._policy.dials_per_origin)
         # A dial is counted while it waits for a slot too, because `wait_until_idle` covers all requested dials.
         self._under_way += 1
-        slot = Slot(limiter, self._total)
-        try:
-            await slot.acquire()
-            yield slot
-        finally:
-            # If the slot was already released, this does nothing.
-            slot.release()
-            self._under_way -= 1
-            if self._under_way == 0 and self._idle is not None:
-                self._idle.set()
-                self._idle = None
+        return Slot(limiter, self._total, ended=self._one_ended)
+
+    def _one_ended(self) -> None:
+        self._under_way -= 1
+        if self._under_way == 0 and self._idle is not None:
+            self._idle.set()
+            self._idle = None
 
     async def wait_until_idle(self) -> None:
         """Return when no dial is in progress."""

@@ -215,8 +215,9 @@ class Lifecycle:
         target = fire(self.cell, event)
         if failure is not None:
             self.last_failure = failure
+        wall = self._clock.wall()
         if target is not source:
-            self.since, self.since_wall = now, self._clock.wall()
+            self.since, self.since_wall = now, wall
         # The gate follows the state here and nowhere else, so the two cannot disagree.
         if target is State.READY:
             self.gate.open()
@@ -231,6 +232,7 @@ class Lifecycle:
             # Set after the gate, so that a task that waited for the transition sees its effects.
             self._changed.set()
             self._changed = None
+        due = self.schedule.due
         # Listeners come last: they are the host's code, and may close the connection before this returns.
         elapsed = now - (self.schedule.series.began if event in (Event.ESTABLISHED, Event.GIVE_UP) else since)
         self._journal.add(
@@ -241,10 +243,10 @@ class Lifecycle:
                 event,
                 target,
                 failure,
-                self._clock.wall(),
+                wall,
                 elapsed,
                 self.schedule.attempts,
-                self.retry_in,
+                None if due is None else max(0.0, due - now),
             )
         )
 

@@ -10,13 +10,12 @@ answers 5xx, affects one URL only, because another process may serve another URL
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass
 
 import anyio
+from typing_extensions import Self
 
 from mcpconn.core.failures import Delivery, Failure, FailureKind
 
@@ -42,21 +41,72 @@ class _Refusal:
     round: int = 0
     """The number of failed dials; waiting connections share the next failure."""
     scouting: bool = False
-    changed: anyio.Event = field(default_factory=anyio.Event)
+    timed: bool = False
+    """Whether one of the waiting connections has a timer that ends at `due`."""
+    changed: anyio.Event | None = None
+    """There while a connection waits."""
 
     def tell(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
+        """Wake the waiting connections."""
+        if self.changed is not None:
+            self.changed.set()
+            self.changed = None
+
+    async def wait(self) -> None:
+        """Return at the next change; for one of the waiting connections also when a scout may dial."""
+        changed = self.changed = self.changed or anyio.Event()
+        # The first to wait has the timer, and dials when it ends. With a timer each, a thousand connections would wake
+        # every second to find that another one dials.
+        if self.scouting or self.timed:
+            await changed.wait()
+            return
+        self.timed = True
+        try:
+            with anyio.CancelScope(deadline=self.due):
+                await changed.wait()
+        except BaseException:
+            # It was cancelled: another one takes over the timer.
+            self.tell()
+            raise
+        finally:
+            self.timed = False
 
 
-@dataclass(frozen=True)
 class Turn:
-    """The result of waiting for a turn to dial."""
+    """A connection's turn to dial: entering waits for it. While a server refuses, that is until a scout is due."""
 
-    failure: Failure | None = None
-    """The failure of another connection's dial in the meantime: then no dial is needed."""
-    scout: bool = False
-    """Whether the server refuses and this connection dials it for all others."""
+    __slots__ = ("_route", "_scouts", "_taken", "failure")
+
+    def __init__(self, scouts: Scouts, route: Route | None) -> None:
+        self._scouts = scouts
+        self._route = route
+        self._taken: list[_Refusal] = []
+        self.failure: Failure | None = None
+        """The failure of another connection's dial in the meantime: then no dial is needed."""
+
+    @property
+    def scout(self) -> bool:
+        """Whether the server refuses and this connection dials it for all others."""
+        return bool(self._taken)
+
+    async def __aenter__(self) -> Self:
+        route, taken = self._route, self._taken
+        if route is not None:
+            try:
+                self.failure = await self._scouts.wait(route.port, taken) or await self._scouts.wait(route.url, taken)
+            except BaseException:
+                self._end()
+                raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        for refusal in self._taken:
+            # If the dial was cancelled before it had a result, the next connection dials at once.
+            refusal.scouting = False
+            refusal.tell()
 
 
 class Scouts:
@@ -80,26 +130,21 @@ class Scouts:
         refusal = self._refusals.get(route.port) or self._refusals.get(route.url)
         return None if refusal is None else refusal.failure
 
-    @asynccontextmanager
-    async def turn(self, route: Route | None) -> AsyncIterator[Turn]:
+    def turn(self, route: Route | None) -> Turn:
         """Wait while the server refuses, until a scout is due. Within the block, this connection has the turn.
 
         Args:
             route: The route to dial; None: it is shared with no other connection.
         """
-        taken: list[_Refusal] = []
-        try:
-            failure = None
-            if route is not None:
-                failure = await self._wait(route.port, taken) or await self._wait(route.url, taken)
-            yield Turn(failure, scout=bool(taken))
-        finally:
-            for refusal in taken:
-                # If the dial was cancelled before it had a result, the next connection dials at once.
-                refusal.scouting = False
-                refusal.tell()
+        return Turn(self, route)
 
-    async def _wait(self, place: Hashable, taken: list[_Refusal]) -> Failure | None:
+    async def wait(self, place: Hashable, taken: list[_Refusal]) -> Failure | None:
+        """Wait while a place refuses, until this connection may scout it. Returns the failure of another one's scout.
+
+        Args:
+            place: A route's port, or its URL.
+            taken: Receives the refusal if this connection is its scout.
+        """
         joined: tuple[_Refusal, int] | None = None
         while (refusal := self._refusals.get(place)) is not None:
             joined = joined or (refusal, refusal.round)
@@ -110,9 +155,7 @@ class Scouts:
                 refusal.scouting = True
                 taken.append(refusal)
                 return None
-            deadline = math.inf if refusal.scouting else refusal.due
-            with anyio.CancelScope(deadline=deadline):
-                await refusal.changed.wait()
+            await refusal.wait()
         return None
 
     def found(self, route: Route, failure: Failure | None) -> bool:

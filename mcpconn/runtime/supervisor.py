@@ -109,6 +109,8 @@ class Supervisor:
     async def _rest(self) -> None:
         """In a state without dialling: wait for work, and do it."""
         lifecycle = self.lifecycle
+        # What woke the task is in the state, the gate and the alarm, which are read here.
+        lifecycle.wake.clear()
         if lifecycle.state is State.IDLE and lifecycle.gate.waiting:
             lifecycle.connect()
             return

@@ -155,3 +155,47 @@ async def test_a_lone_connection_keeps_its_pace() -> None:
     async with refused(1) as fleet:
         await anyio.sleep(1.5)
         assert len(fleet.at) == 2
+
+
+async def test_only_one_waiting_connection_has_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a timer each, every one of a thousand would wake each second to find that another one dials."""
+    scouts, timers = Scouts(1.0), []
+    scouts.found(ROUTE, classify(REFUSED))
+    real = anyio.CancelScope
+
+    def scope(**arguments: Any) -> anyio.CancelScope:
+        timers.append(arguments)
+        return real(**arguments)
+
+    async def wait() -> None:
+        async with scouts.turn(ROUTE):
+            await anyio.sleep(0.1)
+            scouts.found(ROUTE, classify(REFUSED))
+
+    async with anyio.create_task_group() as group:
+        monkeypatch.setattr(anyio, "CancelScope", scope)
+        for _ in range(MANY):
+            group.start_soon(wait)
+        await settle()
+        assert len(timers) == 1
+        monkeypatch.undo()
+
+
+async def test_a_cancelled_connection_hands_its_timer_on() -> None:
+    scouts, turns = Scouts(1.0), []
+    scouts.found(ROUTE, classify(REFUSED))
+
+    async def wait(scope: anyio.CancelScope, number: int) -> None:
+        with scope:
+            async with scouts.turn(ROUTE) as turn:
+                turns.append((number, turn.scout))
+
+    scopes = [anyio.CancelScope() for _ in range(3)]
+    async with anyio.create_task_group() as group:
+        for number, scope in enumerate(scopes):
+            group.start_soon(wait, scope, number)
+            await settle()
+        scopes[0].cancel()
+        await anyio.sleep(1.1)
+        # The second took over the timer, and its turn, without a result, passes to the third.
+        assert sorted(turns) == [(1, True), (2, True)]
