@@ -27,6 +27,7 @@ from mcpconn.gateway.config import Settings, loaded
 from mcpconn.gateway.endpoint import Endpoint
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.fleet.fleet import Fleet
+from mcpconn.gateway.http.arrival import arriving
 from mcpconn.gateway.http.asgi import refuse, within_lifespan
 from mcpconn.gateway.http.bodies import Bodies
 from mcpconn.gateway.http.tracing import continued
@@ -271,7 +272,6 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await within_lifespan(self, receive, send)
-            return
         if scope["type"] != "http":
             return
         # A mounted application's path begins after the path that it is mounted at.
@@ -282,7 +282,7 @@ class App:
             await self.auth.page(path, scope, receive, send)
         else:
             with continued(scope), self._requests.counted(scope["method"], send) as counting:
-                await self._gate(scope, receive, counting)
+                await self._gate(arriving(scope, self.ledger.epoch), receive, counting)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         view = view_of(scope)

@@ -35,6 +35,8 @@ class Load:
     """By the id of a call: `answered`, `not_run`, `unknown` or `broken`."""
     words: Counter[str] = field(default_factory=Counter)
     """What else was said, for whoever reads the report."""
+    text: dict[str, str] = field(default_factory=dict)
+    """By the id of a call that was not answered: the words with its outcome."""
     lost: list[str] = field(default_factory=list)
     """Sessions that were said not to exist."""
     hung: list[str] = field(default_factory=list)
@@ -53,7 +55,7 @@ class Load:
                 http = httpx2.AsyncClient(timeout=TIMEOUT, event_hooks=exchanges.hooks)
                 async with http, Client(streamable_http_client(self.url, http_client=http), mode=mode) as client:
                     self.connected[str(mode)] += 1
-                    while await self._call(client, f"{name} {next(numbers)}", next(numbers), exchanges):
+                    while await self._call(client, f"{name} {next(numbers)}", exchanges):
                         if self.stopping:
                             return
             except Exception as error:
@@ -62,13 +64,12 @@ class Load:
             if self.stopping:
                 return
 
-    async def _call(self, client: Client, call: str, number: int, exchanges: Exchanges) -> bool:
+    async def _call(self, client: Client, call: str, exchanges: Exchanges) -> bool:
         """One call. Whether the client can go on."""
         self.told[call] = BROKEN
-        tool = self.tools[number // 2 % len(self.tools)]
         try:
             with anyio.fail_after(PATIENCE):
-                result = await client.call_tool(tool, {"id": call})
+                result = await client.call_tool(self.tool(call), {"id": call})
         except TimeoutError:
             self.hung.append(f"{call}, after {exchanges}")
             return False
@@ -76,20 +77,34 @@ class Load:
             data = error.error.data
             if isinstance(data, dict) and OUTCOME in data:
                 self.told[call] = str(data[OUTCOME])
+                self.text[call] = error.error.message
             self._note(error)
             # The SDK's client cannot go on without its transport.
             return error.error.code > 0 or "onnection" not in error.error.message
-        self.told[call] = self._read(result)
+        self.told[call] = self._read(call, result)
         return True
 
-    def _read(self, result: types.CallToolResult) -> str:
+    def _read(self, call: str, result: types.CallToolResult) -> str:
         meta: dict[str, Any] = dict(result.meta or {})
         self.news += NEW_SESSION in meta
         if not result.is_error:
             return ANSWERED
         said = str(meta.get(OUTCOME, "no outcome"))
-        self.words[f"{said}: {str(result.content[0])[:160]}"] += 1
+        self.text[call] = getattr(result.content[0], "text", "")
+        self.words[f"{said}: {self.text[call][:160]}"] += 1
         return said
+
+    def idle(self, ran: Counter[str]) -> Counter[str]:
+        """What was said of the calls that were told `unknown` and did not run, to which server."""
+        return Counter(
+            f"{self.tool(call)}: {self.text.get(call, '')}"
+            for call, told in self.told.items()
+            if told == "unknown" and not ran[call]
+        )
+
+    def tool(self, call: str) -> str:
+        """The tool of a call."""
+        return self.tools[int(call.split()[1]) % len(self.tools)]
 
     def _note(self, error: BaseException) -> None:
         for each in _leaves(error):

@@ -60,6 +60,8 @@ def report(made: Fleet, load: Load) -> list[str]:
     for words, count in load.words.most_common(8):
         folded = textwrap.wrap(words, WIDTH - 10)
         print(f"  {count:6}  " + f"\n{'':10}".join(folded[:2]) + (" ..." if len(folded) > 2 else ""))
+    for words, count in load.idle(ran).most_common(8):
+        print(f"  {count:6}  unknown, and did not run: {words[:300]}")
     for problem in problems[:20]:
         print(f"WRONG {problem}")
     return problems

@@ -71,6 +71,7 @@ class Client:
         random: Random,
         transport: httpx2.AsyncBaseTransport,
         taken: Callable[[], str],
+        losses: Callable[[], int],
     ) -> None:
         """
         Args:
@@ -80,6 +81,7 @@ class Client:
             random: Where its choices come from.
             transport: Its way to the replicas.
             taken: The replica that took the last request.
+            losses: How often the store has lost writes.
         """
         self.name, self.era = name, era
         self.calls: list[Call] = []
@@ -87,7 +89,7 @@ class Client:
         self.troubles: list[str] = []
         """What it saw that no client should see."""
         self.revoked = False
-        self._random, self._taken = random, taken
+        self._random, self._taken, self._losses = random, taken, losses
         self._http = httpx2.AsyncClient(transport=transport, timeout=None)
         self._headers = {**ACCEPT, "authorization": f"Bearer {key}"}
         self._opened = False
@@ -106,22 +108,32 @@ class Client:
         keyed = tool == "charge" and self._random.random() < 0.6
         call = Call(f"{self.name}-{len(self.calls)}", self.name, server, tool, keyed)
         self.calls.append(call)
-        twice = keyed and self._random.random() < 0.25
+        random = self._random
+        hedges = keyed and random.random() < 0.5
         ledger = self.ledger
         for number in range(TRIES if keyed else 1):
+            meta = self._meta(call, ledger)
             async with anyio.create_task_group() as group:
-                group.start_soon(self._attempt, call, seconds, ledger)
-                if twice and not number:
-                    # The same call, by another replica as a rule, while the first is under way.
-                    await anyio.sleep(self._random.choice((0, 0.01, 0.2)))
-                    group.start_soon(self._attempt, call, seconds, ledger)
+                group.start_soon(self._attempt, call, seconds, meta)
+                if hedges and not number:
+                    # The same call, by another replica as a rule, while the first is under way: a copy, as a proxy
+                    # makes one, or a repeat.
+                    copied, losses = random.random() < 0.5, self._losses()
+                    await anyio.sleep(random.choice((0, 0.01, 0.2, random.uniform(0, 5))))
+                    if not copied:
+                        meta = self._meta(call, ledger)
+                    elif self._losses() > losses:
+                        # A copy that comes after a loss is beyond what is promised.
+                        continue
+                    group.start_soon(self._attempt, call, seconds, meta)
             if any(each.told in ("answered", "ran", "unauthorized") for each in call.attempts):
                 break
             await anyio.sleep(0.2 * 2**number)
         return call
 
-    async def _attempt(self, call: Call, seconds: float, ledger: str | None) -> None:
-        attempt = Attempt(anyio.current_time())
+    @staticmethod
+    def _meta(call: Call, ledger: str | None) -> dict[str, Any]:
+        """What a request says of its call."""
         meta: dict[str, Any] = {}
         if call.keyed:
             meta[IDEMPOTENCY_KEY] = call.id
@@ -129,6 +141,10 @@ class Client:
                 meta[FIRST] = True
             elif ledger is not None and any(each.told not in NOT_MADE for each in call.attempts):
                 meta[LEDGER] = ledger
+        return meta
+
+    async def _attempt(self, call: Call, seconds: float, meta: dict[str, Any]) -> None:
+        attempt = Attempt(anyio.current_time())
         call.attempts.append(attempt)
         try:
             with anyio.move_on_after(LONGEST):

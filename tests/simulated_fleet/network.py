@@ -151,16 +151,20 @@ async def _served(serve: Callable[[Exchange], Awaitable[None]], exchange: Exchan
 class AppTransport(httpx2.AsyncBaseTransport):
     """A client's way to the replicas, through a balancer that tries the next one if one refuses."""
 
-    def __init__(self, network: Network, choose: Callable[[], Any]) -> None:
+    def __init__(
+        self, network: Network, choose: Callable[[], Any], travel: Callable[[httpx2.Request], Awaitable[None]]
+    ) -> None:
         """
         Args:
             network: The network.
+            travel: Takes the time that a request takes to the balancer, or raises an error: it was lost.
             choose: A replica that accepts connections: it has a `process` and an `app`. None: there is none.
         """
-        self._network, self._choose = network, choose
+        self._network, self._choose, self._travel = network, choose, travel
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = await request.aread()
+        await self._travel(request)
         replica = self._choose()
         if replica is None:
             raise httpx2.ConnectError("All connection attempts failed", request=request)

@@ -35,6 +35,8 @@ QUIET = 12.0
 """Seconds without trouble before the last calls: leases end after 3, an owner is looked for during 8."""
 REPLICAS = 3
 CLIENTS = 4
+DELAYED = 0.15
+"""Part of the clients' requests that take a while to a replica."""
 SESSION: ContextVar[tuple[str, str]] = ContextVar("session", default=("", ""))
 """The upstream session, and the replica, of the request that a server serves now."""
 
@@ -174,9 +176,24 @@ class World:
             taken = chosen.process.name if chosen is not None else "nobody"
             return chosen
 
+        def losses() -> int:
+            return len(self.shared.lost_at)
+
+        delays = Random(f"{self.seed} delays {number}")
+
+        async def travel(request: httpx2.Request) -> None:
+            if delays.random() < DELAYED:
+                before = losses()
+                await anyio.sleep(delays.choice((0.1, delays.uniform(0, 5))))
+                # One that is on its way while the store loses writes is beyond what is promised; see the page about
+                # fleets.
+                if losses() > before:
+                    raise httpx2.ReadError("Connection reset by peer", request=request)
+
         name = f"c{number}"
-        transport = AppTransport(self.network, choose)
-        return Client(name, self.present_keys[name], random.choice((LEGACY, MODERN)), random, transport, lambda: taken)
+        transport = AppTransport(self.network, choose, travel)
+        era = random.choice((LEGACY, MODERN))
+        return Client(name, self.present_keys[name], era, random, transport, lambda: taken, losses)
 
     def _note(self, words: str) -> None:
         self._digest.update(words.encode())

@@ -18,6 +18,7 @@ from mcpconn.gateway.access.rights import EVERYTHING, Rights, rights_of
 from mcpconn.gateway.clients.parked import Parked
 from mcpconn.gateway.clients.session_ids import Session
 from mcpconn.gateway.clients.sessions import SCOPE_KEY
+from mcpconn.gateway.http.arrival import arrived_in
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.rewrite import notification, shortened
 
@@ -50,6 +51,9 @@ class Downstream:
     tasks: bool = field(default=False, compare=False)
     """It takes a task for an answer: it declares the extension of the 2026-07-28 protocol (see `modern_tasks`)."""
 
+    arrived: str | None = field(default=None, compare=False)
+    """The epoch of the store in which its request arrived (see `arrival`)."""
+
     @property
     def expires(self) -> float | None:
         """When its access token expires, in seconds since 1970; None if it came without one."""
@@ -64,11 +68,14 @@ class Downstream:
         declared = {name for name in ABILITIES if getattr(capabilities, name, None) is not None}
         principal = principal_of(scope) if scope else ANONYMOUS
         if session is not None:
-            return cls(session.principal, session.sid, frozenset(declared), rights_of(scope), inbound_of(scope))
+            return cls(
+                *(session.principal, session.sid, frozenset(declared), rights_of(scope), inbound_of(scope)),
+                arrived=arrived_in(scope),
+            )
         # Over stdio there is one client, for as long as the process runs: that is a session, too.
         sid = "stdio" if ctx.request is None and not is_modern(ctx) else None
         tasks = is_modern(ctx) and capabilities is not None and TASKS in (capabilities.extensions or {})
-        return cls(principal, sid, frozenset(declared), rights_of(scope), inbound_of(scope), tasks)
+        return cls(principal, sid, frozenset(declared), rights_of(scope), inbound_of(scope), tasks, arrived_in(scope))
 
 
 EVERYBODY = Downstream(Principal("everybody", issuer="mcpconn"), None, frozenset(ABILITIES))

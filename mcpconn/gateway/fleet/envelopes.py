@@ -11,11 +11,15 @@ from starlette.types import Scope, Send
 from mcpconn.gateway.access.rights import RIGHTS_KEY, Rights
 from mcpconn.gateway.fleet.ownership import Owner
 from mcpconn.gateway.fleet.signing import Envelope, digest
+from mcpconn.gateway.http.arrival import arrived_in, arriving
+from mcpconn.gateway.http.asgi import header
 from mcpconn.gateway.principals import SCOPE_KEY as PRINCIPAL_KEY
 from mcpconn.gateway.principals import Principal, principal_of
 
 SESSION, PRINCIPAL, RESUME = "session", "principal", "resume"
 """Actions; the first two are also what keys begin with."""
+ARRIVED = "mcpconn-epoch"
+"""Header of an envelope: the epoch of the store in which the request arrived at the sender."""
 _PASSED = (b"host", b"origin", b"accept", b"content-type", b"last-event-id", b"traceparent", b"tracestate", b"baggage")
 """Headers of a client that go on to the owner, beside those that begin with `mcp-`. Its credentials do not."""
 
@@ -34,12 +38,15 @@ def envelope_of(
     owner: Owner, scope: Scope, *, action: str, view: str, body: bytes, new: bool = True, asks: bool = False
 ) -> Envelope:
     """What is asked of an owner."""
-    principal, rights = principal_of(scope), scope.get(RIGHTS_KEY)
+    principal, rights, arrived = principal_of(scope), scope.get(RIGHTS_KEY), arrived_in(scope)
     headers = tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in scope["headers"]
         if name in _PASSED or name.startswith(b"mcp-")
     )
+    if arrived is not None:
+        # As a header, which a replica of an earlier version passes over; a client's own of that name is not passed on.
+        headers += ((ARRIVED, arrived),)
     return Envelope(
         to=owner.replica.name,
         action=action,
@@ -94,7 +101,8 @@ def scope_of(envelope: Envelope) -> Scope:
         # JSON has no tuples.
         given = {key: tuple(value) if isinstance(value, list) else value for key, value in envelope.rights.items()}
         scope[RIGHTS_KEY] = Rights(**cast("Any", given))
-    return scope
+    arrived = header(scope, ARRIVED.encode())
+    return scope if arrived is None else arriving(scope, arrived)
 
 
 async def answer(send: Send, status: int, content: Any) -> None:

@@ -16,8 +16,8 @@ from mcpconn.gateway.clients.downstream import Downstream
 from mcpconn.gateway.clients.parked import Parked, ParkingLot
 from mcpconn.gateway.outcomes import CALL_ID, tool_error
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.requests.ledger import Ledger, LedgerRefused, Superseded
-from mcpconn.gateway.requests.ledger_entries import Entry, Found, Outcome
+from mcpconn.gateway.requests.ledger import Ledger, Superseded
+from mcpconn.gateway.requests.ledger_entries import Entry, Found, LedgerRefused, Outcome
 from mcpconn.gateway.rewrite import Json
 from mcpconn.gateway.store import StoreFull, StoreUnavailable
 from mcpconn.keys import CANCEL
@@ -61,15 +61,19 @@ class Keyed:
             A tool's result. A refusal is one, too.
         """
         principal = client.principal
-        word = self._ledger.epoch if new or repeat_of is not None else None
+        # That of the request's arrival: it may have waited here, or in another replica, while the store lost what a
+        # second copy of it had written.
+        word = (self._ledger.epoch if client.arrived is None else client.arrived) if new else None
         try:
-            if repeat_of is not None and repeat_of != await self._ledger.identity():
-                return tool_error(
-                    "This call was first sent under another ledger than the present one, which knows nothing of it. It "
-                    "may have run. Find out before you call again.",
-                    "unknown",
-                    {},
-                )
+            if repeat_of is not None:
+                if repeat_of != await self._ledger.identity():
+                    return tool_error(
+                        "This call was first sent under another ledger than the present one, which knows nothing of "
+                        "it. It may have run. Find out before you call again.",
+                        "unknown",
+                        {},
+                    )
+                word = self._ledger.epoch
             unseen = new
             while True:
                 # A call that was first sent under the present ledger is in it, or was never sent.

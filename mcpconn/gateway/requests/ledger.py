@@ -28,7 +28,7 @@ from typing import Any
 import anyio
 
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.requests.ledger_entries import Entry, Found, Outcome, packed
+from mcpconn.gateway.requests.ledger_entries import Entry, Found, LedgerRefused, Outcome, packed, told
 from mcpconn.gateway.store import Key, Record, Store, StoreFull, StoreUnavailable
 from mcpconn.observe import log
 
@@ -50,10 +50,6 @@ REMEMBERED = 20_000
 """Number of keys of sent calls that this process remembers, its own and others, in case the store is unavailable."""
 CANCEL_CHANNEL = "ledger/cancel"
 """Where processes tell each other of calls to be cancelled."""
-
-
-class LedgerRefused(Exception):
-    """The key is invalid for this call. The text says why; nothing was run."""
 
 
 class Superseded(Exception):
@@ -94,7 +90,8 @@ class Ledger:
         self._withdrawn: dict[tuple[Key, str], float] = {}
         # Ends that the store did not take yet: the value to write, or None to delete the record.
         self._unwritten: dict[Key, tuple[Entry, bytes | None]] = {}
-        self._sent: OrderedDict[Key, None] = OrderedDict()
+        # The keys of calls that were sent, by this process or another, and the epoch in which that was last seen.
+        self._sent: OrderedDict[Key, str] = OrderedDict()
 
     async def identity(self) -> str:
         """The ledger's id, which a client sees: the same as long as the store keeps its records."""
@@ -195,10 +192,10 @@ class Ledger:
             principal: Who calls. Another principal's use of the same key is another call.
             key: The client's idempotency key.
             fingerprint: Of what is called (see `fingerprint_of`).
-            word: The `epoch` in which the client gave its word that it sends the call for the first time, or that the
-                present ledger had it from the start. Then a record that is missing was not lost before that epoch. Once
-                it is over the word means nothing: meanwhile the same call may have come to another process, and its
-                record may be what was lost. None: the client has not said so.
+            word: The `epoch` in which the request arrived whose client says that it sends the call for the first time,
+                or that of the ledger that had the call from the start. Then a record that is missing was not lost
+                before that epoch. Once it is over the word means nothing: meanwhile the same call may have come to
+                another process, and its record may be what was lost. None: the client has not said so.
             unseen: It says so, and nothing contradicts it. Then the store is not asked: `send` adds the record, and
                 raises `Superseded` if there is one after all.
 
@@ -211,21 +208,29 @@ class Ledger:
             raise LedgerRefused(f"an idempotency key has 1 to {LONGEST_KEY} characters")
         place = self._place(principal, key)
         while True:
-            if unseen and word == self.epoch and place not in self._unwritten and place not in self._entries:
+            if unseen and word == self.epoch and place not in self._sent and place not in self._entries:
                 return Entry(place, fingerprint, word), Found(Outcome.NEW)
             if (unwritten := self._unwritten.get(place)) is not None:
                 if (value := unwritten[1]) is not None:
-                    return Entry(place, fingerprint), self._told(json.loads(value), fingerprint)
+                    return Entry(place, fingerprint), told(json.loads(value), fingerprint)
                 await self._write_end(place)
             await self._withdraw(place)
-            record = await self._store.get(place)
+            epoch, record = self.epoch, await self._store.get(place)
             if record is None:
+                if (running := self._entries.get(place)) is not None:
+                    # The store has lost its record. Its answer is written all the same, and found by the next look.
+                    if (asked := running.told(fingerprint)) is not None:
+                        return running, asked
+                    await running.changed.wait()
+                    continue
                 entry = Entry(place, fingerprint, self.epoch)
-                if word != entry.epoch and self._store.standing.doubtful(self.ttl):
+                # A record that was seen in this epoch was deleted by its owner, because the call did not run.
+                lost = word != entry.epoch or self._sent.get(place, entry.epoch) != entry.epoch
+                if lost and self._store.standing.doubtful(self.ttl):
                     return entry, Found(Outcome.UNKNOWN)
                 self._sent.pop(place, None)
                 return entry, Found(Outcome.NEW)
-            self._remember(place)
+            self._remember(place, epoch)
             found = await self._read(place, record, fingerprint)
             if found is not None:
                 return Entry(place, fingerprint), found
@@ -234,22 +239,10 @@ class Ledger:
         if (why := self._store.standing.unfit) is not None:
             raise StoreUnavailable(f"no ledger is kept in this store, because {why}")
 
-    @staticmethod
-    def _told(content: Mapping[str, Any], fingerprint: str) -> Found:
-        """What a record of a call that is over says."""
-        if content["fingerprint"] != fingerprint:
-            raise LedgerRefused(
-                "this idempotency key was used for another call (another tool, other arguments); use a new key"
-            )
-        if content["state"] != "answered":
-            return Found(Outcome.UNKNOWN)
-        answer = content["answer"]
-        return Found(Outcome.ANSWER_LOST) if answer is None else Found(Outcome.ANSWERED, answer)
-
     async def _read(self, place: Key, record: Record, fingerprint: str) -> Found | None:
         """What a record says; None after a wait for the call that it is about."""
         content = json.loads(record.value)
-        known = self._told(content, fingerprint)
+        known = told(content, fingerprint)
         if content["state"] == "answered" or not content["owner"]:
             return known
         if content["owner"] == self.owner:
@@ -262,8 +255,8 @@ class Ledger:
                 # It ended between the two looks, or its end could not be written.
                 fresh = await self._store.get(place)
                 return known if fresh == record and place not in self._unwritten else None
-            if entry.asking is not None:
-                return Found(Outcome.ANSWERED, {"result": entry.asking})
+            if (asked := entry.told(fingerprint)) is not None:
+                return asked
             await entry.changed.wait()
             return None
         if not await self.alive(content["owner"]):
@@ -293,10 +286,11 @@ class Ledger:
             await self._withdraw(entry.key)
             raise Superseded
         self._entries[entry.key] = entry
-        self._remember(entry.key)
+        self._remember(entry.key, entry.epoch)
 
-    def _remember(self, place: Key) -> None:
-        self._sent[place] = None
+    def _remember(self, place: Key, epoch: str) -> None:
+        self._sent[place] = epoch
+        self._sent.move_to_end(place)
         while len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
 
@@ -374,8 +368,10 @@ class Ledger:
             await self._store.delete(place, version=entry.version)
             self._sent.pop(place, None)
         else:
-            # If an earlier attempt was written although it failed, the version is another one: nothing to do.
-            await self._store.swap(place, entry.version, value, ttl=self.ttl)
+            # If an earlier attempt was written although it failed, the version is another one: nothing to do. If the
+            # store has lost the record, the end is added.
+            if await self._store.swap(place, entry.version, value, ttl=self.ttl) is None:
+                await self._store.add(place, value, ttl=self.ttl)
         if self._unwritten.get(place) == (entry, value):
             del self._unwritten[place]
 

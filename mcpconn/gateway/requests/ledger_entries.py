@@ -13,6 +13,8 @@ import anyio
 
 from mcpconn.gateway.store import Key
 
+OTHER_CALL = "this idempotency key was used for another call (another tool, other arguments); use a new key"
+
 
 class Outcome(Enum):
     """What the ledger says about a call before anything is run."""
@@ -36,6 +38,10 @@ class Found:
     """The JSON-RPC result or error as it was given the first time: `{"result": ...}` or `{"error": ...}`."""
 
 
+class LedgerRefused(Exception):
+    """The key is invalid for this call. The text says why; nothing was run."""
+
+
 class Entry:
     """One call with a key, on its way through the gateway."""
 
@@ -56,6 +62,16 @@ class Entry:
         self.cancel: Callable[[], None] | None = None
         """Cancels the call."""
 
+    def told(self, fingerprint: str) -> Found | None:
+        """What this call, which runs in this process, says to a repeat: the question that it asks, if it does.
+
+        Raises:
+            LedgerRefused: it is another call.
+        """
+        if self.fingerprint != fingerprint:
+            raise LedgerRefused(OTHER_CALL)
+        return None if self.asking is None else Found(Outcome.ANSWERED, {"result": self.asking})
+
     def ask(self, question: Mapping[str, Any]) -> None:
         """The call has asked its client something."""
         self.asking = question
@@ -69,6 +85,20 @@ class Entry:
     def _tell(self) -> None:
         self.changed.set()
         self.changed = anyio.Event()
+
+
+def told(content: Mapping[str, Any], fingerprint: str) -> Found:
+    """What a record of a call that is over says.
+
+    Raises:
+        LedgerRefused: it is another call.
+    """
+    if content["fingerprint"] != fingerprint:
+        raise LedgerRefused(OTHER_CALL)
+    if content["state"] != "answered":
+        return Found(Outcome.UNKNOWN)
+    answer = content["answer"]
+    return Found(Outcome.ANSWER_LOST) if answer is None else Found(Outcome.ANSWERED, answer)
 
 
 def fingerprint_of(method: str, server: str, params: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ import anyio.lowlevel
 import pytest
 
 from mcpconn.gateway.principals import Principal
-from mcpconn.gateway.requests.ledger import ANSWER_LIMIT, Ledger, LedgerRefused, Superseded
-from mcpconn.gateway.requests.ledger_entries import Outcome, fingerprint_of
+from mcpconn.gateway.requests.ledger import ANSWER_LIMIT, Ledger, Superseded
+from mcpconn.gateway.requests.ledger_entries import LedgerRefused, Outcome, fingerprint_of
 from mcpconn.gateway.store import MemoryStore, StoreFull, StoreUnavailable
 from mcpconn.redis.standing import Standing
 
@@ -251,6 +251,47 @@ class TestFirstTime:
             group.start_soon(drop)
             assert (await ledger.look(ALICE, "k", CALL, word="e1"))[1].outcome is Outcome.NEW
         assert not ledger.may_have_sent(ALICE, "k")
+
+
+class TestLostWhileItRuns:
+    """The store fails over and loses the record of a call that runs in this process."""
+
+    @pytest.fixture
+    def store(self, time):
+        return Forgetful(now=time)
+
+    async def test_a_copy_that_says_it_is_the_first_joins_it(self, ledger, store):
+        entry = await sent(ledger)
+        store.fail_over()
+        async with anyio.create_task_group() as group:
+
+            async def answer():
+                await anyio.wait_all_tasks_blocked()
+                await ledger.answer(entry, ANSWER)
+
+            group.start_soon(answer)
+            _, found = await ledger.look(ALICE, "k", CALL, word="e1", unseen=True)
+        assert (found.outcome, found.answer) == (Outcome.ANSWERED, ANSWER)
+
+    async def test_its_answer_reaches_a_repeat_in_another_process(self, ledger, store, time):
+        entry = await sent(ledger)
+        store.fail_over()
+        await ledger.answer(entry, ANSWER)
+        assert (await look(Ledger(store, ttl=100, sleep=time.sleep))).answer == ANSWER
+
+    async def test_another_call_with_its_key_is_refused(self, ledger, store):
+        await sent(ledger)
+        store.fail_over()
+        with pytest.raises(LedgerRefused, match="another call"):
+            await ledger.look(ALICE, "k", "another", word="e1")
+
+    async def test_a_key_that_was_seen_before_is_not_new_again(self, ledger, store, time):
+        other = Ledger(store, ttl=100, sleep=time.sleep)
+        await other.answer(await sent(other), ANSWER)
+        assert (await look(ledger)).outcome is Outcome.ANSWERED
+        store.fail_over()
+        _, found = await ledger.look(ALICE, "k", CALL, word="e1", unseen=True)
+        assert found.outcome is Outcome.UNKNOWN
 
 
 async def test_an_unknown_outcome_stays_unknown(ledger, time):
