@@ -27,9 +27,9 @@ from mcpconn.gateway.config import Settings, loaded
 from mcpconn.gateway.endpoint import Endpoint
 from mcpconn.gateway.fleet.config import FleetSettings
 from mcpconn.gateway.fleet.fleet import Fleet
-from mcpconn.gateway.http.arrival import arriving
 from mcpconn.gateway.http.asgi import refuse, within_lifespan
 from mcpconn.gateway.http.bodies import Bodies
+from mcpconn.gateway.http.notes import arriving
 from mcpconn.gateway.http.tracing import continued
 from mcpconn.gateway.metrics import Metrics, Requests
 from mcpconn.gateway.outside import Outside

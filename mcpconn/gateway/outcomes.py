@@ -18,6 +18,12 @@ CALL_ID = "mcpconn/call"
 """Key in a result's `_meta` for the ledger's id of a call with a key."""
 
 
+EARLIER = "An earlier request for the same call may have run it."
+LIST_NOT_SERVED = "The gateway could not list its tools now. Ask for the list again in some seconds."
+"""The error of a tools/list. It has no outcome: the SDK's client lists the tools within `call_tool`, after a call that
+has run, and raises the error of the list from there. An outcome would be taken for that of the call."""
+
+
 def tool_error(text: str, outcome: str, meta: Mapping[str, Any]) -> Json:
     """A tool's result that is an error."""
     return {"content": [{"type": "text", "text": text}], "isError": True, "_meta": {**meta, OUTCOME: outcome}}

@@ -69,7 +69,7 @@ def report(made: Fleet, load: Load) -> list[str]:
 
 async def main(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = None
         if arguments.redis:
             redis = RedisServer(folder / "redis").start()
@@ -84,5 +84,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--folder", type=Path, help="keep the logs and the journal in this empty folder")
     parser.add_argument("--redis", action="store_true", help="share Redis, and not a file")
     sys.exit(anyio.run(main, parser.parse_args()))

@@ -192,6 +192,13 @@ async def test_not_run_is_said_of_a_call_and_not_of_a_request(sent, told):
     assert json.loads(client.text)["result"]["_meta"][OUTCOME] == told
 
 
+async def test_a_list_that_is_not_served_has_no_outcome():
+    # The SDK's client lists the tools within `call_tool`, after the call has run.
+    client = Client()
+    await Reply(client.send, "POST", json.dumps({"id": 1, "method": "tools/list"}).encode()).end_not_run()
+    assert "data" not in json.loads(client.text)["error"]
+
+
 def head(kind: bytes, status: int = 200) -> Any:
     return {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]}
 
@@ -223,6 +230,15 @@ async def test_a_refusal_after_a_stream_began_is_not_run():
     await reply(head(b"application/json", 404))
     await reply({"type": "http.response.body", "body": b"{}"})
     assert b'"mcpconn/outcome":"not_run"' in client.text
+
+
+async def test_a_refusal_of_a_second_try_does_not_speak_for_the_first():
+    client = Client()
+    reply = Reply(client.send, "POST", body({}))
+    await reply(head(b"text/event-stream"))
+    reply.may_have_run = True
+    await reply(head(b"application/json", 404))
+    assert b'"mcpconn/outcome":"unknown"' in client.text
 
 
 async def test_a_json_answer_that_was_cut_takes_nothing_else():

@@ -18,7 +18,7 @@ from mcpconn.gateway.access.rights import EVERYTHING, Rights, rights_of
 from mcpconn.gateway.clients.parked import Parked
 from mcpconn.gateway.clients.session_ids import Session
 from mcpconn.gateway.clients.sessions import SCOPE_KEY
-from mcpconn.gateway.http.arrival import arrived_in
+from mcpconn.gateway.http.notes import arrived_in
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.rewrite import notification, shortened
 
@@ -52,7 +52,7 @@ class Downstream:
     """It takes a task for an answer: it declares the extension of the 2026-07-28 protocol (see `modern_tasks`)."""
 
     arrived: str | None = field(default=None, compare=False)
-    """The epoch of the store in which its request arrived (see `arrival`)."""
+    """The epoch of the store in which its request arrived (see `notes`)."""
 
     @property
     def expires(self) -> float | None:

@@ -134,7 +134,8 @@ class Sessions:
                 return
 
             async def pass_on(receive: Receive, send: Send) -> None:
-                await self._app(scope, replay(body, receive), send)
+                # A copy for each try, so that one that was given up does not find the go-ahead of the next.
+                await self._app({**scope}, replay(body, receive), send)
 
             await self._replicas.route_modern(self._view, scope, rest, send, body, pass_on)
             return

@@ -11,15 +11,16 @@ from starlette.types import Scope, Send
 from mcpconn.gateway.access.rights import RIGHTS_KEY, Rights
 from mcpconn.gateway.fleet.ownership import Owner
 from mcpconn.gateway.fleet.signing import Envelope, digest
-from mcpconn.gateway.http.arrival import arrived_in, arriving
 from mcpconn.gateway.http.asgi import header
+from mcpconn.gateway.http.notes import arrived_in, arriving, had_earlier_try, note_earlier_try
 from mcpconn.gateway.principals import SCOPE_KEY as PRINCIPAL_KEY
 from mcpconn.gateway.principals import Principal, principal_of
 
 SESSION, PRINCIPAL, RESUME = "session", "principal", "resume"
 """Actions; the first two are also what keys begin with."""
-ARRIVED = "mcpconn-epoch"
-"""Header of an envelope: the epoch of the store in which the request arrived at the sender."""
+ARRIVED, EARLIER = "mcpconn-epoch", "mcpconn-earlier"
+"""Headers of an envelope: the epoch of the store in which the request arrived at the sender; an earlier try of it may
+have run."""
 _PASSED = (b"host", b"origin", b"accept", b"content-type", b"last-event-id", b"traceparent", b"tracestate", b"baggage")
 """Headers of a client that go on to the owner, beside those that begin with `mcp-`. Its credentials do not."""
 
@@ -47,6 +48,8 @@ def envelope_of(
     if arrived is not None:
         # As a header, which a replica of an earlier version passes over; a client's own of that name is not passed on.
         headers += ((ARRIVED, arrived),)
+    if had_earlier_try(scope):
+        headers += ((EARLIER, "1"),)
     return Envelope(
         to=owner.replica.name,
         action=action,
@@ -101,6 +104,8 @@ def scope_of(envelope: Envelope) -> Scope:
         # JSON has no tuples.
         given = {key: tuple(value) if isinstance(value, list) else value for key, value in envelope.rights.items()}
         scope[RIGHTS_KEY] = Rights(**cast("Any", given))
+    if header(scope, EARLIER.encode()) is not None:
+        note_earlier_try(scope)
     arrived = header(scope, ARRIVED.encode())
     return scope if arrived is None else arriving(scope, arrived)
 

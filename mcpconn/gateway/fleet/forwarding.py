@@ -76,6 +76,8 @@ class Sent:
         """The receiver has accepted the request."""
         self.may_run = False
         """The request may have run: it was taken, and its go-ahead given if it needs one."""
+        self.since: float | None = None
+        """When that began."""
         self._wire: _Wire | None = None
 
     def asked_on(self, wire: _Wire) -> None:
@@ -91,7 +93,7 @@ class Sent:
         if self.may_run or self._wire is None:
             return
         # First, because a write that is cut may have arrived.
-        self.may_run = True
+        self.may_run, self.since = True, anyio.current_time()
         try:
             await self._wire.send(h11.Data(data=YES), h11.EndOfMessage())
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
@@ -191,6 +193,7 @@ class Forwarding:
         event = await self._agreed(wire, head)
         if isinstance(event, h11.InformationalResponse):
             sent.taken, sent.may_run = True, not envelope.asks
+            sent.since = anyio.current_time()
             event = await self._begun(wire, envelope, body, sent)
         if not isinstance(event, h11.Response):
             raise Lost("no answer came") if sent.taken else NotDelivered("the request was not taken")

@@ -15,14 +15,13 @@ import anyio
 from mcp_types import INTERNAL_ERROR
 from starlette.types import Message, Send
 
-from mcpconn.gateway.outcomes import tool_error
+from mcpconn.gateway.outcomes import EARLIER, LIST_NOT_SERVED, tool_error
 from mcpconn.keys import FIRST, IDEMPOTENCY_KEY, OUTCOME
 
 NOT_SERVED = (
     "The call was not made: the replica of the gateway that holds the session does not answer, and has not been given "
     "up yet. Try again in some seconds."
 )
-EARLIER = "An earlier request for the same call may have run it."
 LOST = (
     "The replica of the gateway that made this call is gone, or lost its hold on the session. It is not known whether "
     "the tool ran. Find out before you call again."
@@ -46,6 +45,8 @@ class Reply:
         self.sse = False
         self.complete = False
         self.abandoned = False
+        self.may_have_run = False
+        """An earlier try of the request may have run."""
         self._whole: bytes | None = None
         """The client gets a different answer: the rest of the original one is dropped."""
 
@@ -124,8 +125,10 @@ class Reply:
         await self._end(LOST, "unknown")
 
     async def end_not_run(self) -> None:
-        """No replica can serve the request now; it certainly did not run."""
-        if self.named:
+        """No replica can serve the request now; this try of it certainly did not run."""
+        if self.may_have_run:
+            await self.end_unknown()
+        elif self.named:
             # Of this request that is certain, but not of an earlier one.
             await self._end(f"{NOT_SERVED} {EARLIER}", "unknown")
         else:
@@ -168,6 +171,8 @@ class Reply:
         said = {"jsonrpc": "2.0", "id": self._message["id"]}
         if self.is_call:
             return {**said, "result": {**tool_error(text, outcome, {}), "resultType": "complete"}}
+        if self._message.get("method") == "tools/list":
+            return {**said, "error": {"code": INTERNAL_ERROR, "message": LIST_NOT_SERVED}}
         return {**said, "error": {"code": INTERNAL_ERROR, "message": text, "data": {OUTCOME: outcome}}}
 
 

@@ -20,6 +20,7 @@ from mcpconn.gateway.fleet.go_ahead import GoAhead, put_go_ahead
 from mcpconn.gateway.fleet.ownership import Owner, Ownership
 from mcpconn.gateway.fleet.peers import Peers
 from mcpconn.gateway.fleet.replies import Reply, is_stream, unless
+from mcpconn.gateway.http.notes import note_earlier_try
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.observe import log
 
@@ -105,7 +106,6 @@ class Routing:
             repeatable: Whether it is harmless to make the request twice.
         """
         reply = Reply(send, scope["method"], body)
-        may_have_run = False
         arrived = waiting = anyio.current_time()
         while True:
             owner = await self.owner(key)
@@ -123,7 +123,7 @@ class Routing:
                 return
             except AddressRefused as error:
                 log.error("gateway.fleet_address_refused", error=str(error), owner=_name(owner))
-                await (reply.end_unknown() if may_have_run else reply.end_not_run())
+                await reply.end_not_run()
                 return
             except NotDelivered as error:
                 self._forget(owner)
@@ -133,16 +133,18 @@ class Routing:
                     # It has waited for its server, and for an owner only from now on.
                     waiting = now
                 if now - waiting > PATIENCE or now - arrived > LONGEST or not reply.can_follow:
-                    await (reply.end_unknown() if may_have_run else reply.end_not_run())
+                    await reply.end_not_run()
                     return
                 await anyio.sleep(PAUSE)
             except Lost as error:
                 self._forget(owner)
-                log.info("gateway.fleet_answer_lost", owner=_name(owner), reason=str(error))
+                waited = 0.0 if sent.since is None else anyio.current_time() - sent.since
+                log.info("gateway.fleet_answer_lost", owner=_name(owner), reason=str(error), waited=round(waited, 3))
                 if not reply.can_follow or not (scope["method"] != "POST" or repeatable()):
                     await reply.end_unknown()
                     return
-                may_have_run = True
+                reply.may_have_run = True
+                note_earlier_try(scope)
 
     def _forget(self, owner: Owner | None) -> None:
         if owner is not None:

@@ -20,7 +20,7 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp_types import INTERNAL_ERROR
 
 from mcpconn.gateway.clients.downstream import Context
-from mcpconn.gateway.outcomes import OUTCOME, tool_error
+from mcpconn.gateway.outcomes import LIST_NOT_SERVED, OUTCOME, tool_error
 from mcpconn.gateway.requests.results import dressed
 from mcpconn.gateway.rewrite import Json
 from mcpconn.keys import FIRST, IDEMPOTENCY_KEY, LEDGER
@@ -110,4 +110,6 @@ class Stopping:
             text += "It was sent to its server and may have run. Find out before you call again."
         if ctx.method == "tools/call":
             return dressed(ctx, tool_error(text, outcome, {}), self._stamp)
+        if ctx.method == "tools/list":
+            raise MCPError(INTERNAL_ERROR, LIST_NOT_SERVED)
         raise MCPError(INTERNAL_ERROR, text, {OUTCOME: outcome})
