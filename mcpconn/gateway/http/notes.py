@@ -5,7 +5,7 @@ session's owner, for a server's list, or because the process is paused. If the s
 of the request may have been run and its record lost. So what its client says of a call ("I send it for the first time")
 holds in the epoch of the arrival, at the first replica that has the request, and not in a later one.
 
-Whether an earlier try of it may have run: a replica that was lost had it, and it is made again because it is safe to
+Whether an earlier try of it may have run: a replica that was lost had it, and it is retried because it is safe to
 repeat. If the next try does not reach its server, the request is not one that did not run.
 """
 
