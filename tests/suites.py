@@ -70,6 +70,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/deploy/test_systemd.py::test_no_connection_is_refused_while_the_gateway_is_killed_and_restarted",
         "tests/deploy/test_systemd.py::test_the_first_client_starts_a_gateway_that_says_it_is_ready",
         "tests/gateway/http/test_activation.py::test_a_passed_socket_that_all_can_reach_needs_keys",
+        "tests/gateway/clients/test_notifications.py",
         "tests/gateway/test_away_at_start.py",
         "tests/gateway/test_capacity.py::test_crowds_beyond_a_limit_harm_no_other",
         "tests/gateway/test_churn.py",

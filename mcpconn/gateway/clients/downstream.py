@@ -21,6 +21,7 @@ from mcpconn.gateway.clients.sessions import SCOPE_KEY
 from mcpconn.gateway.http.notes import arrived_in
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
 from mcpconn.gateway.rewrite import notification, shortened
+from mcpconn.observe import log
 
 Context = ServerRequestContext[Any, Any]
 
@@ -99,6 +100,13 @@ class Call:
     """Notifications that wait until the client takes them."""
     waiting_size: int = 0
     """Characters of their texts, as far as they are more than a line."""
+    lost: int = 0
+    """Notifications that were dropped, because too many were waiting."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no more notifications may wait for the client."""
+        return self.waiting >= WAITING
 
     @property
     def progress(self) -> Any:
@@ -124,7 +132,8 @@ class Call:
         """
         # Nothing waits on a client that reads, so its notifications are not measured.
         size = len(str(content)) if self.waiting else 0
-        if self.waiting >= WAITING or self.waiting_size + size > WAITING_SIZE:
+        if self.full or self.waiting_size + size > WAITING_SIZE:
+            self.lost += 1
             yield False
             return
         self.waiting += 1
@@ -146,6 +155,18 @@ class Call:
                     RawNotification(method=method, params=sent),  # type: ignore[arg-type]
                     related_request_id=self.ctx.request_id,
                 )
+
+    def report_lost(self) -> None:
+        """Log how many notifications the client was not sent during this call."""
+        if self.lost:
+            log.warning(
+                "gateway.notifications_dropped",
+                server=self.server,
+                method=self.ctx.method,
+                dropped=self.lost,
+                why=f"the server sends them faster than the client reads, of which at most {WAITING} wait",
+                do="raise the log level that the client asks for",
+            )
 
     async def ask(self, request: types.ServerRequest, result: type[Any]) -> Any:
         """Send a request to a legacy client on the stream of this request, and return its answer."""

@@ -160,6 +160,7 @@ class Forwarder:
             answer = await handler(call, dict(ctx.params or {}))
         finally:
             CALL.reset(token)
+            call.report_lost()
         return dressed(ctx, answer, self._stamp)
 
     # -- which server

@@ -226,18 +226,24 @@ class Relay:
             call: A call of this client's, on whose stream the message goes out.
             params: The message.
         """
+        if not self._wants(sid, call, params.level):
+            return
+        if call is not None and call.full:
+            # Before anything is done about it: a server that logs faster than the client reads goes on doing so.
+            call.lost += 1
+            return
         dumped = params.model_dump(by_alias=True, mode="json", exclude_none=True)
-        if call is not None and is_modern(call.ctx):
-            if params.level in allowed_log_levels(call.ctx.protocol_version, call.ctx.meta):
-                await call.notify("notifications/message", dumped)
-            return
-        channel = self.channels.get(sid)
-        if channel is None or LEVELS.index(params.level) < LEVELS.index(channel.level or "debug"):
-            return
         if call is not None:
             await call.notify("notifications/message", dumped)
         else:
             await self._send(sid, "notifications/message", dumped)
+
+    def _wants(self, sid: str, call: Call | None, level: types.LoggingLevel) -> bool:
+        """Whether a client wants log messages of this level, and can be told."""
+        if call is not None and is_modern(call.ctx):
+            return level in allowed_log_levels(call.ctx.protocol_version, call.ctx.meta)
+        channel = self.channels.get(sid)
+        return channel is not None and LEVELS.index(level) >= LEVELS.index(channel.level or "debug")
 
     async def _message(self, server: str, client: Downstream, notification: Any) -> None:
         if isinstance(notification, types.ResourceUpdatedNotification):
