@@ -7,8 +7,9 @@ from mcp.shared.exceptions import MCPError
 from mcpconn.core.failures import Failure, FailureKind
 from mcpconn.errors import CallFailed, ConnectionFailed, McpConnError
 
-FAILED, USAGE, UNKNOWN, INTERRUPTED = 1, 2, 3, 130
-"""Exit status: it failed; the command or the configuration makes no sense; the tool may have run; Ctrl-C."""
+FAILED, USAGE, UNKNOWN, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
+"""Exit status: it failed; the command or the configuration makes no sense; the tool may have run; Ctrl-C; the reader of
+its output has closed the pipe, for which shells show 128 + SIGPIPE."""
 
 
 class CliError(Exception):

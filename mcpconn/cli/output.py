@@ -8,8 +8,8 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import IO, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -61,8 +61,12 @@ def _is_ascii_terminal() -> bool:
 
 
 def lenient() -> None:
-    """Replace characters that standard output and error cannot encode, instead of failing, because servers may send any
-    text."""
+    """Prepare the standard streams. One that the caller has closed (`>&-`) discards what is written to it. Characters
+    that standard output and error cannot encode are replaced, because servers may send any text."""
+    # In the order of their numbers: each takes the lowest free one, so that no socket or pipe to a child takes it.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -105,14 +109,28 @@ def paused() -> Iterator[None]:
             line.start()
 
 
+def discard(stream: IO[str]) -> None:
+    """Send what is still written to `stream` nowhere, because its reader has closed the pipe. Without this, Python
+    writes the rest of the buffer again at exit, and reports an error."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Console(Console):
+    """Raises the error of a closed pipe, which rich turns into exit status 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def stdout() -> Console:
     """Where results go."""
-    return Console(width=None if sys.stdout.isatty() else UNLIMITED, highlight=False, soft_wrap=False)
+    return _Console(width=None if sys.stdout.isatty() else UNLIMITED, highlight=False, soft_wrap=False)
 
 
 def stderr() -> Console:
     """Where everything else goes."""
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True, highlight=False)
 
 
 def say(message: str) -> None:
@@ -122,8 +140,12 @@ def say(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """An error on standard error: one line."""
-    sys.stderr.write(f"error: {one_line(hide(message))}\n")
+    """An error on standard error: one line. Nothing happens if nobody reads it."""
+    try:
+        sys.stderr.write(f"error: {one_line(hide(message))}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        discard(sys.stderr)
 
 
 def print_json(data: Any) -> None:

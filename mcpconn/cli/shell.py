@@ -8,15 +8,15 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 import typer
 import typer.core
 
-from mcpconn.cli.failures import INTERRUPTED, USAGE, describe
+from mcpconn.cli.failures import INTERRUPTED, UNREAD, USAGE, describe, leaf
 from mcpconn.cli.hiding import HidingFormatter, forget, hide
-from mcpconn.cli.output import complain, lenient, paused
+from mcpconn.cli.output import complain, discard, lenient, paused
 from mcpconn.cli.signals import Ended, until_ended
 from mcpconn.cli.targets import ad_hoc
 from mcpconn.version import __version__
@@ -40,11 +40,20 @@ class Shell(typer.core.TyperGroup):
         options["standalone_mode"] = False
         try:
             status = super().main(args, *rest, **options)
+            # Here and not at the interpreter's exit, so that what cannot be written is one line, too.
+            sys.stdout.flush()
         except Exception as error:
+            if isinstance(leaf(error), BrokenPipeError):
+                _leave()
             if _Debug.on:
                 # Written here because the interpreter's own output would show secrets.
                 sys.stderr.write(hide("".join(traceback.format_exception(error))))
             status = _complain(error)
+        except SystemExit as end:
+            # typer's way to end at a closed pipe, with status 1.
+            if isinstance(end.__context__, BrokenPipeError):
+                _leave()
+            raise
         except Ended as signal:
             # As shells do for a process that a signal has ended.
             status = 128 + signal.number
@@ -55,6 +64,12 @@ class Shell(typer.core.TyperGroup):
 
 class _Debug:
     on = False
+
+
+def _leave() -> NoReturn:
+    """End because nobody reads the output any more, as in `mcpconn tools | head -1`: that is not a failure."""
+    discard(sys.stdout)
+    sys.exit(UNREAD)
 
 
 def _complain(error: Exception) -> int:

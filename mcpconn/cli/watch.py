@@ -7,7 +7,6 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -16,7 +15,7 @@ from rich.live import Live
 from mcpconn.cli.connect import DRAIN
 from mcpconn.cli.failures import USAGE, CliError
 from mcpconn.cli.keyboard import Keyboard, keyboard
-from mcpconn.cli.output import stdout
+from mcpconn.cli.output import discard, stdout
 from mcpconn.cli.watch_sources import Attached, Own, Row, Source
 from mcpconn.cli.watch_view import View, line_of
 from mcpconn.config import ServerConfig
@@ -86,9 +85,7 @@ async def _print(source: Source, *, as_json: bool) -> None:
             sys.stdout.write((json.dumps(named) if as_json else line_of(change).plain) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
-            # Python would try to write the rest of the buffer again at exit, and report an error.
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard(sys.stdout)
             unread.set()
 
     async with source.running(write):

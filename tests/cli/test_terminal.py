@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -169,6 +170,53 @@ def test_a_traceback_is_shown_on_request(config: Config) -> None:
     assert "Traceback (most recent call last)" in loud.stderr
     assert "mcpconn.errors.ConnectionFailed: down: the server cannot be reached" in loud.stderr
     assert "ERROR mcpconn connection.failed" in loud.stderr
+
+
+def unread(*arguments: str | Path) -> tuple[int, str]:
+    """The status and the errors of a command whose output nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run(
+            [*COMMAND, *map(str, arguments)], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=SAFETY
+        )
+    finally:
+        os.close(writer)
+    return run.returncode, run.stderr
+
+
+@pytest.mark.parametrize("command", ["--version", "--help", "diagram", "schema"])
+def test_a_pipe_closed_early_is_no_error(command: str) -> None:
+    assert unread(command) == (141, "")
+
+
+def test_a_reader_of_one_row_ends_check_quietly(config: Config) -> None:
+    assert unread("check", config(srv=stdio(), down=REFUSED)) == (141, "")
+
+
+def test_an_error_that_nobody_reads_keeps_its_status() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run([*COMMAND, "check", "nope.json"], stderr=writer, timeout=SAFETY)
+    finally:
+        os.close(writer)
+    assert run.returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        run = subprocess.run([*COMMAND, "diagram"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=SAFETY)
+    assert run.returncode == 1
+    assert run.stderr == "error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_no_bug(closed: str, config: Config) -> None:
+    command = " ".join(map(shlex.quote, [*COMMAND, "check", str(config(srv=stdio()))]))
+    run = subprocess.run(["/bin/sh", "-c", f"{command} {closed}"], capture_output=True, text=True, timeout=SAFETY)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["typer", "rich"])
