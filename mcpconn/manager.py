@@ -181,7 +181,7 @@ class Manager(Owned, CallsByName, Mapping[str, Connection]):
         """
         self._check_here()
         if name in self._connections:
-            raise ConfigError(f"server {name!r}: there is one of this name already; remove it first", server=name)
+            raise ConfigError(f"server {name!r}: a server with this name exists already; remove it first", server=name)
         connection = self._create(name, entry)
         if self._owner.running:
             connection.run_in(self._owner)

@@ -61,7 +61,7 @@ _meter.create_observable_gauge("mcpconn.calls.waiting", [_waiting], description=
 _transitions = _meter.create_counter("mcpconn.connection.transitions", description="transitions of the state machine")
 _dials = _meter.create_counter("mcpconn.connection.dials", description="attempts to open a session")
 _recovery = _meter.create_histogram("mcpconn.connection.recovery", "s", "from the loss of a session to the next one")
-_calls = _meter.create_counter("mcpconn.calls", description="calls that are over")
+_calls = _meter.create_counter("mcpconn.calls", description="finished calls")
 _duration = _meter.create_histogram("mcpconn.call.duration", "s", "a whole call, including waits and replays")
 _blocked = _meter.create_histogram("mcpconn.call.blocked", "s", "the part of a call spent waiting for its connection")
 _replays = _meter.create_counter("mcpconn.call.replays", description="calls retried")

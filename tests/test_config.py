@@ -89,7 +89,7 @@ def test_an_unusable_entry_is_named_before_dialling(entry: Any, key: str | None,
 
 def test_a_name_given_twice_is_an_error() -> None:
     manager = Manager({"one": {"url": "http://host/mcp"}})
-    with pytest.raises(ConfigError, match="server 'one': there is one of this name already") as caught:
+    with pytest.raises(ConfigError, match="server 'one': a server with this name exists already") as caught:
         manager.add("one", {"url": "http://other/mcp"})
     assert caught.value.server == "one"
     assert manager["one"].config.url == "http://host/mcp"

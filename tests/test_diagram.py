@@ -380,7 +380,7 @@ def test_the_table_of_rules_names_what_each_one_decides_by() -> None:
     assert found["HTTP", "the server cannot answer now"][0] == "5xx"
     assert found["HTTP", "the server does not know this method"][:2] == ["404", "-32601"]
     assert found["HTTP", "a proxy has no route to the server"][2] == '"page not found"'
-    assert "not `application/json`" in found["HTTP", "what answered is a web page, not an MCP server"][2]
+    assert "not `application/json`" in found["HTTP", "the URL serves a web page, not an MCP server"][2]
     assert found["JSON-RPC", "the versions do not fit"][1] == "-32020, -32021, -32022"
     assert found["JSON-RPC", "the event stream ended before the answer"][1:] == ["-32000", '"sse stream"']
     assert found["local", "the server's certificate is not trusted"][2].strip("`") == "SSLCertVerificationError"

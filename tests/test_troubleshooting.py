@@ -39,11 +39,11 @@ def served(script: Script) -> dict[str, Any]:
 SEEN: dict[str, Evidence] = {
     "the server cannot be reached": Evidence(exception=httpx2.ConnectError("refused"), phase="dial"),
     "there is no MCP server at this URL": Evidence(http_status=404, phase="dial"),
-    "what answered is a web page, not an MCP server": Evidence(http_status=200, content_type="text/html", phase="dial"),
+    "the URL serves a web page, not an MCP server": Evidence(http_status=200, content_type="text/html", phase="dial"),
     "the URL redirects elsewhere": Evidence(http_status=308, phase="dial"),
     "the URL's scheme is not the server's": Evidence(exception=WrongScheme("it speaks plain HTTP"), phase="dial"),
     "the server's certificate is not trusted": Evidence(exception=ssl.SSLCertVerificationError(1, "self-signed")),
-    "the proxy wants other credentials": Evidence(http_status=407, phase="dial"),
+    "the proxy requires other credentials": Evidence(http_status=407, phase="dial"),
     "the command cannot be started": Evidence(exception=CannotStart(FileNotFoundError(2, "no such program"))),
     "the server process exited before the handshake": Evidence(exception=ChildExited(1, ()), phase="dial"),
     "the server refused the handshake": Evidence(http_status=400, code=-32600, from_wire=True, phase="dial"),
@@ -59,7 +59,7 @@ SEEN: dict[str, Evidence] = {
     "the server no longer knows the session": Evidence(
         http_status=404, code=-32600, message="Session not found", session_sent=True, from_wire=True
     ),
-    "the answer cannot be used": Evidence(exception=Unreadable("it is no JSON")),
+    "the answer cannot be used": Evidence(exception=Unreadable("it is not JSON")),
 }
 
 

@@ -55,7 +55,7 @@ class Access:
         for name in ("read_key", "act_key"):
             key = getattr(self, name)
             if key is not None and (not isinstance(key, str) or len(key) < 16):
-                raise ValueError(f"{name} must be a text of 16 characters or more; it opens the page to who has it")
+                raise ValueError(f"{name} must be a string of 16 characters or more: whoever has it can open the page")
 
     @property
     def open(self) -> bool:

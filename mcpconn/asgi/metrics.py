@@ -49,11 +49,13 @@ class ConnectionFamilies:
 
         one = ["connection"]
         self._state = GaugeMetricFamily("mcpconn_connection_state", "1 for the current state.", labels=[*one, "state"])
-        self._since = GaugeMetricFamily("mcpconn_connection_since_seconds", "When it entered its state.", labels=one)
+        self._since = GaugeMetricFamily(
+            "mcpconn_connection_since_seconds", "Time at which the current state was entered.", labels=one
+        )
         self._epoch = GaugeMetricFamily("mcpconn_connection_epoch", "Number of the current session.", labels=one)
         self._flight = GaugeMetricFamily("mcpconn_calls_in_flight", "Calls issued and not answered.", labels=one)
         self._waiting = GaugeMetricFamily("mcpconn_calls_waiting", "Calls waiting for the connection.", labels=one)
-        self._calls = CounterMetricFamily("mcpconn_calls", "Calls that are over.", labels=[*one, "outcome"])
+        self._calls = CounterMetricFamily("mcpconn_calls", "Finished calls.", labels=[*one, "outcome"])
         self._replays = CounterMetricFamily("mcpconn_replays", "Calls that were retried.", labels=one)
         self._events = CounterMetricFamily("mcpconn_transitions", "Events of the machine.", labels=[*one, "event"])
 

@@ -58,7 +58,7 @@ class Authorization:
         endpoint = str(server.metadata.authorization_endpoint)
         if urlsplit(endpoint).scheme not in ("https", "http"):
             # `javascript:` and similar URLs must not become a link.
-            raise CredentialsRefused(f"{name} publishes an address to log in at that is not a web address")
+            raise CredentialsRefused(f"{name} publishes an address for logins that is not a web address")
         pkce = PKCEParameters.generate()
         resource = (
             context.get_resource_url() if context.should_include_resource_param(context.protocol_version) else None
@@ -107,7 +107,7 @@ class Authorization:
         if mixed_up:
             # Raised outside the handler, because the SDK's text quotes the browser's request.
             name = redact_url(self.server.issuer)
-            raise CredentialsRefused(f"the answer to the login does not come from {name}, which was asked")
+            raise CredentialsRefused(f"the authorization response does not come from {name}, which was asked")
         context = provider.context
         context.client_info, context.oauth_metadata = self.client, self.server.metadata
         form = {

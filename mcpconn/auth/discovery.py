@@ -193,7 +193,7 @@ async def _find_metadata(issuer: str, server_url: str, ask: Ask) -> Authorizatio
     """RFC 8414 and OpenID Connect Discovery: what the issuer publishes about itself."""
     name = redact_url(issuer)
     if less_secure(issuer, server_url):
-        raise CredentialsRefused(f"the authorization server {name} is not reached over TLS, and the MCP server is")
+        raise CredentialsRefused(f"the authorization server {name} is not reached over TLS, although the MCP server is")
     own = origin(issuer) == origin(server_url)
     away: CredentialsUnavailable | None = None
     wrong: str | None = None

@@ -146,8 +146,8 @@ async def log_in(
     if sdk.needs_person(provider) and (context.redirect_handler is None or context.callback_handler is None):
         # Checked first, so that no client is registered for a login that is impossible.
         missing = "redirect" if context.redirect_handler is None else "callback"
-        otherwise = f"nobody can log in: the provider has no {missing} handler"
-        raise CredentialsRefused(getattr(provider, "nobody", otherwise))
+        otherwise = f"login is not possible: the provider has no {missing} handler"
+        raise CredentialsRefused(getattr(provider, "no_login", otherwise))
     server = await find_server(request, record)
     for _ in range(2):
         client, registered = await choose_client(request, server, record, forgotten=forgotten, keep=keep)
@@ -257,8 +257,8 @@ def _check_guess(
     known = client.issuer or record.issuer or sdk.fixed_issuer(provider)
     if server.metadata is None and client.client_secret and known is None:
         raise CredentialsRefused(
-            "no authorization server is published, and a client secret is sent to no guessed address: "
-            "say whose it is (issuer=...)"
+            "no authorization server is published, and a client secret is not sent to a guessed address: "
+            "name its issuer (issuer=...)"
         )
 
 

@@ -265,7 +265,7 @@ class Renewer:
             done = True
             return
         except TimeoutError:
-            failed = f"nobody logged in within {self._login_timeout or 0:g} s"
+            failed = f"the login was not completed within {self._login_timeout or 0:g} s"
         except CredentialsUnavailable:
             raise
         except CredentialsRefused as error:

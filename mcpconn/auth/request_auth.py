@@ -166,7 +166,7 @@ class RequestAuth(httpx2.Auth):
             return _sendable(await self._headers(auth))
 
         try:
-            return await from_host(headers, "there are no credentials now", self._redact)
+            return await from_host(headers, "no credentials are available now", self._redact)
         finally:
             self._learn(auth)
 
@@ -194,7 +194,7 @@ class RequestAuth(httpx2.Auth):
         except (OAuthFlowError, ValidationError) as error:
             failed = CredentialsRefused(words(error, self._redact))
         except Exception as error:  # credentials are host code
-            failed = CredentialsUnavailable(f"there are no credentials now: {words(error, self._redact)}")
+            failed = CredentialsUnavailable(f"no credentials are available now: {words(error, self._redact)}")
         finally:
             await flow.aclose()
         raise failed

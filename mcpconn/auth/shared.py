@@ -99,4 +99,4 @@ class SharedTokens(StoredTokens, ABC):
         except NotARecord:
             pass
         # Outside the handler: a parser's error may quote what was stored.
-        raise CredentialsRefused(f"{self!r} holds something else than tokens, or damaged ones")
+        raise CredentialsRefused(f"{self!r} does not hold valid tokens")

@@ -24,7 +24,7 @@ CLIENT_NAME = "mcpconn"
 class LoginProvider(OAuthClientProvider):
     """The SDK's provider, and the text for when no one has logged in."""
 
-    nobody = "nobody has logged in at this server; log in with `mcpconn login`"
+    no_login = "no login is stored for this server; log in with `mcpconn login`"
     configured_scope: str | None = None
     """What to ask for; None: what the server names."""
 

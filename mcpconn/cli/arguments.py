@@ -74,7 +74,7 @@ def _object(text: str, source: str) -> dict[str, Any]:
     except RecursionError:
         raise CliError(f"{source} is nested too deeply", USAGE) from None
     if not isinstance(value, dict):
-        raise CliError(f"{source} is JSON, but no object{EXAMPLE}", USAGE)
+        raise CliError(f"{source} is JSON, but not an object{EXAMPLE}", USAGE)
     return value
 
 

@@ -29,7 +29,7 @@ def fix(failure: Failure, server: str = "NAME") -> str:
     """
     summary = failure.summary
     if failure.kind is FailureKind.TRANSPORT_LOST and failure.evidence.phase == "dial":
-        return "what it wrote says more; if what it lacks will be there soon, --wait 30 keeps trying"
+        return "its output says more; if it depends on something that will be available soon, --wait 30 keeps trying"
     if failure.kind is FailureKind.AUTH and "mcpconn login" in summary:
         return f"mcpconn login {server}"
     if failure.kind is FailureKind.CONFIG and "proxy" in summary:
@@ -39,7 +39,7 @@ def fix(failure: Failure, server: str = "NAME") -> str:
     return {
         FailureKind.AUTH: f"give it other credentials (headers, env, auth), or log in: mcpconn login {server}",
         FailureKind.CONFIG: "fix its entry in the configuration",
-        FailureKind.PROTOCOL: "is this an MCP server, and of a version that is understood here?",
+        FailureKind.PROTOCOL: "check that this is an MCP server and that its protocol version is supported",
         FailureKind.UNAVAILABLE: "is it running? --wait 30 keeps trying for 30 s",
         FailureKind.TIMEOUT: "give it longer with --timeout, or keep trying with --wait 30",
         FailureKind.RATE_LIMITED: "wait, then try again",

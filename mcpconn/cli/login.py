@@ -63,7 +63,7 @@ async def log_in(
             if not forget:
                 return await _log_in(name, config, place, timeout=timeout, browser=browser)
             await place.bare.clear()
-            say(f"{name}: the login is forgotten")
+            say(f"{name}: the stored login was deleted")
             return 0
     except CredentialsUnavailable as error:
         failed = str(error)
@@ -182,17 +182,17 @@ class WayBack:
         parts = urlsplit(target)
         asked = {key: values[0] for key, values in parse_qs(parts.query).items()}
         if parts.path != self._path or not asked.keys() & {"code", "error"}:
-            return "404 Not Found", "There is nothing here."
+            return "404 Not Found", "Not found."
         found: AuthorizationCodeResult | CredentialsRefused
         if "code" in asked:
             found = AuthorizationCodeResult(code=asked["code"], state=asked.get("state"), iss=asked.get("iss"))
-            words = "You are back. The terminal says whether the login worked; this page can be closed."
+            words = "The terminal shows whether the login succeeded. This page can be closed."
         else:
             reason = one_line(": ".join(filter(None, (asked["error"], asked.get("error_description")))))
             words = f"the login was refused: {reason[:LONGEST_REASON]}"
             found = CredentialsRefused(words)
         if self._came.is_set():
-            return "409 Conflict", "There was an answer already."
+            return "409 Conflict", "This login has already been answered."
         self._found = found
         self._came.set()
         return "200 OK", words

@@ -74,7 +74,7 @@ def serve(path: Path, options: ServeOptions) -> None:
     asks = app.settings.access.asks
     if not (options.stdio or where.is_loopback or asks or options.allow_anonymous):
         raise CliError(
-            f"{where.host}:{where.port}: everybody who reaches it could use your servers. Ask for keys "
+            f"{where.host}:{where.port}: anyone who can reach it could use your servers. Require keys "
             "(`gateway.access` in the file), listen on 127.0.0.1, or say --allow-anonymous",
             USAGE,
         )
@@ -98,7 +98,7 @@ def serve(path: Path, options: ServeOptions) -> None:
         if asks:
             say("clients need a key or a token")
         elif where.is_loopback:
-            say("anonymous clients are one person here: modern ones share what a server keeps per session")
+            say("all anonymous clients count as one user: modern clients share the state of a server's session")
         say("add it to your editor: mcpconn serve --print-config")
 
     anyio.run(lambda: gateway.serve_http(app, accepting, path=path, ready=ready, say=say), backend_options=loop)

@@ -81,7 +81,7 @@ HTTP: tuple[Rule, ...] = (
         "the server refused the credentials", FailureKind.AUTH, Delivery.REJECTED, lambda seen: seen.status == 401
     ),
     suspicion(
-        "the proxy wants other credentials",
+        "the proxy requires other credentials",
         FailureKind.CONFIG,
         Delivery.REJECTED,
         lambda seen: seen.status == 407,
@@ -122,7 +122,7 @@ HTTP: tuple[Rule, ...] = (
         lambda seen: seen.status == 404 and seen.evidence.phase in ("call", "probe", "idle"),
     ),
     proof("there is no MCP server at this URL", FailureKind.CONFIG, Delivery.REJECTED, lambda seen: seen.status == 404),
-    suspicion("the server gave up waiting", FailureKind.TIMEOUT, Delivery.UNKNOWN, lambda seen: seen.status == 408),
+    suspicion("the server timed out", FailureKind.TIMEOUT, Delivery.UNKNOWN, lambda seen: seen.status == 408),
     suspicion(
         "the server reported an internal error",
         FailureKind.APPLICATION,
@@ -164,7 +164,7 @@ HTTP: tuple[Rule, ...] = (
         "the server refused the request", FailureKind.APPLICATION, Delivery.REJECTED, lambda seen: seen.status >= 400
     ),
     suspicion(
-        "what answered is a web page, not an MCP server",
+        "the URL serves a web page, not an MCP server",
         FailureKind.CONFIG,
         Delivery.UNKNOWN,
         lambda seen: (
@@ -182,7 +182,7 @@ JSONRPC: tuple[Rule, ...] = (
         lambda seen: seen.code is not None and seen.refuses_session,
     ),
     suspicion(
-        "the server speaks of a lost session, among other things",
+        "the server's error mentions a lost session, among other things",
         FailureKind.SESSION_EXPIRED,
         Delivery.UNKNOWN,
         lambda seen: seen.code is not None and seen.names_session,
@@ -228,7 +228,7 @@ JSONRPC: tuple[Rule, ...] = (
         lambda seen: seen.local and seen.code == -32600 and seen.text.startswith(REDIRECTED),
     ),
     suspicion(
-        "the server answered with an error that nobody could read",
+        "the server answered with an error that could not be parsed",
         FailureKind.UNAVAILABLE,
         Delivery.UNKNOWN,
         lambda seen: seen.local and seen.code == -32603 and seen.text == REFUSED,
@@ -271,7 +271,7 @@ LOCAL: tuple[Rule, ...] = (
         lambda seen: seen.is_own(Trouble.WRONG_SCHEME),
     ),
     suspicion(
-        "the credentials cannot be had now",
+        "the credentials are not available now",
         FailureKind.UNAVAILABLE,
         Delivery.NOT_SENT,
         lambda seen: seen.is_own(Trouble.CREDENTIALS_UNAVAILABLE),
@@ -358,7 +358,7 @@ LOCAL: tuple[Rule, ...] = (
         lambda seen: is_spoken(seen) and seen.refuses_session,
     ),
     suspicion(
-        "an error speaks of a lost session, among other things",
+        "an error mentions a lost session, among other things",
         FailureKind.SESSION_EXPIRED,
         Delivery.UNKNOWN,
         lambda seen: is_spoken(seen) and seen.names_session,

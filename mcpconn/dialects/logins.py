@@ -74,7 +74,7 @@ def asked(key: str, value: Any, snake: Callable[[str], str], *, in_code: bool) -
     if word in _LOGIN_WORDS or (value is True and plain == "oauth"):
         return Asked(login={})
     if not in_code and word in _ONLY_THERE:
-        raise Unclear(f"{key}: {word} is a login that only the host itself can make", key)
+        raise Unclear(f"{key}: {word} is a login that only the host itself can perform", key)
     if plain in ("oauth", "auth_provider_type"):
         raise Unclear(f"{key} must be a mapping, or true or false", key)
     if not in_code and word in _NOTHING:
@@ -90,7 +90,7 @@ def _mapping(key: str, given: Mapping[Any, Any], snake: Callable[[str], str], *,
     if snake(key) == "api_key":
         # LibreChat: a key of the administrator's, or one that it asks of each person.
         if given.get("source", "admin") != "admin" or given.get("authorization_type", "bearer") != "bearer":
-            raise Unclear(f"{key} is asked of a person by the host; give a header here", key)
+            raise Unclear(f"{key} is requested from the user by the host; give a header here", key)
         return Asked(token=given.get("key"))
     token = next((given[each] for each in _TOKENS if given.get(each)), None)
     if token is not None:
@@ -102,12 +102,12 @@ def _mapping(key: str, given: Mapping[Any, Any], snake: Callable[[str], str], *,
             continue
         if not lenient and not _ENDPOINTS.fullmatch(plain):
             raise Unclear(f"{key} must be a token, or a mapping with a client_id; this one is not understood", key)
-        found.notes.append(f"{key}.{inner} is not used: what a login needs is asked of the server")
+        found.notes.append(f"{key}.{inner} is not used: the login's parameters are discovered from the server")
     uri = found.login and found.login.get("redirect_uri")
     if isinstance(uri, str) and not _LOCAL.match(uri):
         # Of a host that is a web server itself: the browser would come back to it, and not to this program.
         found.login = {name: each for name, each in (found.login or {}).items() if name != "redirect_uri"}
-        found.notes.append(f"{key}: the address for the way back is not used, it does not lead to this machine")
+        found.notes.append(f"{key}: the redirect address is not used: it does not lead to this machine")
     return found
 
 

@@ -139,7 +139,7 @@ class _Reader:
         for key, value in self.credentials:
             if has_token and isinstance(value, Mapping) and self.host is not IN_CODE:
                 # Its variables may not even be set.
-                self.note(f"{key} is not used: there is a token besides")
+                self.note(f"{key} is not used, because there is also a token")
                 continue
             found = asked(key, self.expand(value, key), snake, in_code=self.host is IN_CODE)
             self.put("auth", key, found.token)

@@ -77,7 +77,7 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
     _check_keys("gateway", section, KEYS)
     name = section.get("name", "mcpconn")
     if not isinstance(name, str) or not name:
-        raise ConfigError("gateway.name must be a text", key="name")
+        raise ConfigError("gateway.name must be a string", key="name")
     servers = section.get("servers", {})
     if not isinstance(servers, Mapping):
         raise ConfigError("gateway.servers must map names of servers to their settings", key="servers")

@@ -181,7 +181,7 @@ class Metrics:
         yield from (answers, took, version)
         yield GaugeMetricFamily("mcpconn_gateway_requests_in_flight", "Requests, streams included.", told.in_flight)
         yield GaugeMetricFamily("mcpconn_gateway_sessions", "Sessions of legacy clients.", self._sessions())
-        yield GaugeMetricFamily("mcpconn_gateway_draining", "1 once it was told to end.", float(self.draining))
+        yield GaugeMetricFamily("mcpconn_gateway_draining", "1 after its shutdown has begun.", float(self.draining))
         if self.audit is not None:
             yield CounterMetricFamily("mcpconn_gateway_audit_failures", "Lines not written.", self.audit.failures)
 

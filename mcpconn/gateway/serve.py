@@ -102,7 +102,7 @@ class Storage:
         else:
             ring, made = kept_ring(self.directory / "keys")
             if made:
-                say(f"no sealing key was given: one was made and is kept in {self.directory / 'keys'}")
+                say(f"no sealing key was given: a new one was created in {self.directory / 'keys'}")
                 if self.url is not None:
                     say("processes that share the store need the same key: give it to each with --sealing-keys")
         if self.url is None:

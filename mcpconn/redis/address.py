@@ -55,7 +55,7 @@ class Address:
         try:
             parts = urlsplit(url)
         except ValueError:
-            raise _wrong("it is no URL") from None
+            raise _wrong("it is not a URL") from None
         scheme, _, kind = parts.scheme.partition("+")
         if scheme not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster"):
             raise _wrong(f"the scheme {parts.scheme!r} is unknown; use redis://, redis+sentinel:// or redis+cluster://")

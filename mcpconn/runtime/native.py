@@ -124,7 +124,7 @@ async def awaited(callback: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 
 Post = Callable[[Callable[[], object]], None]
-"""Has the loop call a function, from any thread, without waiting for it. RuntimeError: the loop takes no more calls."""
+"""Has the loop call a function, from any thread, without waiting for it. RuntimeError: it accepts no more."""
 
 
 @contextmanager
@@ -164,7 +164,7 @@ class _Doorbell:
 
     def __call__(self, func: Callable[[], object]) -> None:
         if self._closed:
-            raise RuntimeError("the loop takes no more calls")
+            raise RuntimeError("the loop accepts no more calls")
         if not self._watched:
             self._loop.call_soon_threadsafe(func)
             return
@@ -177,7 +177,7 @@ class _Doorbell:
         except OSError:
             if not self._closed:
                 raise
-            raise RuntimeError("the loop takes no more calls") from None
+            raise RuntimeError("the loop accepts no more calls") from None
 
     def _ring(self) -> None:
         try:

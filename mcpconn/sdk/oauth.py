@@ -36,19 +36,22 @@ REPLACED = (
 """Methods that mcpconn replaces. If a subclass overrides one, its own flow is used instead."""
 
 SAID: tuple[tuple[str, str], ...] = (
-    ("No redirect URIs", "nobody can log in: the provider has no redirect URI"),
-    ("No redirect handler", "nobody can log in: the provider has no redirect handler"),
-    ("No callback handler", "nobody can log in: the provider has no callback handler"),
-    ("State parameter mismatch", "the browser came back from another login than the one that was begun (state)"),
+    ("No redirect URIs", "login is not possible: the provider has no redirect URI"),
+    ("No redirect handler", "login is not possible: the provider has no redirect handler"),
+    ("No callback handler", "login is not possible: the provider has no callback handler"),
+    (
+        "State parameter mismatch",
+        "the response belongs to another login than the one that was started (state mismatch)",
+    ),
     ("Authorization response iss mismatch", "another authorization server answered the login (issuer mismatch)"),
-    ("Authorization response missing iss", "the answer to the login does not name its issuer, as it has to"),
-    ("No authorization code", "the login was refused or broken off: no code came back"),
-    ("No authorization server metadata", "nothing is published about the authorization server"),
+    ("Authorization response missing iss", "the authorization response does not name its issuer, which is required"),
+    ("No authorization code", "the login was refused or abandoned: no authorization code was returned"),
+    ("No authorization server metadata", "no metadata of the authorization server are published"),
     ("Authorization server metadata issuer mismatch", "another authorization server was found (issuer mismatch)"),
     ("Protected resource", "the MCP server's metadata describe another resource"),
     ("Registered client uses unsupported", "the client is registered for a way to authenticate that is not supported"),
     ("Authorization server registered the client", "the authorization server registered a client that cannot be used"),
-    ("Missing OAuth metadata", "nothing is published about the authorization server"),
+    ("Missing OAuth metadata", "no metadata of the authorization server are published"),
 )
 """How the SDK's texts begin, and the texts used instead, because most of the SDK's quote what a server or a browser
 sent."""

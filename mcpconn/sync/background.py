@@ -126,8 +126,8 @@ class Background:
             raise NotRunning(self._why_not())
         if self._here:
             raise NotRunning(
-                "this is the manager's own thread, which would wait for itself: listeners and async callbacks run "
-                "here. Make the call from another thread"
+                "this is the manager's own thread, in which a blocking call would deadlock: listeners and "
+                "async callbacks run here. Make the call from another thread"
             )
 
     def start(self, resource: AbstractAsyncContextManager[Any]) -> None:

@@ -63,7 +63,7 @@ class HttpSse:
         response = await self._http.send_recorded(self._http.build_request("GET", self._url, headers=headers), attempt)
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             await close(response)
-            attempt.exception = NoEndpoint("what answered is not an event stream")
+            attempt.exception = NoEndpoint("the response is not an event stream")
             raise attempt.exception
         # The stream outlives the dial: later records concern the messages.
         attempt.http_status = attempt.content_type = None

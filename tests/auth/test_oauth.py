@@ -281,7 +281,7 @@ async def test_without_a_way_to_log_in_it_fails_with_a_reason(caplog: pytest.Log
         message = str(caught.value)
         assert caught.value.failure.kind is FailureKind.AUTH
         assert "the refresh token was refused: invalid_grant (*** is not known)" in message
-        assert "nobody can log in: the provider has no redirect handler" in message
+        assert "login is not possible: the provider has no redirect handler" in message
         assert "log in again" in message
         assert "update_credentials()" in message
         shown = message + repr(connection.status()) + caplog.text + repr(caught.value.failure)
@@ -330,7 +330,7 @@ async def test_a_timed_out_login_can_be_retried() -> None:
     entry = {"url": f"{ORIGIN}/mcp", "http_transport": world.transport, "auth": auth, "lazy": True}
     async with Connection(entry, name="srv") as connection:
         began = anyio.current_time()
-        with pytest.raises(ConnectionFailed, match="nobody logged in within 120 s") as caught:
+        with pytest.raises(ConnectionFailed, match="the login was not completed within 120 s") as caught:
             await add(connection, timeout=None)
         assert caught.value.failure.kind is FailureKind.AUTH
         assert 120 <= anyio.current_time() - began < 121
@@ -546,7 +546,7 @@ async def test_callers_share_the_outcome_of_one_login_and_of_a_failed_one() -> N
     async with anyio.create_task_group() as group:
         for _ in range(5):
             group.start_soon(renew)
-    assert (refused, world.person.logins) == (["nobody logged in within 60 s"] * 5, 1)
+    assert (refused, world.person.logins) == (["the login was not completed within 60 s"] * 5, 1)
 
 
 async def test_where_the_one_who_logs_in_leaves_another_takes_over() -> None:

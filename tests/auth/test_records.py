@@ -289,7 +289,9 @@ async def test_a_paused_holder_is_not_overtaken() -> None:
         assert 20 < anyio.current_time() - began < 30
         # Then a person is asked for. The refresh token is not sent again.
         await anyio.sleep(60)
-        with pytest.raises(CredentialsRefused, match="may be used up already, and is not used again; nobody can log"):
+        with pytest.raises(
+            CredentialsRefused, match="may be used up already, and is not used again; login is not possible"
+        ):
             await other.renew(None, fetch=fleet.fetch)
         resumed.set()
     assert (fleet.refused, fleet.world.auth.counts["refresh_token"]) == ([], 1)
@@ -348,7 +350,7 @@ async def test_a_mark_left_behind_needs_a_login() -> None:
     await anyio.sleep(60)
     await fleet.renew(program)
     assert "elsewhere, process 7 began to renew the tokens at 2023-11-14T22:13:20+00:00" in fleet.refused[-1]
-    assert "nobody can log in" in fleet.refused[-1]
+    assert "login is not possible" in fleet.refused[-1]
     assert fleet.world.auth.counts["refresh_token"] == 0
     # Somebody logs in, with another program.
     await fleet.store.set_tokens(OAuthToken.model_validate(fleet.world.auth.issue()))

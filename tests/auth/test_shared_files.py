@@ -111,7 +111,7 @@ async def test_an_emptied_store_means_a_logout(path: Path) -> None:
     await fleet.renew(program)
     path.unlink()
     await fleet.renew(program)
-    assert fleet.refused == ["nobody can log in: the provider has no redirect handler"]
+    assert fleet.refused == ["login is not possible: the provider has no redirect handler"]
     assert not path.exists()
 
 

@@ -63,7 +63,7 @@ def refused_by_the_system() -> Exception:
             "ValidationError (access_token: string_type, expires_in: int_parsing)",
         ),
         (raised(lambda: OAuthToken.model_validate(SECRET)), "ValidationError (a field: model_type)"),
-        (OAuthFlowError(f"State parameter mismatch: {SECRET} != x"), "the browser came back from another login"),
+        (OAuthFlowError(f"State parameter mismatch: {SECRET} != x"), "the response belongs to another login"),
         (OAuthFlowError(SECRET), "the provider's flow failed (OAuthFlowError)"),
     ],
 )

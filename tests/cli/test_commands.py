@@ -180,7 +180,7 @@ def test_a_call_to_a_server_down_fails_fast(mcpconn: Invoke, config: Config) -> 
     ("text", "message"),
     [
         ("{", "ARGUMENT is not JSON (Expecting property name enclosed in double quotes at character 2)"),
-        ("[1]", "ARGUMENT is JSON, but no object"),
+        ("[1]", "ARGUMENT is JSON, but not an object"),
         ("{a: 1}", "ARGUMENT is not JSON"),
     ],
 )

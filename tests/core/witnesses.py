@@ -138,7 +138,7 @@ UNAUTHORIZED = ("the server refused the credentials", K.AUTH, D.REJECTED, False)
 seen(*UNAUTHORIZED, http_status=401, message="token expired", session_sent=True)
 seen(*UNAUTHORIZED, **wire(-32010, "Unauthorized", http_status=401))
 seen(*UNAUTHORIZED, http_status=401, message="invalid_grant")
-PROXY_CREDENTIALS = ("the proxy wants other credentials", K.CONFIG, D.REJECTED, False)
+PROXY_CREDENTIALS = ("the proxy requires other credentials", K.CONFIG, D.REJECTED, False)
 seen(*PROXY_CREDENTIALS, http_status=407)
 seen(*PROXY_CREDENTIALS, http_status=407, session_sent=True, message="Proxy Authentication Required")
 FORBIDDEN = ("the credentials do not allow this call", K.AUTH, D.REJECTED, False)
@@ -189,7 +189,7 @@ seen(*NOTHING_THERE, **local(-32601, "Not Found", http_status=404, phase="dial")
 
 # -- HTTP: the rest
 
-seen("the server gave up waiting", K.TIMEOUT, D.UNKNOWN, False, http_status=408)
+seen("the server timed out", K.TIMEOUT, D.UNKNOWN, False, http_status=408)
 seen(*INTERNAL, **wire(-32603, "boom", http_status=500))
 seen(*INTERNAL, **wire(-32002, "boom", http_status=500))
 for status in (400, 422, 499):
@@ -221,7 +221,7 @@ REFUSED = ("the server refused the request", K.APPLICATION, D.REJECTED, False)
 seen(*REFUSED, **local(-32603, "made up", http_status=400))
 seen(*REFUSED, **wire(-32602, "Invalid params", http_status=400))
 seen(*REFUSED, **wire(-32602, "Invalid params", http_status=422))
-WEB_PAGE = ("what answered is a web page, not an MCP server", K.CONFIG, D.UNKNOWN, False)
+WEB_PAGE = ("the URL serves a web page, not an MCP server", K.CONFIG, D.UNKNOWN, False)
 seen(*WEB_PAGE, http_status=200, content_type="text/html; charset=utf-8")
 seen(*WEB_PAGE, http_status=200, content_type="text/plain", message="Session not found")
 seen(*WEB_PAGE, http_status=299, content_type="text/html")
@@ -241,7 +241,7 @@ seen(*SAID, **wire(-32602, "Invalid params: Invalid or expired session", http_st
 seen(*SAID, **wire(-32004, "Unknown session"))
 seen(*SAID, **local(-32001, "Session not found"))
 seen(*SAID, **raised(MCPError(-32001, "Session not found")))
-SPEAKS = ("the server speaks of a lost session, among other things", K.SESSION_EXPIRED, D.UNKNOWN, False)
+SPEAKS = ("the server's error mentions a lost session, among other things", K.SESSION_EXPIRED, D.UNKNOWN, False)
 seen(*SPEAKS, **wire(-32603, "Tool failed: the shop's session expired"))
 seen(*SPEAKS, **wire(1, "Your session has expired. Please log in again.", http_status=200))
 ENDED = ("the transport ended", K.TRANSPORT_LOST, D.UNKNOWN, True)
@@ -274,7 +274,7 @@ seen(*REDIRECT, **local(-32600, "Redirect to https://example.com"))
 seen(*DOUBTFUL, **wire(-32600, "Redirect to https://example.com"))
 seen(*ANSWERED, **local(-32601, "Redirect to https://example.com"))
 seen(*DOUBTFUL, **local(-32600, "No redirect to anywhere"))
-OPAQUE = ("the server answered with an error that nobody could read", K.UNAVAILABLE, D.UNKNOWN, False)
+OPAQUE = ("the server answered with an error that could not be parsed", K.UNAVAILABLE, D.UNKNOWN, False)
 seen(*OPAQUE, **local(-32603, "Server returned an error response"))
 seen(*DOUBTFUL, **wire(-32603, "Server returned an error response"))
 seen(*ANSWERED, **local(-32602, "Server returned an error response"))
@@ -299,7 +299,7 @@ seen("the call failed", K.APPLICATION, D.UNKNOWN, True, **raised(ConfigError("a 
 UNTRUSTED = ("the server's certificate is not trusted", K.CONFIG, D.NOT_SENT, True)
 seen(*UNTRUSTED, **raised(ssl.SSLCertVerificationError("self-signed certificate")))
 seen(
-    "the credentials cannot be had now",
+    "the credentials are not available now",
     K.UNAVAILABLE,
     D.NOT_SENT,
     False,
@@ -380,7 +380,7 @@ seen(*PHRASE, **raised(RuntimeError("Invalid or expired session")))
 seen(*PHRASE, **raised(RuntimeError("unknown session ID"), phase="dial"))
 seen(*PHRASE, **raised(RuntimeError("Session terminated"), http_status=200))
 seen(*PHRASE, message="unknown session ID")
-MENTION = ("an error speaks of a lost session, among other things", K.SESSION_EXPIRED, D.UNKNOWN, False)
+MENTION = ("an error mentions a lost session, among other things", K.SESSION_EXPIRED, D.UNKNOWN, False)
 seen(*MENTION, **raised(RuntimeError("Checkout failed: session expired")))
 seen(*MENTION, message="the session not found here")
 REFUSED_HANDSHAKE = ("the server refused the handshake", K.PROTOCOL, D.REJECTED, True)

@@ -424,6 +424,6 @@ async def test_a_child_asks_a_modern_client_whose_call_is_the_only_one(tmp_path)
         async with anyio.create_task_group() as group:
             group.start_soon(world.ann.call, "slow")
             await world.until("slow ann began")
-            with pytest.raises(MCPError, match="no client is there"):
+            with pytest.raises(MCPError, match="no client is connected"):
                 await world.bob.call("form")
             group.cancel_scope.cancel()

@@ -79,7 +79,7 @@ def test_a_key_is_made_once_and_private(tmp_path, file):
         anyio.run(app.store.aclose)
 
     start()
-    assert said == [f"no sealing key was given: one was made and is kept in {state / 'keys'}"]
+    assert said == [f"no sealing key was given: a new one was created in {state / 'keys'}"]
     key = (state / "keys").read_text(encoding="ascii")
     assert stat.S_IMODE((state / "keys").stat().st_mode) == 0o600
     assert stat.S_IMODE(state.stat().st_mode) == 0o700

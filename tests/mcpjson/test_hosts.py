@@ -149,7 +149,11 @@ NOT_USABLE: dict[str, tuple[str, Entry, str]] = {
     "Zed, an extension": (".zed/settings.json", {"source": "extension", "settings": {}}, "only Zed can start"),
     "Crush, a command": ("crush.json", {"url": URL, "headers": {"X": "$(cat x)"}}, "filled in by Crush"),
     "LibreChat, a person's": ("librechat.yaml", {"url": URL, "headers": {"X": "{{USER}}"}}, "filled in by LibreChat"),
-    "LibreChat, a person's key": ("librechat.yaml", {"url": URL, "apiKey": {"source": "user"}}, "asked of a person"),
+    "LibreChat, a person's key": (
+        "librechat.yaml",
+        {"url": URL, "apiKey": {"source": "user"}},
+        "requested from the user",
+    ),
     "opencode, a variable that is not set": (
         "opencode.json",
         {"type": "local", "command": ["x"], "environment": {"A": "{env:NOPE}"}},

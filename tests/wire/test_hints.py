@@ -90,7 +90,7 @@ def refusing(status: int, **headers: str) -> faults.Fault:
         (405, {"allow": "GET"}, "it allows GET"),
         (302, {"location": "https://login.example/start?state=secret-state"}, "to https://login.example/start"),
         (307, {"location": "http://elsewhere.example/mcp"}, "to http://elsewhere.example/mcp"),
-        (407, {"proxy_authenticate": "Basic"}, "the proxy wants other credentials (HTTP 407, it wants Basic"),
+        (407, {"proxy_authenticate": "Basic"}, "the proxy requires other credentials (HTTP 407, it wants Basic"),
     ],
 )
 async def test_it_is_in_the_error_of_a_dial(engine: Engine, status: int, headers: Any, says: str) -> None:

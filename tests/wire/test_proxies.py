@@ -184,7 +184,7 @@ async def test_a_proxy_that_wants_a_password_is_a_matter_of_configuration(
         assert f"the proxy http://127.0.0.1:{proxy.port} (ALL_PROXY) refused the connection" in str(error)
         assert "give its user and password in ALL_PROXY" in str(error)
     else:
-        assert "the proxy wants other credentials" in str(error)
+        assert "the proxy requires other credentials" in str(error)
         assert "it wants Basic credentials" in str(error)
         assert "the office" not in str(error)
     assert (error.failure.kind, error.outcome) == (FailureKind.CONFIG, "not_run")
@@ -242,7 +242,7 @@ async def test_a_proxy_that_changes_its_password_ends_in_failed(monkeypatch: pyt
                 proxy.status = 407
                 with pytest.raises(CallFailed, match="HTTP 407"):
                     await connection.call_tool("add", {"a": 1, "b": 1})
-                with pytest.raises(ConnectionFailed, match="the proxy wants other credentials"):
+                with pytest.raises(ConnectionFailed, match="the proxy requires other credentials"):
                     while True:
                         await connection.call_tool("add", {"a": 1, "b": 1})
 

@@ -76,7 +76,7 @@ def _issuer(where: str, entry: Any) -> Issuer:
     _check(where, entry, ISSUER_KEYS)
     for key in ("issuer", "audience", "jwks"):
         if not isinstance(entry.get(key), str) or not entry[key]:
-            raise ConfigError(f"{where}.{key} must be a text", key=key)
+            raise ConfigError(f"{where}.{key} must be a string", key=key)
     algorithms = entry.get("algorithms")
     return Issuer(
         entry["issuer"],
@@ -107,7 +107,7 @@ def _check(where: str, entry: Any, known: tuple[str, ...]) -> None:
 
 def _texts(where: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ConfigError(f"{where} must be a list of texts", key=where.rpartition(".")[2])
+        raise ConfigError(f"{where} must be a list of strings", key=where.rpartition(".")[2])
     return tuple(value)
 
 

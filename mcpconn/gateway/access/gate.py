@@ -120,7 +120,7 @@ class Gate:
             return
         rights = self.rights(identity)
         if rights is None or not rights.view(view):
-            await refuse(send, 403, "Your credential does not open this endpoint")
+            await refuse(send, 403, "Your credential gives no access to this endpoint")
             return
         leave = _nothing
         try:

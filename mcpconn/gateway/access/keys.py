@@ -73,7 +73,7 @@ class KeyFile:
             raise ConfigError(f"key {name!r}: a name has up to {LONGEST_NAME} letters, digits and - _ . @", key="name")
         entries = self._read()
         if any(entry["name"] == name for entry in entries):
-            raise ConfigError(f"key {name!r}: there is one of this name; remove it first", key="name")
+            raise ConfigError(f"key {name!r}: a key with this name exists already; remove it first", key="name")
         key = PREFIX + secrets.token_urlsafe(32)
         made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._wall()))
         self._write([*entries, {"name": name, "sha256": hash_of(key), "made": made}])
@@ -89,7 +89,7 @@ class KeyFile:
         kept = [entry for entry in entries if entry["name"] != name]
         if len(kept) == len(entries):
             known = ", ".join(entry["name"] for entry in entries) or "none"
-            raise ConfigError(f"key {name!r}: there is none of this name; known: {known}", key="name")
+            raise ConfigError(f"key {name!r}: no key has this name; known: {known}", key="name")
         self._write(kept)
 
     def refresh(self) -> None:
@@ -117,7 +117,7 @@ class KeyFile:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+            reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
             raise ConfigError(f"{self.path}: the keys cannot be read: {reason}", key="keys") from None
         entries = content.get("keys") if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(

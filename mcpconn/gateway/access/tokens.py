@@ -49,7 +49,9 @@ class Issuer:
         for each in algorithms:
             if each not in ALGORITHMS:
                 known = ", ".join(ALGORITHMS)
-                raise ConfigError(f"gateway.access: algorithm {each!r} is not taken; known: {known}", key="algorithms")
+                raise ConfigError(
+                    f"gateway.access: algorithm {each!r} is not supported; known: {known}", key="algorithms"
+                )
         self.issuer = issuer
         self.audience = audience
         self._algorithms = list(algorithms)
@@ -93,7 +95,7 @@ class Issuer:
             raise Refused(f"the token is not valid ({type(error).__name__})") from None
         client = claims.get("client_id") or claims.get("azp") or ""
         if not isinstance(client, str):
-            raise Refused("the token's client is no text")
+            raise Refused("the token's client is not a string")
         scopes, expires = _scopes(claims), float(claims["exp"])
         principal = Principal(client, self.issuer, claims["sub"])
         return Identity(principal, scopes, expires, Inbound(token, expires, scopes))
@@ -115,7 +117,7 @@ class Tokens:
             raise Refused("the token cannot be read") from None
         issuer = self._issuers.get(named) if isinstance(named, str) else None
         if issuer is None:
-            raise Refused("the token is of an issuer that is not known here")
+            raise Refused("the token's issuer is not known here")
         return await issuer.identify(token)
 
 

@@ -55,14 +55,14 @@ def checked(address: str, networks: Networks) -> tuple[str, int]:
     """The host and port of an owner's address.
 
     Raises:
-        AddressRefused: it is no IP address with a port, or in no configured network.
+        AddressRefused: it is not an IP address with a port, or in no configured network.
     """
     host, _, port = address.rpartition(":")
     try:
         found = ipaddress.ip_address(host.strip("[]"))
         number = int(port)
     except ValueError:
-        raise AddressRefused(f"{address!r} is no IP address with a port") from None
+        raise AddressRefused(f"{address!r} is not an IP address with a port") from None
     if not 0 < number < 65536 or not any(found in network for network in networks):
         raise AddressRefused(f"{address} is in none of the fleet's networks")
     return str(found), number

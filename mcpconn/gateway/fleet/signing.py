@@ -137,7 +137,7 @@ class Signer:
         if nonce in self._seen:
             raise Unsigned("it came before")
         if len(self._seen) >= NONCES:
-            raise Unsigned("too many requests came to tell whether this one came before")
+            raise Unsigned("too many requests arrived to tell whether this one is a repeat")
         # An envelope may be as much as a window ahead of this clock, and is good for a window after that.
         self._seen[nonce] = now + 2 * WINDOW
 

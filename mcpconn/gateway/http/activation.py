@@ -42,7 +42,7 @@ def passed_socket(environment: MutableMapping[str, str] = os.environ) -> socket.
     passed.set_inheritable(False)
     if passed.family not in (socket.AF_INET, socket.AF_INET6) or not _listens(passed):
         passed.detach()
-        raise ConfigError("what was passed (LISTEN_FDS) is no listening TCP socket; say ListenStream=9000")
+        raise ConfigError("what was passed (LISTEN_FDS) is not a listening TCP socket; say ListenStream=9000")
     return passed
 
 

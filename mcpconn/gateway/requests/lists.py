@@ -232,7 +232,7 @@ class Lists:
         try:
             return int(json.loads(self._sealer.open(cursor, f"{method}\n{client.principal.digest}")))
         except NotSealedHere:
-            raise BadCursor("the cursor is not one of this list") from None
+            raise BadCursor("the cursor does not belong to this list") from None
 
 
 async def _known(connection: Connection, kinds: tuple[str, ...]) -> None:

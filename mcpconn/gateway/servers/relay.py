@@ -200,7 +200,7 @@ class Relay:
                 return await call.ask(question, answer)
             channel = self.channels.get(client.sid or "")
             if channel is None:
-                return types.ErrorData(code=INVALID_REQUEST, message="no client is there to be asked")
+                return types.ErrorData(code=INVALID_REQUEST, message="no client is connected that could be asked")
             return await channel.session.send_request(question, answer)
         except MCPError as error:
             return error.error

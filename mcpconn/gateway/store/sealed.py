@@ -92,7 +92,7 @@ class SealedStore:
         except NotSealedHere:
             raise StoreUnavailable(
                 "what the store holds was not sealed with these keys, or was changed: give all processes of the "
-                "gateway the same sealing keys, and the store to nobody else"
+                "gateway the same sealing keys, and give no one else access to the store"
             ) from None
 
 

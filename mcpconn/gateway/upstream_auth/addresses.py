@@ -54,7 +54,7 @@ class AllowedAddresses:
             except ValueError:
                 if not entry or "/" in entry or ":" in entry or not entry.isascii():
                     raise ConfigError(
-                        f"gateway.allowed_addresses: {entry!r} is no host name, address or network",
+                        f"gateway.allowed_addresses: {entry!r} is not a host name, address or network",
                         key="allowed_addresses",
                     ) from None
                 self._hosts.add(entry.lower().rstrip("."))

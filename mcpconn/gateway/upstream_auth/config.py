@@ -83,13 +83,13 @@ def parse_credentials(where: str, value: Any, *, server: str, folder: Path) -> U
     texts = {key: entry[key] for key in EXCHANGE_KEYS if key in entry and key != "scopes"}
     for key, text in texts.items():
         if not isinstance(text, str) or not text:
-            raise ConfigError(f"{where}.{key} must be a text", server=server, key=key)
+            raise ConfigError(f"{where}.{key} must be a string", server=server, key=key)
     if "token_endpoint" not in texts:
         raise ConfigError(f"{where}.token_endpoint is missing: the URL that exchanges tokens", server=server)
     check_url(texts["token_endpoint"], f"{where}.token_endpoint")
     scopes = entry.get("scopes", [])
     if not isinstance(scopes, list) or not all(isinstance(each, str) and each for each in scopes):
-        raise ConfigError(f"{where}.scopes must be a list of texts", server=server, key="scopes")
+        raise ConfigError(f"{where}.scopes must be a list of strings", server=server, key="scopes")
     secret = _secret(where, texts, folder)
     if secret is not None and "client_id" not in texts:
         raise ConfigError(f"{where}: a client secret needs a client_id", server=server, key="client_id")

@@ -68,7 +68,9 @@ class Entries:
             if config.url is None:
                 raise config.error("`credentials` are for servers with a url; give others their secrets in env", "url")
             if config.auth is not None and (isinstance(own, TokenExchange) or not isinstance(config.auth, Login)):
-                raise config.error("its entry has credentials for everybody; remove `auth` or `credentials`", "auth")
+                raise config.error(
+                    "its entry has credentials that all users share; remove `auth` or `credentials`", "auth"
+                )
             if not alone or isinstance(own, TokenExchange):
                 # The entry's own connection is never used, because every user has one of their own.
                 return replace(config, lazy=True)

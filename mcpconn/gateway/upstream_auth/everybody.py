@@ -33,9 +33,8 @@ principals of tokens contain an issuer."""
 LOOK = 2.0
 """Seconds between checks for a new login while a connection has failed for lack of one. The person who logged in is
 waiting."""
-NOBODY = (
-    "nobody has logged in at this server for the gateway's store; log in with `mcpconn login NAME --store URL "
-    "--sealing-keys FILE`"
+NO_LOGIN = (
+    "the gateway's store has no login for this server; log in with `mcpconn login NAME --store URL --sealing-keys FILE`"
 )
 
 
@@ -81,7 +80,7 @@ class SharedLogins:
         if self._store is None:
             return provider_of(login, url)
         provider = login_provider(login, url, self.storage(login, url), redirect_uri=ANYWHERE)
-        provider.nobody = NOBODY
+        provider.no_login = NO_LOGIN
         return provider
 
 

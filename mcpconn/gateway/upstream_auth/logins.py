@@ -149,7 +149,7 @@ class Logins:
     def credentials(self, principal: Principal, server: str) -> UserOAuth:
         """A principal's credentials for a server, shared by all connections of this process."""
         provider = self._provider(principal, server, ANYWHERE)
-        provider.nobody = "this user has not logged in at it through this gateway, or has to log in again"
+        provider.no_login = "this user has not logged in at it through this gateway, or has to log in again"
         return UserOAuth(provider, fetch=self._fetch(server))
 
     def _provider(self, principal: Principal, server: str, redirect_uri: str) -> LoginProvider:

@@ -107,10 +107,10 @@ class LoginPage:
             words = f"This browser belongs to {who} here."
             return _page(200, words, _form(""))
         if not self._asks:
-            return _page(200, "A server asks for a login of yours.", _form(""))
+            return _page(200, "A server requires you to log in.", _form(""))
         return _page(
             200,
-            "A server asks for a login of yours. First show that this browser is yours: give the key or token that "
+            "A server requires you to log in. First show that this browser is yours: give the key or token that "
             "your client uses for this gateway.",
             _form(_KEY),
         )
@@ -123,11 +123,11 @@ class LoginPage:
         try:
             identity = await self._proof(request, form.get("key", [""])[0].strip())
         except Refused as error:
-            return _page(403, f"That does not open this gateway: {error}.", _form(_KEY))
+            return _page(403, f"The key or token was not accepted: {error}.", _form(_KEY))
         except NotNow as error:
             return _page(503, f"Tokens cannot be checked now: {error}. Try again in a moment.")
         if identity is None:
-            return _page(401, "Give the key or token first.", _form(_KEY))
+            return _page(401, "Enter the key or token first.", _form(_KEY))
         principal = identity.principal
         invitation = await self._logins.invited(principal, name)
         if invitation is None:

@@ -99,7 +99,7 @@ def test_memory_is_bounded_and_a_running_request_remembered():
         ({"rules": [{"rate": 0}]}, r"rules\[0\]\.rate"),
         ({"rules": [{"rate": True}]}, r"rules\[0\]\.rate"),
         ({"rules": [{"concurrent": 1.5}]}, r"rules\[0\]\.concurrent"),
-        ({"issuers": [{}]}, r"issuers\[0\]\.issuer must be a text"),
+        ({"issuers": [{}]}, r"issuers\[0\]\.issuer must be a string"),
         ({"issuers": 1}, "issuers must be a list"),
         ({"issuers": [{"issuer": "i", "audience": "a", "jwks": "http://x/"}]}, "https"),
         ({"issuers": [{"issuer": "i", "audience": "a", "jwks": "https://x/"}] * 2}, "named twice"),

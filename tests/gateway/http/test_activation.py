@@ -66,7 +66,7 @@ def test_a_socket_not_listening_is_refused(monkeypatch, tmp_path, kind):
         place(monkeypatch, made)
         if kind == "closed":
             os.close(activation.FIRST_PASSED)
-        with pytest.raises(ConfigError, match=r"no listening TCP socket|no socket was passed"):
+        with pytest.raises(ConfigError, match=r"not a listening TCP socket|no socket was passed"):
             passed_socket(environment(1))
 
 
@@ -92,4 +92,4 @@ def test_a_passed_socket_that_all_can_reach_needs_keys(tmp_path: Path):
             timeout=60,
         )
     assert ended.returncode == 2
-    assert "everybody who reaches it could use your servers" in ended.stderr
+    assert "anyone who can reach it could use your servers" in ended.stderr
