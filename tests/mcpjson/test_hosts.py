@@ -143,7 +143,7 @@ NOT_USABLE: dict[str, tuple[str, Entry, str]] = {
     "Gemini CLI, Google's credentials": (
         ".gemini/settings.json",
         {"url": URL, "authProviderType": "google_credentials"},
-        "only the host itself can make",
+        "only the host itself can perform",
     ),
     "Codex, ChatGPT's session": (".codex/config.toml", {"url": URL, "auth": "chatgpt"}, "only the host itself"),
     "Zed, an extension": (".zed/settings.json", {"source": "extension", "settings": {}}, "only Zed can start"),

@@ -52,7 +52,7 @@ def test_no_password_is_shown():
         ("redis://", "host"),
         ("redis://one:port", "host"),
         ("redis://one:70000", "host"),
-        ("redis://[one", "no URL"),
+        ("redis://[one", "not a URL"),
         ("redis://one/first", "number of a database"),
         ("redis+sentinel://one", "name the service"),
         ("redis+cluster://one/2", "no database but 0"),
