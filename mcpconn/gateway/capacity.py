@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mcpconn.errors import ConfigError
 from mcpconn.gateway.http.sockets import CONNECTIONS
+from mcpconn.gateway.sections import Section, number_kind
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,14 @@ class Capacity:
     child of a client lives that vanished without ending its session."""
 
 
+LIMITS = {
+    each.name: number_kind("must be a whole number above 0", most=1e9, whole=True)
+    if isinstance(each.default, int)
+    else number_kind("must be a number of seconds above 0", most=1e9)
+    for each in fields(Capacity)
+}
+
+
 def parse_limits(section: Any) -> Capacity:
     """The limits in `gateway.limits`.
 
@@ -43,15 +50,4 @@ def parse_limits(section: Any) -> Capacity:
     """
     if section is None:
         return Capacity()
-    if not isinstance(section, Mapping):
-        raise ConfigError("gateway.limits must be a mapping", key="limits")
-    whole = {each.name: isinstance(each.default, int) for each in fields(Capacity)}
-    for key, value in section.items():
-        where = f"gateway.limits.{key}"
-        if key not in whole:
-            raise ConfigError(f"{where}: unknown key; known: {', '.join(whole)}", key=str(key))
-        wanted = "whole number" if whole[key] else "number of seconds"
-        number = isinstance(value, int if whole[key] else (int, float)) and not isinstance(value, bool)
-        if not number or not 0 < value < 1e9:
-            raise ConfigError(f"{where} must be a {wanted} above 0", key=key)
-    return Capacity(**section)
+    return Capacity(**Section("gateway.limits", section, LIMITS).values(LIMITS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +15,7 @@ from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.config import AccessSettings, parse_access
 from mcpconn.gateway.capacity import Capacity, parse_limits
 from mcpconn.gateway.outside import parse_dashboard
+from mcpconn.gateway.sections import BOOL, STRING, STRINGS, Kind, Section, path_kind
 from mcpconn.gateway.servers.upstreams import Scope
 from mcpconn.gateway.upstream_auth.addresses import AllowedAddresses
 from mcpconn.gateway.upstream_auth.config import SHARED, UserCredentials, parse_credentials
@@ -25,6 +26,9 @@ from mcpconn.mcpjson.reading import read
 SCOPES = get_args(Scope)
 KEYS = ("views", "servers", "name", "access", "dashboard", "audit", "allowed_addresses", "limits")
 SERVER_KEYS = ("scope", "gateway", "credentials")
+SCOPE = Kind(lambda value: value in SCOPES, f"must be one of {', '.join(SCOPES)}")
+SERVERS = Kind(lambda value: isinstance(value, Mapping), "must map names of servers to their settings")
+ADDRESSES = replace(STRINGS, what="must be a list of hosts, addresses and networks")
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,9 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
     """
     if section is None:
         return Settings()
-    if not isinstance(section, Mapping):
-        raise ConfigError("gateway must be a mapping", key="gateway")
-    _check_keys("gateway", section, KEYS)
-    name = section.get("name", "mcpconn")
-    if not isinstance(name, str) or not name:
-        raise ConfigError("gateway.name must be a string", key="name")
-    servers = section.get("servers", {})
-    if not isinstance(servers, Mapping):
-        raise ConfigError("gateway.servers must map names of servers to their settings", key="servers")
+    given = Section("gateway", section, KEYS)
+    name = given.get("name", STRING, "mcpconn")
+    servers = given.get("servers", SERVERS, {})
     scopes: dict[str, Scope] = {}
     trusted = set()
     credentials: dict[str, UserCredentials] = {}
@@ -88,16 +86,10 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
         where = f"gateway.servers.{server}"
         if server not in known:
             raise ConfigError(f"{where}: there is no such server; known: {', '.join(sorted(known))}", key="servers")
-        if not isinstance(entry, Mapping):
-            raise ConfigError(f"{where} must be a mapping", key="servers")
-        _check_keys(where, entry, SERVER_KEYS)
+        own = Section(where, entry, SERVER_KEYS, server=server)
         if "scope" in entry:
-            if entry["scope"] not in SCOPES:
-                raise ConfigError(f"{where}.scope must be one of {', '.join(SCOPES)}", server=server, key="scope")
-            scopes[server] = entry["scope"]
-        if not isinstance(entry.get("gateway", False), bool):
-            raise ConfigError(f"{where}.gateway must be true or false", server=server, key="gateway")
-        if entry.get("gateway"):
+            scopes[server] = own.require("scope", SCOPE)
+        if own.get("gateway", BOOL, False):
             trusted.add(server)
         found = parse_credentials(
             f"{where}.credentials", entry.get("credentials", SHARED), server=server, folder=folder
@@ -114,20 +106,12 @@ def parse_settings(section: Any, known: tuple[str, ...], *, folder: Path = Path(
     dashboard = parse_dashboard(section.get("dashboard"), folder=folder)
     audit, arguments = _audit(section.get("audit"), folder)
     views = parse_views(section.get("views"), known)
-    addresses = _addresses(section.get("allowed_addresses", []))
+    addresses = given.get("allowed_addresses", ADDRESSES, ())
+    AllowedAddresses(addresses)
     limits = parse_limits(section.get("limits"))
     return Settings(
         views, scopes, frozenset(trusted), name, access, dashboard, audit, arguments, credentials, addresses, limits
     )
-
-
-def _addresses(section: Any) -> tuple[str, ...]:
-    if not isinstance(section, list) or not all(isinstance(each, str) for each in section):
-        raise ConfigError(
-            "gateway.allowed_addresses must be a list of hosts, addresses and networks", key="allowed_addresses"
-        )
-    AllowedAddresses(section)
-    return tuple(section)
 
 
 def _audit(section: Any, folder: Path) -> tuple[Path | None, bool]:
@@ -137,13 +121,8 @@ def _audit(section: Any, folder: Path) -> tuple[Path | None, bool]:
     entry = {"file": section} if isinstance(section, str) else section
     if not isinstance(entry, Mapping):
         raise ConfigError("gateway.audit must be the path of a file, or a mapping", key="audit")
-    _check_keys("gateway.audit", entry, ("file", "arguments"))
-    path, arguments = entry.get("file"), entry.get("arguments", False)
-    if not isinstance(path, str) or not path:
-        raise ConfigError("gateway.audit.file must be the path of a file", key="file")
-    if not isinstance(arguments, bool):
-        raise ConfigError("gateway.audit.arguments must be true or false", key="arguments")
-    return folder / Path(path).expanduser(), arguments
+    given = Section("gateway.audit", entry, ("file", "arguments"))
+    return given.require("file", path_kind(folder)), given.get("arguments", BOOL, False)
 
 
 def read_section(path: Path) -> Any:
@@ -191,9 +170,3 @@ def loaded(
         return mcpjson.Servers(parsed), settings or Settings()
     found, path = mcpjson.load(servers), Path(servers)
     return found, settings or parse_settings(read_section(path), tuple(found), folder=path.parent)
-
-
-def _check_keys(where: str, entry: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for key in entry:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(known)}", key=str(key))

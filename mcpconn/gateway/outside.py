@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from mcpconn.asgi import Access
 from mcpconn.asgi.app import StatusApp
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.secret_files import read_secret
+from mcpconn.gateway.sections import BOOL, STRING, Kind, Section
 from mcpconn.gateway.store import Store
 from mcpconn.manager import Manager
 
 DASHBOARD = "/dashboard"
 PLAIN = ("/healthz", "/readyz", "/metrics")
 KEYS = ("read_key_file", "act_key_file", "actions")
+KEY_FILE = Kind(STRING.fits, "must be the path of a file that holds the key").or_null()
 
 
 class Outside:
@@ -68,24 +70,14 @@ def parse_dashboard(section: Any, *, folder: Path) -> Access:
     """
     if section is None:
         return Access()
-    if not isinstance(section, Mapping):
-        raise ConfigError("gateway.dashboard must be a mapping", key="dashboard")
-    for key in section:
-        if key not in KEYS:
-            raise ConfigError(f"gateway.dashboard: unknown key {key!r}; known: {', '.join(KEYS)}", key=str(key))
-    actions = section.get("actions", True)
-    if not isinstance(actions, bool):
-        raise ConfigError("gateway.dashboard.actions must be true or false", key="actions")
-    keys = {name: _key(section.get(f"{name}_file"), f"{name}_file", folder) for name in ("read_key", "act_key")}
+    given = Section("gateway.dashboard", section, KEYS)
+    keys = {name: _key(given, f"{name}_file", folder) for name in ("read_key", "act_key")}
     try:
-        return Access(**keys, allow_actions=actions)
+        return Access(**keys, allow_actions=given.get("actions", BOOL, True))
     except ValueError as error:
         raise ConfigError(f"gateway.dashboard: {error}", key="dashboard") from None
 
 
-def _key(path: Any, key: str, folder: Path) -> str | None:
-    if path is None:
-        return None
-    if not isinstance(path, str) or not path:
-        raise ConfigError(f"gateway.dashboard.{key} must be the path of a file that holds the key", key=key)
-    return read_secret(path, where=f"gateway.dashboard.{key}", key=key, folder=folder)
+def _key(given: Section, key: str, folder: Path) -> str | None:
+    path = given.get(key, KEY_FILE)
+    return None if path is None else read_secret(path, where=f"{given.where}.{key}", key=key, folder=folder)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from mcpconn.errors import ConfigError
+from mcpconn.gateway.sections import BOOL, STRINGS, Section, number_kind
 from mcpconn.names import DEFAULT_LENGTH, SHORTEST_LENGTH
 
 PATH = "/mcp"
+LONGEST_LENGTH = 128
+KINDS = {
+    **dict.fromkeys(("servers", "allow", "deny"), STRINGS),
+    "prefix": BOOL,
+    "name_length": number_kind(
+        f"must be a whole number from {SHORTEST_LENGTH} to {LONGEST_LENGTH}",
+        above=SHORTEST_LENGTH - 1,
+        most=LONGEST_LENGTH,
+        whole=True,
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,50 +81,14 @@ def parse_views(section: Any, known: Sequence[str]) -> dict[str, View]:
 
 
 def _parse(name: str, entry: Any, known: Sequence[str]) -> View:
-    def fail(what: str, key: str) -> ConfigError:
-        return ConfigError(f"gateway.views.{name}: {what}", key=key)
-
     if not name or not all(character.isalnum() or character in "-_." for character in name):
         raise ConfigError(f"gateway.views: {name!r} cannot be part of a path; use letters, digits, - _ .", key="views")
-    if not isinstance(entry, dict):
-        raise fail("must be a mapping", "views")
-    fields: dict[str, Callable[[Any], Any]] = {
-        "servers": _texts,
-        "allow": _texts,
-        "deny": _texts,
-        "prefix": _bool,
-        "name_length": _length,
-    }
-    values: dict[str, Any] = {}
-    for key, value in entry.items():
-        if key not in fields:
-            raise fail(f"unknown key {key!r}; known: {', '.join(fields)}", key)
-        try:
-            values[key] = fields[key](value)
-        except ValueError as error:
-            raise fail(f"{key} {error}", key) from None
-    for server in values.get("servers") or ():
+    where = f"gateway.views.{name}"
+    view = View(name=name, **Section(where, entry, KINDS).values(KINDS))
+    for server in view.servers or ():
         if server not in known:
-            raise fail(f"there is no server {server!r}; known: {', '.join(sorted(known)) or 'none'}", "servers")
-    view = View(name=name, **values)
+            names = ", ".join(sorted(known)) or "none"
+            raise ConfigError(f"{where}: there is no server {server!r}; known: {names}", key="servers")
     if not view.prefix and len(view.servers if view.servers is not None else known) != 1:
-        raise fail("prefix: false needs exactly one server", "prefix")
+        raise ConfigError(f"{where}: prefix: false needs exactly one server", key="prefix")
     return view
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError("must be a list of strings")
-    return tuple(value)
-
-
-def _bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _length(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not SHORTEST_LENGTH <= value <= 128:
-        raise ValueError(f"must be a whole number from {SHORTEST_LENGTH} to 128")
-    return value

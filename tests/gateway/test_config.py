@@ -66,7 +66,7 @@ def test_limits_are_those_of_the_file():
     ("limits", "words"),
     [
         (5, "limits must be a mapping"),
-        ({"socket": 5}, "limits.socket: unknown key; known: sockets, sessions"),
+        ({"socket": 5}, "limits: unknown key 'socket'; known: sockets, sessions"),
         ({"sockets": 1.5}, "limits.sockets must be a whole number above 0"),
         ({"sessions": 0}, "limits.sessions must be a whole number above 0"),
         ({"sessions": True}, "limits.sessions must be a whole number above 0"),

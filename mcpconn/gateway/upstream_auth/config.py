@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from mcpconn.errors import ConfigError
 from mcpconn.gateway.access.jwks import check_url
 from mcpconn.gateway.secret_files import read_secret
+from mcpconn.gateway.sections import STRING, STRINGS, Section
 
 SHARED, LOGIN, EXCHANGE = "shared", "login", "exchange"
 EXCHANGE_KEYS = (
@@ -74,27 +75,17 @@ def parse_credentials(where: str, value: Any, *, server: str, folder: Path) -> U
             f'{where} must be "{SHARED}", "{LOGIN}" or {{"{EXCHANGE}": {{...}}}}', server=server, key="credentials"
         )
     where, entry = f"{where}.{EXCHANGE}", value[EXCHANGE]
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where} must be a mapping", server=server, key=EXCHANGE)
-    for key in entry:
-        if key not in EXCHANGE_KEYS:
-            known = ", ".join(EXCHANGE_KEYS)
-            raise ConfigError(f"{where}: unknown key {key!r}; known: {known}", server=server, key=str(key))
-    texts = {key: entry[key] for key in EXCHANGE_KEYS if key in entry and key != "scopes"}
-    for key, text in texts.items():
-        if not isinstance(text, str) or not text:
-            raise ConfigError(f"{where}.{key} must be a string", server=server, key=key)
+    given = Section(where, entry, EXCHANGE_KEYS, server=server)
+    scopes = given.get("scopes", STRINGS, ())
+    texts = {key: given.require(key, STRING) for key in entry if key != "scopes"}
     if "token_endpoint" not in texts:
         raise ConfigError(f"{where}.token_endpoint is missing: the URL that exchanges tokens", server=server)
     check_url(texts["token_endpoint"], f"{where}.token_endpoint")
-    scopes = entry.get("scopes", [])
-    if not isinstance(scopes, list) or not all(isinstance(each, str) and each for each in scopes):
-        raise ConfigError(f"{where}.scopes must be a list of strings", server=server, key="scopes")
     secret = _secret(where, texts, folder)
     if secret is not None and "client_id" not in texts:
         raise ConfigError(f"{where}: a client secret needs a client_id", server=server, key="client_id")
     kept = {key: texts.get(key) for key in ("client_id", "audience", "resource")}
-    return TokenExchange(texts["token_endpoint"], client_secret=secret, scopes=tuple(scopes), **kept)
+    return TokenExchange(texts["token_endpoint"], client_secret=secret, scopes=scopes, **kept)
 
 
 def _secret(where: str, texts: Mapping[str, str], folder: Path) -> str | None:
