@@ -80,16 +80,19 @@ async def until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 class Fleet:
     """Three replicas, a balancer, and two servers: one over HTTP, one that is started for each session."""
 
-    def __init__(self, folder: Path, *, count: int = 3, store: str | None = None, keepalive: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, count: int = 3, store: str | None = None, keepalive: bool = True, debug: bool = False
+    ) -> None:
         """
         Args:
             folder: For everything that is written.
             count: Replicas.
             store: URL of the store; None: a file that all share.
+            debug: The replicas log what they do.
             keepalive: The balancer keeps connections to replicas open between requests.
         """
         self.option = "option http-keep-alive" if keepalive else "option http-server-close"
-        self.folder, self.store = folder, store
+        self.folder, self.store, self.debug = folder, store, debug
         self.journal = folder / "journal"
         self.journal.touch()
         self.file = folder / "mcp.json"
@@ -161,6 +164,7 @@ class Fleet:
         listen = f"127.0.0.1:{self.ports[number]}"
         command = [sys.executable, "-m", "mcpconn", "serve", str(self.file), "--listen", listen]
         command += ["--state", str(state), "--fleet", "127.0.0.1:0"]
+        command += ["--debug"] if self.debug else []
         return [*command, "--store", self.store] if self.store is not None else command
 
     async def start(self, number: int) -> None:

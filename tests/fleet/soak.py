@@ -75,7 +75,7 @@ async def main(arguments: argparse.Namespace) -> int:
             redis = RedisServer(folder / "redis").start()
             stack.callback(redis.kill)
             store = redis.url
-        async with fleet(folder, store=store) as made:
+        async with fleet(folder, store=store, debug=arguments.folder is not None) as made:
             load = await soak(made, seconds=arguments.seconds, clients=arguments.clients)
             return 1 if report(made, load) else 0
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import httpx2
+import mcp_types as types
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -19,6 +20,7 @@ from tests.fleet.conftest import Balancer
 from tests.fleet.load import ANSWERED, Load
 from tests.fleet.processes import Fleet, fleet, needs_haproxy
 from tests.fleet.soak import soak
+from tests.redis_server import needs_redis, redis_server
 
 pytestmark = pytest.mark.anyio
 
@@ -140,6 +142,46 @@ async def test_a_key_at_another_replica_runs_once(tmp_path, mode):
             assert told == ["broken"]
             assert (await call(1, "death", 30.0))[0] == "unknown"
             assert made.ran() == {"during": 1, "death": 1}
+
+
+class OtherClock(Fleet):
+    """The last replica has a wall clock that is wrong."""
+
+    seconds = 0.0
+
+    def command(self, number: int) -> list[str]:
+        command = super().command(number)
+        if number < len(self.ports) - 1:
+            return command
+        return [*command[:2], "tests.fleet.other_clock", str(self.seconds), *command[3:]]
+
+
+@needs_redis
+@MODES
+@pytest.mark.parametrize("seconds", [-90.0, 90.0], ids=["behind", "ahead"])
+async def test_a_replica_with_another_clock_serves_as_the_others_do(tmp_path, mode, seconds):
+    async def blue(context: Any, params: Any) -> types.ElicitResult:
+        return types.ElicitResult(action="accept", content={"colour": "blue"})
+
+    kind = type("Clock", (OtherClock,), {"seconds": seconds})
+    with anyio.fail_after(SAFETY), redis_server(tmp_path / "redis") as redis:
+        async with fleet(tmp_path, count=2, kind=kind, store=redis.url) as made:
+            http = httpx2.AsyncClient(transport=Balancer(at(made, 0, 1)), timeout=httpx2.Timeout(10, read=60))
+            transport = streamable_http_client(made.url, http_client=http)
+            async with http, Client(transport, mode=mode, elicitation_callback=blue) as one:
+                for name in "abcdef":
+                    outcome, after = said(await one.call_tool("http__remember", {"id": name}))
+                    assert outcome == "answered"
+                assert after["ran"] == list("abcdef")
+                for name in ("ask", "ask again"):
+                    assert said(await one.call_tool("http__ask", {"id": name}))[1]["colour"] == "blue"
+                meta: Any = {IDEMPOTENCY_KEY: "k"}
+                told = [said(await one.call_tool("http__remember", {"id": "k"}, meta=meta)) for _ in range(2)]
+                assert told[0] == told[1]
+                await made.kill(0)
+                http._transport.urls = at(made, 1)  # type: ignore[attr-defined]
+                assert said(await one.call_tool("http__remember", {"id": "g"}))[0] == "answered"
+            assert set(made.ran().values()) == {1}
 
 
 @needs_haproxy()

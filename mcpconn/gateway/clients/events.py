@@ -104,6 +104,8 @@ class Events(EventStore):
         """
         self._log = EventLog(store or MemoryStore())
         self._last = 0
+        # By session, the greatest number that another process has given, as far as it is known here.
+        self._floors: dict[str, int] = {}
         self._owner = owner or secrets.token_hex(8)
         self._alive = alive
         # By session and stream, the requests that are not answered yet.
@@ -120,7 +122,7 @@ class Events(EventStore):
     async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
         origin = ORIGIN.get() or Origin(None)
         sid = _sid(origin)
-        number = self._number()
+        number = self._number(sid)
         if message is None:
             begun = Begun(self._owner, origin.method == "tools/call", isinstance(origin.request_id, int))
             self._begun.setdefault(sid, {})[stream_id] = begun
@@ -151,6 +153,7 @@ class Events(EventStore):
         """A session was put away or deleted: its requests will not be answered."""
         for stream_id in tuple(self._begun.get(session.sid, {})):
             self._forget(session.sid, stream_id)
+        self._floors.pop(session.sid, None)
 
     def _forget(self, sid: str, stream_id: str) -> None:
         """A request is answered."""
@@ -160,11 +163,15 @@ class Events(EventStore):
             self._begun.pop(sid, None)
         self._cut.discard((sid, stream_id))
 
-    def _number(self) -> int:
+    def _number(self, sid: str) -> int:
         """Of an event: greater than all before it, those of this process and of the one that had the session before."""
         # Not the store's number, which would have to be waited for. One process at a time answers for a session.
         self._last = max(self._last + 1, time.time_ns() // 1000)
-        return self._last
+        if (floor := self._floors.get(sid)) is None:
+            return self._last
+        # The clock of the process before may be ahead of this one's. For this session alone: a client can name any.
+        self._floors[sid] = number = max(self._last, floor + 1)
+        return number
 
     async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
         head, _, stream_id = last_event_id.partition(".")
@@ -173,6 +180,8 @@ class Events(EventStore):
             return None
         sid = _sid(ORIGIN.get() or Origin(None))
         after, begun = int(number), Begun.read(about)
+        if after > self._last:
+            self._floors[sid] = max(after, self._floors.get(sid, 0))
         while True:
             changed = self._changed.setdefault(sid, anyio.Event())
             # Asked before the log is read: an answer that is stored in between is found by the next turn.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import anyio
 import h11
@@ -23,6 +23,7 @@ from anyio.abc import ByteStream
 from mcpconn.gateway.fleet.go_ahead import ASK, CONTENT_TYPE, DATA, NOT_RUN, START, YES, Frames
 from mcpconn.gateway.fleet.links import TCP, Links
 from mcpconn.gateway.fleet.signing import Envelope, Signer
+from mcpconn.observe import log
 
 CONNECT = 2.0
 """Seconds to connect. Replicas are in one network."""
@@ -31,6 +32,7 @@ CONTINUE = 5.0
 nothing; its lease ends before that."""
 CHUNK = 64 * 1024
 ENVELOPE, SIGNATURE, PROOF = "mcpconn-fleet", "mcpconn-fleet-signature", "mcpconn-fleet-proof"
+TIME = "mcpconn-fleet-time"
 """Headers."""
 NOT_MINE = 421
 """Status: the receiver does not own what is asked for (RFC 9110, section 15.5.20). Nothing ran."""
@@ -41,6 +43,10 @@ Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 class NotDelivered(Exception):
     """The request did certainly not run there."""
+
+
+class _OtherTime(NotDelivered):
+    """The receiver's clock differs. The next request to it is signed by that clock."""
 
 
 class Lost(Exception):
@@ -158,8 +164,14 @@ class Forwarding:
         """
         sent = sent or Sent()
         try:
-            async with self._connected(address) as (wire, host):
-                yield await self._exchange(wire, host, envelope, body, sent)
+            async with AsyncExitStack() as stack:
+                wire, host = await stack.enter_async_context(self._connected(address))
+                try:
+                    answer = await self._exchange(wire, host, envelope, body, sent)
+                except _OtherTime:
+                    wire, host = await stack.enter_async_context(self._connected(address))
+                    answer = await self._exchange(wire, host, envelope, body, sent)
+                yield answer
         except Lost as error:
             if sent.may_run:
                 raise
@@ -197,7 +209,11 @@ class Forwarding:
             event = await self._begun(wire, envelope, body, sent)
         if not isinstance(event, h11.Response):
             raise Lost("no answer came") if sent.taken else NotDelivered("the request was not taken")
-        proof = next((value for name, value in event.headers if name == PROOF.encode()), b"").decode("latin-1")
+        proof, now = _header(event, PROOF), _header(event, TIME)
+        if now and self._signer.proven(nonce, event.status_code, proof, now):
+            ahead = self._signer.follow_clock(envelope.to, now)
+            log.warning("gateway.fleet_clocks_differ", replica=envelope.to, ahead=round(ahead))
+            raise _OtherTime("its clock differs")
         if not self._signer.proven(nonce, event.status_code, proof):
             what = f"{host} is not a replica of this gateway"
             raise Lost(what) if sent.taken else NotDelivered(what)
@@ -302,6 +318,10 @@ class _FramedWire:
                 return h11.Response(status_code=head["status"], headers=[(a, b) for a, b in head["headers"]])
             elif kind == DATA:
                 return h11.Data(data=content)
+
+
+def _header(event: h11.Response, name: str) -> str:
+    return next((value for key, value in event.headers if key == name.encode()), b"").decode("latin-1")
 
 
 def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:

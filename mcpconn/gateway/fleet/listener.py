@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 import anyio
 from starlette.types import Message, Receive, Scope, Send
 
-from mcpconn.gateway.fleet.forwarding import ENVELOPE, NOT_MINE, PROOF, SIGNATURE, NotDelivered
+from mcpconn.gateway.fleet.forwarding import ENVELOPE, NOT_MINE, PROOF, SIGNATURE, TIME, NotDelivered
 from mcpconn.gateway.fleet.go_ahead import AnsweringBody, AskedGoAhead, FramedAnswer, GoAhead
-from mcpconn.gateway.fleet.signing import Envelope, Signer, Unsigned, digest
+from mcpconn.gateway.fleet.signing import Envelope, OtherClock, Signer, Unsigned, digest
 from mcpconn.gateway.http.asgi import header, refuse, replay, with_header
 from mcpconn.gateway.http.bodies import Bodies, BodyRefused
 from mcpconn.observe import log
@@ -61,7 +61,7 @@ class Listener:
             envelope = self._signer.open(text, signature, me=self._me())
         except Unsigned as error:
             log.warning("gateway.fleet_request_refused", reason=str(error))
-            await refuse(send, 403, "Forbidden")
+            await refuse(send, 403, "Forbidden", headers=self._time(error))
             return
         proven = self._proven(send, envelope)
         self.running += 1
@@ -118,6 +118,13 @@ class Listener:
                 # A call can outlive its request, but not without a go-ahead.
                 go_ahead.answer(False)
                 group.cancel_scope.cancel()
+
+    def _time(self, error: Unsigned) -> tuple[tuple[str, str], ...]:
+        """The time of this clock for a replica whose clock differs, as headers."""
+        if not isinstance(error, OtherClock):
+            return ()
+        now = f"{error.now:.3f}"
+        return ((TIME, now), (PROOF, self._signer.prove(error.nonce, 403, now)))
 
     def _proven(self, send: Send, envelope: Envelope) -> Send:
         """A `send` whose answer shows that it comes from a replica."""

@@ -4,6 +4,9 @@ Each forwarded request carries an envelope: everything that the receiver acts up
 the body, the principal, the number of the lease, the receiver, the time and a nonce), with an HMAC-SHA256 over all of
 it. The key is derived from the gateway's key ring, so that a ring is rotated for both at once. The answer's head is
 signed as well: a process that has taken over the address of a replica that is gone cannot answer in its place.
+
+Whether a request is old is decided by the receiver's clock. A receiver whose clock differs from the sender's by more
+than the window refuses the request and says its own time, signed, and the sender signs by that clock from then on.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ from mcpconn.gateway.principals import Principal
 from mcpconn.seal import KeyRing
 
 WINDOW = 60.0
-"""Seconds by which the sender's clock may differ. Nonces are remembered for twice as long."""
+"""Seconds for which a request may be on its way, or its sender's clock differ. Nonces are remembered for twice as long.
+"""
+CLOCKS = 1_000
+"""Replicas whose clock is remembered to differ from ours."""
 NONCES = 200_000
 """Nonces that are remembered. When as many come within the window, further requests are refused, not let in unseen."""
 LONGEST = 48 * 1024
@@ -33,6 +39,20 @@ LONGEST = 48 * 1024
 
 class Unsigned(Exception):
     """A request between replicas is not what it should be. The text says why, for the log; the sender gets none."""
+
+
+class OtherClock(Unsigned):
+    """A request between replicas is as it should be, but for its time."""
+
+    def __init__(self, nonce: str, now: float, seconds: float) -> None:
+        """
+        Args:
+            nonce: The request's.
+            now: The receiver's time, in seconds since 1970.
+            seconds: By how much the receiver's clock is ahead.
+        """
+        super().__init__(f"it was signed {seconds:.0f} s ago: the replicas' clocks differ")
+        self.nonce, self.now = nonce, now
 
 
 @dataclass(frozen=True)
@@ -89,11 +109,13 @@ class Signer:
         self._keys: Sequence[bytes] = ring.derived("fleet forwarding")
         self._wall = wall
         self._seen: OrderedDict[str, float] = OrderedDict()
+        # By the name of a replica, the seconds by which its clock is ahead of this one's.
+        self._ahead: OrderedDict[str, float] = OrderedDict()
 
     def sign(self, envelope: Envelope) -> tuple[str, str, str]:
         """The envelope as text, its signature, and its nonce. Time and nonce are set here."""
         nonce = secrets.token_urlsafe(18)
-        content = {**asdict(envelope), "time": self._wall(), "nonce": nonce}
+        content = {**asdict(envelope), "time": self._wall() + self._ahead.get(envelope.to, 0.0), "nonce": nonce}
         if not envelope.asks:
             # A replica of a version that knows nothing of it refuses what it cannot read.
             del content["asks"]
@@ -109,7 +131,8 @@ class Signer:
             me: The receiver's present name.
 
         Raises:
-            Unsigned: it was not made with this ring, is for another replica, is too old, or came before.
+            Unsigned: it was not made with this ring, is for another replica, or came before.
+            OtherClock: it is too old, or from the future.
         """
         if len(text) > LONGEST or not any(
             hmac.compare_digest(_mac(key, "request", text), signature) for key in self._keys
@@ -123,10 +146,11 @@ class Signer:
         except (ValueError, TypeError, KeyError, binascii.Error) as error:
             # Signed by one of us, so it is another version's.
             raise Unsigned(f"the envelope cannot be read: {type(error).__name__}") from None
-        if abs(self._wall() - envelope.time) > WINDOW:
-            raise Unsigned(f"it was signed {self._wall() - envelope.time:.0f} s ago: the replicas' clocks differ")
         if envelope.to != me:
             raise Unsigned("it is for another replica")
+        now = self._wall()
+        if abs(now - envelope.time) > WINDOW:
+            raise OtherClock(envelope.nonce, now, now - envelope.time)
         self._remember(envelope.nonce)
         return envelope
 
@@ -141,13 +165,29 @@ class Signer:
         # An envelope may be as much as a window ahead of this clock, and is good for a window after that.
         self._seen[nonce] = now + 2 * WINDOW
 
-    def prove(self, nonce: str, status: int) -> str:
-        """The signature of an answer's head."""
-        return _mac(self._keys[0], "answer", f"{nonce} {status}")
+    def follow_clock(self, name: str, now: str) -> float:
+        """Sign by the clock of a replica from now on.
 
-    def proven(self, nonce: str, status: int, signature: str) -> bool:
+        Args:
+            name: The replica.
+            now: Its time, in seconds since 1970.
+
+        Returns:
+            The seconds by which it is ahead.
+        """
+        self._ahead[name] = ahead = float(now) - self._wall()
+        while len(self._ahead) > CLOCKS:
+            self._ahead.popitem(last=False)
+        return ahead
+
+    def prove(self, nonce: str, status: int, now: str = "") -> str:
+        """The signature of an answer's head, and of the time in it."""
+        return _mac(self._keys[0], "answer", f"{nonce} {status} {now}".rstrip())
+
+    def proven(self, nonce: str, status: int, signature: str, now: str = "") -> bool:
         """Whether an answer's head comes from one of us."""
-        return any(hmac.compare_digest(_mac(key, "answer", f"{nonce} {status}"), signature) for key in self._keys)
+        said = f"{nonce} {status} {now}".rstrip()
+        return any(hmac.compare_digest(_mac(key, "answer", said), signature) for key in self._keys)
 
 
 def _mac(key: bytes, what: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import anyio
@@ -125,6 +126,27 @@ async def test_a_forgotten_stream_is_answered(store, last):
 @pytest.mark.parametrize("last", ["", "x", "1", ".7", "9" * 30 + ".7", "-1.7"])
 async def test_an_id_that_is_none_is_refused(store, last):
     assert await replayed(Events(store), last) == []
+
+
+async def test_a_process_whose_clock_is_behind_is_heard(store, monkeypatch):
+    before = Events(store)
+    last = await before.store_event("7", NEWS)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
+    after = Events(store, alive=_alive)
+    found: list[EventMessage] = []
+    async with anyio.create_task_group() as group:
+
+        async def answer() -> None:
+            await anyio.wait_all_tasks_blocked()
+            await after.store_event("7", ANSWER)
+
+        group.start_soon(answer)
+        found = await replayed(after, last.replace(".", f"-{before._owner}-cn."))
+    assert [each.message for each in found] == [ANSWER]
+
+
+async def _alive(owner: str) -> bool:
+    return True
 
 
 async def test_another_session_cannot_read_it(store):
