@@ -145,7 +145,10 @@ def read_section(path: Path) -> Any:
     }
     if not said or not (section is None or isinstance(section, Mapping)):
         return section
-    servers = dict((section or {}).get("servers") or {})
+    servers = (section or {}).get("servers", {})
+    if not isinstance(servers, Mapping) or not all(isinstance(servers.get(name, {}), Mapping) for name in said):
+        # Left as it is for `parse_settings`, which names the mistake.
+        return section
     # The section overrides the entry, which may have been written for a different host.
     merged = {name: {**keys, **servers.get(name, {})} for name, keys in said.items()}
     return {**(section or {}), "servers": {**servers, **merged}}

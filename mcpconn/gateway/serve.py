@@ -25,6 +25,7 @@ from mcpconn.gateway.http.garbage import relax
 from mcpconn.gateway.http.sockets import CONNECTIONS, SocketLimits
 from mcpconn.gateway.store import FileStore, RedisStore, Store
 from mcpconn.loopback import is_loopback
+from mcpconn.observe import log
 from mcpconn.seal import KeyRing, given_ring, kept_ring
 
 DEFAULT_LISTEN = "127.0.0.1:9000"
@@ -328,6 +329,10 @@ def _reload(app: App, path: Path | None, say: Callable[[str], None]) -> None:
         result = app.reload(path)
     except ConfigError as error:
         say(f"{path} was not applied, and nothing has changed: {error}")
+        return
+    except Exception as error:  # a bug of ours must not end the calls of servers that the file does not even name
+        log.exception("gateway.reload_failed", file=str(path))
+        say(f"{path} was not applied as a whole, because of a bug in mcpconn: {type(error).__name__}. Please report it")
         return
     what = ", ".join(f"{len(result[name])} {name}" for name in ("added", "changed", "removed", "unchanged"))
     say(f"{path} was applied: {what}")
