@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from mcp import MCPError
 
 from mcpconn.core.failures import FailureKind
 from mcpconn.core.outcome import Outcome
-from mcpconn.errors import CallFailed, NotRunning
+from mcpconn.errors import CallFailed, ConfigError, NotRunning
 from mcpconn.handlers.wording import Problem, no_such_tool, problem, reported
+from mcpconn.validate import check_timeout
 
 LOOK_UP = 5.0
 """Seconds, within the call's timeout, to find out whether a failed tool exists: the time limit of a probe."""
+
+
+def check_call_timeout(timeout: float) -> None:
+    """
+    Raises:
+        ConfigError: it is not a number greater than zero.
+    """
+    check_timeout(timeout)
+    if not timeout:
+        raise ConfigError("timeout must be a number of seconds greater than zero", key="timeout")
 
 
 class FailedCall:
@@ -39,7 +51,25 @@ class FailedCall:
         self._now = now
         self._ends_at = now() + timeout
 
-    def to_look_up(self, outcome: Any) -> tuple[Any, float] | None:
+    async def found(self, outcome: Any) -> bool | None:
+        """Whether the server has the tool; None if that is unknown, or does not matter."""
+        if (look_up := self._to_look_up(outcome)) is None:
+            return None
+        catalog, seconds = look_up
+        with suppress(Exception):  # The failure itself is still reported.
+            return await catalog.look_up(self._tool, timeout=seconds)  # type: ignore[no-any-return]
+        return None
+
+    def found_by_thread(self, outcome: Any) -> bool | None:
+        """As `found`, for a `SyncManager`."""
+        if (look_up := self._to_look_up(outcome)) is None:
+            return None
+        catalog, seconds = look_up
+        with suppress(Exception):
+            return catalog.look_up(self._tool, timeout=seconds)  # type: ignore[no-any-return]
+        return None
+
+    def _to_look_up(self, outcome: Any) -> tuple[Any, float] | None:
         """The catalogue that can tell whether the server has the tool, and the seconds available for that.
 
         None if it does not matter. Servers answer a call of an unknown tool in the same ways as a failed call.

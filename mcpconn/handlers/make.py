@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,12 +12,10 @@ import anyio
 import mcp_types as types
 from pydantic import BaseModel, ValidationError
 
-from mcpconn.errors import ConfigError
-from mcpconn.handlers.failed_call import FailedCall, reports_error
+from mcpconn.handlers.failed_call import FailedCall, check_call_timeout, reports_error
 from mcpconn.handlers.results import Payload, encode, resource_payload, tool_payload, whole_payload
 from mcpconn.handlers.wording import BadArguments, UnreadableResult
 from mcpconn.redact.redactor import redacted
-from mcpconn.validate import check_timeout
 
 if TYPE_CHECKING:
     from mcpconn.manager import Manager
@@ -62,10 +59,9 @@ class _Answer:
         now: Callable[[], float],
     ) -> None:
         self._operation = operation
-        self._failed = FailedCall(
+        self.failed = FailedCall(
             manager.get(server), server, tool=operation.name, runs=operation.runs, now=now, timeout=timeout
         )
-        self.to_look_up = self._failed.to_look_up
 
     def arguments(self, args: Any) -> dict[str, Any]:
         """The arguments for the manager's method.
@@ -77,27 +73,27 @@ class _Answer:
             raise BadArguments(f"the arguments must be an object, not {type(args).__name__}")
         return self._operation.prepare(dict(args))
 
-    def to(self, outcome: Any, found: bool | None = None) -> str:
+    def to(self, outcome: Any, found: bool | None) -> str:
         """The handler's result for a call's result or exception.
 
         Args:
             outcome: The result or the exception.
             found: Whether the server has the tool; None if that is unknown.
         """
-        missing = self._failed.missing(found)
+        missing = self.failed.missing(found)
         if isinstance(outcome, Exception):
             return self._to_error(outcome, missing)
         try:
             payload = self._operation.payload(outcome)
             if reports_error(outcome):
-                payload = redacted(payload, self._failed.redact)
-                payload = self._failed.of_result(payload.pop("result"), missing).payload() | payload
+                payload = redacted(payload, self.failed.redact)
+                payload = self.failed.of_result(payload.pop("result"), missing).payload() | payload
             return encode(payload)
         except Exception as error:
             return self._to_error(UnreadableResult(str(error)), missing)
 
     def _to_error(self, error: Exception, missing: str | None) -> str:
-        said = self._failed.of_error(error, missing)
+        said = self.failed.of_error(error, missing)
         try:
             return encode(said.payload())
         except Exception:
@@ -127,39 +123,27 @@ class _Maker:
         Raises:
             ConfigError: the timeout is not a number greater than zero.
         """
-        check_timeout(timeout)
-        if not timeout:
-            raise ConfigError("timeout must be a number of seconds greater than zero", key="timeout")
+        check_call_timeout(timeout)
         operation = self._operation
         method: Any = getattr(manager, operation.method)
 
         async def asynchronous(args: dict[str, Any]) -> str:
             answer = _Answer(operation, manager, server, timeout=timeout, now=anyio.current_time)
             outcome: Any
-            found: bool | None = None
             try:
                 outcome = await method(server, **answer.arguments(args), timeout=timeout)
             except Exception as error:
                 outcome = error
-            if (look_up := answer.to_look_up(outcome)) is not None:
-                catalog, seconds = look_up
-                with suppress(Exception):
-                    found = await catalog.look_up(operation.name, timeout=seconds)
-            return answer.to(outcome, found)
+            return answer.to(outcome, await answer.failed.found(outcome))
 
         def plain(args: dict[str, Any]) -> str:
             answer = _Answer(operation, manager, server, timeout=timeout, now=time.monotonic)
             outcome: Any
-            found: bool | None = None
             try:
                 outcome = method(server, **answer.arguments(args), timeout=timeout)
             except Exception as error:
                 outcome = error
-            if (look_up := answer.to_look_up(outcome)) is not None:
-                catalog, seconds = look_up
-                with suppress(Exception):
-                    found = catalog.look_up(operation.name, timeout=seconds)
-            return answer.to(outcome, found)
+            return answer.to(outcome, answer.failed.found_by_thread(outcome))
 
         handler = asynchronous if inspect.iscoroutinefunction(method) else plain
         # Some registries read the name from here.

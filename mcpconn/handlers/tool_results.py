@@ -18,12 +18,11 @@ import mcp_types as types
 from mcp.shared.dispatcher import ProgressFnT
 
 from mcpconn.core.outcome import Outcome
-from mcpconn.errors import CallFailed, ConfigError, McpConnError
-from mcpconn.handlers.failed_call import FailedCall, reports_error
+from mcpconn.errors import CallFailed, McpConnError
+from mcpconn.handlers.failed_call import FailedCall, check_call_timeout, reports_error
 from mcpconn.handlers.wording import BadArguments, Problem
 from mcpconn.keys import OUTCOME, RETRY_IN
 from mcpconn.names import Table
-from mcpconn.validate import check_timeout
 
 if TYPE_CHECKING:
     from mcpconn.connection import Connection
@@ -60,7 +59,7 @@ async def connection_result(
     Raises:
         ConfigError: the timeout is not a number greater than zero.
     """
-    _check(timeout)
+    check_call_timeout(timeout)
     failed = FailedCall(connection, connection.name, tool=tool, runs=True, now=anyio.current_time, timeout=timeout)
     outcome: Any
     try:
@@ -75,7 +74,7 @@ async def connection_result(
         )
     except Exception as error:
         outcome = error
-    return failed_or_not(failed, outcome, await _found(failed, tool, outcome))
+    return failed_or_not(failed, outcome, await failed.found(outcome))
 
 
 @overload
@@ -115,24 +114,17 @@ def call_tool_result(
     Raises:
         ConfigError: the timeout is not a number greater than zero.
     """
-    _check(timeout)
+    check_call_timeout(timeout)
     method: Any = manager.call_tool
     if inspect.iscoroutinefunction(method):
         return _asynchronous(manager, server, tool, arguments, timeout)
     failed = FailedCall(manager.get(server), server, tool=tool, runs=True, now=time.monotonic, timeout=timeout)
     outcome: Any
-    found: bool | None = None
     try:
         outcome = method(server, tool, _arguments(arguments), timeout=timeout)
     except Exception as error:
         outcome = error
-    if (look_up := failed.to_look_up(outcome)) is not None:
-        catalog, seconds = look_up
-        try:
-            found = catalog.look_up(tool, timeout=seconds)
-        except Exception:
-            found = None  # It is unknown whether the server has the tool; the failure itself is still reported.
-    return failed_or_not(failed, outcome, found)
+    return failed_or_not(failed, outcome, failed.found_by_thread(outcome))
 
 
 async def _asynchronous(
@@ -144,7 +136,7 @@ async def _asynchronous(
         outcome = await manager.call_tool(server, tool, _arguments(arguments), timeout=timeout)
     except Exception as error:
         outcome = error
-    return failed_or_not(failed, outcome, await _found(failed, tool, outcome))
+    return failed_or_not(failed, outcome, await failed.found(outcome))
 
 
 def failed_or_not(failed: FailedCall, outcome: Any, found: bool | None) -> types.CallToolResult:
@@ -231,7 +223,7 @@ def tools(manager: Manager | SyncManager, *, timeout: float = TIMEOUT) -> Corout
     Raises:
         ConfigError: the timeout is not a number greater than zero.
     """
-    _check(timeout)
+    check_call_timeout(timeout)
     if inspect.iscoroutinefunction(manager.call_tool):
         return _listed(manager, timeout)
     synchronous: Any = manager
@@ -291,12 +283,6 @@ def _function(manager: Any, server: str, tool: str, public: str, timeout: float)
 # -- parts
 
 
-def _check(timeout: float) -> None:
-    check_timeout(timeout)
-    if not timeout:
-        raise ConfigError("timeout must be a number of seconds greater than zero", key="timeout")
-
-
 def _arguments(arguments: Any) -> dict[str, Any]:
     """Raises BadArguments, while it is certain that nothing was sent."""
     if arguments is not None and not isinstance(arguments, Mapping):
@@ -307,16 +293,6 @@ def _arguments(arguments: Any) -> dict[str, Any]:
     except Exception as error:
         raise BadArguments(f"the arguments are not JSON: {error}") from None
     return checked
-
-
-async def _found(failed: FailedCall, tool: str, outcome: Any) -> bool | None:
-    if (look_up := failed.to_look_up(outcome)) is None:
-        return None
-    catalog, seconds = look_up
-    try:
-        return await catalog.look_up(tool, timeout=seconds)  # type: ignore[no-any-return]
-    except Exception:
-        return None  # It is unknown whether the server has the tool; the failure itself is still reported.
 
 
 def _text(result: types.CallToolResult) -> str:
