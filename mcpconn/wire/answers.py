@@ -12,7 +12,7 @@ from mcp_types import JSONRPCError, JSONRPCResponse, RequestId
 
 from mcpconn.core.attempt import Attempt
 from mcpconn.wire.events import Event, EventReader
-from mcpconn.wire.evidence_client import DRAIN, Refused, close
+from mcpconn.wire.evidence_client import DRAIN, Refused, body, close
 from mcpconn.wire.messages import Limits, Unreadable, parse, same_id
 from mcpconn.wire.waiting import Item
 
@@ -91,7 +91,7 @@ class AnswerStream:
         answered = False
         try:
             with anyio.CancelScope() as scope:
-                async with aclosing(response.aiter_bytes()) as chunks:
+                async with aclosing(body(response)) as chunks:
                     while (chunk := await self._next(chunks)) is not None:
                         for event in reader.feed(chunk):
                             # Only the first answer counts. Anything after it on the same stream is read and dropped.

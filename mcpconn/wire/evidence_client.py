@@ -8,6 +8,7 @@ call (`core.attempt`). Its other part, the `Recorder`, works below the auth flow
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
@@ -196,6 +197,17 @@ async def _read_refusal(response: httpx2.Response) -> bytes:
         await close(response)
 
 
+def body(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The decoded body, in parts as they arrive.
+
+    Most servers do not compress, and then there is nothing to decode: the generator that decodes, and the one that it
+    reads from, would take 1.5 KiB for as long as an event stream is open.
+    """
+    # A body that was read before is in the response, and `aiter_raw` has nothing.
+    plain = "content-encoding" not in response.headers and not response.is_stream_consumed
+    return response.aiter_raw() if plain else response.aiter_bytes()
+
+
 async def read_limited(response: httpx2.Response, limit: int, *, cut: bool = False) -> bytes:
     """The decoded body, or its first `limit` bytes.
 
@@ -204,7 +216,7 @@ async def read_limited(response: httpx2.Response, limit: int, *, cut: bool = Fal
     """
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_bytes():
+    async for chunk in body(response):
         chunks.append(chunk)
         size += len(chunk)
         if size > limit:

@@ -6,7 +6,7 @@ never prove that the session is lost: a refusal is a suspicion, which leads to a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 import anyio
@@ -16,7 +16,7 @@ from mcp_types import JSONRPCError, JSONRPCResponse
 
 from mcpconn.core.attempt import Attempt
 from mcpconn.wire.events import Event, EventReader
-from mcpconn.wire.evidence_client import Refused, close
+from mcpconn.wire.evidence_client import Refused, body, close
 from mcpconn.wire.messages import Limits, Unreadable, parse
 from mcpconn.wire.waiting import Item
 from mcpconn.wire.watch import Watch
@@ -110,16 +110,23 @@ class StandaloneStream:
             self._suspected = False
             self._watch.stream.open(anyio.current_time())
             reader = EventReader(self._limits.size, skip=True)
-            async with aclosing(response.aiter_bytes()) as chunks:
+            async with aclosing(body(response)) as chunks:
                 while True:
-                    with anyio.fail_after(self._silence):
-                        chunk = await anext(chunks, None)
+                    chunk = await self._next(chunks)
                     if chunk is None:
                         return "the server ended it"
                     for event in reader.feed(chunk):
                         await self._take(event)
         finally:
             await close(response)
+
+    async def _next(self, chunks: AsyncGenerator[bytes, None]) -> bytes | None:
+        """The next bytes; None at the end of the response."""
+        if self._silence is None:
+            # A scope would take 1.5 KiB for as long as the stream is open.
+            return await anext(chunks, None)
+        with anyio.fail_after(self._silence):
+            return await anext(chunks, None)
 
     async def _take(self, event: Event) -> None:
         # An empty id resets it in the HTML standard; servers send empty ids by mistake.
