@@ -18,7 +18,7 @@ from mcp.client.subscriptions import Subscription, SubscriptionLost
 
 from mcpconn.connection import Connection
 from mcpconn.core.states import State
-from mcpconn.errors import McpConnError, UnknownServer
+from mcpconn.errors import McpConnError
 from mcpconn.gateway.clients.downstream import Call, Context, Downstream
 from mcpconn.gateway.clients.extras import Extras
 from mcpconn.gateway.outcomes import refused
@@ -173,9 +173,8 @@ class Standing:
             while self._relay.knows(token):
                 try:
                     await self._watch(call, server, uri, token)
-                except UnknownServer:
-                    return
                 except McpConnError:
+                    # It is away, or no longer in the file, to which it may return: the client is not asked again.
                     await anyio.sleep(pause)
                     pause = min(2 * pause, AGAIN_MAXIMUM)
                     continue
