@@ -72,6 +72,7 @@ SLOW: dict[str, tuple[str, ...]] = {
         "tests/gateway/http/test_activation.py::test_a_passed_socket_that_all_can_reach_needs_keys",
         "tests/gateway/clients/test_notifications.py",
         "tests/gateway/test_away_at_start.py",
+        "tests/gateway/test_broken_file.py",
         "tests/gateway/test_capacity.py::test_crowds_beyond_a_limit_harm_no_other",
         "tests/gateway/test_churn.py",
         "tests/gateway/test_embedding.py",

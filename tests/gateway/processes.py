@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,17 @@ def over_stdio(folder: Path, content: dict[str, Any]) -> StdioServerParameters:
 
 
 @asynccontextmanager
-async def over_http(folder: Path, content: dict[str, Any], *options: str) -> AsyncIterator[tuple[Process, str]]:
-    """The process and its URL; it is killed at the end of the block. `options` are of `mcpconn serve`."""
+async def over_http(
+    folder: Path, content: dict[str, Any], *options: str, hear: Callable[[bytes], object] = lambda data: None
+) -> AsyncIterator[tuple[Process, str]]:
+    """The process and its URL; it is killed at the end of the block.
+
+    Args:
+        folder: Where the file and the state are kept.
+        content: What the file says.
+        options: Of `mcpconn serve`.
+        hear: Called with what it writes, after its URL.
+    """
     serve = command(folder, content, "--listen", "127.0.0.1:0", *options)
     process = await anyio.open_process(serve, stderr=subprocess.STDOUT, env=os.environ)
     try:
@@ -47,7 +56,7 @@ async def over_http(folder: Path, content: dict[str, Any], *options: str) -> Asy
             said += await process.stdout.receive()
         url = "http://" + said.decode().partition("http://")[2].partition("\n")[0]
         async with anyio.create_task_group() as group:
-            group.start_soon(_read_on, process.stdout)
+            group.start_soon(_read_on, process.stdout, hear)
             yield process, url
             group.cancel_scope.cancel()
     finally:
@@ -57,8 +66,8 @@ async def over_http(folder: Path, content: dict[str, Any], *options: str) -> Asy
             await process.aclose()
 
 
-async def _read_on(stream: ByteReceiveStream) -> None:
+async def _read_on(stream: ByteReceiveStream, hear: Callable[[bytes], object]) -> None:
     """Read what a process writes, so that it never waits for a full pipe."""
     with suppress(anyio.EndOfStream):
         while True:
-            await stream.receive()
+            hear(await stream.receive())
