@@ -16,7 +16,7 @@ from collections.abc import Callable
 import anyio
 
 from mcpconn.core.decide import SUSPICION_INTERVAL, decide_probe, is_refusal, probe_limit, refused
-from mcpconn.core.failures import Evidence, Failure, FailureKind
+from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.core.states import Event
 from mcpconn.policy import Policy
 from mcpconn.runtime.clock import Clock
@@ -30,6 +30,8 @@ UNANSWERED = (FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.TRANSPOR
 KEEPALIVE_PATIENCE = 3
 """Consecutive unanswered keepalive probes that prove that a session is lost."""
 
+Refusal = tuple[str, int | None, int | None]
+"""A method, and the HTTP status and JSON-RPC code with which it was refused."""
 Verdict = tuple[Event, Failure]
 """The event that follows from a failed probe, and the reason."""
 
@@ -57,8 +59,9 @@ class Probe:
         self.unproven: set[str] = set()
         """Methods whose refusal ended a session although no session had ever answered them; they are tried on the next
         session."""
-        self._broken: set[str] = set()
-        """Methods that a new session refused as well, so their refusal is no evidence."""
+        self._broken: set[Refusal] = set()
+        """How a new session refused these methods as well, so that this refusal of them is no evidence. Another one
+        is: a server that always fails to list its tools still has other words for a session that it has forgotten."""
         self._cause: Failure | None = None
         """The failure that made the session suspect; None for a keepalive."""
         self._lenient = False
@@ -137,7 +140,7 @@ class Probe:
             tries: Rounds in which the session must be refused. More than one if replicas do not share their sessions,
                 because the next round may reach the replica that knows this session.
         """
-        cause, verdict, decisive = self._cause, None, None
+        cause, verdict, decisive, answers = self._cause, None, None, session.answers
         # An answer to `ping` is not sufficient after an error that is only a session's refusal, after a result of the
         # wrong shape, or if there were only errors since the last probe: a component in front of the server may have
         # answered it. (This does not apply if replicas know different sessions, because the second request may reach a
@@ -155,6 +158,9 @@ class Probe:
             verdict = None if decisive is None else self._judge(session, decisive, refreshable=refreshable())
             if verdict is None or verdict[1].kind is not FailureKind.SESSION_EXPIRED:
                 break
+        # A call was answered after the probe began. That is newer evidence than a probe that was cut or timed out.
+        if verdict is not None and session.answers > answers and _inconclusive(session, verdict[1]):
+            verdict = None
         if verdict is None:
             # The session works, so the failure concerned the call only.
             session.passed()
@@ -219,12 +225,12 @@ class Probe:
 
     def _judge(self, session: Session, decisive: Request, *, refreshable: bool) -> Verdict | None:
         """The consequence of the deciding failure."""
-        failure, method = decisive.failure, decisive.method
+        failure = decisive.failure
         assert failure is not None
         event = decide_probe(failure, refreshable=refreshable, proven=session.proven)
         if event is None:
             return None
-        if method in self._broken and session.answers:
+        if session.answers and failure.kind is not FailureKind.SESSION_EXPIRED and _refusal(decisive) in self._broken:
             return None
         return event, refused(failure)
 
@@ -243,12 +249,35 @@ class Probe:
         for request in requests:
             if request.answered:
                 self._note(request.method)
-            elif not request.silent:
-                self._broken.add(request.method)
+            elif _is_the_methods_own(request):
+                self._broken.add(_refusal(request))
 
     def _note(self, method: str) -> None:
         self.answered.add(method)
-        self._broken.discard(method)
+        self._broken = {each for each in self._broken if each[0] != method}
+
+
+def _refusal(request: Request) -> Refusal:
+    assert request.failure is not None
+    evidence = request.failure.evidence
+    return request.method, evidence.http_status, evidence.code
+
+
+def _is_the_methods_own(request: Request) -> bool:
+    """Whether the failure of a request on a new session may be what the server always answers to this method.
+
+    It is not if the server did not answer (it may have been restarting), or if it does not know the new session either
+    (it may have been restarted again). The method would be ignored from then on, and with it every lost session.
+    """
+    failure = request.failure
+    assert failure is not None
+    answered = (failure.evidence.http_status, failure.evidence.code) != (None, None)
+    return answered and not request.silent and failure.kind is not FailureKind.SESSION_EXPIRED
+
+
+def _inconclusive(session: Session, failure: Failure) -> bool:
+    """Whether a probe with this failure says less than an answered call. A refused connection is the latest news."""
+    return _unanswered(session, failure) and failure.delivery is not Delivery.NOT_SENT
 
 
 def _unanswered(session: Session, failure: Failure) -> bool:

@@ -295,6 +295,77 @@ async def test_a_listing_that_never_works_costs_one_session_and_no_more() -> Non
         assert rig.lifecycle.epoch == 2
 
 
+async def test_a_broken_listing_does_not_hide_a_forgotten_session() -> None:
+    rig = Rig()
+
+    async def broken(link: FakeLink) -> None:
+        link.on_listing = refuses(ODD)
+
+    rig.dialer.always = broken
+    async with rig.running():
+        assert await rig.call("answer") == "answer"
+        await suspect(rig)
+        await suspect(rig)
+        await rig.ready()
+        # The second session is asked for the listing as well.
+        await anyio.sleep(1)
+        assert await rig.call("answer") == "answer"
+        assert (rig.lifecycle.epoch, rig.link.asked) == (2, ["tools/list"])
+        # It has other words now; a proxy in front of it still answers `ping`.
+        rig.link.on_listing = refuses(UNLISTED)
+        await suspect(rig)
+        await suspect(rig)
+        await rig.ready()
+        assert rig.lifecycle.epoch == 3
+
+
+@pytest.mark.parametrize("trouble", [CUT, GONE], ids=["cut", "restarted again"])
+async def test_trouble_on_a_new_session_excuses_no_refusal(trouble: Evidence) -> None:
+    rig = Rig()
+
+    async def troubled(link: FakeLink) -> None:
+        link.on_probe = refuses(trouble)
+
+    async with rig.running():
+        await rig.ready()
+        rig.dialer.plans.append(troubled)
+        rig.link.on_probe = refuses(UNLISTED)
+        await suspect(rig)
+        # The next session is asked for what this one refused, in the middle of another restart. Then it works.
+        await rig.ready()
+        await anyio.sleep(1)
+        assert rig.link.asked == ["tools/list"]
+        assert await rig.call("answer") == "answer"
+        rig.link.on_probe = refuses(UNLISTED)
+        await suspect(rig)
+        await rig.ready()
+        assert rig.lifecycle.epoch == 3
+
+
+@pytest.mark.parametrize("cut", [CUT, Evidence(http_status=503)], ids=["cut", "unavailable"])
+async def test_a_call_answered_meanwhile_outweighs_a_probe_without_answer(cut: Evidence) -> None:
+    rig = Rig()
+    asked, answered = anyio.Event(), anyio.Event()
+
+    async def late() -> None:
+        asked.set()
+        await answered.wait()
+        raise CallError(cut)
+
+    async with rig.running():
+        await rig.ready()
+        rig.link.on_probe = late
+        rig.lifecycle.report(1, told(ODD))
+        await asked.wait()
+        assert await rig.call("answer") == "answer"
+        answered.set()
+        session = rig.lifecycle.session
+        assert session is not None
+        await rig.lifecycle.wait_for_probe(session)
+        assert await rig.call("answer") == "answer"
+        assert (rig.lifecycle.state, rig.lifecycle.epoch) == (State.READY, 1)
+
+
 async def test_without_a_listing_a_ping_decides() -> None:
     rig = Rig()
     async with rig.running():
