@@ -16,6 +16,9 @@ NOT_PROCESSED = frozenset({301, 307, 308})
 """Redirects that mean that the request was not processed at this URL (RFC 9110, 15.4.2, 15.4.8, 15.4.9).
 After 302 and 303 the outcome is unknown, because a server may answer so after it has processed the request (15.4.3,
 15.4.4)."""
+CUT_OFF = frozenset({408, 499})
+"""Statuses of class 4xx that are no refusals: the server may have begun. 499 is what proxies answer if they take the
+client for gone (nginx), and what gateways make of a CANCELLED in gRPC (google/rpc/code.proto)."""
 
 
 class Attempt:
@@ -111,8 +114,8 @@ class Attempt:
     def _leave_behind(self) -> None:
         """Count the recorded request, unless it certainly ran nothing."""
         status = self.http_status or 0
-        # 408 is not a refusal, because the server may have begun. Neither is 5xx, regardless of the body.
-        refused = (400 <= status < 500 and status != 408) or status in NOT_PROCESSED
+        # 5xx is not a refusal either, regardless of the body.
+        refused = (400 <= status < 500 and status not in CUT_OFF) or status in NOT_PROCESSED
         if self.code is not None and status < 400:
             refused = True
         if self.started and self.written is not False and not refused:

@@ -13,7 +13,7 @@ even if its errors contain a "connection refused", which may come from the calle
 
 from __future__ import annotations
 
-from mcpconn.core.attempt import NOT_PROCESSED
+from mcpconn.core.attempt import CUT_OFF, NOT_PROCESSED
 from mcpconn.core.conditions import (
     is_lost_by_status,
     is_own_answer,
@@ -135,6 +135,7 @@ HTTP: tuple[Rule, ...] = (
     suspicion(
         "the server cannot answer now", FailureKind.UNAVAILABLE, Delivery.UNKNOWN, lambda seen: seen.status >= 500
     ),
+    suspicion("the request was cut off", FailureKind.TIMEOUT, Delivery.UNKNOWN, lambda seen: seen.status in CUT_OFF),
     suspicion(
         "the server answered a request with 202 Accepted",
         FailureKind.PROTOCOL,

@@ -10,7 +10,7 @@ import httpx2
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCResponse, RequestId
 
-from mcpconn.core.attempt import Attempt
+from mcpconn.core.attempt import CUT_OFF, Attempt
 from mcpconn.wire.events import Event, EventReader
 from mcpconn.wire.evidence_client import DRAIN, Refused, body, close
 from mcpconn.wire.messages import Limits, Unreadable, parse, same_id
@@ -167,7 +167,7 @@ class AnswerStream:
                 return await self._resume(self._last_id)
             except Refused as refused:
                 if resumption + 1 == RESUME_ATTEMPTS or not (
-                    refused.status >= 500 or refused.status in (408, 409, 429)
+                    refused.status >= 500 or refused.status in CUT_OFF | {409, 429}
                 ):
                     raise StreamCut(f", and cannot be resumed (HTTP {refused.status})") from None
             except httpx2.HTTPError as error:

@@ -14,7 +14,7 @@ import httpx2
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCResponse
 
-from mcpconn.core.attempt import Attempt
+from mcpconn.core.attempt import CUT_OFF, Attempt
 from mcpconn.wire.events import Event, EventReader
 from mcpconn.wire.evidence_client import Refused, body, close
 from mcpconn.wire.messages import Limits, Unreadable, parse
@@ -23,7 +23,7 @@ from mcpconn.wire.watch import Watch
 
 NOT_OFFERED = 405
 """The server has no such stream (specification 2025-11-25, transports, "Listening for Messages from the Server")."""
-NOT_ABOUT_SESSIONS = frozenset({401, 403, 407, 408, 409, 429})
+NOT_ABOUT_SESSIONS = CUT_OFF | {401, 403, 407, 409, 429}
 """Refusals that are no evidence about the session. 409: the server has not yet noticed that the last stream was cut."""
 
 

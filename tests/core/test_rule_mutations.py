@@ -195,9 +195,9 @@ def conditions() -> list[ast.Lambda]:
 EQUIVALENT = {
     4: ("seen.status >= 499",),  # a 499 that refuses a session names it, too
     18: ("seen.status <= 500 and seen.code", "seen.status < 501 and seen.code"),  # a 500 with any code is there already
-    23: ("seen.status >= 399",),  # 300 to 399 are redirects, above
-    24: ("seen.status >= 399",),  # likewise
-    25: ("seen.status <= 300", "seen.status < 301"),  # likewise
+    24: ("seen.status >= 399",),  # 300 to 399 are redirects, above
+    25: ("seen.status >= 399",),  # likewise
+    26: ("seen.status <= 300", "seen.status < 301"),  # likewise
 }
 """Changes that change nothing, by rule, and why."""
 

@@ -190,6 +190,9 @@ seen(*NOTHING_THERE, **local(-32601, "Not Found", http_status=404, phase="dial")
 # -- HTTP: the rest
 
 seen("the server timed out", K.TIMEOUT, D.UNKNOWN, False, http_status=408)
+CUT_OFF = ("the request was cut off", K.TIMEOUT, D.UNKNOWN, False)
+seen(*CUT_OFF, http_status=499)
+seen(*CUT_OFF, **wire(-32000, "gone", http_status=499))
 seen(*INTERNAL, **wire(-32603, "boom", http_status=500))
 seen(*INTERNAL, **wire(-32002, "boom", http_status=500))
 for status in (400, 422, 499):
@@ -216,7 +219,7 @@ for code in (-32600, -32000, -32700, -32020, -32021, -32022):
 seen(*MALFORMED, http_status=400, session_sent=True)
 seen(*MALFORMED, http_status=410, session_sent=True, content_type="application/json", message="{}")
 seen(*MALFORMED, http_status=413)
-seen(*MALFORMED, http_status=499)
+seen(*MALFORMED, http_status=498)
 REFUSED = ("the server refused the request", K.APPLICATION, D.REJECTED, False)
 seen(*REFUSED, **local(-32603, "made up", http_status=400))
 seen(*REFUSED, **wire(-32602, "Invalid params", http_status=400))

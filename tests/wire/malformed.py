@@ -325,6 +325,8 @@ case("413 and the end", "not_run", status(413, b"", b"connection: close\r\n"), r
 case("415 with a wrong length", "not_run", b"HTTP/1.1 415 X\r\ncontent-length: 0\r\n\r\nno", ran=False)
 case("431", "not_run", status(431), ran=False)
 case("408", "unknown", status(408), ran=False)
+case("499 after it ran", "unknown", lambda a: status(499))
+case("499 as a page", "unknown", status(499, b"<html>", b"content-type: text/html\r\n"))
 case("500", "unknown", status(500))
 case("500 and the answer", "unknown", lambda a: status(500, a, JSON))
 case("502 as a page", "unknown", status(502, b"<html>Bad Gateway", b"content-type: text/html\r\n"))
