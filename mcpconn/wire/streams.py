@@ -7,8 +7,8 @@ does not notify an idle client that its stdio child exited or that its event str
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any
@@ -200,15 +200,14 @@ class WatchedWrite(_Stream):
             attempt.written = True
 
 
-@asynccontextmanager
-async def watched(
+def watched(
     transport: AbstractAsyncContextManager[Any],
     watch: Watch,
     *,
     final: bool,
     shared: bool = True,
     encoded: bool = True,
-) -> AsyncIterator[tuple[Any, Any]]:
+) -> AbstractAsyncContextManager[tuple[Any, Any]]:
     """`transport` with both its streams watched. Satisfies the SDK's `Transport`.
 
     Args:
@@ -218,8 +217,28 @@ async def watched(
         shared: See `WatchedRead`.
         encoded: See `WatchedWrite`.
     """
-    async with transport as (read, write):
-        yield (
-            WatchedRead(read, watch, shared=shared),
-            WatchedWrite(write, watch, final=final, encoded=encoded),
-        )
+
+    def wrap(read: Any, write: Any) -> tuple[Any, Any]:
+        return WatchedRead(read, watch, shared=shared), WatchedWrite(write, watch, final=final, encoded=encoded)
+
+    return _Watched(transport, wrap)
+
+
+class _Watched(AbstractAsyncContextManager[tuple[Any, Any]]):
+    """A transport whose streams are wrapped. A class, because it is entered for the whole time of a session, and a
+    generator that is suspended as long takes 600 bytes more."""
+
+    __slots__ = ("_transport", "_wrap")
+
+    def __init__(
+        self, transport: AbstractAsyncContextManager[Any], wrap: Callable[[Any, Any], tuple[Any, Any]]
+    ) -> None:
+        self._transport = transport
+        self._wrap = wrap
+
+    async def __aenter__(self) -> tuple[Any, Any]:
+        read, write = await self._transport.__aenter__()
+        return self._wrap(read, write)
+
+    async def __aexit__(self, *raised: Any) -> bool | None:
+        return await self._transport.__aexit__(*raised)

@@ -6,8 +6,9 @@ idle connections would hold some 4 KiB to wait for nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 import anyio
 from anyio.abc import TaskGroup
@@ -37,20 +38,22 @@ class Sweeping:
             self._running = True
             self._groups[-1].start_soon(self._run)
 
-    @asynccontextmanager
-    async def within(self) -> AsyncIterator[None]:
+    def within(self) -> AbstractAsyncContextManager[None]:
         """A session uses the transport in this block: idle sockets are swept."""
-        async with anyio.create_task_group() as group:
-            self._groups.append(group)
-            # Sockets may be idle since an earlier session.
-            self.soon()
-            try:
-                yield
-            finally:
-                self._groups.remove(group)
-                group.cancel_scope.cancel()
-                if not self._groups:
-                    self._over()
+        return _Within(self)
+
+    def begin(self, group: TaskGroup) -> None:
+        """A session uses the transport, and this is its task group."""
+        self._groups.append(group)
+        # Sockets may be idle since an earlier session.
+        self.soon()
+
+    def end(self, group: TaskGroup) -> None:
+        """That session has ended."""
+        self._groups.remove(group)
+        group.cancel_scope.cancel()
+        if not self._groups:
+            self._over()
 
     async def _run(self) -> None:
         try:
@@ -62,3 +65,27 @@ class Sweeping:
             self._running = False
             self.soon()
             raise
+
+
+class _Within(AbstractAsyncContextManager[None]):
+    """The time of a session. A class, because a generator that is suspended as long takes 600 bytes more."""
+
+    __slots__ = ("_group", "_sweeping")
+
+    def __init__(self, sweeping: Sweeping) -> None:
+        self._sweeping = sweeping
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> None:
+        await self._group.__aenter__()
+        self._sweeping.begin(self._group)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            self._sweeping.end(self._group)
+        finally:
+            # `end` has cancelled the group, and its exit must not be skipped for an error of `over`.
+            suppressed = await self._group.__aexit__(kind, error, trace)
+        return bool(suppressed)
