@@ -12,9 +12,8 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +27,7 @@ from mcpconn.cli.more import app
 from mcpconn.testing import STDIO_SERVER, Script
 from mcpconn.testing.scripted.steps import Send
 from tests.support import SAFETY
+from tests.threaded_http import QuietHandler, ThreadedHttp
 
 pytestmark = pytest.mark.anyio
 
@@ -88,9 +88,9 @@ class Echo:
     def __init__(self, answer: str, *, always: bool) -> None:
         script, lock, reply = Script(), Lock(), ANSWERS[answer]
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                body = self.body()
                 message = json.loads(body or b"{}")
                 if always or message.get("method") == "tools/call":
                     said = f"{self.path} {dict(self.headers.items())} {' '.join(shapes(CANARY))}"
@@ -104,32 +104,20 @@ class Echo:
                         answered = script.decide(self.command, dict(self.headers), body)
                     status, headers = answered.status or 500, dict(answered.headers)
                     content = b"".join(step.data for step in answered.steps if isinstance(step, Send))
-                self.send_response(status)
-                for name, value in headers.items():
-                    if name != "content-length":
-                        self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                headers.pop("content-length", None)
+                self.reply(status, headers, content)
 
             do_GET = do_POST = do_DELETE = _serve
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Say nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.host = f"127.0.0.1:{self._http.server_address[1]}"
-        self._thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+        self._http = ThreadedHttp(Handler)
+        self.host = self._http.host
 
     def __enter__(self) -> Echo:
-        self._thread.start()
+        self._http.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        self._http.close()
 
 
 CHILD = f"""

@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +16,7 @@ from pydantic import AnyUrl
 
 from mcpconn.testing import Script, Send
 from tests.auth.servers import Answer, AuthServer, as_json
+from tests.threaded_http import QuietHandler, ThreadedHttp
 
 RESOURCE = "/.well-known/oauth-protected-resource"
 METADATA = "/.well-known/oauth-authorization-server"
@@ -51,11 +51,10 @@ class Host:
         self._lock = Lock()
         host = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                sent = Sent(self.command, urlsplit(self.path).path, headers, body)
+                sent = Sent(self.command, urlsplit(self.path).path, headers, self.body())
                 with host._lock:
                     host.sent.append(sent)
                     status, out, content = host.instead(sent) or host.handle(sent)
@@ -63,23 +62,13 @@ class Host:
                     # No answer: the connection is closed.
                     self.close_connection = True
                     return
-                self.send_response(status)
-                for name, value in out.items():
-                    self.send_header(name, value)
-                if "content-length" not in {name.lower() for name in out}:
-                    self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                self.reply(status, out, content)
 
             do_GET = do_POST = do_DELETE = _serve
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Say nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.origin = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+        self._http = ThreadedHttp(Handler)
+        self.origin = f"http://{self._http.host}"
+        self.start, self.close = self._http.start, self._http.close
 
     def count(self, path: str) -> int:
         """Requests for what begins with `path`."""
@@ -88,14 +77,6 @@ class Host:
     def saw(self, *secrets: str) -> list[str]:
         """Those of the secrets that arrived here."""
         return [secret for secret in secrets if any(secret in sent.text for sent in self.sent)]
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
 
 
 class Person:

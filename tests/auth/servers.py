@@ -6,13 +6,13 @@ import json
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Lock
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 
 from mcpconn.testing import Script, ScriptTransport, Send
+from tests.threaded_http import QuietHandler, ThreadedHttp
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -207,35 +207,23 @@ class ServedAuth:
                 content = b"".join(step.data for step in reply.steps if isinstance(step, Send))
             return reply.status or 500, dict(reply.headers), content
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                body = self.body()
                 answer = server.answer(self.command, urlsplit(self.path).path, dict(self.headers), body)
                 status, headers, content = answer or scripted(self.command, dict(self.headers), body)
                 headers = {name: value for name, value in headers.items() if name != "content-length"}
                 asked = {name.lower(): value for name, value in self.headers.items()}
                 sending(urlsplit(self.path).path, asked, status)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                self.reply(status, headers, content)
 
             do_GET = do_POST = do_DELETE = _serve
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Say nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        server.origin = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05})
+        self._http = ThreadedHttp(Handler)
+        server.origin = f"http://{self._http.host}"
 
     def __enter__(self) -> None:
-        self._thread.start()
+        self._http.start()
 
     def __exit__(self, *exc: object) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        self._http.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from mcpconn import Manager, Policy
 from mcpconn.gateway import App, MemoryStore, Settings
+from mcpconn.gateway.access.keys import KeyFile
 from mcpconn.gateway.serve import KEEP_ALIVE
 from mcpconn.seal import KeyRing
 from mcpconn.testing import HttpServer, Script
@@ -26,6 +28,12 @@ SAFETY = 60.0
 def anyio_backend():
     """uvicorn serves on asyncio alone."""
     return "asyncio"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyFile:
+    """A file of clients' keys, without any."""
+    return KeyFile(tmp_path / "clients.json")
 
 
 @asynccontextmanager

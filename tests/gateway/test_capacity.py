@@ -21,12 +21,6 @@ pytestmark = pytest.mark.anyio
 PING = {"id": 3, "method": "ping"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 class Clients:
     """Bare clients of one gateway; they vanish at the end."""
 

@@ -15,12 +15,6 @@ from tests.gateway.chaos.verdict import of_audit, of_calls, of_sessions
 ID = "1" * 16
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 @pytest.mark.anyio
 async def test_every_caller_is_told_the_truth(tmp_path: Path) -> None:
     report = await live_through(tmp_path, seconds=20, clients=8)

@@ -22,12 +22,6 @@ from tests.support import text_of
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 SOURCE = Path(__file__).parents[2] / "docs_src" / "howto" / "embed_gateway.py"
 
 

@@ -32,12 +32,6 @@ SOON = 15.0
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 class Said:
     """What a process has written."""
 

@@ -33,12 +33,6 @@ OVER = pytest.mark.parametrize("stdio", [False, True], ids=["http", "stdio"])
 PATIENCE = 60.0
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 class Foreign:
     """A client in another language."""
 

@@ -30,12 +30,6 @@ INITIALIZE = json.dumps(
 INITIALIZED = json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 async def ask(stream: SocketStream, method: str, body: str = "", session: str = "") -> str:
     """One request; returns the answer's head."""
     head = f"{method} /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: application/json, text/event-stream\r\n"

@@ -31,12 +31,6 @@ SAFETY = 300.0
 META: Any = {IDEMPOTENCY_KEY: "k"}
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 class Process:
     """A gateway's process, at one address, with one store and key, whichever process it is."""
 

@@ -22,12 +22,6 @@ pytestmark = pytest.mark.anyio
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 async def scrape(made: Gateway) -> Samples:
     """Every sample, by its name and its labels."""
     async with httpx2.AsyncClient() as http:

@@ -27,12 +27,6 @@ pytestmark = pytest.mark.anyio
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 # -- health, metrics, the dashboard
 
 

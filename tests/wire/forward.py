@@ -8,9 +8,10 @@ import select
 import socket
 import ssl
 from contextlib import closing, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import urlsplit
+
+from tests.threaded_http import QuietHandler, ThreadedHttp
 
 HOP = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "content-length"})
 
@@ -32,7 +33,7 @@ class ForwardProxy:
         wanted = "Basic " + base64.b64encode(credentials.encode()).decode() if credentials else None
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def _refused(self) -> bool:
@@ -77,7 +78,7 @@ class ForwardProxy:
                 if self._refused():
                     return
                 parts = urlsplit(self.path)
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                body = self.body()
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
                 # Closed whatever happens: a client that has gone away ends this by an error, and the garbage collector
                 # would then blame the open socket on another test.
@@ -85,33 +86,21 @@ class ForwardProxy:
                     upstream.request(self.command, parts.path, body, headers)
                     answer = upstream.getresponse()
                     content = answer.read()
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in HOP:
-                        self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
+                received = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP]
                 with suppress(ConnectionError):
-                    self.wfile.write(content)
+                    self.reply(answer.status, received, content)
 
             do_GET = do_POST = do_DELETE = _forward
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Say nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.port = self._http.server_address[1]
-        self._thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+        self._http = ThreadedHttp(Handler)
+        self.port = self._http.port
 
     def __enter__(self) -> ForwardProxy:
-        self._thread.start()
+        self._http.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        self._http.close()
 
 
 HANDSHAKE = b"\x16"

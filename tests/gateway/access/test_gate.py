@@ -35,17 +35,6 @@ INITIALIZE = {
 ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
-@pytest.fixture
-def keys(tmp_path):
-    return KeyFile(tmp_path / "clients.json")
-
-
 @asynccontextmanager
 async def client(made: Gateway, credential: str | None, mode: str = "auto", **options: Any) -> AsyncIterator[Client]:
     """A client with a key or token, or with none."""

@@ -35,17 +35,6 @@ CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "a
 ASK: dict[str, Any] = {"allow_input_required": True}
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
-@pytest.fixture
-def keys(tmp_path):
-    return KeyFile(tmp_path / "clients.json")
-
-
 def settings(keys: KeyFile, *rules: Rights, **options: Any) -> Settings:
     return Settings(access=AccessSettings(keys, (), rules or (Rights(),)), **options)
 

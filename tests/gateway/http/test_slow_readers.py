@@ -28,12 +28,6 @@ COUNT, SIZE = 500, 20_000
 """Notifications that each of them is sent, and characters of each: 10 MB."""
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 class Flooding:
     """A server that sends progress, as much as is asked for."""
 

@@ -26,12 +26,6 @@ from tests.support import text_of
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 PRIVATE = [
     "127.0.0.1",
     "10.1.2.3",

@@ -25,12 +25,6 @@ from tests.tracing import spans
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 async def test_no_credential_is_where_it_does_not_belong(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     exporter = spans()

@@ -33,12 +33,6 @@ pytestmark = pytest.mark.anyio
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def authority():
     """RSA keys take a moment to make."""

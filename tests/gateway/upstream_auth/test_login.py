@@ -28,17 +28,6 @@ pytestmark = pytest.mark.anyio
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
-@pytest.fixture
-def keys(tmp_path):
-    return KeyFile(tmp_path / "clients.json")
-
-
 @asynccontextmanager
 async def users(
     keys: KeyFile | None, *rules: Rights, cloud: Cloud | None = None

@@ -32,12 +32,6 @@ pytestmark = pytest.mark.anyio
 AT_ONCE = 20
 
 
-@pytest.fixture
-def anyio_backend():
-    """uvicorn serves on asyncio alone."""
-    return "asyncio"
-
-
 @asynccontextmanager
 async def office(authority: Authority) -> AsyncIterator[tuple[Gateway, Cloud, Cloud]]:
     """A gateway before two upstreams: users log in at one, and have their tokens exchanged for the other."""
