@@ -43,19 +43,19 @@ async def test_a_full_gateway_ends_sessions_of_the_largest_user(tmp_path: Path) 
         sessions = made.app.endpoint("").sessions
         of_bob = await clients.begin(bob)
         of_ann = [await clients.begin(ann) for _ in range(3)]
-        held = set(sessions._live)
+        held = set(sessions._live._all)
         await clients.begin(eve)
         assert len(sessions) == 4
-        (put_away,) = held - set(sessions._live)
+        (put_away,) = held - set(sessions._live._all)
         # Bob's session was idle for longest, but ann has three.
         assert put_away in held
-        counts = {principal.client: count for principal, count in sessions._counts.items()}
+        counts = {principal.client: count for principal, count in sessions._live._counts.items()}
         assert counts == {"key:ann": 2, "key:bob": 1, "key:eve": 1}
         for each in (of_bob, *of_ann):
             # One that was put away is opened again, in the place of another of ann's.
             assert "200 OK" in await each.ask("POST", PING)
         assert len(sessions) == 4
-        assert sessions._counts[next(each for each in sessions._counts if each.client == "key:bob")] == 1
+        assert sessions._live.count(next(each for each in sessions._live._counts if each.client == "key:bob")) == 1
 
 
 async def test_a_gateway_full_of_clients_that_listen_refuses(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_gateway_full_of_clients_that_listen_refuses(tmp_path: Path) -> 
         assert "Too many sessions are open" in str(refused.value)
         listening[0].close()
         sessions = made.app.endpoint("").sessions
-        while all(live.requests for live in sessions._live.values()):
+        while sessions._live.first_idle() is None:
             await anyio.lowlevel.checkpoint()
         await clients.begin(bob)
 

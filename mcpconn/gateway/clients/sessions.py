@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -23,6 +21,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpconn.gateway.capacity import Capacity
+from mcpconn.gateway.clients.live_sessions import LiveSession, LiveSessions
 from mcpconn.gateway.clients.replicas import Replicas
 from mcpconn.gateway.clients.session_ids import Failures, Opened, Session, SessionIds, pack
 from mcpconn.gateway.clients.session_requests import BARE, NoRoom, initialize_params, named, not_found, serve
@@ -38,20 +37,6 @@ SCOPE_KEY = "mcpconn.session"
 """Where a request's session is left in its ASGI scope, for the handlers behind."""
 REQUEST_KEY = "mcpconn.request"
 """Where the id and the method of a request are left: what is answered if its answer is lost."""
-
-
-@dataclass(eq=False)
-class _Live:
-    """A session that this process holds open."""
-
-    session: Session
-    inner: str
-    """The id by which the SDK's server knows it."""
-    requests: int = 0
-    """Requests being served, event streams included."""
-    streams: int = 0
-    """Event streams (GET) among them."""
-    used: float = 0.0
 
 
 class Sessions:
@@ -99,9 +84,7 @@ class Sessions:
         self._per_principal = per_principal
         self._idle = idle
         self._now = now
-        # In the order of their last use, oldest first.
-        self._live: OrderedDict[str, _Live] = OrderedDict()
-        self._counts: dict[Principal, int] = {}
+        self._live = LiveSessions(now)
         self._opening: dict[str, anyio.Event] = {}
         self._streams = Streams()
 
@@ -173,7 +156,7 @@ class Sessions:
             return
         principal = principal_of(scope)
         session = Session(secrets.token_urlsafe(18), principal, self._view)
-        live = _Live(session, "")
+        live = LiveSession(session, "")
         if self._replicas is not None:
             await self._replicas.begin(session)
         text = await self._ids.make(Opened.of(session, self._ids.now(), params))
@@ -188,7 +171,7 @@ class Sessions:
             if inner is None or message["status"] >= 400:
                 return message
             live.inner = inner.decode("latin-1")
-            self._hold(live)
+            self._live.add(live)
             return {**message, "headers": [*headers, (SESSION_HEADER, text.encode("ascii"))]}
 
         try:
@@ -214,7 +197,7 @@ class Sessions:
             again = replay(body, receive) if last else receive
             if await self._serve(live, scope, again, send, pass_404=last):
                 return
-            self._forget(live)
+            self._live.remove(live)
             await self._ended(live.session)
 
     async def _not_opened(self, scope: Scope, send: Send) -> None:
@@ -223,7 +206,7 @@ class Sessions:
         else:
             await not_found(send)
 
-    async def _find(self, scope: Scope, opened: Opened) -> _Live | None:
+    async def _find(self, scope: Scope, opened: Opened) -> LiveSession | None:
         """The session, opened again if this process does not hold it. None if it was deleted.
 
         Raises:
@@ -255,9 +238,9 @@ class Sessions:
                 raise
             return params
 
-    async def _handshake(self, scope: Scope, session: Session, params: Any) -> _Live:
+    async def _handshake(self, scope: Scope, session: Session, params: Any) -> LiveSession:
         """Initialize a session with the SDK's server, in the place of the client that did it once."""
-        live = _Live(session, "")
+        live = LiveSession(session, "")
         inside = {**scope, SCOPE_KEY: session}
         headers = {b"content-type": "application/json", b"accept": "application/json, text/event-stream"}
         try:
@@ -268,7 +251,7 @@ class Sessions:
                 live.inner = inner
                 told = pack({"jsonrpc": "2.0", "method": "notifications/initialized"})
                 await request(self._app, inside, method="POST", headers={**headers, SESSION_HEADER: inner}, body=told)
-                self._hold(live)
+                self._live.add(live)
                 return live
             # The SDK's server has as many sessions as it may. The id stays good, so it must not be a 404.
             raise NoRoom
@@ -276,7 +259,7 @@ class Sessions:
             if session.sid not in self._live:
                 await self._ended(session)
 
-    async def _serve(self, live: _Live, scope: Scope, receive: Receive, send: Send, *, pass_404: bool) -> bool:
+    async def _serve(self, live: LiveSession, scope: Scope, receive: Receive, send: Send, *, pass_404: bool) -> bool:
         """Pass a request on. False, and nothing was sent, if the SDK's server does not know the session."""
         lost = False
         stream = scope["method"] == "GET"
@@ -289,10 +272,7 @@ class Sessions:
             # The client keeps the id that it has; the SDK's own means nothing to it.
             return {**message, "headers": [pair for pair in message["headers"] if pair[0].lower() != SESSION_HEADER]}
 
-        live.requests += 1
-        live.streams += stream
-        live.used = self._now()
-        self._live.move_to_end(live.session.sid)
+        self._live.begin(live, stream=stream)
         inside = with_header(scope, SESSION_HEADER, live.inner)
         inside[SCOPE_KEY] = live.session
         try:
@@ -301,9 +281,7 @@ class Sessions:
             else:
                 await self._app(inside, receive, on_start(send, change))
         finally:
-            live.requests -= 1
-            live.streams -= stream
-            live.used = self._now()
+            self._live.end(live, stream=stream)
         return not lost
 
     # -- the end
@@ -334,11 +312,12 @@ class Sessions:
     async def sweep(self) -> None:
         """Put away sessions that were idle for too long, for as long as the gateway runs."""
         while True:
-            oldest = next(iter(self._live.values()), None)
-            await anyio.sleep(self._idle if oldest is None else max(1.0, oldest.used + self._idle - self._now()))
-            due = self._now() - self._idle
-            for live in [each for each in self._live.values() if each.requests == 0 and each.used <= due]:
-                await self._put_away(live, BARE)
+            oldest = self._live.first_idle()
+            await anyio.sleep(self._idle if oldest is None else max(1.0, oldest + self._idle - self._now()))
+            for live in self._live.idle_since(self._now() - self._idle):
+                # Ending one takes a while, in which another may have come into use.
+                if not live.requests:
+                    await self._put_away(live, BARE)
 
     async def _make_room(self, principal: Principal, scope: Scope) -> None:
         """Put an idle session away if as many are open as may be.
@@ -349,26 +328,24 @@ class Sessions:
         Raises:
             NoRoom: none of them is idle.
         """
-        own = self._counts.get(principal, 0) >= self._per_principal
+        own = self._live.count(principal) >= self._per_principal
         if not own and len(self._live) < self._at_most:
             return
-        idle = (live for live in self._live.values() if live.requests == 0)
         if own:
-            found = next((live for live in idle if live.session.principal == principal), None)
+            found = self._live.idle_of(principal)
             # Anonymous clients are many behind one name: for them the gateway's own limit counts.
             anonymous = principal == ANONYMOUS and len(self._live) < self._at_most
         else:
-            # Of several, `max` takes the first: the one that was idle longest.
-            found = max(idle, key=lambda live: self._counts[live.session.principal], default=None)
+            found = self._live.idle_of_most()
             anonymous = False
         if found is not None:
             await self._put_away(found, scope)
         elif not anonymous:
             raise NoRoom
 
-    async def _put_away(self, live: _Live, scope: Scope) -> None:
+    async def _put_away(self, live: LiveSession, scope: Scope) -> None:
         """Close a session here. Its id stays good, unless it is marked as deleted in the store."""
-        self._forget(live)
+        self._live.remove(live)
         with anyio.CancelScope(shield=True):
             await request(
                 self._app, {**scope, SCOPE_KEY: live.session}, method="DELETE", headers={SESSION_HEADER: live.inner}
@@ -376,16 +353,3 @@ class Sessions:
             await self._ended(live.session)
             if self._replicas is not None:
                 await self._replicas.session_released(live.session.sid)
-
-    def _hold(self, live: _Live) -> None:
-        live.used = self._now()
-        self._live[live.session.sid] = live
-        self._counts[live.session.principal] = self._counts.get(live.session.principal, 0) + 1
-
-    def _forget(self, live: _Live) -> None:
-        if self._live.pop(live.session.sid, None) is None:
-            return
-        principal = live.session.principal
-        self._counts[principal] -= 1
-        if not self._counts[principal]:
-            del self._counts[principal]
