@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -37,12 +37,13 @@ from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.requests.audit import Auditing, AuditLog, note
 from mcpconn.gateway.requests.forward import Forwarder
 from mcpconn.gateway.requests.instructions import joined
+from mcpconn.gateway.requests.keyed import look_up
 from mcpconn.gateway.requests.ledger import Ledger
 from mcpconn.gateway.requests.lists import Lists
 from mcpconn.gateway.servers.listings import Listings
 from mcpconn.gateway.servers.relay import Relay
 from mcpconn.gateway.servers.upstreams import MARK, Upstreams
-from mcpconn.gateway.store import Store, StoreUnavailable
+from mcpconn.gateway.store import Store
 from mcpconn.gateway.store.sealed import prepared, running
 from mcpconn.gateway.upstream_auth.page import LOGIN
 from mcpconn.gateway.upstream_auth.service import UpstreamAuth
@@ -185,8 +186,7 @@ class App:
                 await stack.enter_async_context(self.fleet.running(group))
             group.keep(self._gate.watch)
             group.keep(partial(self.auth.follow, self.manager))
-            with suppress(StoreUnavailable):
-                await self.ledger.identity()
+            await look_up(self.ledger, shared=self.fleet is not None)
             group.keep(self.ledger.own)
             group.keep(self.ledger.obey)
             for server in self.servers:

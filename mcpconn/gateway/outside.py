@@ -23,6 +23,9 @@ KEYS = ("read_key_file", "act_key_file", "actions")
 KEY_FILE = Kind(STRING.fits, "must be the path of a file that holds the key").or_null()
 
 
+OTHER_KEYS = "the store holds what was not sealed with the keys of this process: give all the same sealing keys"
+
+
 class Outside:
     """Answers requests to paths that are not endpoints."""
 
@@ -39,7 +42,8 @@ class Outside:
 
         def degraded() -> dict[str, str]:
             why = store.standing.degraded
-            return {} if why is None else {"store": why}
+            found = {} if why is None else {"store": why}
+            return {**found, "keys": OTHER_KEYS} if store.standing.other_keys else found
 
         self.status = StatusApp(manager, access=access, metrics=metrics, degraded=degraded)
 

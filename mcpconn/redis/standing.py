@@ -88,6 +88,8 @@ class Standing:
     """When the epoch began, by this process's monotonic clock, if records may have been lost then."""
     note: str | None = None
     """Further warnings for an operator."""
+    other_keys: bool = False
+    """Something was read lately that was not sealed with this process's keys."""
 
     def doubtful(self, ttl: float) -> bool:
         """Whether a missing record may have been lost, instead of expired or never written.

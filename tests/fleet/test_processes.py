@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -182,6 +183,39 @@ async def test_a_replica_with_another_clock_serves_as_the_others_do(tmp_path, mo
                 http._transport.urls = at(made, 1)  # type: ignore[attr-defined]
                 assert said(await one.call_tool("http__remember", {"id": "g"}))[0] == "answered"
             assert set(made.ran().values()) == {1}
+
+
+class OtherKeys(Fleet):
+    """A replica can be started with a key file of its own."""
+
+    keys: Path | None = None
+
+    def command(self, number: int) -> list[str]:
+        return [*super().command(number), *(["--sealing-keys", str(self.keys)] if self.keys else [])]
+
+
+@needs_redis
+async def test_a_replica_with_other_sealing_keys_does_not_start(tmp_path):
+    keys = tmp_path / "other keys"
+    keys.write_text("ab" * 32 + "\n", encoding="ascii")
+    keys.chmod(0o600)
+    with anyio.fail_after(SAFETY), redis_server(tmp_path / "redis") as redis:
+        async with fleet(tmp_path, count=2, kind=OtherKeys, store=redis.url) as made:
+            assert isinstance(made, OtherKeys)
+            async with client(made, Balancer(at(made, 0))) as one:
+                await one.call_tool("http__remember", {"id": "a"})
+                await made.kill(1)
+                made.keys = keys
+                with pytest.raises(AssertionError, match="has ended"):
+                    await made.start(1)
+                assert "Give all replicas the same key file" in (tmp_path / "replica1.log").read_text()
+                assert said(await one.call_tool("http__remember", {"id": "b"}))[1]["ran"] == ["a", "b"]
+                # With the key of the others first in its file it starts, and serves as they do.
+                keys.write_text((tmp_path / "state" / "keys").read_text() + "ab" * 32 + "\n")
+                await made.start(1)
+            async with client(made, Balancer(at(made, 0, 1))) as one:
+                for name in "cd":
+                    assert said(await one.call_tool("http__remember", {"id": name}))[0] == "answered"
 
 
 @needs_haproxy()

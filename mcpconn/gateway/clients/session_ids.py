@@ -83,6 +83,11 @@ class SessionIds:
         self._store = store
         self._wall = wall
 
+    @property
+    def other_keys(self) -> bool:
+        """Whether other processes seem to have other keys: an id that cannot be opened here may be theirs."""
+        return self._store.standing.other_keys
+
     def now(self) -> float:
         """Seconds since 1970."""
         return self._wall()

@@ -35,6 +35,7 @@ SESSION_HEADER = b"mcp-session-id"
 VERSION_HEADER = b"mcp-protocol-version"
 SCOPE_KEY = "mcpconn.session"
 """Where a request's session is left in its ASGI scope, for the handlers behind."""
+OTHER_KEYS = "This process of the gateway has other sealing keys than the rest, and cannot open the session"
 REQUEST_KEY = "mcpconn.request"
 """Where the id and the method of a request are left: what is answered if its answer is lost."""
 
@@ -203,6 +204,9 @@ class Sessions:
     async def _not_opened(self, scope: Scope, send: Send) -> None:
         if self._failures.exceeded((scope.get("client") or ("",))[0]):
             await refuse(send, 429, "Too many unknown session ids", headers=(("retry-after", "1"),))
+        elif self._ids.other_keys:
+            # It may be another replica's: a 404 would end the session for its client.
+            await refuse(send, 503, OTHER_KEYS, headers=(("retry-after", "1"),))
         else:
             await not_found(send)
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import mcp_types as types
 from mcp import MCPError
 
+from mcpconn.errors import ConfigError
 from mcpconn.gateway.clients.downstream import Downstream
 from mcpconn.gateway.clients.parked import Parked, ParkingLot
 from mcpconn.gateway.outcomes import CALL_ID, tool_error
@@ -20,7 +21,35 @@ from mcpconn.gateway.requests.ledger import Ledger, Superseded
 from mcpconn.gateway.requests.ledger_entries import Entry, Found, LedgerRefused, Outcome
 from mcpconn.gateway.rewrite import Json
 from mcpconn.gateway.store import StoreFull, StoreUnavailable
+from mcpconn.gateway.store.base import Unreadable
 from mcpconn.keys import CANCEL
+from mcpconn.observe import log
+
+OTHER_KEYS = (
+    "the store is used by replicas with other sealing keys: no key of this one opens what they have sealed. Give all "
+    "replicas the same key file; to change the keys, list the old one, too. If there are no other replicas, choose "
+    "another prefix in the URL of the store"
+)
+
+
+async def look_up(ledger: Ledger, *, shared: bool) -> None:
+    """Look up the ledger's id at the start. If the store is away, it is looked up later.
+
+    Args:
+        ledger: The ledger.
+        shared: Other replicas use the store.
+
+    Raises:
+        ConfigError: it was sealed with other keys. This replica would tell clients of the others that their sessions do
+            not exist, and the others would tell its own.
+    """
+    try:
+        await ledger.identity()
+    except Unreadable:
+        if shared:
+            raise ConfigError(OTHER_KEYS, key="sealing-keys") from None
+    except StoreUnavailable as error:
+        log.warning("gateway.store_unavailable", error=str(error))
 
 
 class Keyed:

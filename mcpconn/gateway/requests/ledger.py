@@ -30,6 +30,7 @@ import anyio
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.requests.ledger_entries import Entry, Found, LedgerRefused, Outcome, packed, told
 from mcpconn.gateway.store import Key, Record, Store, StoreFull, StoreUnavailable
+from mcpconn.gateway.store.base import Unreadable
 from mcpconn.observe import log
 
 TTL = 3600.0
@@ -99,6 +100,9 @@ class Ledger:
         await self._store.add(key, secrets.token_hex(8).encode(), ttl=10 * 365 * 86_400.0)
         record = await self._store.get(key)
         assert record is not None
+        if self._identity is None:
+            # Sealed again, with the present first key: after a change of keys the old one is dropped some day.
+            await self._store.swap(key, record.version, record.value, ttl=10 * 365 * 86_400.0)
         self._identity = record.value.decode("ascii")
         return self._name(self._identity)
 
@@ -215,7 +219,13 @@ class Ledger:
                     return Entry(place, fingerprint), told(json.loads(value), fingerprint)
                 await self._write_end(place)
             await self._withdraw(place)
-            epoch, record = self.epoch, await self._store.get(place)
+            epoch = self.epoch
+            try:
+                record = await self._store.get(place)
+            except Unreadable:
+                # A process with other keys has written it: the call may have run there.
+                self._remember(place, epoch)
+                raise
             if record is None:
                 if (running := self._entries.get(place)) is not None:
                     # The store has lost its record. Its answer is written all the same, and found by the next look.

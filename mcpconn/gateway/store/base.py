@@ -29,6 +29,10 @@ class StoreUnavailable(Exception):
     """The store cannot be reached, or did not answer. A write that raised this may or may not have happened."""
 
 
+class Unreadable(StoreUnavailable):
+    """There is a record, and what it says is unknown: it was not sealed with these keys, or was changed."""
+
+
 class StoreFull(Exception):
     """The group has reached its limit of records. Nothing was written."""
 

@@ -1,19 +1,26 @@
 """Sealing for a store on machines that others administer: values are encrypted, and bound to their keys.
 
 Someone who can read or write the server's memory learns no tool's answer. A value that was moved to another key, or
-forged, raises `StoreUnavailable`, because the true value is unknown.
+forged, raises `Unreadable`, because the true value is unknown. In a log such an entry is passed over: one process with
+other keys, or one forged entry, must not keep the others from reading on.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from dataclasses import replace
 
-from mcpconn.gateway.store.base import Key, Record, Store, StoreUnavailable
+from mcpconn.gateway.store.base import Key, Record, Store, Unreadable
 from mcpconn.gateway.store.memory import MemoryStore
 from mcpconn.gateway.store.redis import RedisStore
+from mcpconn.observe import log
 from mcpconn.redis.standing import Standing
 from mcpconn.seal import KeyRing, NotSealedHere
+
+DOUBTED = 60.0
+"""Seconds for which the store counts as one with other keys after something was read that these do not open."""
 
 
 class SealedStore:
@@ -27,10 +34,12 @@ class SealedStore:
         """
         self.inner = inner
         self._sealer = ring.sealer("store value")
+        self._doubted_until = float("-inf")
 
     @property
     def standing(self) -> Standing:
-        return self.inner.standing
+        standing = self.inner.standing
+        return replace(standing, other_keys=True) if time.monotonic() < self._doubted_until else standing
 
     async def get(self, key: Key) -> Record | None:
         record = await self.inner.get(key)
@@ -57,7 +66,11 @@ class SealedStore:
 
     async def entries(self, key: Key, *, after: int) -> list[tuple[int, bytes]]:
         place = _place(key)
-        return [(number, self._open(value, place)) for number, value in await self.inner.entries(key, after=after)]
+        found: list[tuple[int, bytes]] = []
+        for number, value in await self.inner.entries(key, after=after):
+            with suppress(Unreadable):
+                found.append((number, self._open(value, place)))
+        return found
 
     async def publish(self, channel: str, hint: bytes) -> None:
         await self.inner.publish(channel, self._seal(hint, f"channel\n{channel}"))
@@ -74,7 +87,7 @@ class SealedStore:
         async for hint in hints:
             try:
                 opened = self._open(hint, place)
-            except StoreUnavailable:
+            except Unreadable:
                 # Not sealed by this gateway. A hint only says "look again", and a forged one must not end the
                 # subscription.
                 continue
@@ -90,7 +103,10 @@ class SealedStore:
         try:
             return self._sealer.open(value.decode("ascii", "replace"), place)
         except NotSealedHere:
-            raise StoreUnavailable(
+            if time.monotonic() >= self._doubted_until:
+                log.error("gateway.store_has_other_keys", do="give all processes of the gateway the same sealing keys")
+            self._doubted_until = time.monotonic() + DOUBTED
+            raise Unreadable(
                 "what the store holds was not sealed with these keys, or was changed: give all processes of the "
                 "gateway the same sealing keys, and give no one else access to the store"
             ) from None
