@@ -1,4 +1,4 @@
-"""Faults at the dial on the link between `mcpconn.Connection` and the gateway: all calls are answered and run once."""
+"""Slow links and failing dials between `mcpconn.Connection` and the gateway: all calls are answered and run once."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ class Door:
         self.faults: deque[bytes | None] = deque()
         self._open: set[anyio.abc.SocketStream] = set()
         self.port = 0
+        self.piece = 65536
+        """Bytes that are passed on at once."""
+        self.pause = 0.0
+        """Seconds after each piece."""
+        self.cut: tuple[str, int] | None = None
+        """A direction, `up` to the gateway or `down` from it, and after how many more bytes all connections are cut."""
 
     @property
     def url(self) -> str:
@@ -109,19 +115,33 @@ class Door:
             try:
                 inner = await anyio.connect_tcp("127.0.0.1", self._target)
                 async with inner, anyio.create_task_group() as group:
-                    group.start_soon(_pump, stream, inner, group.cancel_scope)
-                    group.start_soon(_pump, inner, stream, group.cancel_scope)
+                    group.start_soon(self._pump, "up", stream, inner, group.cancel_scope)
+                    group.start_soon(self._pump, "down", inner, stream, group.cancel_scope)
             finally:
                 self._open.discard(stream)
 
-
-async def _pump(source: anyio.abc.SocketStream, target: anyio.abc.SocketStream, both: anyio.CancelScope) -> None:
-    try:
-        async for data in source:
-            await target.send(data)
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass
-    both.cancel()
+    async def _pump(
+        self, way: str, source: anyio.abc.SocketStream, target: anyio.abc.SocketStream, both: anyio.CancelScope
+    ) -> None:
+        target.extra(anyio.abc.SocketAttribute.raw_socket).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            async for data in source:
+                for begin in range(0, len(data), self.piece):
+                    piece = data[begin : begin + self.piece]
+                    if self.cut is not None and self.cut[0] == way:
+                        left = self.cut[1]
+                        await target.send(piece[:left])
+                        self.cut = way, left - len(piece)
+                        if left <= len(piece):
+                            self.cut = None
+                            self.break_all()
+                            break
+                        continue
+                    await target.send(piece)
+                    await anyio.sleep(self.pause)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        both.cancel()
 
 
 @asynccontextmanager
@@ -206,3 +226,44 @@ async def test_refused_dials_after_a_cut_are_free(engine: str, mode: str) -> Non
                 result = await connection.call_tool("a__slow_charge", {"seconds": 0.1})
             assert not result.is_error, result
     assert script.executions["slow_charge"] == 1
+
+
+# -- a slow link
+
+
+PACES = pytest.mark.parametrize(("piece", "pause"), [(1, 0.0), (100, 0.002)], ids=["byte by byte", "slow"])
+
+
+@LINKS
+@PACES
+async def test_a_slow_link_costs_no_call(piece: int, pause: float, engine: str, mode: str) -> None:
+    script = Script()
+    async with behind_a_door(script) as door:
+        door.piece, door.pause = piece, pause
+        entry: dict[str, Any] = {"url": door.url, "engine": engine, "mode": mode}
+        async with Connection(entry, policy=QUICK) as connection:
+            for times in (1, 2):
+                result = await connection.call_tool("a__charge", {"amount": times, "note": "x" * 1000})
+                assert text_of(result) == f"charged {times}"
+            assert connection.epoch == 1
+    assert script.executions["charge"] == 2
+
+
+@LINKS
+@pytest.mark.parametrize(
+    ("way", "left"),
+    [("up", 1), ("up", 300), ("up", 4000), ("down", 1), ("down", 100), ("down", 300)],
+    ids=lambda value: str(value),
+)
+async def test_a_slow_link_that_is_cut_runs_it_once(way: str, left: int, engine: str, mode: str) -> None:
+    """In the head and in the body of the request, before the answer, in its head and in its body."""
+    script = Script()
+    async with behind_a_door(script) as door:
+        entry: dict[str, Any] = {"url": door.url, "engine": engine, "mode": mode}
+        async with Connection(entry, policy=QUICK) as connection:
+            await connection.list_tools()
+            door.piece, door.pause, door.cut = 100, 0.002, (way, left)
+            result = await connection.call_tool("a__charge", {"amount": 1, "note": "x" * 5000})
+            assert text_of(result) == "charged 1"
+            assert door.cut is None
+    assert script.executions["charge"] == 1
