@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
+import anyio
 import mcp_types as types
 from anyio.lowlevel import checkpoint
 from mcp import Client, MCPError
@@ -89,6 +90,12 @@ class Requests(Peer):
         check_timeout(read_timeout_seconds, "read_timeout_seconds")
         check_timeout(max_total_timeout, "max_total_timeout")
         limits: dict[str, Any] = {"timeout": timeout, "idempotent": idempotent, "wait": wait}
+        began = anyio.current_time()
+
+        def left() -> float | None:
+            # Polling a task's status counts as progress, so the limit for calls with progress applies.
+            seconds = self._seconds(timeout) if max_total_timeout is None else max_total_timeout
+            return None if seconds is None else max(0.0, began + seconds - anyio.current_time())
 
         def send(
             client: Client, attempt: Attempt, sent_meta: Mapping[str, Any] | None
@@ -104,16 +111,14 @@ class Requests(Peer):
             )
 
         def as_task() -> Awaitable[types.CallToolResult]:
-            # Polling a task's status counts as progress, so the limit for calls with progress applies.
-            seconds = self._seconds(timeout) if max_total_timeout is None else max_total_timeout
-            return self._tasks.call(name, arguments, meta, **{**limits, "timeout": seconds})
+            return self._tasks.call(name, arguments, meta, **{**limits, "timeout": left()})
 
         if self._tasks.needed(name):
             return await as_task()
         try:
             return await self._tool_call(name, meta, send, total=max_total_timeout, **limits)
         except MCPError as refusal:
-            if not await self._tasks.learns_of_need(name, refusal):
+            if not await self._tasks.learns_of_need(name, refusal, within=left()):
                 raise
         return await as_task()
 

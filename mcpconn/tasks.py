@@ -6,6 +6,7 @@ the next session asks for the result. The outcome is unknown only if the server 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -82,19 +83,26 @@ class Tasks:
         asked = tasks.requests.tools if tasks is not None and tasks.requests is not None else None
         return known.execution.task_support == "required" and asked is not None and asked.call is not None
 
-    async def learns_of_need(self, tool: str, refusal: MCPError) -> bool:
+    async def learns_of_need(self, tool: str, refusal: MCPError, *, within: float | None) -> bool:
         """Whether a call was refused because it requires a task. The specification defines -32601 for this; the tool
-        has not run. Lists the tools to find out, unless they are listed already."""
+        has not run. Lists the tools to find out, unless they are listed already.
+
+        Args:
+            tool: Its name.
+            refusal: What the server answered.
+            within: Seconds for the listing; None for no limit. False if it takes longer.
+        """
         if (
             isinstance(refusal, CallFailed)
             or refusal.code != types.METHOD_NOT_FOUND
             or tool in self._connection.catalog.tools
         ):
             return False
-        try:
-            await self._connection.catalog.refresh()
-        except MCPError:
-            return False
+        with anyio.move_on_after(math.inf if within is None else within):
+            try:
+                await self._connection.catalog.refresh(("tools",))
+            except MCPError:
+                return False
         return self.needed(tool)
 
     async def call(

@@ -213,3 +213,17 @@ async def test_a_server_without_tasks_is_sent_none() -> None:
             with pytest.raises(MCPError, match="runs as a task only"):
                 await connection.call_tool("research")
             assert service.executions["research"] == 0
+
+
+@pytest.mark.parametrize("limit", [{"timeout": 0.3}, {"max_total_timeout": 0.3}], ids=["timeout", "total"])
+async def test_the_search_for_a_task_has_the_calls_deadline(limit: Any) -> None:
+    script, service = scripted()
+    with anyio.fail_after(SAFETY):
+        async with HttpServer(script) as server, Connection(server.url) as connection:
+            # Whether the refusal means that a task is needed is listed; this server does not list.
+            script.inject(faults.hang(), method="tools/list", times=None)
+            began = anyio.current_time()
+            with pytest.raises(MCPError, match="runs as a task only"):
+                await connection.call_tool("research", **limit)
+            assert anyio.current_time() - began < 5.0
+            assert service.executions["research"] == 0
