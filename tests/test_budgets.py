@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -37,8 +38,8 @@ from tests.support import UNFINISHED_STREAMS
 pytestmark = [pytest.mark.anyio, UNFINISHED_STREAMS]
 
 MANY = 10
-TOLERANCE = 1.25
-"""For bytes: CPython 3.10 to 3.14 differ by a fifth."""
+TOLERANCE = 1.25 if sys.version_info >= (3, 11) else 1.5
+"""For bytes: CPython 3.11 to 3.14 differ by a fifth; on 3.10, 29 to 40 % more are measured."""
 KIB = 1024
 STEPS = ("add", "append_all", "delete", "entries", "get")
 """Of a gateway's store. What it does of its own accord, such as saying that it lives, is none of a call's."""
