@@ -120,7 +120,7 @@ class App:
         self._outside = Outside(self.manager, self.settings.dashboard, self._metrics.render, self.store)
         self._audit: AuditLog | None = None
         self.relay: Relay
-        self._listings = Listings(self.store, connection=self.manager.__getitem__, changed=self._changed)
+        self._listings = Listings(self.store, connection=lambda name: self.manager[name], changed=self._changed)
         self._gate = Gate(
             self._serve,
             self.settings.access,
