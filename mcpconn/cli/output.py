@@ -60,7 +60,7 @@ def _is_ascii_terminal() -> bool:
     return locale in ("C", "POSIX") or os.environ.get("TERM") == "dumb"
 
 
-def lenient() -> None:
+def prepare_streams() -> None:
     """Prepare the standard streams. One that the caller has closed (`>&-`) discards what is written to it. Characters
     that standard output and error cannot encode are replaced, because servers may send any text."""
     # In the order of their numbers: each takes the lowest free one, so that no socket or pipe to a child takes it.

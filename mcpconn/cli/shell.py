@@ -16,7 +16,7 @@ import typer.core
 
 from mcpconn.cli.failures import INTERRUPTED, UNREAD, USAGE, describe, leaf
 from mcpconn.cli.hiding import HidingFormatter, forget, hide
-from mcpconn.cli.output import complain, discard, lenient, paused
+from mcpconn.cli.output import complain, discard, paused, prepare_streams
 from mcpconn.cli.signals import Ended, until_ended
 from mcpconn.cli.targets import ad_hoc
 from mcpconn.version import __version__
@@ -30,7 +30,7 @@ class Shell(typer.core.TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run a command. Completion and help are typer's."""
         _quiet()
-        lenient()
+        prepare_streams()
         args = list(sys.argv[1:] if args is None else args)
         # What follows `--` is a server's command line, with options of its own.
         ad_hoc.command = args[args.index("--") + 1 :] if "--" in args else None

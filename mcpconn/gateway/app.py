@@ -272,6 +272,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await within_lifespan(self, receive, send)
+            return
         if scope["type"] != "http":
             return
         # A mounted application's path begins after the path that it is mounted at.

@@ -21,8 +21,6 @@ DASHBOARD = "/dashboard"
 PLAIN = ("/healthz", "/readyz", "/metrics")
 KEYS = ("read_key_file", "act_key_file", "actions")
 KEY_FILE = Kind(STRING.fits, "must be the path of a file that holds the key").or_null()
-
-
 OTHER_KEYS = "the store holds what was not sealed with the keys of this process: give all the same sealing keys"
 
 

@@ -50,7 +50,7 @@ class Slot:
             # Acquired on behalf of the slot, not of the task, because another task may release it (see
             # `Dialling._make_room`).
             try:
-                # Without a turn of the event loop if one is free and nobody waits: the dial itself waits soon enough.
+                # No checkpoint if the limiter is free: the dial that follows has one.
                 limiter.acquire_on_behalf_of_nowait(self)
             except anyio.WouldBlock:
                 await limiter.acquire_on_behalf_of(self)

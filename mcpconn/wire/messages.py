@@ -149,7 +149,7 @@ async def parse(data: bytes, limits: Limits, *, refusal: bool = False) -> JSONRP
 
     Raises:
         MessageTooLarge: it is above a limit.
-        Unreadable: it is not JSON-RPC message.
+        Unreadable: it is not a JSON-RPC message.
     """
     few, bound = await _checked(data, limits)
     # Parsed only after the limits were checked, which prevent a small message from filling the memory.
@@ -214,7 +214,7 @@ def read(data: bytes, *, refusal: bool = False) -> JSONRPCMessage:
             looked at: it is about the request that was refused.
 
     Raises:
-        Unreadable: it is not JSON-RPC message.
+        Unreadable: it is not a JSON-RPC message.
     """
     try:
         value = from_json(data)

@@ -234,5 +234,5 @@ def test_a_terminal_of_ascii_is_sent_ascii(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     for state in ("ready", "connecting", "failed", "idle", "closed", "reconnecting"):
         assert output.shown_state(state).plain.isascii()
-    output.lenient()
+    output.prepare_streams()
     sys.stdout.write("naïve ●")

@@ -169,3 +169,10 @@ def test_a_file_of_something_else_is_a_mistake(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(ConfigError):
         loaded(path, None)
+
+
+@pytest.mark.parametrize("scopes", [[""], ["read", ""], [5], "read"])
+def test_scopes_of_an_exchange_are_names(scopes):
+    exchange = {"token_endpoint": "https://issuer.example/token", "scopes": scopes}
+    with pytest.raises(ConfigError, match=r"gateway\.servers\.shop\.credentials\.exchange\.scopes must be a list"):
+        parse_settings({"servers": {"shop": {"credentials": {"exchange": exchange}}}}, ("shop",))

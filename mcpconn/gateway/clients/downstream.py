@@ -67,15 +67,14 @@ class Downstream:
         session: Session | None = scope.get(SCOPE_KEY)
         capabilities = ctx.session.client_capabilities
         declared = {name for name in ABILITIES if getattr(capabilities, name, None) is not None}
-        principal = principal_of(scope) if scope else ANONYMOUS
         if session is not None:
-            return cls(
-                *(session.principal, session.sid, frozenset(declared), rights_of(scope), inbound_of(scope)),
-                arrived=arrived_in(scope),
-            )
-        # Over stdio there is one client, for as long as the process runs: that is a session, too.
-        sid = "stdio" if ctx.request is None and not is_modern(ctx) else None
-        tasks = is_modern(ctx) and capabilities is not None and TASKS in (capabilities.extensions or {})
+            principal, tasks = session.principal, False
+            sid: str | None = session.sid
+        else:
+            principal = principal_of(scope) if scope else ANONYMOUS
+            # Over stdio there is one client, for as long as the process runs: that is a session, too.
+            sid = "stdio" if ctx.request is None and not is_modern(ctx) else None
+            tasks = is_modern(ctx) and capabilities is not None and TASKS in (capabilities.extensions or {})
         return cls(principal, sid, frozenset(declared), rights_of(scope), inbound_of(scope), tasks, arrived_in(scope))
 
 

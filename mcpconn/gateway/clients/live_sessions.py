@@ -26,7 +26,7 @@ class LiveSession:
     streams: int = 0
     """Event streams (GET) among them."""
     used: float = 0.0
-    """When its last request began or ended."""
+    """When it became idle: it was opened, or its last request ended."""
 
 
 class LiveSessions:
@@ -80,13 +80,11 @@ class LiveSessions:
         self._wake(live)
         live.requests += 1
         live.streams += stream
-        live.used = self._now()
 
     def end(self, live: LiveSession, *, stream: bool) -> None:
         """A request of it is over."""
         live.requests -= 1
         live.streams -= stream
-        live.used = self._now()
         if not live.requests and self._all.get(live.session.sid) is live:
             self._rest(live)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from typing import Any
 
 import anyio
 from pydantic import BaseModel
@@ -24,6 +23,7 @@ from mcpconn.observe import log
 TTL = 30 * 86_400.0
 """Seconds for which lists are kept. They are written again each day."""
 DAY = 86_400.0
+"""Seconds."""
 LONGEST = 1024 * 1024
 """Maximum bytes of a server's kept lists. Longer ones are not kept."""
 SETTLED = 0.5
@@ -32,8 +32,6 @@ PATIENCE = 1.0
 """Seconds that a list waits for the store."""
 AGAIN = 3.0
 """Seconds until the store is asked again about a server, or until a write is repeated that failed."""
-
-Lists = Mapping[str, Mapping[str, BaseModel]]
 
 
 class Listings:
@@ -54,7 +52,7 @@ class Listings:
         self._followed: dict[str, Callable[[], None]] = {}
         self._changed: set[str] = set()
         self._wake = anyio.Event()
-        self._recalled: dict[str, Lists] = {}
+        self._recalled: dict[str, Mapping[str, Mapping[str, BaseModel]]] = {}
         self._ask_at: dict[str, float] = {}
         """When the store may be asked about a server again, by the event loop's clock."""
 
@@ -94,7 +92,12 @@ class Listings:
 
     async def _write(self, connection: Connection) -> bool:
         pages = {
-            kind: {MEMBERS[kind]: [_plain(entry) for entry in getattr(connection.catalog, kind).values()]}
+            kind: {
+                MEMBERS[kind]: [
+                    entry.model_dump(by_alias=True, mode="json", exclude_none=True)
+                    for entry in getattr(connection.catalog, kind).values()
+                ]
+            }
             for kind in KINDS
         }
         value = json.dumps(pages, separators=(",", ":")).encode("ascii")
@@ -151,10 +154,6 @@ class Listings:
         if connection.catalog.epoch:
             return known
         return self._recalled.get(connection.name, {}).get(kind, known)
-
-
-def _plain(entry: BaseModel) -> Any:
-    return entry.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
 def _place(connection: Connection) -> Key:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ EXCHANGE_KEYS = (
     *("token_endpoint", "client_id", "client_secret_env", "client_secret_file"),
     *("audience", "resource", "scopes"),
 )
+SCOPES = replace(STRINGS, fits=lambda value: STRINGS.fits(value) and all(value))
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def parse_credentials(where: str, value: Any, *, server: str, folder: Path) -> U
         )
     where, entry = f"{where}.{EXCHANGE}", value[EXCHANGE]
     given = Section(where, entry, EXCHANGE_KEYS, server=server)
-    scopes = given.get("scopes", STRINGS, ())
+    scopes = given.get("scopes", SCOPES, ())
     texts = {key: given.require(key, STRING) for key in entry if key != "scopes"}
     if "token_endpoint" not in texts:
         raise ConfigError(f"{where}.token_endpoint is missing: the URL that exchanges tokens", server=server)
