@@ -23,6 +23,12 @@ pytestmark = pytest.mark.anyio
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["legacy client", "modern client"])
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    """A change is written at once."""
+    monkeypatch.setattr(listings, "SETTLED", 0.0)
+
+
 class Store(MemoryStore):
     """Tells when lists were written; fails as often as it is told to."""
 
