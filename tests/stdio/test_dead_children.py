@@ -28,6 +28,8 @@ async def test_a_launcher_that_exits_at_once_leaves_a_server_that_works(
 ) -> None:
     # 1 is no handshake's end either: the server has a second for it, or longer where starting Python takes longer.
     monkeypatch.setattr(stdio, "DEAD", SAFETY)
+    # A server that starts within this time shakes hands before the launcher's end is judged, and is probed.
+    monkeypatch.setattr(stdio, "END_OF_OUTPUT", 0)
     # `kill -0` succeeds until the launcher has been waited for. Until then the server is not started, or else it could
     # have shaken hands before the launcher's end is seen.
     server = f"while kill -0 $$; do sleep 0.01; done 2>/dev/null; exec $SERVER --era {era}"
