@@ -185,8 +185,11 @@ class _Doorbell:
         except BlockingIOError:
             return
         while self._calls:
-            # Each on its own, so that an error of one does not keep the next from being called.
-            self._loop.call_soon(self._calls.popleft())
+            # Called here and not a turn of the loop later. An error of one does not keep the next from being called.
+            try:
+                self._calls.popleft()()
+            except Exception as error:
+                self._loop.call_exception_handler({"message": "a call from another thread failed", "exception": error})
 
     def close(self) -> None:
         """Take no more calls. Must be called in the loop."""
