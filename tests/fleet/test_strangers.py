@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import anyio
 import httpx2
@@ -11,6 +12,8 @@ import pytest
 
 from mcpconn.gateway import MemoryStore
 from mcpconn.gateway.store import Key
+from mcpconn.gateway.store.base import Unreadable
+from mcpconn.gateway.store.sealed import SealedStore
 from mcpconn.seal import KeyRing
 from tests.fleet.conftest import Replicas, replica, replicas
 from tests.fleet.stateful import Stateful
@@ -19,6 +22,9 @@ from tests.fleet.test_outages import STREAK, Calls
 from tests.gateway.questions import serving
 
 pytestmark = pytest.mark.anyio
+
+ACCEPT = {"accept": "application/json, text/event-stream"}
+HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
 
 
 @asynccontextmanager
@@ -73,3 +79,30 @@ async def test_an_owner_whose_record_was_overwritten_takes_it_over(mode):
     # The first of them was sent twice: on the session that was gone, and not on the next one.
     assert calls.told.count("unknown") <= 1
     assert "not_run" not in calls.told
+
+
+async def test_a_replica_with_other_keys_does_not_end_its_neighbours_sessions():
+    # Both were started while the store was away, or else the second would not have started.
+    ring, server = KeyRing.ephemeral(), {"s": {"url": "http://127.0.0.1:1/mcp"}}
+    store = SealedStore(MemoryStore(), ring)
+    async with (
+        anyio.create_task_group() as group,
+        httpx2.AsyncClient(headers=ACCEPT) as http,
+        replica(server, SealedStore(MemoryStore(), KeyRing.ephemeral()), KeyRing.ephemeral(), group) as neighbour,
+        replica(server, store, ring, group) as other,
+    ):
+        opened = await http.post(neighbour.url, json=request("initialize", HELLO))
+        session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+        await store.inner.put(Key("ledger", "x"), b"written with other keys", ttl=60)
+        with pytest.raises(Unreadable):
+            await store.get(Key("ledger", "x"))
+        refused = await http.post(other.url, json=request("ping"), headers=session)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "other sealing keys" in refused.text
+        ready = await http.get(other.url.replace("/mcp", "/readyz"))
+        assert "keys" in ready.json()["degraded"]
+        assert (await http.post(neighbour.url, json=request("ping"), headers=session)).status_code == 200
+
+
+def request(method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
