@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from mcpconn import Connection, Manager, State
+from mcpconn.runtime import upkeep
 from mcpconn.testing import Script, ScriptTransport
 from mcpconn.testing.scripted import faults
 from tests.support import Seen, text_of
@@ -229,6 +230,27 @@ def pings_in(script: Script, seconds: float, **more: Any) -> int:
 
 def test_a_session_that_can_be_forgotten_is_asked_about_once_a_minute() -> None:
     assert 8 <= pings_in(Script(get_stream="405"), 600) <= 13
+
+
+@pytest.mark.parametrize(("servers", "most"), [(1, 6), (2, 3), (4, 2)])
+def test_many_sessions_are_asked_about_less_often(servers: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One every 200 s: in 1,000 s about five of all of them.
+    monkeypatch.setattr(upkeep, "KEEPALIVES", 1 / 200)
+    scripts = [Script(get_stream="405") for _ in range(servers)]
+
+    async def main() -> None:
+        entries = {
+            f"s{number}": {"url": f"http://scripted{number}/mcp", "http_transport": ScriptTransport(script)}
+            for number, script in enumerate(scripts)
+        }
+        async with Manager(entries) as manager:
+            await manager.wait_ready()
+            await anyio.sleep(1000)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    counts = [script.count("ping") for script in scripts]
+    assert max(counts) <= most
+    assert sum(counts) >= 3
 
 
 @pytest.mark.parametrize("script", [Script(era="modern"), Script(sessions=False)], ids=["modern", "no session id"])

@@ -82,6 +82,10 @@ class Dialling:
         function."""
         return self._dials.join(self._origin, self._lifecycle.server_returned)
 
+    def keepalive(self, link: Link) -> float | None:
+        """Seconds without use after which a session is probed; None: never."""
+        return upkeep.keepalive(link, self._policy, self._clock.rng, self._dials.connections)
+
     async def run(self) -> None:
         """Make one dial when it is due, and apply its result."""
         lifecycle, schedule = self._lifecycle, self._lifecycle.schedule
@@ -199,7 +203,7 @@ class Dialling:
         if link.ended is not None:
             session.abandon()
             return self._classify(Evidence(exception=link.ended, phase="idle"))
-        session.keepalive = upkeep.keepalive(link, self._policy, self._clock.rng)
+        session.keepalive = self.keepalive(link)
         # Others are notified only if the server had refused before; a first dial does not indicate the end of an
         # outage.
         returned = lifecycle.schedule.established()

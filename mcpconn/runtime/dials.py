@@ -81,6 +81,8 @@ class Dials:
         self._total: anyio.CapacityLimiter | None = None
         self._origins: dict[str, anyio.CapacityLimiter] = {}
         self._members: dict[str, dict[object, Callable[[], None]]] = {}
+        self.connections = 0
+        """Connections that run."""
         # A policy with waits shorter than a second, as in tests, is not slowed down.
         self._interval = min(policy.waiting_ceiling, policy.backoff.initial)
         self._scouts = Scouts(self._interval)
@@ -194,9 +196,11 @@ class Dials:
         key = object()
         members = self._members.setdefault(origin, {})
         members[key] = on_return
+        self.connections += 1
 
         def leave() -> None:
             members.pop(key, None)
+            self.connections -= 1
             # The last subscriber removes the entries, so that hosts that come and go do not accumulate.
             if not members and self._members.get(origin) is members:
                 del self._members[origin]

@@ -152,7 +152,7 @@ class Supervisor:
         elif task is upkeep.Task.PROBE:
             assert session.link is not None
             session.probed_at = now
-            session.keepalive = upkeep.keepalive(session.link, self._policy, self._clock.rng)
+            session.keepalive = self.dialling.keepalive(session.link)
             # If a probe is already in progress because of a suspicion, it serves the same purpose.
             if not lifecycle.probe.under_way:
                 lifecycle.start_probe(session, keepalive=True)
