@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 from mcp_types import JSONRPCRequest
 
 from mcpconn.core.attempt import ATTEMPT, Attempt
@@ -84,7 +85,12 @@ class Outbox:
         attempt = ATTEMPT.get() if isinstance(item.message, JSONRPCRequest) else None
         body = item.body + b"\n"
         line = _Line(body if self._encode is None else self._encode(body), attempt)
-        # Queued in the order of the callers. A single task writes, so messages never mix in the pipe.
+        # A sender that is cancelled by now has sent nothing.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        # Nothing else is being written, so the order is kept without the task that writes, and its turns of the loop.
+        if self._idle.is_set() and not self._lines and self._writer.send_nowait(line):
+            return
+        # Queued in the order of the callers. A single task waits for the pipe, so messages never mix in it.
         self._lines.append(line)
         self._more.set()
         try:

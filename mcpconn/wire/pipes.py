@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -49,6 +50,9 @@ class Line(Protocol):
 
 class Writer(Protocol):
     """The sending end of a pipe."""
+
+    def send_nowait(self, line: Line) -> bool:
+        """Write a line if the pipe takes all of it at once. Whether it was written."""
 
     async def send(self, line: Line) -> None:
         """Write a line, unless it is withdrawn before its first byte is written."""
@@ -126,13 +130,27 @@ class PipeWriter:
                 return
             try:
                 # Without waiting first, because a pipe is nearly always writable and a wait costs two system calls.
-                rest = rest[os.write(self._fd, rest[:CHUNK]) :]
+                rest = rest[self._write(line, rest) :]
             except BlockingIOError:
                 await anyio.wait_writable(self._fd)
-            else:
-                # Set with the first bytes: from here on the child may have read the line.
-                self._used = True
-                line.begin()
+
+    def send_nowait(self, line: Line) -> bool:
+        """Write a line if the pipe takes all of it at once. Whether it was written; errors are left to `send`."""
+        # Up to so many bytes are written as a whole or not at all (POSIX, write()), so that no half of a line is left.
+        if self._fd < 0 or len(line.data) > select.PIPE_BUF:
+            return False
+        try:
+            self._write(line, line.data)
+        except OSError:
+            return False
+        return True
+
+    def _write(self, line: Line, data: bytes | memoryview) -> int:
+        written = os.write(self._fd, data[:CHUNK])
+        # Set with the first bytes: from here on the child may have read the line.
+        self._used = True
+        line.begin()
+        return written
 
     @property
     def taken(self) -> bool | None:
@@ -165,6 +183,9 @@ class StreamWriter:  # pragma: no cover - for Windows, where pipes cannot be wai
 
     def __init__(self, stream: ByteSendStream) -> None:
         self._stream = stream
+
+    def send_nowait(self, line: Line) -> bool:
+        return False
 
     async def send(self, line: Line) -> None:
         if not line.withdrawn:
