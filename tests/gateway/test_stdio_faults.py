@@ -179,8 +179,9 @@ async def meet(call: Call, fault: Fault, tool: str, ran: Told, *, connections: i
 
         async def strike_later() -> None:
             assert fault.during is not None
-            while tool not in ran.lines:
-                await ran.until(len(ran.lines) + 1)
+            # Looked at once: a line that came between two looks would be waited for in vain.
+            while tool not in (lines := ran.lines):
+                await ran.until(len(lines) + 1)
             strike(ran.path, fault.during)
 
         if fault.during is not None:
