@@ -32,8 +32,10 @@ SLOW_PATIENCE = 60.0
 SLOW_BYTES = 16 * 1024
 """Bytes that a reader has to take between two looks, 273 a second: a tenth of what a modem of 1994 did. A socket that
 was paused at asyncio's high-water mark of 64 KiB resumes at 16 KiB, so this is seen three times before that."""
-UNREAD = 256 * 1024 * 1024
-"""Bytes that may wait for all slow readers together, as much as of requests that are being received (`bodies`)."""
+UNREAD = 48 * 1024 * 1024
+"""Bytes that may wait for all slow readers together. The system takes up to 4 MB of an answer (Linux's `tcp_wmem`), and
+until its last byte was written what it was made from is referenced: the message, its JSON and its event. With 200
+answers of 8 MB, each byte that waited here stood for seven in memory."""
 LINGER = 1.0
 """Seconds for which a refused connection is kept, so that its client can read why. Closing a socket that has unread
 input resets it, and the answer would be lost."""
