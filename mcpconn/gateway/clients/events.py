@@ -114,8 +114,8 @@ class Events(EventStore):
         self._long: OrderedDict[str, bytes] = OrderedDict()
         self._long_size = 0
         self._changed: dict[str, anyio.Event] = {}
-        # By session and stream, the long answers that are on their way to their clients.
-        self._leaving: dict[tuple[str, str], JSONRPCResponse] = {}
+        # By session, the stream of its last long answer, which is on its way to its client.
+        self._leaving: dict[str, tuple[str, JSONRPCResponse]] = {}
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """Write events behind the calls for as long as the block runs. Outside of it each waits for the store."""
@@ -135,8 +135,8 @@ class Events(EventStore):
         cut = (sid, stream_id) in self._cut
         if len(dumped) > LONGEST:
             event = Event(number, stream_id, final, None, self._keep(dumped))
-            if isinstance(message, JSONRPCResponse) and about is not None and not cut:
-                self._leaving[sid, stream_id] = message
+            if isinstance(message, JSONRPCResponse) and not cut:
+                self._leaving[sid] = (stream_id, message)
         else:
             event = Event(number, stream_id, final, dumped)
         if final:
@@ -150,9 +150,9 @@ class Events(EventStore):
         """The response to a request has ended. If its answer is still to come, its client is not there for it."""
         if origin.session is not None and origin.request_id is not None:
             sid, stream_id = origin.session.sid, str(origin.request_id)
-            if (answer := self._leaving.pop((sid, stream_id), None)) is not None:
+            if self._leaving.get(sid, ("",))[0] == stream_id:
                 # The SDK's server keeps each session's last message until the next one. (mcp 2.3.0, `message_router`)
-                answer.result = {}
+                self._leaving.pop(sid)[1].result = {}
             if stream_id in self._begun.get(sid, {}):
                 self._cut.add((sid, stream_id))
 
@@ -161,8 +161,7 @@ class Events(EventStore):
         for stream_id in tuple(self._begun.get(session.sid, {})):
             self._forget(session.sid, stream_id)
         self._floors.pop(session.sid, None)
-        for place in [each for each in self._leaving if each[0] == session.sid]:
-            del self._leaving[place]
+        self._leaving.pop(session.sid, None)
 
     def _forget(self, sid: str, stream_id: str) -> None:
         """A request is answered."""

@@ -169,6 +169,25 @@ async def test_a_long_answer_stays_in_the_process(store):
     assert said.message.result["_meta"][OUTCOME] == "ran"
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["read", "cut before"])
+async def test_a_long_answer_is_let_go_once_its_client_has_it(store, cut):
+    # The SDK's server refers to each session's last message until the next one.
+    events, text, asked = Events(store), "x" * LONGEST, Origin(Session("sid", ANONYMOUS, ""), 7, "tools/call")
+    content = [{"type": "text", "text": text}]
+    answer = JSONRPCResponse(jsonrpc="2.0", id=7, result={"content": content})
+    first = await events.store_event("7", None)
+    if cut:
+        events.over(asked)
+    await events.store_event("7", answer)
+    assert answer.result == {"content": content}
+    events.over(asked)
+    # A client whose stream was cut comes back for it, and may get this very message.
+    assert answer.result == ({"content": content} if cut else {})
+    assert [each.message for each in await replayed(events, first)] == [
+        JSONRPCResponse(jsonrpc="2.0", id=7, result={"content": content})
+    ]
+
+
 async def test_a_store_that_fails_does_not_stop_a_session(store):
     class Failing(MemoryStore):
         async def append(self, *args: Any, **options: Any) -> int:
