@@ -23,8 +23,9 @@ pytestmark = pytest.mark.anyio
 
 CALLS = 10
 WARM = 4
-OPENING = 2
-"""Answers before the calls: of `initialize` and `tools/list`."""
+OPENING = 6
+"""Events before the calls, at most: the answers to `initialize` and `tools/list`, and the news of either replica that a
+list has changed."""
 BY_THE_CLOCK = ("replica", "revoked", "ledger", "lists")
 """Groups, without what may follow after a slash, of what replicas do by the clock and after listings, not for calls.
 (`ledger/...` is a principal's part of the ledger, and belongs to calls.)"""
@@ -98,6 +99,6 @@ async def test_operations_a_call_on_an_established_session(mode, events, meta, w
             await call(str(number))
         asked = store.of_calls() - before
     written = sum(count for name, count in asked.items() if name.startswith("events/"))
-    # Written behind the calls: those of all answers before may come during the last calls.
+    # Written behind the calls: those of before may come during the last calls.
     assert written <= events * (OPENING + WARM + CALLS), asked
     assert sum(asked.values()) - written == waited * CALLS, asked
