@@ -137,10 +137,11 @@ async def _crowd(report: Report, ours: Connection, forget: Callable[[], Awaitabl
     async def call() -> None:
         await ours.call_tool("add", ARGUMENTS)
 
-    async def together(count: int, first: int = 0) -> float:
+    async def together(count: int, *, wait: bool = False) -> float:
         began = time.perf_counter()
         async with anyio.create_task_group() as group:
-            if first:
+            if wait:
+                # The call that finds the session expired.
                 group.start_soon(call)
                 while ours.state is State.READY:
                     await anyio.lowlevel.checkpoint()
@@ -153,7 +154,7 @@ async def _crowd(report: Report, ours: Connection, forget: Callable[[], Awaitabl
         await forget()
         last["one"].append(await together(1))
         await forget()
-        last["waiting"].append(await together(WAITING, first=1))
+        last["waiting"].append(await together(WAITING, wait=True))
         await forget()
         last["sent"].append(await together(WAITING))
     alone = [live + one for live, one in zip(last["live"], last["one"], strict=True)]

@@ -82,7 +82,7 @@ class Dials:
         self._origins: dict[str, anyio.CapacityLimiter] = {}
         self._members: dict[str, dict[object, Callable[[], None]]] = {}
         self.connections = 0
-        """Connections that run."""
+        """Connections that run: all members, counted, because each session asks for their number."""
         # A policy with waits shorter than a second, as in tests, is not slowed down.
         self._interval = min(policy.waiting_ceiling, policy.backoff.initial)
         self._scouts = Scouts(self._interval)

@@ -14,11 +14,9 @@ KEEPALIVE = 60.0
 """Seconds. Load balancers and serverless platforms drop idle connections after one to ten minutes."""
 KEEPALIVE_JITTER = 0.2
 """The share by which each interval is randomly longer or shorter."""
-
-
 KEEPALIVES = 20.0
 """Keepalive probes a second of all connections of one manager: with more than 1,200 connections, each is probed less
-often. Ten thousand probes a minute took 40 % of one core, and as much of their servers."""
+often. Ten thousand probes a minute took 40 % of one core."""
 
 
 class Task(Enum):

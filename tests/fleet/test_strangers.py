@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import anyio
 import httpx2
@@ -19,12 +18,10 @@ from tests.fleet.conftest import Replicas, replica, replicas
 from tests.fleet.stateful import Stateful
 from tests.fleet.test_forwarding import MODES
 from tests.fleet.test_outages import STREAK, Calls
+from tests.fleet.test_revoked import ACCEPT, INITIALIZE, PING
 from tests.gateway.questions import serving
 
 pytestmark = pytest.mark.anyio
-
-ACCEPT = {"accept": "application/json, text/event-stream"}
-HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
 
 
 @asynccontextmanager
@@ -91,18 +88,14 @@ async def test_a_replica_with_other_keys_does_not_end_its_neighbours_sessions():
         replica(server, SealedStore(MemoryStore(), KeyRing.ephemeral()), KeyRing.ephemeral(), group) as neighbour,
         replica(server, store, ring, group) as other,
     ):
-        opened = await http.post(neighbour.url, json=request("initialize", HELLO))
+        opened = await http.post(neighbour.url, json=INITIALIZE)
         session = {"mcp-session-id": opened.headers["mcp-session-id"]}
         await store.inner.put(Key("ledger", "x"), b"written with other keys", ttl=60)
         with pytest.raises(Unreadable):
             await store.get(Key("ledger", "x"))
-        refused = await http.post(other.url, json=request("ping"), headers=session)
+        refused = await http.post(other.url, json=PING, headers=session)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "other sealing keys" in refused.text
         ready = await http.get(other.url.replace("/mcp", "/readyz"))
         assert "keys" in ready.json()["degraded"]
-        assert (await http.post(neighbour.url, json=request("ping"), headers=session)).status_code == 200
-
-
-def request(method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
+        assert (await http.post(neighbour.url, json=PING, headers=session)).status_code == 200

@@ -34,7 +34,7 @@ SLOW_BYTES = 16 * 1024
 was paused at asyncio's high-water mark of 64 KiB resumes at 16 KiB, so this is seen three times before that."""
 UNREAD = 48 * 1024 * 1024
 """Bytes that may wait for all slow readers together. The system takes up to 4 MB of an answer (Linux's `tcp_wmem`), and
-until its last byte was written what it was made from is referenced: the message, its JSON and its event. With 200
+until its last byte was written what it was made from is referenced: the message, its JSON and its event. With 20
 answers of 8 MB, each byte that waited here stood for seven in memory."""
 LINGER = 1.0
 """Seconds for which a refused connection is kept, so that its client can read why. Closing a socket that has unread
