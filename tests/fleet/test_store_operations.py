@@ -23,9 +23,9 @@ pytestmark = pytest.mark.anyio
 
 CALLS = 10
 WARM = 4
-OPENING = 6
-"""Events before the calls, at most: the answers to `initialize` and `tools/list`, and the news of either replica that a
-list has changed."""
+OPENING = 5
+"""Events before the calls, at most: the answers to `initialize` and `tools/list`, and the news that a list has changed,
+once for each kind."""
 BY_THE_CLOCK = ("replica", "revoked", "ledger", "lists")
 """Groups, without what may follow after a slash, of what replicas do by the clock and after listings, not for calls.
 (`ledger/...` is a principal's part of the ledger, and belongs to calls.)"""
