@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, cast
 
 import mcp_types as types
 from mcp import MCPError
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.streamable_http import EventStore
 from mcp.server.subscriptions import ListenHandler
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
@@ -20,30 +22,31 @@ from starlette.types import Receive, Scope, Send
 from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.clients.downstream import TASKS as TASKS_EXTENSION
 from mcpconn.gateway.clients.downstream import Context
-from mcpconn.gateway.clients.events import ORIGIN, Events, Origin
+from mcpconn.gateway.clients.events import Events, SessionEvents
 from mcpconn.gateway.clients.replicas import Replicas
 from mcpconn.gateway.clients.session_ids import Session
-from mcpconn.gateway.clients.sessions import REQUEST_KEY, SCOPE_KEY, SESSION_HEADER, Sessions
+from mcpconn.gateway.clients.sessions import SCOPE_KEY, SESSION_HEADER, Sessions
 from mcpconn.gateway.http.asgi import header, refuse
 from mcpconn.gateway.http.bodies import BODY_LIMIT, Bodies
 from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.requests.audit import Auditing
 from mcpconn.gateway.requests.forward import Forwarder
-from mcpconn.gateway.requests.large import Releases, noticing, whole_if_large
+from mcpconn.gateway.requests.large import RESPONSE_KEY, noticing
+from mcpconn.gateway.requests.responses import Releases, Response
 from mcpconn.gateway.requests.stopping import RETRY_AFTER, Stopping
 from mcpconn.gateway.servers.relay import Relay
 from mcpconn.gateway.store import Store
 from mcpconn.gateway.views import View
 from mcpconn.keys import LEDGER
+from mcpconn.sdk.server import SessionManager
 from mcpconn.seal import KeyRing
 
-COME_BACK = 2500
-"""Milliseconds after which a client whose stream was cut reconnects. The SDK's client tries twice and gives up, so a
-restarting gateway has 5 s."""
 ROUND_TTL = 600.0
 """Seconds for which a `requestState` is good; the SDK's default."""
 
 
+_OPENING: ContextVar[Session | None] = ContextVar("mcpconn_gateway_opening", default=None)
+"""The session that the present request belongs to, for the SDK's manager, which does not know it."""
 TASKS = types.ServerTasksCapability(
     list=types.TasksListCapability(),
     cancel=types.TasksCancelCapability(),
@@ -172,18 +175,19 @@ class Endpoint:
         self._stopping = Stopping(lambda: self.server.server_info_stamp)
         self.server.middleware.append(self._stopping)
         self.server.middleware.append(forwarder)
-        self.server.streamable_http_app(
-            event_store=events,
-            retry_interval=COME_BACK,
+        self._ended = ended
+        self._events = events
+        self._releases = Releases()
+        self.manager = SessionManager(
+            self.server,
+            respond=self._respond,
+            events=lambda: events.of(_OPENING.get()),
             session_idle_timeout=None,
             # Not the one that decides: `Sessions` makes room, which the SDK's server cannot.
             max_sessions=limits.sessions,
             max_request_body_size=BODY_LIMIT,
-            transport_security=security,
+            security_settings=security,
         )
-        self._ended = ended
-        self._events = events
-        self._releases = Releases()
         self.sessions = Sessions(
             self.serve,
             view=view.name,
@@ -201,11 +205,12 @@ class Endpoint:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve for as long as the block runs."""
-        async with self._events.running(), self._releases.running(), self.server.session_manager.run():
+        async with self._events.running(), self._releases.running(), self.manager.run():
             try:
                 yield
             finally:
                 self.drain()
+                self.manager.cut()
 
     def drain(self, *, calls: bool = False) -> None:
         """End every event stream with a clean last chunk.
@@ -241,21 +246,25 @@ class Endpoint:
         if SCOPE_KEY in scope and header(scope, SESSION_HEADER) is None:
             # A session begins, and its answer has the servers' instructions in it.
             await self.settled()
-        origin = Origin(scope.get(SCOPE_KEY), *scope.get(REQUEST_KEY, (None, None)))
-        app = self.server.session_manager.handle_request
-        token = ORIGIN.set(origin)
+        session = scope.get(SCOPE_KEY)
+        app = self.manager.handle_request
+        if session is None:
+            await noticing(app, scope, receive, send)
+            return
+        token = _OPENING.set(session)
         try:
-            if origin.session is None:
-                await noticing(app, scope, receive, send)
-            elif scope["method"] != "POST" or (origin.method is not None and origin.request_id is None):
-                # A stream, or a notification, which has no answer. The SDK's server keeps the last request of each idle
-                # session, which is often one of these, and all that was made for it.
-                await app(scope, receive, send)
-            else:
-                await whole_if_large(self._releases, app, scope, receive, send)
+            await app(scope, receive, send)
         finally:
-            ORIGIN.reset(token)
-            self._events.over(origin)
+            _OPENING.reset(token)
+            # The SDK's server keeps the last request of each session until the next one comes.
+            scope.pop(RESPONSE_KEY, None)
+
+    def _respond(
+        self, scope: Scope, send: Send, request: types.JSONRPCRequest, *, events: EventStore, **options: Any
+    ) -> Response:
+        response = Response(send, request, self._releases, events=cast(SessionEvents, events), **options)
+        scope[RESPONSE_KEY] = response
+        return response
 
     async def _over(self, session: Session) -> None:
         self._relay.detach(session.sid)

@@ -4,8 +4,8 @@ Written for mcp 2.3.0, httpx2 2.16 and httpcore2 2.16. `tests/test_house.py` che
 does. For each entry there is a canary in `tests/sdk`, which fails when a later SDK has changed; `make canary` runs them
 against the newest one.
 
-`wire` and `auth` import it. The SDK's texts that the rules match are in `mcpconn/core/sdk_words.py`, because the core
-imports nothing.
+`wire`, `auth` and the gateway import it. The SDK's texts that the rules match are in `mcpconn/core/sdk_words.py`,
+because the core imports nothing.
 
 | name | why it is needed | what happens without it |
 | --- | --- | --- |
@@ -24,6 +24,11 @@ taken for the server's |
 | `httpx2.AsyncHTTPTransport._pool` | its idle sockets are swept | swept at the next request |
 | `httpcore2.AsyncConnectionPool._network_backend` | sockets of ours | early refusals of large requests are not seen |
 | `httpx2._utils.get_environment_proxies`, `URLPattern` | which proxy is for a URL | the rules of urllib |
+| **server** | | |
+| `StreamableHTTPServerTransport._handle_post_request`, `connect` | five tasks and three queues for each request | calls
+take half as long again |
+| `StreamableHTTPSessionManager._admit_session` | it makes the transports | the SDK's are used |
+| `mcp.shared._context_streams` | a request is served in the context in which it came | an ImportError |
 | **oauth**, of `OAuthClientProvider` | | |
 | `_initialize` | loads the client; providers with a fixed one set theirs here | it runs by itself |
 | `_perform_authorization` | gets a grant (a login, an assertion), builds the token request | it runs by itself |

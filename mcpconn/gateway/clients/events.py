@@ -21,8 +21,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import anyio
@@ -32,6 +30,7 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCRequest,
     JSONRPCResponse,
     jsonrpc_message_adapter,
 )
@@ -48,19 +47,6 @@ LONG_EVENTS = 64 * 1024 * 1024
 """Bytes of longer events that this process keeps; the oldest are dropped."""
 LOOK = 1.0
 """Seconds between looks at a log that another process writes."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The destination of the current code's messages."""
-
-    session: Session | None
-    request_id: Any = None
-    method: str | None = None
-
-
-ORIGIN: ContextVar[Origin | None] = ContextVar("mcpconn_gateway_origin", default=None)
-"""The downstream session, and the request, that the present code works for."""
 
 
 class Begun(NamedTuple):
@@ -84,8 +70,8 @@ class Begun(NamedTuple):
         return cls(found[1], found[2] == "c", found[3] == "n") if found else None
 
 
-class Events(EventStore):
-    """The SDK's event store, apart for each session."""
+class Events:
+    """The events of all sessions."""
 
     def __init__(
         self,
@@ -114,54 +100,20 @@ class Events(EventStore):
         self._long: OrderedDict[str, bytes] = OrderedDict()
         self._long_size = 0
         self._changed: dict[str, anyio.Event] = {}
-        # By session, the stream of its last long answer, which is on its way to its client.
-        self._leaving: dict[str, tuple[str, JSONRPCResponse]] = {}
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """Write events behind the calls for as long as the block runs. Outside of it each waits for the store."""
         return self._log.running()
 
-    async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
-        origin = ORIGIN.get() or Origin(None)
-        sid = _sid(origin)
-        number = self._number(sid)
-        if message is None:
-            begun = Begun(self._owner, origin.method == "tools/call", isinstance(origin.request_id, int))
-            self._begun.setdefault(sid, {})[stream_id] = begun
-            return _event_id(number, begun, stream_id)
-        final = isinstance(message, JSONRPCResponse | JSONRPCError)
-        about = self._begun.get(sid, {}).get(stream_id)
-        dumped = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
-        cut = (sid, stream_id) in self._cut
-        if len(dumped) > LONGEST:
-            event = Event(number, stream_id, final, None, self._keep(dumped))
-            if isinstance(message, JSONRPCResponse) and not cut:
-                self._leaving[sid] = (stream_id, message)
-        else:
-            event = Event(number, stream_id, final, dumped)
-        if final:
-            self._forget(sid, stream_id)
-        await self._log.append(_key(sid), event, soon=cut)
-        if (changed := self._changed.pop(sid, None)) is not None:
-            changed.set()
-        return _event_id(number, about, stream_id)
-
-    def over(self, origin: Origin) -> None:
-        """The response to a request has ended. If its answer is still to come, its client is not there for it."""
-        if origin.session is not None and origin.request_id is not None:
-            sid, stream_id = origin.session.sid, str(origin.request_id)
-            if self._leaving.get(sid, ("",))[0] == stream_id:
-                # The SDK's server keeps each session's last message until the next one. (mcp 2.3.0, `message_router`)
-                self._leaving.pop(sid)[1].result = {}
-            if stream_id in self._begun.get(sid, {}):
-                self._cut.add((sid, stream_id))
+    def of(self, session: Session | None) -> SessionEvents:
+        """Those of one session."""
+        return SessionEvents(self, session.sid if session is not None else "")
 
     def ended(self, session: Session) -> None:
         """A session was put away or deleted: its requests will not be answered."""
         for stream_id in tuple(self._begun.get(session.sid, {})):
             self._forget(session.sid, stream_id)
         self._floors.pop(session.sid, None)
-        self._leaving.pop(session.sid, None)
 
     def _forget(self, sid: str, stream_id: str) -> None:
         """A request is answered."""
@@ -180,36 +132,6 @@ class Events(EventStore):
         # The clock of the process before may be ahead of this one's. For this session alone: a client can name any.
         self._floors[sid] = number = max(self._last, floor + 1)
         return number
-
-    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
-        head, _, stream_id = last_event_id.partition(".")
-        number, _, about = head.partition("-")
-        if not number.isdigit() or len(number) > 18 or not stream_id:
-            return None
-        sid = _sid(ORIGIN.get() or Origin(None))
-        after, begun = int(number), Begun.read(about)
-        if after > self._last:
-            self._floors[sid] = max(after, self._floors.get(sid, 0))
-        while True:
-            changed = self._changed.setdefault(sid, anyio.Event())
-            # Asked before the log is read: an answer that is stored in between is found by the next turn.
-            goes_on = stream_id == GET_STREAM_KEY or await self._goes_on(sid, stream_id, begun)
-            for event in await self._log.entries(_key(sid)):
-                if event.stream != stream_id or event.number <= after:
-                    continue
-                after = event.number
-                dumped = event.message if event.message is not None else self._long.get(event.long)
-                message = (
-                    _too_long(begun, stream_id) if dumped is None else jsonrpc_message_adapter.validate_json(dumped)
-                )
-                await send_callback(EventMessage(message, _event_id(after, begun, stream_id)))
-                if event.final:
-                    return None
-            if not goes_on:
-                await send_callback(EventMessage(_lost(begun, stream_id), _event_id(after, begun, stream_id)))
-                return None
-            with anyio.move_on_after(LOOK):
-                await changed.wait()
 
     async def _goes_on(self, sid: str, stream_id: str, begun: Begun | None) -> bool:
         """Whether the process that started to answer a request is still working on it."""
@@ -231,8 +153,92 @@ class Events(EventStore):
         return name
 
 
-def _sid(origin: Origin) -> str:
-    return origin.session.sid if origin.session is not None else ""
+class SessionEvents(EventStore):
+    """The events of one session: the SDK's event store."""
+
+    def __init__(self, events: Events, sid: str) -> None:
+        """
+        Args:
+            events: Those of all sessions.
+            sid: The session.
+        """
+        self._all = events
+        self._sid = sid
+
+    def begin(self, request: JSONRPCRequest) -> str:
+        """A request came. Returns the id of the first event of its stream, which has no message."""
+        begun = Begun(self._all._owner, request.method == "tools/call", isinstance(request.id, int))
+        self._all._begun.setdefault(self._sid, {})[str(request.id)] = begun
+        return _event_id(self._all._number(self._sid), begun, str(request.id))
+
+    def answered(self, stream_id: str) -> None:
+        """A request was answered without a stream."""
+        self._all._forget(self._sid, stream_id)
+
+    def left(self, stream_id: str) -> None:
+        """The response to a request has ended. If its answer is still to come, its client is not there for it."""
+        if stream_id in self._all._begun.get(self._sid, {}):
+            self._all._cut.add((self._sid, stream_id))
+
+    async def store_event(self, stream_id: str, message: JSONRPCMessage | None, dumped: bytes | None = None) -> str:
+        """Store an event; returns its id.
+
+        Args:
+            stream_id: Its stream: the text of a request's id, or the session's own stream.
+            message: The message. None is not stored, it has only an id.
+            dumped: The message's JSON, if it is known.
+        """
+        every, sid = self._all, self._sid
+        number = every._number(sid)
+        about = every._begun.get(sid, {}).get(stream_id)
+        if message is not None:
+            final = isinstance(message, JSONRPCResponse | JSONRPCError)
+            dumped = dump(message) if dumped is None else dumped
+            cut = (sid, stream_id) in every._cut
+            long = every._keep(dumped) if len(dumped) > LONGEST else ""
+            if final:
+                every._forget(sid, stream_id)
+            await every._log.append(
+                _key(sid), Event(number, stream_id, final, None if long else dumped, long), soon=cut
+            )
+            if (changed := every._changed.pop(sid, None)) is not None:
+                changed.set()
+        return _event_id(number, about, stream_id)
+
+    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
+        head, _, stream_id = last_event_id.partition(".")
+        number, _, about = head.partition("-")
+        if not number.isdigit() or len(number) > 18 or not stream_id:
+            return None
+        every, sid = self._all, self._sid
+        after, begun = int(number), Begun.read(about)
+        if after > every._last:
+            every._floors[sid] = max(after, every._floors.get(sid, 0))
+        while True:
+            changed = every._changed.setdefault(sid, anyio.Event())
+            # Asked before the log is read: an answer that is stored in between is found by the next turn.
+            goes_on = stream_id == GET_STREAM_KEY or await every._goes_on(sid, stream_id, begun)
+            for event in await every._log.entries(_key(sid)):
+                if event.stream != stream_id or event.number <= after:
+                    continue
+                after = event.number
+                dumped = event.message if event.message is not None else every._long.get(event.long)
+                message = (
+                    _too_long(begun, stream_id) if dumped is None else jsonrpc_message_adapter.validate_json(dumped)
+                )
+                await send_callback(EventMessage(message, _event_id(after, begun, stream_id)))
+                if event.final:
+                    return None
+            if not goes_on:
+                await send_callback(EventMessage(_lost(begun, stream_id), _event_id(after, begun, stream_id)))
+                return None
+            with anyio.move_on_after(LOOK):
+                await changed.wait()
+
+
+def dump(message: JSONRPCMessage) -> bytes:
+    """The JSON of a message."""
+    return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
 def _key(sid: str) -> Key:

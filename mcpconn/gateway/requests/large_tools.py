@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 
+LARGE = 1024 * 1024
+"""Bytes of an event; `max_sse_event_size` of the SDK's client."""
 REMEMBERED = 1000
 """Tools that are remembered for their large answers."""
 # A name that says so moves the balance between an answer that is too large for an event, and a connection that is cut

@@ -9,14 +9,25 @@ import anyio
 import pytest
 from mcp import Client
 from mcp.server.streamable_http import EventMessage
-from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCResponse, TextContent
+from mcp.shared.message import ClientMessageMetadata
+from mcp_types import (
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    TextContent,
+)
 
-from mcpconn.gateway import FileStore, MemoryStore, endpoint
+from mcpconn.gateway import FileStore, MemoryStore
 from mcpconn.gateway.clients import event_log
-from mcpconn.gateway.clients.events import LONGEST, ORIGIN, Events, Origin
+from mcpconn.gateway.clients.events import LONGEST, Events, SessionEvents
 from mcpconn.gateway.clients.session_ids import Session
 from mcpconn.gateway.outcomes import OUTCOME
 from mcpconn.gateway.principals import ANONYMOUS
+from mcpconn.gateway.requests import responses
 from mcpconn.gateway.store import StoreUnavailable
 from mcpconn.testing import FaultProxy, Script
 from tests.gateway.conftest import Gateway, gateway
@@ -34,14 +45,16 @@ async def store(request, tmp_path):
     await made.aclose()
 
 
-@pytest.fixture(autouse=True)
-def origin():
-    token = ORIGIN.set(Origin(Session("sid", ANONYMOUS, ""), 7, "tools/call"))
-    yield
-    ORIGIN.reset(token)
+CALL = JSONRPCRequest(jsonrpc="2.0", id=7, method="tools/call", params={"name": "pay"})
+SESSION = Session("sid", ANONYMOUS, "")
 
 
-async def replayed(events: Events, after: str) -> list[EventMessage]:
+def events_of(store: Any = None, **options: Any) -> SessionEvents:
+    """The events of a session, in a process that has just begun."""
+    return Events(store, **options).of(SESSION)
+
+
+async def replayed(events: SessionEvents, after: str) -> list[EventMessage]:
     got: list[EventMessage] = []
 
     async def send(message: EventMessage) -> None:
@@ -53,8 +66,8 @@ async def replayed(events: Events, after: str) -> list[EventMessage]:
 
 
 async def test_what_came_after_is_sent_again(store):
-    events = Events(store)
-    first = await events.store_event("7", None)
+    events = events_of(store)
+    first = events.begin(CALL)
     await events.store_event("8", NEWS)
     second = await events.store_event("7", NEWS)
     await events.store_event("7", ANSWER)
@@ -63,15 +76,15 @@ async def test_what_came_after_is_sent_again(store):
 
 
 async def test_an_answer_outlives_the_process(store):
-    first = await Events(store).store_event("7", None)
-    old = Events(store)
+    first = events_of(store).begin(CALL)
+    old = events_of(store)
     await old.store_event("7", ANSWER)
-    assert [each.message for each in await replayed(Events(store), first)] == [ANSWER]
+    assert [each.message for each in await replayed(events_of(store), first)] == [ANSWER]
 
 
 async def test_a_replay_waits_for_the_answer(store):
-    events = Events(store)
-    first = await events.store_event("7", None)
+    events = events_of(store)
+    first = events.begin(CALL)
     got: list[EventMessage] = []
 
     async def replay() -> None:
@@ -86,8 +99,8 @@ async def test_a_replay_waits_for_the_answer(store):
 
 
 async def test_a_call_that_died_with_its_process_is_unknown(store):
-    first = await Events(store).store_event("7", None)
-    (said,) = await replayed(Events(store), first)
+    first = events_of(store).begin(CALL)
+    (said,) = await replayed(events_of(store), first)
     assert isinstance(said.message, JSONRPCResponse)
     assert said.message.id == 7
     assert said.message.result["_meta"][OUTCOME] == "unknown"
@@ -101,12 +114,12 @@ async def test_a_running_process_is_waited_for(store):
         assert owner == "old"
         return alive
 
-    old = Events(store, owner="old")
-    first = await old.store_event("7", None)
+    old = events_of(store, owner="old")
+    first = old.begin(CALL)
     got: list[EventMessage] = []
 
     async def replay() -> None:
-        got.extend(await replayed(Events(store, owner="new", alive=lives), first))
+        got.extend(await replayed(events_of(store, owner="new", alive=lives), first))
 
     async with anyio.create_task_group() as group:
         group.start_soon(replay)
@@ -117,7 +130,7 @@ async def test_a_running_process_is_waited_for(store):
 
 @pytest.mark.parametrize("last", ["99.12", "99.abc"])
 async def test_a_forgotten_stream_is_answered(store, last):
-    (said,) = await replayed(Events(store), last)
+    (said,) = await replayed(events_of(store), last)
     assert isinstance(said.message, JSONRPCError)
     assert str(said.message.id) == last.partition(".")[2]
     assert said.message.error.data == {OUTCOME: "unknown"}
@@ -125,14 +138,14 @@ async def test_a_forgotten_stream_is_answered(store, last):
 
 @pytest.mark.parametrize("last", ["", "x", "1", ".7", "9" * 30 + ".7", "-1.7"])
 async def test_an_id_that_is_none_is_refused(store, last):
-    assert await replayed(Events(store), last) == []
+    assert await replayed(events_of(store), last) == []
 
 
 async def test_a_process_whose_clock_is_behind_is_heard(store, monkeypatch):
-    before = Events(store)
+    before = events_of(store)
     last = await before.store_event("7", NEWS)
     monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
-    after = Events(store, alive=_alive)
+    after = events_of(store, alive=_alive)
     found: list[EventMessage] = []
     async with anyio.create_task_group() as group:
 
@@ -141,7 +154,7 @@ async def test_a_process_whose_clock_is_behind_is_heard(store, monkeypatch):
             await after.store_event("7", ANSWER)
 
         group.start_soon(answer)
-        found = await replayed(after, last.replace(".", f"-{before._owner}-cn."))
+        found = await replayed(after, last.replace(".", f"-{before._all._owner}-cn."))
     assert [each.message for each in found] == [ANSWER]
 
 
@@ -150,42 +163,23 @@ async def _alive(owner: str) -> bool:
 
 
 async def test_another_session_cannot_read_it(store):
-    events = Events(store)
-    first = await events.store_event("7", None)
+    every = Events(store)
+    events = every.of(SESSION)
+    first = events.begin(CALL)
     await events.store_event("7", ANSWER)
-    ORIGIN.set(Origin(Session("another", ANONYMOUS, ""), 7, "tools/call"))
-    (said,) = await replayed(events, first)
+    (said,) = await replayed(every.of(Session("another", ANONYMOUS, "")), first)
     assert said.message != ANSWER
 
 
 async def test_a_long_answer_stays_in_the_process(store):
     long = JSONRPCResponse(jsonrpc="2.0", id=7, result={"text": "x" * LONGEST})
-    events = Events(store)
-    first = await events.store_event("7", None)
+    events = events_of(store)
+    first = events.begin(CALL)
     await events.store_event("7", long)
     assert [each.message for each in await replayed(events, first)] == [long]
-    (said,) = await replayed(Events(store), first)
+    (said,) = await replayed(events_of(store), first)
     assert isinstance(said.message, JSONRPCResponse)
     assert said.message.result["_meta"][OUTCOME] == "ran"
-
-
-@pytest.mark.parametrize("cut", [False, True], ids=["read", "cut before"])
-async def test_a_long_answer_is_let_go_once_its_client_has_it(store, cut):
-    # The SDK's server refers to each session's last message until the next one.
-    events, text, asked = Events(store), "x" * LONGEST, Origin(Session("sid", ANONYMOUS, ""), 7, "tools/call")
-    content = [{"type": "text", "text": text}]
-    answer = JSONRPCResponse(jsonrpc="2.0", id=7, result={"content": content})
-    first = await events.store_event("7", None)
-    if cut:
-        events.over(asked)
-    await events.store_event("7", answer)
-    assert answer.result == {"content": content}
-    events.over(asked)
-    # A client whose stream was cut comes back for it, and may get this very message.
-    assert answer.result == ({"content": content} if cut else {})
-    assert [each.message for each in await replayed(events, first)] == [
-        JSONRPCResponse(jsonrpc="2.0", id=7, result={"content": content})
-    ]
 
 
 async def test_a_store_that_fails_does_not_stop_a_session(store):
@@ -193,8 +187,8 @@ async def test_a_store_that_fails_does_not_stop_a_session(store):
         async def append(self, *args: Any, **options: Any) -> int:
             raise StoreUnavailable("gone")
 
-    events = Events(Failing())
-    first = await events.store_event("7", None)
+    events = events_of(Failing())
+    first = events.begin(CALL)
     await events.store_event("7", ANSWER)
     assert [each.message for each in await replayed(events, first)] == [ANSWER]
 
@@ -215,10 +209,10 @@ class Counting(MemoryStore):
 
 async def test_events_of_many_calls_are_written_in_one_step():
     kept = Counting()
-    events = Events(kept)
-    async with events.running():
+    events = events_of(kept)
+    async with events._all.running():
         for number in range(100):
-            await events.store_event(str(number), None)
+            events.begin(CALL.model_copy(update={"id": number}))
             await events.store_event(str(number), ANSWER)
         assert kept.operations == 0
         assert len(await replayed(events, "0.7")) == 1, "what is not written yet is read from memory"
@@ -228,11 +222,11 @@ async def test_events_of_many_calls_are_written_in_one_step():
 
 
 async def test_what_is_not_written_yet_is_written_at_the_end(store):
-    old = Events(store)
-    async with old.running():
-        first = await old.store_event("7", None)
+    old = events_of(store)
+    async with old._all.running():
+        first = old.begin(CALL)
         await old.store_event("7", ANSWER)
-    assert [each.message for each in await replayed(Events(store), first)] == [ANSWER]
+    assert [each.message for each in await replayed(events_of(store), first)] == [ANSWER]
 
 
 async def test_a_stuck_store_holds_up_no_call():
@@ -240,9 +234,9 @@ async def test_a_stuck_store_holds_up_no_call():
         async def append_all(self, *args: Any, **options: Any) -> None:
             await anyio.sleep_forever()
 
-    events = Events(Stuck())
-    async with events.running():
-        first = await events.store_event("7", None)
+    events = events_of(Stuck())
+    async with events._all.running():
+        first = events.begin(CALL)
         await events.store_event("7", ANSWER)
         await anyio.wait_all_tasks_blocked()
         assert [each.message for each in await replayed(events, first)] == [ANSWER]
@@ -251,10 +245,10 @@ async def test_a_stuck_store_holds_up_no_call():
 async def test_an_answer_to_a_client_that_left_is_written_at_once(monkeypatch):
     monkeypatch.setattr(event_log, "DELAY", 3600.0)
     kept = Counting()
-    events = Events(kept)
-    async with events.running():
-        await events.store_event("7", None)
-        events.over(ORIGIN.get() or Origin(None))
+    events = events_of(kept)
+    async with events._all.running():
+        events.begin(CALL)
+        events.left("7")
         await events.store_event("7", ANSWER)
         await anyio.wait_all_tasks_blocked()
         assert kept.operations == 1
@@ -269,7 +263,7 @@ class _Port:
 
 
 async def test_a_cut_stream_is_taken_up_again(monkeypatch):
-    monkeypatch.setattr(endpoint, "COME_BACK", 50)
+    monkeypatch.setattr(responses, "COME_BACK", 50)
     script = Script()
     async with (
         gateway(script) as made,
@@ -277,16 +271,24 @@ async def test_a_cut_stream_is_taken_up_again(monkeypatch):
         Client(proxy.url, mode="legacy") as client,
     ):
         await client.call_tool("a__add", {"a": 1, "b": 1})
-        began = anyio.Event()
-        script.on_execute = lambda _: began.set()
+        numbered = anyio.Event()
+
+        async def number(event_id: str) -> None:
+            numbered.set()
 
         async def cutting() -> None:
-            await began.wait()
+            # What its client has not read by then is lost with the connection.
+            await numbered.wait()
             proxy.reset()
 
+        params = CallToolRequestParams(name="a__slow_charge", arguments={"seconds": 0.2})
         async with anyio.create_task_group() as group:
             group.start_soon(cutting)
-            result = await client.call_tool("a__slow_charge", {"seconds": 0.2})
+            result = await client.session.send_request(
+                CallToolRequest(params=params),
+                CallToolResult,
+                metadata=ClientMessageMetadata(on_resumption_token_update=number),
+            )
         assert isinstance(result.content[0], TextContent)
         assert result.content[0].text == "slept 0.2"
     assert script.executions["slow_charge"] == 1

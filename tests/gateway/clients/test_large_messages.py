@@ -9,7 +9,7 @@ import pytest
 from mcp import Client
 
 from mcpconn.gateway.requests import large_tools
-from mcpconn.gateway.requests.large import LARGE
+from mcpconn.gateway.requests.large_tools import LARGE
 from mcpconn.gateway.rewrite import CUT, LONGEST_TEXT, notification
 from mcpconn.testing import Script, ScriptedTool
 from mcpconn.testing.scripted.steps import Sleep
