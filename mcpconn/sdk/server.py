@@ -46,6 +46,8 @@ from starlette.types import Receive, Scope, Send
 RESUMABLE = "2025-11-25"
 """The first version whose clients understand an event without a message, and so can take up any stream."""
 
+BAD_ID = "The id of a request has to be a string or an integer; nothing was run"
+
 
 class Response(Protocol):
     """The response to one request."""
@@ -195,9 +197,11 @@ class Transport(StreamableHTTPServerTransport):
             )
             return
         try:
-            message = jsonrpc_message_adapter.validate_python(
-                pydantic_core.from_json(await request.body()), by_name=False
-            )
+            raw = pydantic_core.from_json(await request.body())
+            if _has_bad_id(raw):
+                await self._refuse(scope, receive, send, 400, BAD_ID)
+                return
+            message = jsonrpc_message_adapter.validate_python(raw, by_name=False)
         except ValidationError as error:
             await self._refuse(scope, receive, send, 400, f"Validation error: {error}", INVALID_PARAMS)
             return
@@ -254,6 +258,11 @@ class Transport(StreamableHTTPServerTransport):
         self, scope: Scope, receive: Receive, send: Send, status: int, text: str, code: int = -32600
     ) -> None:
         await self._create_error_response(text, HTTPStatus(status), code)(scope, receive, send)
+
+
+def _has_bad_id(raw: Any) -> bool:
+    """Whether a request has an id that none may have: nothing could answer it, and the SDK sees a notification."""
+    return isinstance(raw, dict) and "id" in raw and raw.get("method") is not None and type(raw["id"]) not in (int, str)
 
 
 class _Writer:

@@ -333,10 +333,10 @@ async def test_no_room_is_not_a_lost_session(monkeypatch):
         opened = await http.post(made.url, json=INITIALIZE)
         known = {"mcp-session-id": opened.headers["mcp-session-id"]}
         await made.replace()
-        monkeypatch.setattr(made.app.endpoint("").server.session_manager, "max_sessions", 0)
+        monkeypatch.setattr(made.app.endpoint("").manager, "max_sessions", 0)
         refused = await http.post(made.url, json=PING, headers=known)
         assert refused.status_code == 503
-        monkeypatch.setattr(made.app.endpoint("").server.session_manager, "max_sessions", 10)
+        monkeypatch.setattr(made.app.endpoint("").manager, "max_sessions", 10)
         assert (await http.post(made.url, json=PING, headers=known)).status_code == 200
 
 

@@ -24,7 +24,7 @@ from mcpconn.gateway.capacity import Capacity
 from mcpconn.gateway.clients.live_sessions import LiveSession, LiveSessions
 from mcpconn.gateway.clients.replicas import Replicas
 from mcpconn.gateway.clients.session_ids import Failures, Opened, Session, SessionIds, pack
-from mcpconn.gateway.clients.session_requests import BARE, NoRoom, initialize_params, named, not_found, serve
+from mcpconn.gateway.clients.session_requests import BARE, NoRoom, initialize_params, not_found, serve
 from mcpconn.gateway.http.asgi import Streams, header, on_start, refuse, replay, request, with_header
 from mcpconn.gateway.http.bodies import Bodies, BodyRefused
 from mcpconn.gateway.principals import ANONYMOUS, Principal, principal_of
@@ -36,8 +36,6 @@ VERSION_HEADER = b"mcp-protocol-version"
 SCOPE_KEY = "mcpconn.session"
 """Where a request's session is left in its ASGI scope, for the handlers behind."""
 OTHER_KEYS = "This process of the gateway has other sealing keys than the rest, and cannot open the session"
-REQUEST_KEY = "mcpconn.request"
-"""Where the id and the method of a request are left: what is answered if its answer is lost."""
 
 
 class Sessions:
@@ -184,8 +182,6 @@ class Sessions:
     # -- a session that there is
 
     async def _resume(self, scope: Scope, receive: Receive, send: Send, opened: Opened, body: bytes) -> None:
-        # A stream has no body, and holds on to its scope for as long as it is open.
-        scope = {**scope, REQUEST_KEY: named(body)} if body else scope
         if scope["method"] == "DELETE":
             await self._delete(scope, send, opened)
             return
