@@ -186,7 +186,8 @@ class Endpoint:
             # Not the one that decides: `Sessions` makes room, which the SDK's server cannot.
             max_sessions=limits.sessions,
             max_request_body_size=BODY_LIMIT,
-            security_settings=security,
+            # `__call__` has checked the request before it comes here.
+            security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
         self.sessions = Sessions(
             self.serve,

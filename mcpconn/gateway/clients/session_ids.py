@@ -31,6 +31,8 @@ FAILURES = 100
 """Ids a second from one peer that may fail to open before its failures are answered by 429."""
 PEERS = 1024
 """Peers whose failures are counted."""
+OPENED = 1024
+"""Ids that are kept as they were opened: each request of a session has one."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class SessionIds:
         """
         self._view = view
         self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._opened: dict[str, Opened] = {}
         self._sealer = sealer
         self._store = store
         self._wall = wall
@@ -105,6 +108,16 @@ class SessionIds:
 
     def open(self, sealed: str, principal: Principal) -> Opened | None:
         """What an id holds; None if it is not this principal's, is too long, or has expired."""
+        opened = self._opened.get(sealed)
+        if opened is None or opened.session.principal != principal:
+            if (opened := self._unseal(sealed, principal)) is None:
+                return None
+            self._opened[sealed] = opened
+            if len(self._opened) > OPENED:
+                del self._opened[next(iter(self._opened))]
+        return opened if self._wall() < opened.issued + LIFETIME else None
+
+    def _unseal(self, sealed: str, principal: Principal) -> Opened | None:
         if len(sealed) > LONGEST_ID:
             return None
         try:
@@ -112,8 +125,6 @@ class SessionIds:
         except NotSealedHere:
             return None
         read: dict[str, Any] = json.loads(content)
-        if self._wall() >= read["at"] + LIFETIME:
-            return None
         return Opened(Session(read["sid"], principal, self._view), read["at"], content)
 
     async def params(self, opened: Opened) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 from mcp import MCPError
+from mcp.shared.inbound import X_MCP_HEADER_KEY
 from pydantic import BaseModel
 
 from mcpconn.connection import Connection
@@ -95,8 +96,15 @@ class Lists:
         # The time until which a list may wait for its first connection.
         self._patience: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
+    def _keep_schema(self, public: str, schema: Any) -> None:
+        # The SDK's server walks a schema at each call of its tool, and few name a header.
+        if isinstance(schema, Mapping) and X_MCP_HEADER_KEY in json.dumps(schema):
+            self._schemas[public] = schema
+        else:
+            self._schemas.pop(public, None)
+
     def schema(self, public: str) -> Mapping[str, Any] | None:
-        """A listed tool's input schema, by public name: what the SDK's server compares headers with."""
+        """A listed tool's input schema, by public name, if it names headers: the SDK's server compares them."""
         return self._schemas.get(public)
 
     async def page(self, method: str, cursor: str | None, client: Downstream) -> Json:
@@ -217,7 +225,7 @@ class Lists:
                 # A title is for people; without one they would read the public name.
                 shown.setdefault("title", (shown.get("annotations") or {}).get("title") or key)
                 if kind == "tools":
-                    self._schemas[names[key]] = shown.get("inputSchema") or {}
+                    self._keep_schema(names[key], shown.get("inputSchema"))
             elif kind == "resources":
                 shown["uri"] = self._table.uri(server, key)
             else:

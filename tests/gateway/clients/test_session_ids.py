@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mcpconn.gateway.clients import session_ids
 from mcpconn.gateway.clients.session_ids import LIFETIME, LONGEST_ID, Opened, Session, SessionIds
 from mcpconn.gateway.principals import Principal
 from mcpconn.gateway.store import MemoryStore
@@ -61,6 +62,22 @@ async def test_an_expired_id_is_no_session(store, wall):
     assert ids(store, wall).open(text, ALICE) is not None
     wall.now += 1
     assert ids(store, wall).open(text, ALICE) is None
+
+
+async def test_an_id_that_was_opened_before_is_judged_anew(store, wall, monkeypatch):
+    monkeypatch.setattr(session_ids, "OPENED", 2)
+    text = await ids(store, wall).make(alices(wall))
+    here = ids(store, wall)
+    for _ in range(3):
+        assert here.open(text, ALICE) == alices(wall)
+        assert here.open(text, BOB) is None
+    # Many others do not cost it its session, and do not stay in memory.
+    for _ in range(5):
+        assert here.open(await here.make(alices(wall)), ALICE) is not None
+    assert len(here._opened) == 2
+    assert here.open(text, ALICE) == alices(wall)
+    wall.now += LIFETIME
+    assert here.open(text, ALICE) is None
 
 
 async def test_a_deleted_id_is_no_session_anywhere(store, wall):
