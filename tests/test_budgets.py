@@ -199,9 +199,9 @@ async def test_a_gateways_session_holds_so_much(anyio_backend_name: str) -> None
                 await handshake(http, made.url)
         # A client's session opens none at a server that it does not call.
         assert len(script.states) == sessions
-    # Two tasks: the SDK's server, and what hands its messages to the streams of the session.
-    assert same(holding, Holding(tasks=2, streams=2)), holding
-    assert holding.kib <= 55 * TOLERANCE
+    # The SDK's dispatcher, and the stream that it reads.
+    assert same(holding, Holding(tasks=1, streams=1)), holding
+    assert holding.kib <= 36 * TOLERANCE
 
 
 async def test_an_event_stream_of_the_gateway_holds_so_much(anyio_backend_name: str) -> None:
@@ -221,9 +221,9 @@ async def test_an_event_stream_of_the_gateway_holds_so_much(anyio_backend_name: 
     assert holding.kib <= 76 * TOLERANCE
 
 
-@pytest.mark.parametrize(("mode", "writes", "steps"), [("legacy", 1, 1), ("auto", 1, 0)])
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_a_call_through_it_costs_so_much(
-    monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str, mode: str, writes: int, steps: int
+    monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str, mode: str
 ) -> None:
     if anyio_backend_name == "trio":
         pytest.skip("uvicorn serves on asyncio alone")
@@ -252,10 +252,9 @@ async def test_a_call_through_it_costs_so_much(
             for _ in range(MANY):
                 await client.session.call_tool("a__add", {"a": 1, "b": 1})
             assert methods(script) == {"tools/call": MANY}
-            assert len(written) == writes * MANY
-            # Events are written behind the calls, those of many in one step.
-            assert store.counts.total() <= steps * MANY, store.counts
-            assert set(store.counts) <= {"append_all"}
+            assert len(written) == MANY
+            # An answer in JSON cannot be asked for again, and is not stored.
+            assert store.counts.total() == 0, store.counts
 
 
 class Counting(MemoryStore):
