@@ -1,8 +1,8 @@
 """Functionality that anyio does not offer. This is the only module of the package that uses asyncio or trio directly.
 
-It is needed for three purposes: a task outside every task group, so that any task may close what runs in it (only
+It is needed for four purposes: a task outside every task group, so that any task may close what runs in it (only
 asyncio has such tasks); the identity of the running event loop, so that a call from another loop is refused instead of
-waiting indefinitely; and whether a CancelledError is a cancellation.
+waiting indefinitely; whether a CancelledError is a cancellation; and starting a task from a callback of the loop.
 """
 
 from __future__ import annotations
@@ -14,9 +14,17 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
+from contextvars import Context
 from typing import Any, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
+
+try:
+    import sniffio
+except ImportError:
+    # anyio asks it which loop runs if it is installed, and asyncio otherwise. Trio brings it.
+    sniffio = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -121,6 +129,22 @@ async def awaited(callback: Callable[..., Awaitable[T]], *args: Any) -> T:
         if being_cancelled():
             raise
         raise RuntimeError("the callback raised a cancellation although it was not cancelled") from error
+
+
+Starting = Callable[[Context, Callable[[], Coroutine[Any, Any, None]]], None]
+"""Starts a task of a group in a context, from a callback of the loop."""
+
+
+def starting(group: TaskGroup) -> Starting:
+    """The `Starting` of a group. `start_soon` alone works in tasks only: elsewhere anyio does not know the loop."""
+    library = "trio" if asyncio_loop() is None else "asyncio"
+
+    def start(func: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if sniffio is not None:
+            sniffio.current_async_library_cvar.set(library)
+        group.start_soon(func)
+
+    return lambda context, func: context.run(start, func)
 
 
 Post = Callable[[Callable[[], object]], None]

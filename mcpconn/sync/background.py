@@ -21,11 +21,10 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
 from mcpconn.core.outcome import Outcome
 from mcpconn.errors import NotRunning
-from mcpconn.runtime.native import Post, poster
+from mcpconn.runtime.native import Post, Starting, poster, starting
 
 T = TypeVar("T")
 
@@ -93,7 +92,9 @@ class Background:
         self._post: Post | None = None
         """The loop's function for calls from other threads; None before there is a loop."""
         self._queue: deque[tuple[Context, _Call[Any]]] = deque()
-        self._news: anyio.Event
+        self._starting: Starting | None = None
+        """Starts a task in the loop; None before the resource was entered, and once the loop ends."""
+        self._ending: anyio.Event
         self._begun = threading.Event()
         """Set when the resource was entered, or entering failed."""
         self._done = threading.Event()
@@ -278,7 +279,7 @@ class Background:
             self._done.set()
 
     async def _main(self) -> None:
-        self._news = anyio.Event()
+        self._ending = anyio.Event()
         with poster() as self._post:
             # From here on other threads can reach the loop; before that, they have to set a flag to end it.
             await self._open()
@@ -288,27 +289,28 @@ class Background:
             if self._closing:
                 return
             async with self._resource:
+                self._starting = starting(group)
                 self._entered = True
                 self._begun.set()
-                await self._serve(group)
+                self._wake()
+                try:
+                    await self._ending.wait()
+                finally:
+                    self._starting = None
+                if self._at_exit:
+                    for call in tuple(self._waiting):
+                        call.abandon()
             # Running calls have been cancelled and may answer; no caller waits indefinitely.
             group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
 
-    async def _serve(self, group: TaskGroup) -> None:
-        """Start the calls of other threads, until the end is requested."""
-        while not self._closing:
-            await self._news.wait()
-            self._news = anyio.Event()
-            while self._queue:
-                context, call = self._queue.popleft()
-                # A task copies the context in which it is started: the caller's.
-                context.run(group.start_soon, call.run)
-        if self._at_exit:
-            for call in tuple(self._waiting):
-                call.abandon()
-
     def _wake(self) -> None:
-        self._news.set()
+        """Start the calls of other threads, or end. Called in the loop."""
+        while self._queue and self._starting is not None:
+            # Here, and not in a task that this would wake: that is a turn of the loop later.
+            context, call = self._queue.popleft()
+            self._starting(context, call.run)
+        if self._closing:
+            self._ending.set()
 
 
 def run_in_thread(func: Callable[[], T]) -> T:
