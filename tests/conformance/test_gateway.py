@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -28,8 +27,9 @@ def urls() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("package", [NEXT, PACKAGE], ids=["alpha", "release"])
 def test_the_gateway_fails_nothing_that_its_server_passes(package: str, urls: tuple[str, str]) -> None:
     suite = Suite.find(package)
-    with ThreadPoolExecutor(2) as pool:
-        direct, through = pool.map(lambda url: run(suite, url), urls)
+    # One after the other: the example server's store of events is shared by its sessions, so a stream that is taken up
+    # again gets what another session was answered meanwhile, if its request has the same id.
+    direct, through = [run(suite, url) for url in urls]
     worse = {
         f"{scenario}: {check}": why
         for scenario, verdict in through.items()
