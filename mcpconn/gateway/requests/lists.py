@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 from mcp import MCPError
-from mcp.shared.inbound import X_MCP_HEADER_KEY
+from mcp.shared.inbound import x_mcp_header_map
 from pydantic import BaseModel
 
 from mcpconn.connection import Connection
@@ -98,7 +98,7 @@ class Lists:
 
     def _keep_schema(self, public: str, schema: Any) -> None:
         # The SDK's server walks a schema at each call of its tool, and few name a header.
-        if isinstance(schema, Mapping) and X_MCP_HEADER_KEY in json.dumps(schema):
+        if isinstance(schema, Mapping) and x_mcp_header_map(schema):
             self._schemas[public] = schema
         else:
             self._schemas.pop(public, None)

@@ -20,6 +20,7 @@ from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPC
 from starlette.types import Message, Receive, Send
 
 from mcpconn.gateway.clients.events import SessionEvents, dump
+from mcpconn.gateway.fleet.replies import event
 from mcpconn.gateway.requests.large_tools import LARGE, Tool, is_known, remember, returns_much
 from mcpconn.observe import log
 
@@ -182,8 +183,8 @@ class Response:
         event_id = await self._events.store_event(self._stream, message, dumped)
         if last and len(dumped) > LARGE:
             remember(self._tool)
-        # JSON has no line breaks in it. Nothing follows the answer, so the response ends with it.
-        body = b"id: %b\r\nevent: message\r\ndata: %b\r\n\r\n" % (event_id.encode(), dumped)
+        # Nothing follows the answer, so the response ends with it.
+        body = b"id: %b\r\n%b" % (event_id.encode(), event(dumped))
         await self._write({"type": "http.response.body", "body": body, "more_body": not last})
         if last:
             self._finish()
