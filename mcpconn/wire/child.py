@@ -127,7 +127,9 @@ class Child:
 
     async def exited(self, timeout: float) -> bool:
         """Whether the process ended within this many seconds. Its descendants do not count."""
-        return await _until(lambda: self.process.returncode is not None, timeout)
+        with anyio.move_on_after(timeout):
+            await self.process.wait()
+        return self.process.returncode is not None
 
     def signal_group(self, number: int) -> bool:
         """Send a signal to the child and all its descendants; 0 only checks. Returns whether any process received

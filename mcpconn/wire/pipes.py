@@ -11,12 +11,13 @@ import array
 import os
 import select
 import sys
-from collections.abc import AsyncGenerator
+from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
 import anyio
 from anyio.abc import ByteSendStream
+from anyio.lowlevel import checkpoint
 
 from mcpconn.wire.messages import ENDS, MessageTooLarge, Unreadable, unreadable
 
@@ -210,23 +211,41 @@ def _close(fd: int) -> int:
     return -1
 
 
-async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Exception, None]:
-    """The received lines, without line ends; empty ones are skipped.
+class Lines:
+    """The received lines, without line ends; empty ones are skipped. A wait for one that is cancelled loses nothing."""
 
-    Args:
-        reader: The source.
-        limit: Bytes of a line. A longer one is skipped, because a child that writes without a line end must not fill
-            the memory of its host, and a `MessageTooLarge` is yielded in its place: at once if its beginning says
-            which request it answers, else at its end.
-    """
-    buffer = bytearray()
-    skipped: bytes | None = None
-    """The beginning of a line that is being skipped; empty once it has been reported."""
-    while True:
-        try:
-            chunk = await reader.receive()
-        except GONE:
-            return
+    def __init__(self, reader: Reader, limit: int) -> None:
+        """
+        Args:
+            reader: The source.
+            limit: Bytes of a line. A longer one is skipped, because a child that writes without a line end must not
+                fill the memory of its host, and there is a `MessageTooLarge` in its place: at once if its beginning
+                says which request it answers, else at its end.
+        """
+        self._reader = reader
+        self._limit = limit
+        self._buffer = bytearray()
+        self._skipped: bytes | None = None
+        """The beginning of a line that is being skipped; empty once it has been reported."""
+        self._found: deque[bytes | Exception] = deque()
+
+    def __aiter__(self) -> Lines:
+        return self
+
+    async def __anext__(self) -> bytes | Exception:
+        if self._found:
+            # Without it, a child that writes many lines at once would keep the loop from everything else.
+            await checkpoint()
+        while not self._found:
+            try:
+                chunk = await self._reader.receive()
+            except GONE:
+                raise StopAsyncIteration from None
+            self._split(chunk)
+        return self._found.popleft()
+
+    def _split(self, chunk: bytes) -> None:
+        buffer, limit, found = self._buffer, self._limit, self._found
         # Only new bytes are searched; otherwise a long line in small pieces would be scanned repeatedly.
         searched = len(buffer)
         buffer += chunk
@@ -234,22 +253,22 @@ async def lines_of(reader: Reader, limit: int) -> AsyncGenerator[bytes | Excepti
             line = bytes(buffer[:end])
             del buffer[: end + 1]
             searched = 0
-            if skipped is not None:
-                if skipped:
-                    yield _too_long(skipped + line, limit)
+            if self._skipped is not None:
+                if self._skipped:
+                    found.append(_too_long(self._skipped + line, limit))
             elif len(line) > limit:
-                yield _too_long(line, limit)
+                found.append(_too_long(line, limit))
             elif line.strip():
-                yield line
-            skipped = None
+                found.append(line)
+            self._skipped = None
         # Checked before the line has ended, so that memory stays bounded by the limit.
-        if len(buffer) > limit or (skipped is not None and len(buffer) > ENDS):
-            if skipped is None:
-                skipped = bytes(buffer[:ENDS])
-                error = _too_long(skipped, limit)
+        if len(buffer) > limit or (self._skipped is not None and len(buffer) > ENDS):
+            if self._skipped is None:
+                self._skipped = bytes(buffer[:ENDS])
+                error = _too_long(self._skipped, limit)
                 if error.answers is not None or error.asks:
-                    skipped = b""
-                    yield error
+                    self._skipped = b""
+                    found.append(error)
             # The end may contain the id if the beginning does not.
             del buffer[:-ENDS]
 

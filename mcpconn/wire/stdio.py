@@ -14,19 +14,17 @@ What ends a session here:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
-from mcp.shared.message import SessionMessage
 from mcp_types import REQUEST_TIMEOUT
 
-from mcpconn.wire import messages
 from mcpconn.wire.child import CannotStart, Child, ChildExited, start_child
+from mcpconn.wire.incoming import Incoming
 from mcpconn.wire.messages import Limits, made
 from mcpconn.wire.outbox import Outbox
-from mcpconn.wire.pipes import lines_of
 from mcpconn.wire.stderr import Stderr
 from mcpconn.wire.transcoding import Transcoder
 from mcpconn.wire.watch import Watch
@@ -98,6 +96,7 @@ async def stdio_transport(
                     raise CannotStart(error) from error
                 yield transport.incoming, transport.outbox
             finally:
+                transport.incoming.close()
                 with anyio.CancelScope(shield=True):
                     # Sent messages are written before stdin is closed, because servers finish the requests that they
                     # have read.
@@ -115,15 +114,12 @@ class _Transport:
     def __init__(
         self, child: Child, watch: Watch, *, limits: Limits, launch: float, text: Transcoder | None = None
     ) -> None:
-        self._output = child.stdout if text is None else text.reader(child.stdout)
         self._child = child
         self._watch = watch
         self._discovery = watch.discovery
-        self._limits = limits
         self._launch = launch
         self.outbox = Outbox(child.stdin, encode=None if text is None else text.encode)
-        # Without a buffer: messages that the session has not taken stay in the pipe, which slows the child down.
-        self._deliver, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        self.incoming = Incoming(child, child.stdout if text is None else text.reader(child.stdout), limits)
         self._stderr_read = anyio.Event()
         self._scopes: list[anyio.CancelScope] = []
         watch.sever, watch.recall = self.end, self.outbox.recall
@@ -133,7 +129,7 @@ class _Transport:
 
     def start(self, group: TaskGroup) -> None:
         """Begin to read and write."""
-        for task in (self._read, self._read_stderr, self._write, self._wait_for_exit, self._ask):
+        for task in (self._drain, self._read_stderr, self._write, self._wait_for_exit, self._ask):
             # Shielded until `close`, so that the output of an ending child is still read.
             scope = anyio.CancelScope(shield=True)
             self._scopes.append(scope)
@@ -144,8 +140,6 @@ class _Transport:
         for scope in self._scopes:
             # Through their scopes and not through the group, which does not reach what is shielded.
             scope.cancel()
-        self._deliver.close()
-        self.incoming.close()
 
     def end(self, reason: BaseException | None = None) -> None:
         """No further answer can come: tell the session."""
@@ -158,27 +152,18 @@ class _Transport:
         # Set before the stream is closed, because readers ask for the reason when it closes.
         self._watch.end()
         self.outbox.close()
-        self._deliver.close()
+        self.incoming.close()
 
     def _exit(self, *, certain: bool) -> ChildExited:
         return ChildExited(self._child.process.returncode, self._child.stderr.lines, certain=certain)
 
     # -- tasks
 
-    async def _read(self) -> None:
-        child = self._child
-        # trio requires that an unfinished generator is closed.
-        async with aclosing(lines_of(self._output, self._limits.size)) as lines:
-            async for line in lines:
-                # Any output counts, even a banner, because a child that writes has started.
-                child.spoke.set()
-                try:
-                    for item in await parse(line, self._limits) if isinstance(line, bytes) else [line]:
-                        await self._deliver.send(item)
-                except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-                    break
-        # The session is over. A child that is still writing must not block on a full pipe while it is being ended.
-        await child.drain_stdout()
+    async def _drain(self) -> None:
+        """Once nothing is read any more, read on: a child that still writes must not block on a full pipe while it is
+        being ended."""
+        await self.incoming.left.wait()
+        await self._child.drain_stdout()
         await self._conclude()
 
     async def _conclude(self) -> None:
@@ -220,10 +205,7 @@ class _Transport:
         request_id = await discovery.overdue(self._child.spoke)
         if request_id is None:
             return
-        try:
-            await self._deliver.send(made(request_id, REQUEST_TIMEOUT, "server/discover was not answered"))
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            return
+        self.incoming.put(made(request_id, REQUEST_TIMEOUT, "server/discover was not answered"))
         await discovery.initializing.wait()
         await self._handshake()
 
@@ -249,9 +231,3 @@ class _Transport:
 async def _within(scope: anyio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:
     with scope:
         await task()
-
-
-async def parse(line: bytes, limits: Limits) -> list[SessionMessage | Exception]:
-    """The messages of one line, or the error that it is none: servers print banners on stdout, too."""
-    found = await messages.parse_batch(line, limits)
-    return [each if isinstance(each, Exception) else SessionMessage(each) for each in found]

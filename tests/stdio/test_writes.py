@@ -16,7 +16,7 @@ from mcpconn.core.attempt import ATTEMPT, Attempt
 from mcpconn.wire import outbox
 from mcpconn.wire.messages import Outgoing, encode
 from mcpconn.wire.outbox import Outbox
-from mcpconn.wire.pipes import GONE, PipeReader, PipeWriter, lines_of
+from mcpconn.wire.pipes import GONE, Lines, PipeReader, PipeWriter
 from tests.stdio.programs import Told, python
 from tests.support import SAFETY
 
@@ -124,7 +124,7 @@ class Rig:
 
     async def lines(self) -> list[int]:
         """The lengths of all lines, once the outbox has ended."""
-        return [len(line) async for line in lines_of(self.reader, 10_000_000) if isinstance(line, bytes)]
+        return [len(line) async for line in Lines(self.reader, 10_000_000) if isinstance(line, bytes)]
 
 
 @asynccontextmanager

@@ -15,10 +15,10 @@ from mcp_types import JSONRPCRequest
 
 from mcpconn.wire import child as child_module
 from mcpconn.wire.child import TERM_AFTER, Child, ChildExited, start_child
+from mcpconn.wire.incoming import parse
 from mcpconn.wire.messages import Limits, MessageTooLarge, Unreadable
-from mcpconn.wire.pipes import lines_of
+from mcpconn.wire.pipes import Lines
 from mcpconn.wire.stderr import LINES, WIDTH
-from mcpconn.wire.stdio import parse
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,7 @@ class TinyChunks:
 
 async def lines(*pieces: bytes, limit: int = 100) -> list[bytes | str]:
     stream: Any = TinyChunks(*pieces)
-    return [line if isinstance(line, bytes) else str(line) async for line in lines_of(stream, limit)]
+    return [line if isinstance(line, bytes) else str(line) async for line in Lines(stream, limit)]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
@@ -68,7 +68,7 @@ async def test_a_line_over_the_limit_is_skipped_and_reported(
 ) -> None:
     data = b"before\n" + line + b"\nafter\n" + line + b"\nlast\n"
     stream: Any = TinyChunks(*(data[start : start + size] for start in range(0, len(data), size)))
-    found = [each async for each in lines_of(stream, 700)]
+    found = [each async for each in Lines(stream, 700)]
     assert [each for each in found if isinstance(each, bytes)] == [b"before", b"after", b"last"]
     errors = [each for each in found if isinstance(each, MessageTooLarge)]
     assert [str(each) for each in errors] == ["a line of output is longer than 700 bytes"] * 2
