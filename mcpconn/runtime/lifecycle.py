@@ -11,10 +11,10 @@ The machine's state is `cell`. The other data, and why the state cannot express 
 | `epoch`, `session` | identifies the session: reports about an earlier one change nothing |
 | `last_failure`, `since`, `since_wall` | for display and `status()` |
 | `gate` | follows the state (`fire`), and counts calls |
-| `schedule` | consecutive failures, the current series of dials and whether it is half-open, when the next dial is due
-| | `probe` | whether a suspicion is being probed: the table has no separate state for that | |
-`renewal` | whether credentials were refused and renewed, which spans several sessions | | `dial`, `closing_by` |
-to interrupt a dial in progress, and to limit how long `close` waits |
+| `schedule` | consecutive failures, the current series of dials, when the next dial is due |
+| `probe` | whether a suspicion is being probed: the table has no separate state for that |
+| `renewal` | whether credentials were refused and renewed, which spans several sessions |
+| `dial`, `closing_by` | to interrupt a dial in progress, and to limit how long `close` waits |
 """
 
 from __future__ import annotations

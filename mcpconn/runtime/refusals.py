@@ -58,7 +58,7 @@ def _at_fault(failure: Failure) -> str:
 
 def _child_exited(failure: Failure) -> bool:
     """Whether a process was started and exited before the handshake."""
-    return failure.kind is FailureKind.TRANSPORT_LOST and failure.evidence.phase == "dial"
+    return failure.evidence.phase == "dial" and Seen(failure.evidence).is_a("ChildExited")
 
 
 def _no_call(summary: str, kind: FailureKind = FailureKind.UNAVAILABLE) -> Failure:

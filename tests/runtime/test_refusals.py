@@ -9,6 +9,7 @@ import pytest
 
 from mcpconn.core.failures import Delivery, Evidence, Failure, FailureKind
 from mcpconn.runtime.refusals import advice
+from mcpconn.wire.child import ChildExited
 
 
 def config(**evidence: object) -> Failure:
@@ -35,3 +36,18 @@ def wrapped(cause: Exception) -> Exception:
 )
 def test_configuration_is_blamed_for_its_own_faults(failure: Failure, said: str) -> None:
     assert said in advice(failure, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "blamed"),
+    [(wrapped(ChildExited(1, ["no such module"])), True), (wrapped(httpx2.ReadError("reset")), False)],
+    ids=["a child that exited", "a dial over HTTP that was cut"],
+)
+def test_a_command_is_blamed_only_where_there_is_one(error: Exception, blamed: bool) -> None:
+    evidence = Evidence(exception=error, phase="dial")
+    failure = Failure(
+        kind=FailureKind.TRANSPORT_LOST, delivery=Delivery.NOT_SENT, proof=True, summary="lost", evidence=evidence
+    )
+    said = advice(failure, 30.0)
+    assert ("check its command" in said) is blamed
+    assert "in 30 s" in said
