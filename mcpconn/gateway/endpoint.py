@@ -32,6 +32,7 @@ from mcpconn.gateway.principals import principal_of
 from mcpconn.gateway.requests.audit import Auditing
 from mcpconn.gateway.requests.forward import Forwarder
 from mcpconn.gateway.requests.large import RESPONSE_KEY, noticing
+from mcpconn.gateway.requests.modern_responses import ModernResponse, says_nothing_early
 from mcpconn.gateway.requests.responses import Releases, Response
 from mcpconn.gateway.requests.stopping import RETRY_AFTER, Stopping
 from mcpconn.gateway.servers.relay import Relay
@@ -191,6 +192,7 @@ class Endpoint:
         )
         self.sessions = Sessions(
             self.serve,
+            self.serve_modern,
             view=view.name,
             sealer=ring.sealer("session"),
             store=store,
@@ -247,18 +249,21 @@ class Endpoint:
         if SCOPE_KEY in scope and header(scope, SESSION_HEADER) is None:
             # A session begins, and its answer has the servers' instructions in it.
             await self.settled()
-        session = scope.get(SCOPE_KEY)
-        app = self.manager.handle_request
-        if session is None:
-            await noticing(app, scope, receive, send)
-            return
-        token = _OPENING.set(session)
+        token = _OPENING.set(scope.get(SCOPE_KEY))
         try:
-            await app(scope, receive, send)
+            await self.manager.handle_request(scope, receive, send)
         finally:
             _OPENING.reset(token)
             # The SDK's server keeps the last request of each session until the next one comes.
             scope.pop(RESPONSE_KEY, None)
+
+    async def serve_modern(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """Serve a request of the 2026-07-28 protocol; `body` is what `receive` returns first."""
+        if scope["method"] == "POST" and says_nothing_early(scope, body):
+            response = ModernResponse(receive, send, self._releases)
+            await response.run(self.manager.answer_modern, scope)
+        else:
+            await noticing(self.manager.handle_request, scope, receive, send)
 
     def _respond(
         self, scope: Scope, send: Send, request: types.JSONRPCRequest, *, events: EventStore, **options: Any

@@ -28,6 +28,8 @@ taken for the server's |
 | `StreamableHTTPServerTransport._handle_post_request`, `connect` | five tasks and three queues for each request | calls
 take half as long again |
 | `StreamableHTTPSessionManager._admit_session` | it makes the transports | the SDK's are used |
+| `mcp.server._streamable_http_modern.handle_modern_request`, `_lifespan_state` | answers with JSON, where nothing comes
+first | two tasks and a queue for each request |
 | `mcp.shared._context_streams` | a request is served in the context in which it came | an ImportError |
 | **oauth**, of `OAuthClientProvider` | | |
 | `_initialize` | loads the client; providers with a fixed one set theirs here | it runs by itself |

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import anyio
 import pydantic_core
+from mcp.server._streamable_http_modern import handle_modern_request
 from mcp.server.streamable_http import (
     GET_STREAM_KEY,
     MCP_SESSION_ID_HEADER,
@@ -121,6 +122,12 @@ class SessionManager(StreamableHTTPSessionManager):
             self._session_owners[session_id] = requestor
         self._server_instances[session_id] = transport
         return transport
+
+    async def answer_modern(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a POST of the modern era in this task, with JSON: nothing goes out before its answer, and it runs on
+        if its client goes."""
+        # As `_handle_request`, which passes on `json_response` for all requests.
+        await handle_modern_request(self.app, self.security_settings, True, self._lifespan_state, scope, receive, send)
 
     def cut(self) -> None:
         """Send nothing from now on of what the sessions still answer: their clients see that they were cut."""

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
+from mcp.server._streamable_http_modern import handle_modern_request
 from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
@@ -40,6 +41,12 @@ def test_what_is_replaced_takes_the_same_arguments(theirs: Any, ours: Any, name:
         ),
         (StreamableHTTPServerTransport._terminate_unanswered_request, "self._write_stream.send(SessionMessage("),
         (StreamableHTTPServerTransport._handle_get_request, "self._request_streams[GET_STREAM_KEY] ="),
+        (
+            StreamableHTTPSessionManager._handle_request,
+            "self.app, self.security_settings, self.json_response, self._lifespan_state, scope, receive, send",
+        ),
+        # No task that watches the client, and no stream, if its third argument is true.
+        (handle_modern_request, 'if json_response and req.method != "subscriptions/listen":'),
         (JSONRPCDispatcher.run, "async with self._write_stream:"),
         (JSONRPCDispatcher._write, "await self._write_stream.send(SessionMessage("),
     ],

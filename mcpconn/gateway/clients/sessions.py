@@ -44,6 +44,7 @@ class Sessions:
     def __init__(
         self,
         app: ASGIApp,
+        modern: Callable[[Scope, Receive, Send, bytes], Awaitable[None]],
         *,
         view: str,
         sealer: Sealer,
@@ -60,6 +61,7 @@ class Sessions:
         """
         Args:
             app: The SDK's server, without authentication and without an idle timeout of its own.
+            modern: The same for requests of the 2026-07-28 protocol, whose body is passed as well.
             view: Name of the view it serves; an id of one view is nothing to another.
             sealer: Seals session ids.
             store: Deleted ids, and what an id has no room for.
@@ -73,6 +75,7 @@ class Sessions:
             wall: Seconds since 1970, the same for all processes of the gateway.
         """
         self._app = app
+        self._modern = modern
         self._view = view
         self._ids = SessionIds(view, sealer, store, wall=wall)
         self._failures = Failures(now)
@@ -112,12 +115,12 @@ class Sessions:
         version = header(scope, VERSION_HEADER)
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
             if self._replicas is None:
-                await self._app(scope, receive, send)
+                await self._modern(scope, receive, send, body)
                 return
 
             async def pass_on(receive: Receive, send: Send) -> None:
                 # A copy for each try, so that one that was given up does not find the go-ahead of the next.
-                await self._app({**scope}, replay(body, receive), send)
+                await self._modern({**scope}, replay(body, receive), send, body)
 
             await self._replicas.route_modern(self._view, scope, rest, send, body, pass_on)
             return

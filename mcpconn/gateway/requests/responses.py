@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from math import ceil
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -37,11 +38,13 @@ PING = 15.0
 """Seconds between two comments in a stream, so that no proxy takes it for idle. As the SDK's server."""
 TURN = 0.25
 """Seconds between two looks at what is due. Heads are held so much longer at most."""
+SOONEST = 0.25
+"""Seconds until something of a new response is due, at the earliest."""
 COME_BACK = 2500
 """Milliseconds after which a client whose stream was cut reconnects. The SDK's client tries twice and gives up, so a
 restarting gateway has 5 s."""
 
-_STREAM = (
+STREAM = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"connection", b"keep-alive"),
@@ -171,7 +174,7 @@ class Response:
             return
         self._streams = True
         self.due = anyio.current_time() + PING
-        await self._write({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *self._headers]})
+        await self._write({"type": "http.response.start", "status": 200, "headers": [*STREAM, *self._headers]})
         if self._first is not None:
             body = f"id: {self._first}\r\ndata: \r\nretry: {COME_BACK}\r\n\r\n".encode()
             await self._write({"type": "http.response.body", "body": body, "more_body": True})
@@ -207,6 +210,20 @@ class Response:
             self._waiting.cancel()
 
 
+class Due(Protocol):
+    """A response that has something to do when its time has come."""
+
+    due: float
+    """When, on the loop's clock."""
+
+    @property
+    def over(self) -> bool:
+        """There is nothing more to do."""
+
+    async def tick(self) -> None:
+        """Do it."""
+
+
 class Releases:
     """Does what responses have due: one task for all of them.
 
@@ -214,10 +231,10 @@ class Releases:
     """
 
     def __init__(self) -> None:
-        self._turns: dict[int, list[Response]] = {}
+        self._turns: dict[int, list[Due]] = {}
         self._added = anyio.Event()
 
-    def add(self, response: Response) -> None:
+    def add(self, response: Due) -> None:
         """Do what it has due when its time has come."""
         if not self._turns:
             self._added.set()
@@ -240,7 +257,7 @@ class Releases:
                 await self._added.wait()
             turn = min(self._turns)
             # What is added from now on is due no sooner than this, so no later look is too late for it.
-            soonest = anyio.current_time() + DECISION
+            soonest = anyio.current_time() + SOONEST
             await anyio.sleep_until(min(turn * TURN, soonest))
             if turn * TURN > soonest:
                 continue
@@ -253,7 +270,7 @@ class Releases:
                     # In a task of its own, because a client that reads slowly makes it wait.
                     group.start_soon(self._tick, response)
 
-    async def _tick(self, response: Response) -> None:
+    async def _tick(self, response: Due) -> None:
         await response.tick()
         if not response.over:
             self.add(response)
