@@ -8,7 +8,7 @@ request cannot affect another, and only messages from mcpconn's parser are passe
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import anyio
 import anyio.lowlevel
@@ -185,8 +185,8 @@ class StreamableHttp:
             attempt.written = True
             await answers.resume_from(metadata.resumption_token)
             return
-        # None for a call, whose deadline is the runtime's. Only a stream of server messages has a limit of its own.
-        with anyio.fail_after(silence):
+        # A call's deadline is the runtime's. Only a stream of server messages has a limit of its own.
+        with anyio.fail_after(silence) if silence is not None else nullcontext():
             response = await self._http.send_message(self._url, headers, item.body, attempt)
         try:
             # Only here: a session id on any other answer is not the beginning of a session (specification, transports).

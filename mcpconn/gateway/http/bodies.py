@@ -62,7 +62,7 @@ class Bodies:
         chunks: list[bytes] = []
         size = 0
         try:
-            with anyio.fail_after(self._patience):
+            with anyio.CancelScope(deadline=anyio.current_time() + self._patience):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -79,8 +79,7 @@ class Bodies:
                     chunks.append(chunk)
                     if not message.get("more_body"):
                         return b"".join(chunks)
-        except TimeoutError:
-            raise BodyRefused(408, f"The request did not arrive within {self._patience:g} s") from None
+            raise BodyRefused(408, f"The request did not arrive within {self._patience:g} s")
         finally:
             self.held -= size
 
