@@ -217,7 +217,7 @@ def test_a_raised_call_leaves_no_garbage(backend: str) -> None:
             with pytest.raises(MCPError):
                 manager.call_tool("srv", "shopping")
         assert not manager._background._waiting
-        assert not manager._background._queue
+        assert not manager._background._running
 
 
 # -- Ctrl-C
@@ -308,9 +308,8 @@ def test_a_call_cancelled_before_the_loop_came_to_it_is_not_made(backend: str) -
     async def call() -> None:
         made.append(1)
 
-    class Interrupted(Future[None]):
-        def result(self, timeout: float | None = None) -> None:
-            raise KeyboardInterrupt
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
 
     with SyncManager({}, backend=backend) as manager:
         background = manager._background
@@ -323,7 +322,7 @@ def test_a_call_cancelled_before_the_loop_came_to_it_is_not_made(backend: str) -
         assert background._tell(block)
         assert held.wait(SAFETY)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mcpconn.sync.background.Future", Interrupted)
+            patch.setattr("mcpconn.sync.background._Call.wait", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 background.run(call)
         hold.set()

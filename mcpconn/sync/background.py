@@ -10,13 +10,13 @@ before it checks `_ended`; shutdown does the reverse, so none is missed.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -33,46 +33,95 @@ LAST_WORDS = 1.0
 
 
 class _Call(Generic[T]):
-    """One call from another thread."""
+    """One call from another thread. The caller waits for a plain lock that the loop releases; a Future has several."""
 
-    __slots__ = ("_cancelled", "_func", "_scope", "future")
+    __slots__ = ("_context", "_deadline", "_error", "_func", "_lock", "_made", "_result", "_running", "_scope", "done")
 
-    def __init__(self, func: Callable[[], Awaitable[T]]) -> None:
-        self.future: Future[T] = Future()
+    def __init__(self, func: Callable[[], Awaitable[T]], running: set[_Call[Any]]) -> None:
+        """
+        Args:
+            func: Makes the call.
+            running: Has the call while it is made. For the loop only.
+        """
+        self.done = False
+        """Whether the caller has its answer, or needs none any more."""
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._context = copy_context()
+        self._deadline = math.inf
         self._func = func
+        self._running = running
         self._scope: anyio.CancelScope | None = None
-        self._cancelled = False
+        self._made = False
+        """Whether there is a result, or an error."""
+        self._result: T
+        self._error: BaseException | None = None
 
-    async def run(self) -> None:
-        """Make the call, in the loop."""
-        if self._cancelled:
+    # -- in the thread that calls
+
+    def wait(self) -> T:
+        """Wait for the answer."""
+        self._lock.acquire()
+        if self._error is None:
+            return self._result
+        try:
+            raise self._error
+        finally:
+            # The exception's traceback refers to this frame, which would otherwise refer to the exception.
+            del self
+
+    # -- in the loop
+
+    def start(self, starting: Starting) -> None:
+        """Make the call in a task, in the context of its caller."""
+        self._running.add(self)
+        starting(self._context, self._run, self._ended)
+
+    async def _run(self) -> None:
+        if self._deadline == -math.inf:
             return
         try:
-            with anyio.CancelScope() as self._scope:
-                self.future.set_result(await self._func())
+            with anyio.CancelScope(deadline=self._deadline) as self._scope:
+                self._result = await self._func()
+                self._made = True
         except Exception as error:
-            self.future.set_exception(error)
-        finally:
+            self._error = error
+            self._made = True
+
+    def _ended(self) -> None:
+        self._running.discard(self)
+        if self._made:
+            self._answer()
+        else:
             self.fail("the manager was closed while the call was running")
 
-    def cancel(self) -> None:
-        """End the call, from within the loop."""
-        self._cancelled = True
+    def end_by(self, deadline: float) -> None:
+        """Cancel the call at `deadline`, by the loop's clock."""
+        self._deadline = deadline
         if self._scope is not None:
-            self._scope.cancel()
+            self._scope.deadline = deadline
+
+    def cancel(self) -> None:
+        """Cancel the call."""
+        self.end_by(-math.inf)
 
     def abandon(self) -> None:
-        """End the call without answering its caller."""
-        self.future = Future()
+        """Cancel the call without answering its caller."""
+        self.done = True
         self.cancel()
 
     def fail(self, why: str) -> None:
         """Answer the waiting caller, if it has no answer yet."""
-        if not self.future.done():
-            error = NotRunning(why)
+        if not self.done:
+            self._error = NotRunning(why)
             if self._scope is not None:
-                error.outcome = Outcome.UNKNOWN
-            self.future.set_exception(error)
+                self._error.outcome = Outcome.UNKNOWN
+            self._answer()
+
+    def _answer(self) -> None:
+        if not self.done:
+            self.done = True
+            self._lock.release()
 
 
 class Background:
@@ -91,7 +140,6 @@ class Background:
         self._resource: AbstractAsyncContextManager[Any]
         self._post: Post | None = None
         """The loop's function for calls from other threads; None before there is a loop."""
-        self._queue: deque[tuple[Context, _Call[Any]]] = deque()
         self._starting: Starting | None = None
         """Starts a task in the loop; None before the resource was entered, and once the loop ends."""
         self._ending: anyio.Event
@@ -100,6 +148,7 @@ class Background:
         self._done = threading.Event()
         self._failure: BaseException | None = None
         self._waiting: set[_Call[Any]] = set()
+        self._running: set[_Call[Any]] = set()
         self._at_exit = False
         self._closing = False
         self._ended = False
@@ -168,17 +217,16 @@ class Background:
             NotRunning: there is no loop, or it has ended.
         """
         self.check()
-        call = _Call(func)
+        call = _Call(func, self._running)
         self._waiting.add(call)
         try:
             if self._ended:
                 raise NotRunning(self._why_not())
-            self._queue.append((copy_context(), call))
-            if not self._tell(self._wake):
+            if not self._tell(partial(self._begin, call)):
                 raise NotRunning(self._why_not())
-            return call.future.result()
+            return call.wait()
         except BaseException:
-            if not call.future.done():
+            if not call.done:
                 self._tell(call.cancel)
             raise
         finally:
@@ -285,30 +333,40 @@ class Background:
             await self._open()
 
     async def _open(self) -> None:
-        async with anyio.create_task_group() as group:
+        async with starting() as start:
             if self._closing:
                 return
-            async with self._resource:
-                self._starting = starting(group)
-                self._entered = True
-                self._begun.set()
-                self._wake()
-                try:
-                    await self._ending.wait()
-                finally:
-                    self._starting = None
-                if self._at_exit:
-                    for call in tuple(self._waiting):
-                        call.abandon()
-            # Running calls have been cancelled and may answer; no caller waits indefinitely.
-            group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
+            deadline = -math.inf
+            try:
+                async with self._resource:
+                    await self._serve(start)
+                # Running calls have been cancelled and may answer; no caller waits indefinitely.
+                deadline = anyio.current_time() + LAST_WORDS
+            finally:
+                for call in tuple(self._running):
+                    call.end_by(deadline)
+
+    async def _serve(self, start: Starting) -> None:
+        """Start the calls of other threads, until the end is requested."""
+        self._starting = start
+        self._entered = True
+        self._begun.set()
+        self._wake()
+        try:
+            await self._ending.wait()
+        finally:
+            self._starting = None
+        if self._at_exit:
+            for call in tuple(self._waiting):
+                call.abandon()
+
+    def _begin(self, call: _Call[Any]) -> None:
+        """Start a call. Called in the loop; once that ends, the caller is answered by `_live`."""
+        if self._starting is not None:
+            call.start(self._starting)
 
     def _wake(self) -> None:
-        """Start the calls of other threads, or end. Called in the loop."""
-        while self._queue and self._starting is not None:
-            # Here, and not in a task that this would wake: that is a turn of the loop later.
-            context, call = self._queue.popleft()
-            self._starting(context, call.run)
+        """End, if that was requested. Called in the loop."""
         if self._closing:
             self._ending.set()
 
