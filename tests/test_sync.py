@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from mcp import MCPError
 from mcp.server import MCPServer
@@ -678,6 +681,73 @@ def test_no_call_waits_for_a_dead_loop(backend: str) -> None:
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, or what is in it
         background.close()
     assert "ZeroDivisionError" in repr(caught.value)
+
+
+class Idle:
+    """A resource that does nothing."""
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *exc: Any) -> None:
+        pass
+
+
+def test_a_running_call_may_answer_after_the_end_but_not_wait(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcpconn.sync.background.LAST_WORDS", 0.3)
+    background = Background(backend)
+    background.start(Idle())
+    running = threading.Barrier(3)
+
+    async def call(seconds: float) -> str:
+        await anyio.to_thread.run_sync(running.wait)
+        await anyio.sleep(seconds)
+        return "answered"
+
+    with ThreadPoolExecutor(2) as pool:
+        soon, never = (pool.submit(background.run, partial(call, seconds)) for seconds in (0.01, SAFETY * 10))
+        running.wait(SAFETY)
+        background.close()
+        assert soon.result(SAFETY) == "answered"
+        with pytest.raises(NotRunning, match="closed while the call was running") as caught:
+            never.result(SAFETY)
+    assert caught.value.outcome == "unknown"
+    assert not background._running
+
+
+def test_a_call_that_raises_what_is_no_exception_ends_the_loop(backend: str) -> None:
+    class Exit(BaseException):
+        pass
+
+    async def call() -> None:
+        raise Exit("on purpose")
+
+    background = Background(backend)
+    background.start(Idle())
+    with pytest.raises(NotRunning):
+        background.run(call)
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, or what is in it
+        background.close()
+    assert "on purpose" in repr(caught.value)
+
+
+def test_threads_calls_end_with_their_callers_context_and_leave_nothing(backend: str) -> None:
+    background = Background(backend)
+    background.start(Idle())
+
+    async def name() -> str:
+        await anyio.lowlevel.checkpoint()
+        return CALLER.get()
+
+    def call(number: int) -> None:
+        CALLER.set(str(number))
+        assert [background.run(name) for _ in range(20)] == [str(number)] * 20
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(call, range(THREADS)))
+    assert not background._waiting
+    assert not background._running
+    background.close()
 
 
 def test_a_resource_that_cannot_be_entered_leaves_no_thread_behind(backend: str) -> None:
