@@ -39,6 +39,7 @@ from mcpconn import (
 )
 from mcpconn.arguments import Arguments
 from mcpconn.legacy import Legacy
+from mcpconn.runtime.native import starting
 from mcpconn.sync import SyncConnection
 from mcpconn.sync import background as background_module
 from mcpconn.sync.background import Background
@@ -713,6 +714,28 @@ def test_a_running_call_may_answer_after_the_end_but_not_wait(backend: str, monk
             never.result(SAFETY)
     assert caught.value.outcome == "unknown"
     assert not background._running
+
+
+def test_a_cancelled_call_gets_no_more_time_at_the_end(backend: str) -> None:
+    made: list[str] = []
+
+    async def call() -> None:
+        await anyio.sleep(0.01)
+        made.append("made")
+
+    async def cancelled() -> None:
+        running: set[Any] = set()
+        async with starting() as start:
+            for begun in (False, True):
+                task = background_module._Call(call, running)
+                task.start(start)
+                if begun:
+                    await anyio.lowlevel.checkpoint()
+                task.cancel()
+                task.end_by(anyio.current_time() + SAFETY)
+
+    anyio.run(cancelled, backend=backend)
+    assert made == []
 
 
 def test_a_call_that_raises_what_is_no_exception_ends_the_loop(backend: str) -> None:

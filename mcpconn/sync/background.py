@@ -90,16 +90,13 @@ class _Call(Generic[T]):
 
     def _ended(self) -> None:
         self._running.discard(self)
-        if self._made:
-            self._answer()
-        else:
-            self.fail("the manager was closed while the call was running")
+        self.answer("the manager was closed while the call was running")
 
     def end_by(self, deadline: float) -> None:
-        """Cancel the call at `deadline`, by the loop's clock."""
-        self._deadline = deadline
+        """Cancel the call at `deadline`, by the loop's clock, if it has not been cancelled before."""
+        self._deadline = min(self._deadline, deadline)
         if self._scope is not None:
-            self._scope.deadline = deadline
+            self._scope.deadline = self._deadline
 
     def cancel(self) -> None:
         """Cancel the call."""
@@ -110,18 +107,16 @@ class _Call(Generic[T]):
         self.done = True
         self.cancel()
 
-    def fail(self, why: str) -> None:
-        """Answer the waiting caller, if it has no answer yet."""
-        if not self.done:
-            self._error = NotRunning(why)
+    def answer(self, why_not: str) -> None:
+        """Answer the waiting caller, if it has no answer yet: with an error that says why, if the call was not made."""
+        if self.done:
+            return
+        if not self._made:
+            self._error = NotRunning(why_not)
             if self._scope is not None:
                 self._error.outcome = Outcome.UNKNOWN
-            self._answer()
-
-    def _answer(self) -> None:
-        if not self.done:
-            self.done = True
-            self._lock.release()
+        self.done = True
+        self._lock.release()
 
 
 class Background:
@@ -322,7 +317,7 @@ class Background:
         finally:
             self._ended = True
             for call in tuple(self._waiting):
-                call.fail(self._why_not())
+                call.answer(self._why_not())
             self._begun.set()
             self._done.set()
 
