@@ -167,12 +167,14 @@ class Dialling:
         # The callback is bound to this session, so that a late report is not applied to its successor.
         opening = self._dialer.open(lambda evidence: self._idle_failure(session, evidence))
         try:
-            with anyio.fail_after(limit):
+            with anyio.move_on_after(limit) as timer:
                 # The session runs in its own task, because the SDK's transports raise into the task group that they run
                 # in, which would cancel the dialling task.
                 await self._errands.group.start(self._hold, session, opening)
         except Exception as error:
             return self._failure_of(error, limit)
+        if timer.cancelled_caught:
+            return self._failure_of(TimeoutError(), limit)
         return self._opened(session)
 
     async def _make_room(self, slot: Slot) -> None:
@@ -184,6 +186,9 @@ class Dialling:
         # The dialer attaches the evidence of the wire layer. Any other exception is classified as a local one.
         evidence = getattr(error, "evidence", None)
         if isinstance(evidence, Evidence):
+            # Its traceback is read by nobody, and holds the frames of the dial, one of which holds the error: without
+            # this cycle a failed dial is freed at once, and leaves nothing for the garbage collector.
+            error.__traceback__ = None
             return self._classify(evidence)
         failure = self._classify(Evidence(exception=error, phase="dial"))
         if failure.kind is FailureKind.TIMEOUT:

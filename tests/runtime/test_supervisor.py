@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import anyio
@@ -72,6 +74,31 @@ async def test_a_transport_that_ends_right_after_the_handshake_is_a_lost_session
         assert rig.events == ["connect", "established", "lost", "established"]
         # Not proven: the next dial waits.
         assert rig.dialer.at[1] - rig.dialer.at[0] >= 0.8
+
+
+async def test_a_failed_dial_leaves_nothing_for_the_garbage_collector() -> None:
+    rig = Rig()
+    errors: list[weakref.ref[CallError]] = []
+
+    async def plan(_: FakeLink) -> None:
+        await checkpoint()
+        error = CallError(REFUSED)
+        errors.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            # A frame that holds the error that it raises is a cycle of the test's own.
+            del error
+
+    rig.dialer.always = plan
+    gc.disable()
+    try:
+        async with rig.running():
+            await anyio.sleep(20)
+            assert len(errors) > 3
+            assert [error for error in errors[:-1] if error() is not None] == []
+    finally:
+        gc.enable()
 
 
 async def test_an_errand_that_raises_is_reported() -> None:
