@@ -1,8 +1,9 @@
 """Functionality that anyio does not offer. This is the only module of the package that uses asyncio or trio directly.
 
-It is needed for four purposes: a task outside every task group, so that any task may close what runs in it (only
+It is needed for five purposes: a task outside every task group, so that any task may close what runs in it (only
 asyncio has such tasks); the identity of the running event loop, so that a call from another loop is refused instead of
-waiting indefinitely; whether a CancelledError is a cancellation; and starting a task from a callback of the loop.
+waiting indefinitely; whether a CancelledError is a cancellation; starting a task from a callback of the loop; and a
+wait with a timer that cancels nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, closing, contextmanager
 from contextvars import Context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
@@ -129,6 +130,69 @@ async def awaited(callback: Callable[..., Awaitable[T]], *args: Any) -> T:
         if being_cancelled():
             raise
         raise RuntimeError("the callback raised a cancellation although it was not cancelled") from error
+
+
+class Nap(Protocol):
+    """One wait of one task, until a time or until `end`."""
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+
+    async def wait(self, deadline: float) -> None:
+        """Return when it was ended, and at `deadline` on the loop's clock at the latest."""
+
+
+def nap() -> Nap:
+    """A `Nap` of the current task."""
+    loop = asyncio_loop()
+    return _AnyNap() if loop is None else _AsyncioNap(loop)
+
+
+class _AnyNap:
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def end(self) -> None:
+        self._event.set()
+
+    async def wait(self, deadline: float) -> None:
+        with anyio.CancelScope(deadline=deadline):
+            await self._event.wait()
+
+
+class _AsyncioNap:
+    """A timer that ends a future. A scope with a deadline would cancel the task instead, which takes another turn of
+    the loop and five times as long: a thousand connections to a server that is away wait like this all the time.
+    """
+
+    __slots__ = ("_future", "_loop", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[None] = loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, deadline: float) -> None:
+        if deadline != math.inf:
+            self._due(deadline)
+        try:
+            await self._future
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _due(self, deadline: float) -> None:
+        # Loops call a timer up to the resolution of their clock too early.
+        if self._loop.time() >= deadline:
+            self.end()
+        else:
+            self._timer = self._loop.call_at(deadline, self._due, deadline)
 
 
 Starting = Callable[[Context, Callable[[], Coroutine[Any, Any, None]], Callable[[], object]], object]
