@@ -71,6 +71,8 @@ class Restore:
         # In the modern era the first call may need headers that are known only from a listing.
         link.restore_tools(tuple(self._catalog.tools.values()))
         self._missing = self._requests() if link.era == "legacy" else []
+        if not self._missing:
+            return
         with anyio.move_on_after(self._common.policy.probe_timeout):
             for request in tuple(self._missing):
                 try:

@@ -17,7 +17,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from mcpconn.catalog.listing import changed_kinds, changing, subscription
-from mcpconn.core.stream import StreamState
+from mcpconn.core.stream import StreamRecord, StreamState
 from mcpconn.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -122,11 +122,13 @@ class ListingSchedule:
         self.follow(session)
         assert session.link is not None
         stream = session.link.stream
+        if not _awaited(stream):
+            return
         changed = anyio.Event()
         unsubscribe = stream.subscribe(lambda: changed.set())
         try:
             with anyio.CancelScope(deadline=self._patience_ends):
-                while not stream.known and stream.state is not StreamState.NONE:
+                while _awaited(stream):
                     await changed.wait()
                     changed = anyio.Event()
         finally:
@@ -246,6 +248,11 @@ class ListingSchedule:
                     return
                 reason = f"lost ({type(error).__name__})"
             await _pause(session, stream.lost(anyio.current_time(), reason))
+
+
+def _awaited(stream: StreamRecord) -> bool:
+    """Whether a listing waits for the event stream."""
+    return not stream.known and stream.state is not StreamState.NONE
 
 
 async def _pause(session: Session, seconds: float) -> None:

@@ -14,6 +14,8 @@ from mcpconn.runtime.listeners import Listeners, Report
 
 KEPT = 20
 """Number of transitions kept for `status()`."""
+_COUNTED = {event: f"event.{event}" for event in Event}
+"""Under what a transition is counted."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Journal:
             # A connection that flaps for days keeps only its last transitions.
             if len(self.changes) > KEPT:
                 del self.changes[0]
-            self.counts[f"event.{notice.event}"] += 1
+            self.counts[_COUNTED[notice.event]] += 1
         else:
             self.counts["replayed"] += 1
         # Listeners come last: one may close the connection, and must then find this notice counted.

@@ -51,14 +51,15 @@ class Listeners(Generic[T]):
             exceptions are reported: a CancelledError that passed through here would look like the cancellation of the
             calling task, which owns the connection.
         """
-        self._untold.append((news, report))
+        if not self._entries:
+            return
         if self._telling:
+            self._untold.append((news, report))
             return
         self._telling = True
         leave: BaseException | None = None
         try:
-            while self._untold:
-                news, report = self._untold.pop(0)
+            while True:
                 for key, listener in tuple(self._entries.items()):
                     if key not in self._entries:
                         continue  # an earlier listener has unsubscribed this one
@@ -68,6 +69,9 @@ class Listeners(Generic[T]):
                         leave = leave or error
                     except BaseException as error:
                         report("listener", error)
+                if not self._untold:
+                    break
+                news, report = self._untold.pop(0)
         finally:
             self._telling = False
         if leave is not None:
