@@ -23,7 +23,9 @@ def classify(
         redact: Replaces secrets in the summary.
     """
     seen = Seen(evidence)
-    rule = next(rule for rule in chain(rules, DEFAULT_RULES) if rule.matches(seen))
+    for rule in chain(rules, DEFAULT_RULES):
+        if rule.matches(seen):
+            break
     # A cancellation takes precedence over users' rules too, because it is never a failure of the connection.
     if seen.cancelled:
         rule = CANCELLATION[0]

@@ -31,12 +31,14 @@ def walk(error: BaseException) -> Iterator[BaseException]:
         behind = current.__cause__
         if behind is None and not current.__suppress_context__:
             behind = current.__context__
+        if behind is None:
+            continue
         # A timer that fires cancels, and then raises TimeoutError from (`asyncio.timeout`) or while handling
         # (`anyio.fail_after`) that cancellation, which belongs to the timer, not the caller. Python 3.10 has several
         # TimeoutErrors, so this type is recognized by name too.
         timed_out = any(base.__name__ == "TimeoutError" for base in type(current).__mro__)
         spent = timed_out and type(behind).__name__ in CANCELLED_NAMES
-        if behind is not None and not spent:
+        if not spent:
             pending.append(behind)
 
 
@@ -52,6 +54,11 @@ class Seen:
         self.code: int | None = code
         """The JSON-RPC code; if the evidence has none, that of an `MCPError` among the exceptions."""
         self.message: str | None = message
+        # Attributes and no properties, because most rules read them.
+        self.status: int = evidence.http_status or 0
+        """The HTTP status; 0 if there was no response."""
+        self.local: bool = evidence.from_wire is not True
+        """Whether the JSON-RPC error may have been created locally."""
 
     def _from_errors(self, message: str | None) -> tuple[int | None, str | None]:
         for error in self.errors:
@@ -91,28 +98,26 @@ class Seen:
         )
 
     @property
-    def status(self) -> int:
-        """The HTTP status; 0 if there was no response."""
-        return self.evidence.http_status or 0
-
-    @property
     def media_type(self) -> str:
         """The content type without its parameters, in lower case."""
         return (self.evidence.content_type or "").partition(";")[0].strip().lower()
 
     def told(self, attribute: str) -> Any:
         """The classification that an exception of mcpconn carries; None if there is none."""
-        said = (getattr(error, attribute, None) for error in self.errors)
-        return next((value for value in said if value is not None), None)
+        for error in self.errors:
+            value = getattr(error, attribute, None)
+            if value is not None:
+                return value
+        return None
+
+    @cached_property
+    def troubles(self) -> tuple[Any, ...]:
+        """The classifications that exceptions of mcpconn carry in `trouble`."""
+        return tuple(getattr(error, "trouble", None) for error in self.errors)
 
     def is_own(self, trouble: Trouble) -> bool:
         """Whether any exception of mcpconn carries this classification."""
-        return any(getattr(error, "trouble", None) is trouble for error in self.errors)
-
-    @property
-    def local(self) -> bool:
-        """Whether the JSON-RPC error may have been created locally."""
-        return self.evidence.from_wire is not True
+        return trouble in self.troubles
 
     def is_a(self, *names: str) -> bool:
         """Whether any exception has a type with this name, or a subtype."""
