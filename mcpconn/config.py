@@ -38,6 +38,12 @@ _ONLY_IN_CODE = frozenset({"server", "http_transport", "options"})
 _TLS = tuple(item.name for item in fields(TlsSettings))
 _POLICY_NAMES = {"timeout": "call_timeout"}
 """Fields of this class that have a different name in `Policy`."""
+_OF_POLICY = tuple(
+    (item.name, next((key for key, name in _POLICY_NAMES.items() if name == item.name), item.name))
+    for item in fields(Policy)
+)
+"""The fields of `Policy`, and what they are called here."""
+_SHARED_TLS = TlsSettings()
 
 
 @settings
@@ -174,18 +180,17 @@ class ServerConfig:
     def policy(self, base: Policy) -> Policy:
         """`base` with this server's overrides."""
         changes: dict[str, Any] = {}
-        for item in fields(Policy):
-            own = next((key for key, name in _POLICY_NAMES.items() if name == item.name), item.name)
+        for name, own in _OF_POLICY:
             value = getattr(self, own, None)
             if value is not None:
-                changes[item.name] = None if value == NEVER else value
+                changes[name] = None if value == NEVER else value
         return replace(base, **changes) if changes else base
 
     @property
     def tls(self) -> TlsSettings | None:
         """This server's own TLS settings; None: it shares those of the program."""
         settings = TlsSettings(**{key: getattr(self, key) for key in _TLS})
-        return settings if settings != TlsSettings() else None
+        return settings if settings != _SHARED_TLS else None
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The variables for `command` in addition to the few that the SDK passes on: those inherited from `environ`,

@@ -26,7 +26,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from mcpconn.core.failures import FailureKind
 from mcpconn.core.outcome import Outcome
-from mcpconn.core.states import Event, State
+from mcpconn.core.states import TRANSITIONS, Event, State
 from mcpconn.runtime.journal import Change, Finished, Notice, Replay
 from mcpconn.runtime.lifecycle import Lifecycle
 
@@ -36,6 +36,11 @@ _watched: WeakSet[Lifecycle] = WeakSet()
 """Connections whose state the gauges report, until they are closed. Weak references, so that measuring does not keep a
 connection alive."""
 
+_EDGES = {
+    (row.source, row.event): {"from": row.source.value, "event": row.event.value, "to": row.target.value}
+    for row in TRANSITIONS
+}
+"""The attributes of each transition. Looked up, because an outage is a dozen transitions of every connection."""
 _traced = False
 """Whether any call of this process was ever recorded as a span, because looking up the current span takes time."""
 
@@ -98,15 +103,7 @@ class Meter:
         name = change.server
         if change.target is State.CLOSED and (lifecycle := self._of()) is not None:
             _watched.discard(lifecycle)
-        _transitions.add(
-            1,
-            {
-                "connection": name,
-                "from": change.source.value,
-                "event": change.event.value,
-                "to": change.target.value,
-            },
-        )
+        _transitions.add(1, {"connection": name, **_EDGES[change.source, change.event]})
         if change.event is Event.LOST and change.failure is not None:
             self._lost, self._lost_at = change.failure.kind, change.at
         elif change.event is Event.ESTABLISHED:

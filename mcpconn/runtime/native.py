@@ -190,6 +190,7 @@ class _AsyncioNap:
     def _due(self, deadline: float) -> None:
         # Loops call a timer up to the resolution of their clock too early.
         if self._loop.time() >= deadline:
+            self._timer = None
             self.end()
         else:
             self._timer = self._loop.call_at(deadline, self._due, deadline)

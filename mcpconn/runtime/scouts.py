@@ -177,7 +177,9 @@ class Scouts:
 
     def _refused(self, place: Hashable, failure: Failure) -> None:
         now = anyio.current_time()
-        refusal = self._refusals.setdefault(place, _Refusal(failure, now))
+        refusal = self._refusals.get(place)
+        if refusal is None:
+            refusal = self._refusals[place] = _Refusal(failure, now)
         self._refusals.move_to_end(place)
         refusal.failure, refusal.due = failure, now + self._interval
         refusal.round += 1

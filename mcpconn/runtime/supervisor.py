@@ -115,13 +115,13 @@ class Supervisor:
             lifecycle.connect()
             return
         await lifecycle.wake.wait(self._alarm())
-        now, due = self._clock.now(), lifecycle.schedule.due
-        if lifecycle.state is State.FAILED and due is not None and now >= due:
+        now, due, state = self._clock.now(), lifecycle.schedule.due, lifecycle.state
+        if state is State.FAILED and due is not None and now >= due:
             # A single dial: if it fails, the connection is `failed` again at once (see `decide_dial`).
             lifecycle.schedule.end_cool_down()
             lifecycle.renewal.reset()
             lifecycle.fire(Event.RETRY)
-        elif lifecycle.state is State.READY and lifecycle.session is not None:
+        elif state is State.READY and lifecycle.session is not None:
             if lifecycle.probe.overdue(lifecycle.session):
                 lifecycle.start_probe(lifecycle.session)
             self._upkeep(lifecycle.session, now)
@@ -129,9 +129,10 @@ class Supervisor:
     def _alarm(self) -> float:
         """When there will be work to do, if nothing happens before."""
         lifecycle = self.lifecycle
-        if lifecycle.state is State.FAILED and lifecycle.schedule.due is not None:
+        state = lifecycle.state
+        if state is State.FAILED and lifecycle.schedule.due is not None:
             return lifecycle.schedule.due
-        if lifecycle.state is State.READY and lifecycle.session is not None:
+        if state is State.READY and lifecycle.session is not None:
             alarm = upkeep.alarm(lifecycle.session, self._policy, self._clock.now())
             return alarm if lifecycle.probe.due is None else min(alarm, lifecycle.probe.due)
         return math.inf
