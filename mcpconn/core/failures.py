@@ -61,7 +61,7 @@ class Trouble(Enum):
     UNREADABLE_ANSWER = "an answer cannot be read"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """Everything observed about one failure. All fields are optional; None means "not observed"."""
 
@@ -93,7 +93,7 @@ class Evidence:
     """The activity at the time."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """A classified failure."""
 

@@ -18,7 +18,7 @@ _COUNTED = {event: f"event.{event}" for event in Event}
 """Under what a transition is counted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """One transition of one connection."""
 
