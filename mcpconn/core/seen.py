@@ -135,3 +135,20 @@ def detach(error: BaseException, handled: BaseException | None) -> None:
         # Only this link is removed: causes that the SDK set itself are evidence.
         if each.__context__ is handled:
             each.__context__ = None
+
+
+def forget_tracebacks(*errors: BaseException | None) -> None:
+    """Remove the tracebacks of `errors` and of everything behind them, which hold the frames of what failed."""
+    pending = list(errors)
+    met: set[int] = set()
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in met:
+            continue
+        met.add(id(current))
+        current.__traceback__ = None
+        # Unlike in `walk`, because causes that are no evidence hold frames too.
+        pending += [current.__cause__, current.__context__]
+        members = getattr(current, "exceptions", None)
+        if isinstance(members, (tuple, list)):
+            pending += [member for member in members if isinstance(member, BaseException)]

@@ -11,8 +11,9 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskStatus
 
-from mcpconn.core.decide import decide_dial
+from mcpconn.core.decide import decide_dial, needs_person
 from mcpconn.core.failures import Evidence, Failure, FailureKind
+from mcpconn.core.seen import forget_tracebacks
 from mcpconn.core.states import Event, State
 from mcpconn.runtime import upkeep
 from mcpconn.runtime.common import Common
@@ -186,15 +187,19 @@ class Dialling:
         # The dialer attaches the evidence of the wire layer. Any other exception is classified as a local one.
         evidence = getattr(error, "evidence", None)
         if isinstance(evidence, Evidence):
-            # Its traceback is read by nobody, and holds the frames of the dial, one of which holds the error: without
-            # this cycle a failed dial is freed at once, and leaves nothing for the garbage collector.
+            failure = self._classify(evidence)
+            # Nothing reads it, and one of its frames holds the error: a cycle of everything that a failed dial made.
             error.__traceback__ = None
-            return self._classify(evidence)
-        failure = self._classify(Evidence(exception=error, phase="dial"))
-        if failure.kind is FailureKind.TIMEOUT:
-            words = self._dialer.last_words
-            said = f"; on stderr: {words}" if words else ""
-            return replace(failure, summary=f"no handshake within {limit:g} s{said}")
+        else:
+            failure = self._classify(Evidence(exception=error, phase="dial"))
+            if failure.kind is FailureKind.TIMEOUT:
+                words = self._dialer.last_words
+                said = f"; on stderr: {words}" if words else ""
+                failure = replace(failure, summary=f"no handshake within {limit:g} s{said}")
+        if not needs_person(failure):
+            # The journal keeps failures, and each would hold the frames of its dial, 25 KiB over HTTP. They do not say
+            # why a server is away.
+            forget_tracebacks(error, failure.evidence.exception)
         return failure
 
     def _opened(self, session: Session) -> Failure | None:

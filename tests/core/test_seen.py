@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpconn.core import Evidence
-from mcpconn.core.seen import Seen, walk
+from mcpconn.core.seen import Seen, forget_tracebacks, walk
 from tests.core.trees import as_cause, as_context, in_group, wrapped, wrappings
 
 
@@ -51,6 +51,24 @@ def test_what_is_no_sequence_is_left_alone() -> None:
     outer = RuntimeError("outer")
     outer.exceptions = {ValueError("member")}  # type: ignore[attr-defined] # only its name matters
     assert [str(error) for error in walk(outer)] == ["outer"]
+
+
+def test_tracebacks_are_forgotten_of_all_that_is_behind_an_error() -> None:
+    def raised(error: BaseException) -> BaseException:
+        try:
+            raise error
+        except BaseException as caught:
+            return caught
+
+    outer, other = raised(in_group(raised(ValueError("member")))), raised(KeyError("other"))
+    outer.__cause__ = raised(ValueError("cause"))
+    # The context is no evidence beside a cause, but it has frames.
+    outer.__context__ = raised(ValueError("context"))
+    outer.__context__.__cause__ = outer
+    members = outer.exceptions  # type: ignore[attr-defined] # it is a group
+    forget_tracebacks(outer, None, other)
+    for error in (outer, outer.__cause__, outer.__context__, *members, other):
+        assert error.__traceback__ is None
 
 
 def test_without_an_exception_no_walk() -> None:
