@@ -63,13 +63,18 @@ class ModernResponse:
                 await app({**scope, RESPONSE_KEY: self._noticed}, self._receive, self._write)
         finally:
             self._finish()
+            # It stays among what is due for a while, and must not keep the request's body until then.
+            del self._receive, self._send
 
     async def tick(self) -> None:
         """Its time has come: watch it until it is over."""
+        if self.over:
+            return
+        receive = self._receive
         with anyio.CancelScope() as self._watching:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._ping)
-                while (await self._receive())["type"] != "http.disconnect":
+                while (await receive())["type"] != "http.disconnect":
                     pass
                 self._running.cancel()
                 group.cancel_scope.cancel()

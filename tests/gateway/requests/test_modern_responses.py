@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import anyio
@@ -142,6 +144,22 @@ async def test_a_client_that_cannot_be_sent_to_cancels_its_request_and_no_other(
         await run(releases, lost, answering(100))
         assert anyio.current_time() <= PING + 1
     assert other.complete
+
+
+async def test_a_request_is_let_go_once_it_is_answered(releases):
+    client = Client()
+    there = weakref.ref(client)
+    await run(releases, client, answering(0))
+    del client
+    gc.collect()
+    assert there() is None
+
+
+async def test_a_response_that_ends_at_the_moment_it_is_due_is_not_watched(releases):
+    client = Client()
+    response = ModernResponse(client.receive, client.send, releases)
+    await response.run(answering(0), {"type": "http"})
+    await response.tick()
 
 
 async def test_a_failure_of_the_server_is_passed_on(releases):
