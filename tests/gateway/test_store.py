@@ -230,9 +230,10 @@ async def test_a_slow_subscriber_loses_the_oldest(store):
         with anyio.fail_after(10):
             while got[-1:] != [299]:
                 got.append(int(await hints.__anext__()))
-    assert got == list(range(got[0], 300)), "what comes is in order, and the newest is there"
-    if not isinstance(store, RedisStore):  # whose reader may be behind when the first is taken
-        assert len(got) == 256
+    assert got == sorted(set(got)), "what comes is in order, and the newest is there"
+    # The reader of Redis may be behind when the first is taken: then some that come after it are dropped.
+    if not isinstance(store, RedisStore):
+        assert got == list(range(300 - 256, 300))
 
 
 # -- leases

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 import mcp_types as types
+from anyio.lowlevel import checkpoint
 from mcp.server.context import ServerRequestContext
 from mcp.shared.message import ServerMessageMetadata
+from mcp_types import LOG_LEVEL_META_KEY
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpconn.gateway.access.credentials import Inbound, inbound_of
@@ -101,6 +104,8 @@ class Call:
     """Characters of their texts, as far as they are more than a line."""
     lost: int = 0
     """Notifications that were dropped, because too many were waiting."""
+    _all_sent: anyio.Event | None = None
+    """Set when none is waiting any more."""
 
     @property
     def full(self) -> bool:
@@ -142,6 +147,22 @@ class Call:
         finally:
             self.waiting -= 1
             self.waiting_size -= size
+            if not self.waiting and self._all_sent is not None:
+                self._all_sent.set()
+
+    async def heard(self) -> None:
+        """Return when what the server said before its answer is on its way to the client."""
+        meta = self.ctx.meta or {}
+        if is_modern(self.ctx) and (LOG_LEVEL_META_KEY in meta or "progress_token" in meta):
+            # The SDK starts a task for each notification. They were started before the one that waits for the answer
+            # was woken.
+            await checkpoint()
+
+    async def told(self) -> None:
+        """Return when nothing waits for the client any more. A modern client's stream ends with its answer."""
+        while self.waiting:
+            self._all_sent = anyio.Event()
+            await self._all_sent.wait()
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification on the stream of this request."""
@@ -180,6 +201,20 @@ class RawNotification(types.Notification[dict[str, Any] | None, str]):
 CALL: ContextVar[Call | None] = ContextVar("mcpconn_gateway_call", default=None)
 """The request on whose behalf the present code runs. The SDK runs the callbacks of a request in the context of its
 sender, so a server's question finds its client: exactly over HTTP, in both eras."""
+
+
+@asynccontextmanager
+async def current(call: Call) -> AsyncIterator[None]:
+    """Run the block for a request. At its end, all that the client is to hear before the answer has been sent."""
+    token = CALL.set(call)
+    try:
+        try:
+            yield
+        finally:
+            await call.told()
+    finally:
+        CALL.reset(token)
+        call.report_lost()
 
 
 def is_modern(ctx: Context) -> bool:

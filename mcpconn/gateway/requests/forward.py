@@ -20,7 +20,7 @@ from mcp_types import methods as protocol
 
 from mcpconn.connection import Connection
 from mcpconn.errors import CallFailed
-from mcpconn.gateway.clients.downstream import CALL, Call, Context, Downstream, is_modern
+from mcpconn.gateway.clients.downstream import Call, Context, Downstream, current, is_modern
 from mcpconn.gateway.clients.extras import Extras
 from mcpconn.gateway.clients.parked import Ended, Parked, ParkingLot
 from mcpconn.gateway.clients.rounds import ROUND, Rounds
@@ -155,12 +155,8 @@ class Forwarder:
             await large.decide(ctx.request.scope, None, safe=True)
         call = Call(ctx, Downstream.of(ctx), "")
         await self._relay.flush(call)
-        token = CALL.set(call)
-        try:
+        async with current(call):
             answer = await handler(call, dict(ctx.params or {}))
-        finally:
-            CALL.reset(token)
-            call.report_lost()
         return dressed(ctx, answer, self._stamp)
 
     # -- which server
@@ -364,7 +360,7 @@ class Forwarder:
 
         async def run(parked: Parked | None = None) -> Json:
             call.parked = parked
-            with self._relay.during(call, connection):
+            async with self._relay.during(call, connection):
                 answer = await connection.request(
                     method,
                     sent,

@@ -14,8 +14,8 @@ and are sent on that stream, the latest of each kind.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, cast
 from weakref import WeakSet
@@ -103,14 +103,17 @@ class Relay:
         # By connection, the requests that its server has not answered yet.
         self._in_flight: dict[str, list[Call]] = {}
 
-    @contextmanager
-    def during(self, call: Call, connection: Connection) -> Iterator[None]:
+    @asynccontextmanager
+    async def during(self, call: Call, connection: Connection) -> AsyncIterator[None]:
         """A server has a request of a client's, for as long as the block runs."""
         self._sole.note(connection, call.client)
         calls = self._in_flight.setdefault(connection.name, [])
         calls.append(call)
         try:
-            yield
+            try:
+                yield
+            finally:
+                await call.heard()
         finally:
             # Once more: the call may have been retried on a later session.
             self._sole.note(connection, call.client)

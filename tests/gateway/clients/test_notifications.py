@@ -29,7 +29,7 @@ for line in sys.stdin:
     elif message["method"] == "tools/list":
         answer["result"] = {{"tools": [{{"name": "log", "inputSchema": {{"type": "object"}}}}]}}
     elif message["method"] == "tools/call":
-        for number in range({LOGS}):
+        for number in range(message["params"]["arguments"].get("lines", {LOGS})):
             params = {{"level": "info", "data": f"line {{number}}"}}
             print(json.dumps({{"jsonrpc": "2.0", "method": "notifications/message", "params": params}}))
         answer["result"] = {{"content": [{{"type": "text", "text": "done"}}]}}
@@ -69,3 +69,22 @@ async def test_what_is_dropped_is_counted_and_said(
     else:
         assert len(lines) == 1
         assert f"server=a method=tools/call dropped={LOGS} " in lines[0]
+
+
+@pytest.mark.parametrize("lines", [1, 2, 20, downstream.WAITING - 1])
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_what_is_said_right_before_an_answer_comes_before_it(mode: Any, lines: int) -> None:
+    seen: list[Any] = []
+    all_seen = anyio.Event()
+
+    async def logged(params: Any) -> None:
+        seen.append(params.data)
+        if len(seen) == lines:
+            all_seen.set()
+
+    options: dict[str, Any] = {"log_level": "info"} if mode == "auto" else {}
+    options |= {"mode": mode, "logging_callback": logged}
+    async with gateway(more={"a": python(CHILD)}) as made, Client(made.url, **options) as client:
+        await client.list_tools()
+        assert text_of(await client.call_tool("a__log", {"lines": lines})) == "done"
+        await all_seen.wait()
