@@ -16,8 +16,7 @@ from mcpconn.wire import messages
 from mcpconn.wire.child import Child
 from mcpconn.wire.messages import Limits
 from mcpconn.wire.pipes import Lines, Reader
-
-Item = SessionMessage | Exception
+from mcpconn.wire.waiting import Item
 
 
 class Incoming:

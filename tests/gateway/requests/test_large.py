@@ -15,12 +15,6 @@ pytestmark = pytest.mark.anyio
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 
 
-@pytest.fixture(autouse=True)
-def forget(monkeypatch):
-    """No tool is known for its large answers."""
-    monkeypatch.setattr(large_tools, "_known", type(large_tools._known)())
-
-
 async def test_a_modern_tool_with_a_large_event_is_quiet_from_then_on():
     told: list[bool] = []
 

@@ -9,7 +9,6 @@ from typing import Any
 import anyio
 import pytest
 
-from mcpconn.gateway.requests import large_tools
 from mcpconn.gateway.requests.large import decide
 from mcpconn.gateway.requests.large_tools import LARGE, is_known
 from mcpconn.gateway.requests.modern_responses import WATCHED, ModernResponse, says_nothing_early
@@ -25,18 +24,6 @@ ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request):
     return virtual_backend(request.param)
-
-
-@pytest.fixture(autouse=True)
-def forget(monkeypatch):
-    """No tool is known for its large answers."""
-    monkeypatch.setattr(large_tools, "_known", type(large_tools._known)())
-
-
-@pytest.fixture
-async def releases():
-    async with Releases().running() as running:
-        yield running
 
 
 class Client:

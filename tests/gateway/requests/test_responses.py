@@ -51,18 +51,6 @@ def anyio_backend(request):
     return virtual_backend(request.param)
 
 
-@pytest.fixture(autouse=True)
-def forget(monkeypatch):
-    """No tool is known for its large answers."""
-    monkeypatch.setattr(large_tools, "_known", type(large_tools._known)())
-
-
-@pytest.fixture
-async def releases():
-    async with Releases().running() as running:
-        yield running
-
-
 class Client:
     """A client, and the response to its request."""
 
